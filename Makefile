@@ -1,0 +1,52 @@
+# make demo      set everything up, train the quickstart, evaluate it, draw predictions
+# make test      set everything up, run all tests
+# make lint      ruff (format and lint) and mypy
+# make setup     only the environment
+#
+# Targets use .venv, made on first use. To use an environment that exists, with its own torch and
+# Detectron2:  make demo VENV=        (whatever `python` is), or VENV=/path/to/venv
+
+VENV ?= .venv
+PYTHON ?= $(shell command -v python3.11 || command -v python3 || command -v python)
+ifeq ($(strip $(VENV)),)
+PY := python
+STAMP :=
+else
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.installed
+endif
+CONFIG := configs/quickstart/mask_rcnn_r18_fpn.py
+RUN := output/quickstart/mask_rcnn_r18_fpn/seed0
+JOBS ?= 2
+
+.PHONY: demo test lint format setup docs clean
+
+setup: $(STAMP)
+
+$(VENV)/.installed: requirements/torch.txt requirements/runtime.txt requirements/detectron2.txt requirements/dev.txt setup.py
+	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	$(PY) requirements/install.py
+	touch $@
+
+demo: $(STAMP)
+	$(PY) train_net.py --config-file $(CONFIG) --resume train.output_dir=$(RUN)
+	$(PY) train_net.py --config-file $(CONFIG) --eval-only train.init_checkpoint=$(RUN)/model_final.pth
+	@echo "Predictions beside ground truth: $(RUN)/drawings"
+
+test: $(STAMP)
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) --dist loadfile
+
+lint: $(STAMP)
+	$(PY) -m ruff format --check .
+	$(PY) -m ruff check .
+	$(PY) -m mypy
+
+format: $(STAMP)
+	$(PY) -m ruff format .
+	$(PY) -m ruff check --fix .
+
+docs: $(STAMP)
+	$(PY) -m mask_rcnn_repro.docs
+
+clean:
+	rm -rf output build dist .mypy_cache .pytest_cache .ruff_cache

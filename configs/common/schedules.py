@@ -1,0 +1,17 @@
+"""Learning rate over the iterations, as multiples of `optimizer.lr`; all drops are by 10.
+
+`max_iter` follows `train.max_iter`, so that the two cannot drift apart.
+"""
+
+from detectron2.config import LazyCall as L
+
+from mask_rcnn_repro.engine.schedule import StepSchedule
+
+# Section 3.1: 160k iterations, divided by 10 at 120k. The warm-up is Detectron's (500 iterations
+# from a third), the paper states none; Detectron2's is 1000 iterations from a thousandth.
+lr_multiplier_160k = L(StepSchedule)(
+    max_iter="${train.max_iter}",
+    milestones=[120_000],
+    warmup_iters=500,
+    warmup_factor=1 / 3,
+)

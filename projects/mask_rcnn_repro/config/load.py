@@ -1,0 +1,216 @@
+"""Loading a config: file, then profile, then command line, then validation.
+
+A `.py` config is Python code and is run. A `.yaml` config is read as plain data; yet it names the
+functions that building calls, so it deserves the same trust as code.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import difflib
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+
+from detectron2.config import LazyConfig
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from mask_rcnn_repro.config import schema
+from mask_rcnn_repro.config.locate import config_root, find_config
+from mask_rcnn_repro.config.overrides import apply_overrides
+from mask_rcnn_repro.config.validation import validate_config
+from mask_rcnn_repro.config.yaml_io import read_yaml
+from mask_rcnn_repro.errors import ConfigError
+
+
+def load_config(
+    path: str | os.PathLike[str],
+    profile: str = "paper",
+    overrides: Iterable[str] = (),
+    seed: int | None = None,
+) -> DictConfig:
+    """Loads, scales, overrides and validates a config.
+
+    Args:
+        path: a `.py` or saved `.yaml` file by any path, or an id such as `table2a/r50_c4`.
+        profile: name of a function in `config/profiles.py`; `paper` changes nothing. A saved
+            config has had its profile applied and is loaded with `paper`.
+        overrides: `key=value`, `+key=value`, `~key`; see `config/overrides.py`.
+        seed: `train.seed`, unless None; an override of `train.seed` must agree with it.
+
+    Returns:
+        The config, with every key of the `train` section filled in.
+
+    Raises:
+        ConfigError: the file does not exist, cannot be run, or holds something that cannot be
+            used; the message lists all problems found.
+    """
+    file = find_config(path)
+    cfg = read_config(file)
+    if profile != "paper" and file.suffix != ".py":
+        raise ConfigError(
+            f"{file} is a saved config, to which its profile has been applied already; leave "
+            f"--profile {profile} away, or give the .py file that it was made from."
+        )
+    cfg = _apply_profile(cfg, profile)
+    overrides = list(overrides)
+    cfg = apply_overrides(cfg, overrides)
+    if seed is not None:
+        by_key = any(text.lstrip("+").startswith("train.seed=") for text in overrides)
+        if by_key and cfg.train.seed != seed:
+            raise ConfigError(
+                f"--seed {seed} and train.seed={cfg.train.seed} disagree; give one of them."
+            )
+        cfg = apply_overrides(cfg, [f"train.seed={seed}"])
+    validate_config(cfg)
+    return cfg
+
+
+def get_config(
+    config_id: str, profile: str = "paper", overrides: Iterable[str] = (), seed: int | None = None
+) -> DictConfig:
+    """Loads a config of this project by its id, such as `table2a/r50_c4`; see `load_config`."""
+    path = config_root() / config_id
+    if path.suffix != ".py":
+        path = path.with_name(f"{path.name}.py")
+    return load_config(path if path.is_file() else config_id, profile, overrides, seed)
+
+
+def read_config(file: Path) -> DictConfig:
+    """Reads a config file and fills in the defaults of `train`; no profile, no full validation.
+
+    Args:
+        file: absolute path of a `.py` or `.yaml` file.
+
+    Raises:
+        ConfigError: see `load_config`; of the content only top-level keys are checked.
+    """
+    if file.suffix == ".py":
+        _check_top_level_names(file)
+        cfg = _run_config(file)
+    else:
+        data = read_yaml(file)
+        if not isinstance(data, dict):
+            raise ConfigError(f"{file} does not hold a mapping of config sections.")
+        try:
+            cfg = OmegaConf.create(data, flags={"allow_objects": True})
+        except OmegaConfBaseException as error:
+            raise ConfigError(f"{file}: {str(error).splitlines()[0]}") from error
+    _check_sections(cfg, file)
+    schema.fill_train_defaults(cfg.train)
+    return cfg
+
+
+@contextmanager
+def _import_restored() -> Iterator[None]:
+    """Puts `builtins.__import__` back: `LazyConfig` leaves it patched when a config raises."""
+    before = builtins.__import__
+    try:
+        yield
+    finally:
+        builtins.__import__ = before
+
+
+def _run_config(file: Path) -> DictConfig:
+    try:
+        with _import_restored():
+            return LazyConfig.load(str(file))
+    except SyntaxError as error:
+        cause = error.__cause__ if isinstance(error.__cause__, SyntaxError) else error
+        place = str(error) if cause is not error else f"{file} has a syntax error"
+        raise ConfigError(
+            f"{place.rstrip('!')}: line {cause.lineno}: {cause.msg}: {(cause.text or '').strip()}"
+        ) from error
+    except Exception as error:
+        where, line = _raised_at(error.__traceback__, file)
+        raise ConfigError(
+            f"The config {file} could not be run: {where}, line {line}: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+
+
+def _raised_at(traceback: TracebackType | None, file: Path) -> tuple[str, int]:
+    """File and line of the innermost frame that belongs to a config file."""
+    found = (str(file), 0)
+    while traceback is not None:
+        code_file = traceback.tb_frame.f_code.co_filename
+        package = str(traceback.tb_frame.f_globals.get("__package__") or "")
+        if code_file == str(file) or package.startswith("detectron2._cfg_loader"):
+            found = (code_file, traceback.tb_lineno)
+        traceback = traceback.tb_next
+    return found
+
+
+def _assigned_names(tree: ast.Module) -> Iterator[tuple[str, int]]:
+    """Names that top-level statements of a file assign, with their lines."""
+    for statement in tree.body:
+        targets: list[ast.expr] = []
+        if isinstance(statement, ast.Assign):
+            targets = list(statement.targets)
+        elif isinstance(statement, ast.AnnAssign):
+            targets = [statement.target]
+        for target in targets:
+            names = target.elts if isinstance(target, (ast.Tuple, ast.List)) else [target]
+            for name in names:
+                if isinstance(name, ast.Name):
+                    yield name.id, statement.lineno
+
+
+def _check_top_level_names(file: Path) -> None:
+    """Refuses assigned names that are no section: `LazyConfig` drops some of them silently."""
+    try:
+        tree = ast.parse(file.read_bytes(), filename=str(file))
+    except SyntaxError as error:
+        raise ConfigError(
+            f"{file} has a syntax error: line {error.lineno}: {error.msg}: "
+            f"{(error.text or '').strip()}"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{file} cannot be read: {error}.") from error
+    for name, line in _assigned_names(tree):
+        if name not in schema.TOP_LEVEL_KEYS and not name.startswith("_"):
+            raise ConfigError(f"{file}, line {line}: {_unknown_section(name)}")
+
+
+def _unknown_section(name: str) -> str:
+    close = difflib.get_close_matches(name, schema.TOP_LEVEL_KEYS, n=1)
+    guess = f"did you mean `{close[0]}`? " if close else ""
+    return (
+        f"`{name}` is not a section of a config; {guess}Sections are "
+        f"{', '.join(schema.TOP_LEVEL_KEYS)}; names of helper values begin with an underscore."
+    )
+
+
+def _check_sections(cfg: DictConfig, file: Path) -> None:
+    problems = [_unknown_section(str(k)) for k in cfg.keys() if k not in schema.TOP_LEVEL_KEYS]
+    problems += [
+        f"the section `{key}` is missing; import it from another config or set it."
+        for key in schema.REQUIRED_KEYS
+        if key not in cfg
+    ]
+    problems += [
+        f"`{key}` must be a section (dict(...) or L(...)(...)), got {cfg._get_node(key)}."
+        for key in schema.TOP_LEVEL_KEYS
+        if key in cfg
+        and (not isinstance(cfg._get_node(key), (DictConfig, ListConfig)) or cfg[key] is None)
+    ]
+    if problems:
+        raise ConfigError(f"{file}: " + " ".join(problems))
+
+
+def _apply_profile(cfg: DictConfig, profile: str) -> DictConfig:
+    """Applies the function of a profile; `paper` changes nothing."""
+    if profile == "paper":
+        return cfg
+    from mask_rcnn_repro.config.profiles import PROFILES
+
+    if profile not in PROFILES:
+        names = ", ".join(sorted({"paper", *PROFILES}))
+        raise ConfigError(f"There is no profile {profile!r}; there are {names}.")
+    scaled = PROFILES[profile](cfg)
+    schema.fill_train_defaults(scaled.train)
+    return scaled

@@ -1,0 +1,113 @@
+"""Where config files are, and the ids by which they are called."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from pathlib import Path
+
+from mask_rcnn_repro.errors import ConfigError
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+_NOT_RUNNABLE = "common"
+SUFFIXES = (".py", ".yaml", ".yml")
+
+
+def config_root() -> Path:
+    """The folder `configs`: inside the installed package, else in the checkout.
+
+    Raises:
+        ConfigError: neither exists.
+    """
+    candidates = (_PACKAGE / "configs", _PACKAGE.parents[1] / "configs")
+    for folder in candidates:
+        if folder.is_dir():
+            return folder
+    raise ConfigError(
+        "The folder `configs` was not found; looked for " + " and ".join(map(str, candidates)) + "."
+    )
+
+
+def config_id(path: str | os.PathLike[str]) -> str:
+    """The id of a config file.
+
+    Args:
+        path: a file; relative paths count from the current folder.
+
+    Returns:
+        Below `configs`: the path there without suffix, such as `table2a/r50_c4`. Elsewhere: the
+        file's stem.
+    """
+    absolute = Path(path).expanduser().resolve()
+    try:
+        relative = absolute.relative_to(config_root().resolve())
+    except (ValueError, ConfigError):
+        return absolute.stem
+    return relative.with_suffix("").as_posix()
+
+
+def list_configs() -> list[str]:
+    """Ids of all runnable configs: every `.py` file below `configs` except those in `common/`."""
+    root = config_root()
+    found = []
+    for path in root.rglob("*.py"):
+        parts = path.relative_to(root).parts
+        if parts[0] == _NOT_RUNNABLE or any(part.startswith(("_", ".")) for part in parts):
+            continue
+        found.append(path.relative_to(root).with_suffix("").as_posix())
+    return sorted(found)
+
+
+def find_config(path: str | os.PathLike[str]) -> Path:
+    """Finds a config file by path or id.
+
+    Args:
+        path: an existing file, absolute or from the current folder, with or without suffix; else
+            an id or a path that begins with `configs/`, wherever the current folder is.
+
+    Returns:
+        The absolute path.
+
+    Raises:
+        ConfigError: there is no such file (names the nearest ids), or it is not `.py` or `.yaml`.
+    """
+    text = os.fspath(path)
+    if not text:
+        raise ConfigError(
+            "No config file was given; give one, such as "
+            "--config-file configs/quickstart/mask_rcnn_r18_fpn.py."
+        )
+    given = Path(text).expanduser()
+    candidates = [given, Path(f"{given}.py")]
+    if not given.is_absolute():
+        inside = Path(*given.parts[1:]) if given.parts[:1] == ("configs",) else given
+        candidates += [config_root() / inside, config_root() / f"{inside}.py"]
+    for candidate in candidates:
+        if candidate.is_file():
+            if candidate.suffix not in SUFFIXES:
+                raise ConfigError(
+                    f"{candidate} is not a config file: its name must end in {', '.join(SUFFIXES)}."
+                )
+            return candidate.resolve()
+    raise ConfigError(_not_found(text, given))
+
+
+def _not_found(text: str, given: Path) -> str:
+    ids = list_configs()
+    for folder in (given, config_root() / given):
+        if folder.is_dir():
+            held = sorted(p.name for p in folder.glob("*.py"))
+            return f"{text} is a folder, not a config file. It holds: {', '.join(held) or 'none'}."
+    wanted = given.with_suffix("") if given.suffix in SUFFIXES else given
+    parts = wanted.parts
+    tail = "/".join(parts[parts.index("configs") + 1 :] if "configs" in parts else parts[-2:])
+    close = difflib.get_close_matches(tail, ids, n=3, cutoff=0.5)
+    if not close:
+        by_name = {i.rpartition("/")[2]: i for i in ids}
+        close = [by_name[n] for n in difflib.get_close_matches(wanted.name, by_name, n=3)]
+    if close:
+        advice = "The nearest below configs/: " + ", ".join(f"{i}.py" for i in close)
+    else:
+        advice = f"There are {len(ids)} configs below {config_root()}"
+        advice += f", such as {ids[0]}.py" if ids else ""
+    return f"The config file {text} does not exist (looked from {Path.cwd()}). {advice}."

@@ -1,0 +1,48 @@
+"""The head's class count follows a data set that is given by config keys alone."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from omegaconf import DictConfig
+
+from mask_rcnn_repro.errors import ConfigError
+
+logger = logging.getLogger(__name__)
+
+KEY = "model.roi_heads.num_classes"
+
+
+def fit_num_classes(cfg: DictConfig, overrides: Sequence[str] = ()) -> DictConfig:
+    """Makes `model.roi_heads.num_classes` agree with the training data's classes.
+
+    A data set given by `json` brings its own classes, so the count in the config file (80 for
+    COCO) is replaced, with a notice, unless the command line sets it. For registered data sets
+    the count must already fit.
+
+    Returns:
+        `cfg`, changed in place.
+
+    Raises:
+        ConfigError: If the count was set and differs from the data's.
+        DataError: If the json is missing or broken.
+    """
+    from mask_rcnn_repro.data import dataset_info
+
+    heads = cfg.model.get("roi_heads")
+    if heads is None or "num_classes" not in heads:
+        return cfg
+    dataset = cfg.dataloader.train.dataset
+    info = dataset_info(dataset.names, dataset.get("json"), dataset.get("image_root"))
+    if info is None or heads.num_classes == len(info):
+        return cfg
+    explicit = any(o.lstrip("+").startswith(f"{KEY}=") for o in overrides)
+    if dataset.get("json") and not explicit:
+        logger.info("%s: %d -> %d, the classes of %s", KEY, heads.num_classes, len(info), dataset.json)
+        heads.num_classes = len(info)
+        return cfg
+    raise ConfigError(
+        f"{KEY} is {heads.num_classes}, but the training data {dataset.names} has {len(info)} "
+        f"classes ({', '.join(info[:8])}{', ...' if len(info) > 8 else ''}). Set {KEY}={len(info)}."
+    )

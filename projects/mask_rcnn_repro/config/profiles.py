@@ -1,0 +1,217 @@
+"""The scales at which any config runs: `paper` as written, `mini` in minutes, `tiny` in seconds.
+
+A profile is a function from config to config, applied after the file and before the command line.
+`mini` and `tiny` put the embedded data in COCO's place and scale sizes, widths, counts and
+schedules by fixed factors, so that what distinguishes two rows stays; they train from random
+weights, which the paper's frozen batch norm and SGD cannot do. They never touch what a row is about:
+RoI layers, heads, losses, thresholds, depth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+EMBEDDED_NUM_CLASSES = 7
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Factors of a small profile; a value v becomes `max(1, round(v * factor))` where it is whole.
+
+    Attributes:
+        width: Channels of backbone, pyramid and heads.
+        pixels: Image sizes (800 px and 1333 px, say).
+        objects: Sizes in the image that objects have: anchors, the pyramid's canonical box. Not the
+            factor of `pixels`, since the embedded objects are larger in their images than COCO's.
+        counts: RoIs, anchors and proposals an image.
+        batch: Images an iteration.
+        lr: AdamW's learning rate for SGD's.
+        iterations: Iterations, drops of the learning rate included.
+        warmup: Iterations of warm-up.
+        data_prefix: Names of the data sets that stand in for COCO's.
+        num_workers: Loader processes.
+        checkpoint_period: Iterations between checkpoints.
+        log_period: Iterations between log lines.
+    """
+
+    width: float
+    pixels: float
+    objects: float
+    counts: float
+    batch: float
+    lr: float
+    iterations: float
+    warmup: float
+    data_prefix: str
+    num_workers: int
+    checkpoint_period: int
+    log_period: int
+
+
+MINI = Scale(
+    width=1 / 4,
+    pixels=128 / 800,
+    objects=1 / 4,
+    counts=1 / 4,
+    batch=1 / 2,
+    lr=1 / 20,
+    iterations=1 / 200,
+    warmup=1 / 10,
+    data_prefix="embedded",
+    num_workers=1,
+    checkpoint_period=200,
+    log_period=20,
+)
+
+TINY = Scale(
+    width=1 / 16,
+    pixels=64 / 800,
+    objects=1 / 8,
+    counts=1 / 16,
+    batch=1 / 8,
+    lr=1 / 20,
+    iterations=1 / 16_000,
+    warmup=1 / 500,
+    data_prefix="embedded_tiny",
+    num_workers=0,
+    checkpoint_period=5,
+    log_period=1,
+)
+
+
+def paper(cfg: DictConfig) -> DictConfig:
+    """Returns the config as its file says."""
+    return cfg
+
+
+def mini(cfg: DictConfig) -> DictConfig:
+    """Minutes on two cores, embedded data: shows whether a difference between rows appears."""
+    return _shrink(cfg, MINI)
+
+
+def tiny(cfg: DictConfig) -> DictConfig:
+    """Seconds on the CPU, a handful of images: shows that a row runs."""
+    return _shrink(cfg, TINY)
+
+
+PROFILES: dict[str, Callable[[DictConfig], DictConfig]] = {
+    "paper": paper,
+    "mini": mini,
+    "tiny": tiny,
+}
+
+
+def _shrink(cfg: DictConfig, scale: Scale) -> DictConfig:
+    _shrink_model(cfg.model, scale)
+    _shrink_images(cfg.dataloader, scale)
+    _use_embedded_data(cfg, scale)
+    _train_from_random_weights(cfg, scale)
+    _shorten(cfg, scale)
+    return cfg
+
+
+def _shrink_model(model: DictConfig, scale: Scale) -> None:
+    for key in (
+        "backbone.width_multiplier",
+        "backbone.bottom_up.width_multiplier",
+    ):
+        _scale(model, key, scale.width, whole=False)
+    for key in (
+        "backbone.out_channels",
+        "roi_heads.box_head.fc_dim",
+        "roi_heads.mask_head.conv_dim",
+        "roi_heads.keypoint_head.conv_dim",
+    ):
+        _scale(model, key, scale.width)
+    for key in (
+        "proposal_generator.batch_size_per_image",
+        "proposal_generator.pre_nms_topk",
+        "proposal_generator.post_nms_topk",
+        "roi_heads.batch_size_per_image",
+    ):
+        _scale(model, key, scale.counts)
+    for key in (
+        "proposal_generator.anchor_generator.sizes",
+        "roi_heads.box_pooler.canonical_box_size",
+        "roi_heads.mask_pooler.canonical_box_size",
+        "roi_heads.keypoint_pooler.canonical_box_size",
+    ):
+        _scale(model, key, scale.objects)
+    # Frozen statistics of random weights normalise nothing.
+    for key in ("backbone.norm", "backbone.bottom_up.norm"):
+        if OmegaConf.select(model, key) == "FrozenBN":
+            OmegaConf.update(model, key, "BN")
+    for key in ("backbone.freeze_at", "backbone.bottom_up.freeze_at"):
+        if OmegaConf.select(model, key) is not None:
+            OmegaConf.update(model, key, 0)
+    # The embedded images need no network-specific statistics; random weights want unit variance.
+    model.pixel_std = [57.375, 57.12, 58.395]
+
+
+def _shrink_images(dataloader: DictConfig, scale: Scale) -> None:
+    for split in ("train", "test"):
+        for augmentation in OmegaConf.select(dataloader, f"{split}.mapper.augmentations") or []:
+            for key in ("short_edge_length", "max_size"):
+                if key in augmentation:
+                    _scale(augmentation, key, scale.pixels)
+        dataloader[split].num_workers = scale.num_workers
+
+
+def _use_embedded_data(cfg: DictConfig, scale: Scale) -> None:
+    for split, fallback in (("train", "train"), ("test", "val")):
+        dataset = cfg.dataloader[split].dataset
+        if dataset.get("json") is not None:
+            continue
+        names = str(dataset.names)
+        if "coco" not in names:  # not COCO: a small data set already, or its own profile
+            continue
+        person = "person_" if names.startswith("keypoints") else ""
+        part = "unlabeled" if "test_dev" in names else fallback
+        dataset.names = f"{scale.data_prefix}_{'' if part == 'unlabeled' else person}{part}"
+        heads = OmegaConf.select(cfg, "model.roi_heads")
+        if split == "train" and heads is not None and "num_classes" in heads:
+            heads.num_classes = 1 if person else EMBEDDED_NUM_CLASSES
+
+
+def _train_from_random_weights(cfg: DictConfig, scale: Scale) -> None:
+    cfg.train.init_checkpoint = ""
+    old = cfg.optimizer
+    cfg.optimizer = {
+        "_target_": "torch.optim.AdamW",
+        "params": old.params,
+        "lr": old.lr * scale.lr,
+        "weight_decay": 0.05,
+    }
+
+
+def _shorten(cfg: DictConfig, scale: Scale) -> None:
+    _scale(cfg, "train.max_iter", scale.iterations)
+    _scale(cfg, "lr_multiplier.milestones", scale.iterations)
+    _scale(cfg, "lr_multiplier.warmup_iters", scale.warmup)
+    _scale(cfg, "dataloader.train.total_batch_size", scale.batch)
+    _scale(cfg, "train.reference_batch_size", scale.batch)
+    cfg.train.eval_period = 0
+    cfg.train.checkpointer.period = scale.checkpoint_period
+    cfg.train.log_period = scale.log_period
+
+
+def _scale(cfg: Any, key: str, factor: float, whole: bool = True) -> None:
+    """Scales the number, or list of (lists of) numbers, at `key`; interpolations follow."""
+    parent_key, _, name = key.rpartition(".")
+    parent = OmegaConf.select(cfg, parent_key) if parent_key else cfg
+    if not isinstance(parent, DictConfig) or name not in parent:
+        return
+    if OmegaConf.is_interpolation(parent, name) or parent[name] is None:
+        return
+    parent[name] = _scaled(parent[name], factor, whole)
+
+
+def _scaled(value: Any, factor: float, whole: bool) -> Any:
+    if isinstance(value, (list, tuple, ListConfig)):
+        return [_scaled(v, factor, whole) for v in value]
+    scaled = value * factor
+    return max(1, round(scaled)) if whole else scaled

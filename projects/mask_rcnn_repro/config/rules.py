@@ -1,0 +1,162 @@
+"""Combinations of values that cannot work together, each with how to mend it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from mask_rcnn_repro.config.targets import is_node, target_name, target_signature
+from mask_rcnn_repro.errors import ConfigError
+
+_logger = logging.getLogger(__name__)
+
+_MULTI_STEP = "fvcore.common.param_scheduler.MultiStepParamScheduler"
+
+
+def effective(cfg: DictConfig, key: str) -> Any:
+    """The value at a dotted key, or the default that the target has for it; None if neither."""
+    parent_key, _, name = key.rpartition(".")
+    parent = OmegaConf.select(cfg, parent_key)
+    if not isinstance(parent, DictConfig):
+        return None
+    if name in parent:
+        return parent[name]
+    if not is_node(parent):
+        return None
+    param = target_signature(parent._target_).params.get(name)
+    return None if param is None or param.required else param.default
+
+
+def combination_problems(cfg: DictConfig, world_size: int | None = None) -> list[str]:
+    """Problems as sentences without full stop.
+
+    Args:
+        cfg: a config whose single values are sound.
+        world_size: number of processes, where known.
+    """
+    problems: list[str] = []
+    for rule in (_precision, _classes, _annotations, _sizes, _schedule):
+        problems += rule(cfg)
+    return problems + list(_batch(cfg, world_size))
+
+
+def _precision(cfg: DictConfig) -> Iterator[str]:
+    amp = cfg.train.amp
+    if amp.enabled and amp.dtype == "fp16" and cfg.train.device == "cpu":
+        yield (
+            "train.amp.dtype=fp16 needs a GPU, but train.device is cpu; use train.amp.dtype=bf16 "
+            "or train.amp.enabled=false"
+        )
+
+
+def _classes(cfg: DictConfig) -> Iterator[str]:
+    """The box classifier predicts the head's classes; a mask head predicts them all, or one."""
+    classes = effective(cfg, "model.roi_heads.num_classes")
+    if not isinstance(classes, int):
+        return
+    if classes < 1:
+        yield f"model.roi_heads.num_classes must be at least 1, got {classes}"
+    for part, allowed in (
+        ("box_predictor", {classes}),
+        ("mask_head", {classes, 1}),  # one: class-agnostic masks
+    ):
+        key = f"model.roi_heads.{part}.num_classes"
+        found = effective(cfg, key)
+        if isinstance(found, int) and found not in allowed:
+            yield (
+                f"{key} is {found}, but model.roi_heads.num_classes is {classes}; write "
+                f'{key}="${{..num_classes}}" so that they stay equal'
+            )
+
+
+def _annotations(cfg: DictConfig) -> Iterator[str]:
+    """Heads that learn from masks or keypoints need a mapper that loads them."""
+    for head, switch in (
+        ("mask_head", "use_instance_mask"),
+        ("keypoint_head", "use_keypoint"),
+    ):
+        if effective(cfg, f"model.roi_heads.{head}") is None:
+            continue
+        key = f"dataloader.train.mapper.{switch}"
+        if effective(cfg, key) is False:
+            yield (
+                f"model.roi_heads.{head} learns from annotations that the mapper leaves out; set "
+                f"{key}=true, or model.roi_heads.{head}=null"
+            )
+
+
+def _sizes(cfg: DictConfig) -> Iterator[str]:
+    for split in ("train", "test"):
+        place = f"dataloader.{split}.mapper.augmentations"
+        augmentations = effective(cfg, place)
+        if not isinstance(augmentations, ListConfig):
+            continue
+        for index, node in enumerate(augmentations):
+            if not isinstance(node, DictConfig) or "short_edge_length" not in node:
+                continue
+            shortest = node.short_edge_length
+            lengths = list(shortest) if isinstance(shortest, ListConfig) else [shortest]
+            numbers = [n for n in lengths if isinstance(n, (int, float))]
+            longest = effective(cfg, f"{place}.{index}.max_size")
+            if numbers and min(numbers) < 1:
+                yield f"{place}.{index}.short_edge_length must be at least 1, got {min(numbers)}"
+            if numbers and isinstance(longest, int) and max(numbers) > longest:
+                yield (
+                    f"{place}.{index}: short_edge_length {max(numbers)} is larger than max_size "
+                    f"{longest}, so images could never reach it; raise max_size"
+                )
+
+
+def _multi_step(node: Any) -> bool:
+    if not is_node(node):
+        return False
+    try:
+        return target_name(node._target_) == _MULTI_STEP
+    except ConfigError:
+        return False
+
+
+def _schedule(cfg: DictConfig) -> Iterator[str]:
+    """The schedule's length is the training's, and its milestones lie within it."""
+    for key in ("lr_multiplier", "lr_multiplier.scheduler"):
+        scheduler = OmegaConf.select(cfg, key)
+        if not _multi_step(scheduler):
+            continue
+        updates = effective(cfg, f"{key}.num_updates")
+        milestones = list(effective(cfg, f"{key}.milestones") or [])
+        if updates is None:
+            return  # milestones are then fractions of the last one, at any length
+        if updates != cfg.train.max_iter:
+            yield (
+                f"{key}.num_updates is {updates}, but train.max_iter is {cfg.train.max_iter}; "
+                f'write {key}.num_updates="${{train.max_iter}}"'
+            )
+        elif milestones and milestones[-1] >= updates > 0:
+            scaled = [max(1, round(m * 0.9 * updates / milestones[-1])) for m in milestones]
+            yield (
+                f"{key}.milestones {milestones} do not lie within train.max_iter = {updates}; "
+                f"scale them along, such as {key}.milestones={scaled}".replace(", ", ",")
+            )
+    length = effective(cfg, "lr_multiplier.warmup_length")
+    if isinstance(length, (int, float)) and not 0 <= length <= 1:
+        yield (
+            f"lr_multiplier.warmup_length is a fraction of the training from 0 to 1, got {length}; "
+            "divide the iterations of warm-up by train.max_iter"
+        )
+
+
+def _batch(cfg: DictConfig, world_size: int | None) -> Iterator[str]:
+    batch = effective(cfg, "dataloader.train.total_batch_size")
+    if not isinstance(batch, int):
+        return
+    if batch < 1:
+        yield f"dataloader.train.total_batch_size must be at least 1, got {batch}"
+    elif world_size is not None and batch % world_size:
+        multiples = sorted({max(batch // world_size, 1) * world_size, -(-batch // world_size) * world_size})
+        yield (
+            f"dataloader.train.total_batch_size {batch} does not divide among {world_size} "
+            f"processes; set it to {' or '.join(map(str, multiples))}, or change --num-gpus"
+        )

@@ -1,0 +1,266 @@
+"""What a config may hold: its top-level keys and the typed `train` section, in this one place.
+
+To add a key of the `train` section, add a field with type, default and description below:
+loading then fills it in, overrides and validation check it, and the documentation lists it.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from mask_rcnn_repro.errors import ConfigError
+
+REQUIRED_KEYS = ("model", "dataloader", "optimizer", "lr_multiplier", "train")
+"""Top-level keys of every runnable config."""
+
+OPTIONAL_KEYS = ("paper",)
+TOP_LEVEL_KEYS = REQUIRED_KEYS + OPTIONAL_KEYS
+
+DATALOADER_KEYS = ("train", "test", "evaluator")
+PAPER_KEYS = ("table", "row", "control")
+
+NULLABLE = frozenset({"model.proposal_generator", "dataloader.evaluator"})
+"""Keys that may be null although their target's annotation does not say so.
+
+`model.proposal_generator` is None where proposals come from files; `dataloader.evaluator` is None
+where a test set has nothing to be compared with.
+"""
+
+RUNTIME_KEYS = frozenset({"optimizer.params.model", "dataloader.evaluator.output_dir"})
+"""Parameters that the engine fills in when it builds an object: a config need not set them."""
+
+
+class Section(BaseModel):
+    """Base of the sections: no key beyond the fields, no conversion between types."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class Amp(Section):
+    """Mixed precision."""
+
+    enabled: bool = Field(False, description="Run forward passes in reduced precision.")
+    dtype: Literal["bf16", "fp16"] = Field(
+        "bf16", description="Reduced precision: `bf16` (CPU and GPU) or `fp16` (GPU only)."
+    )
+
+
+class Ddp(Section):
+    """Options of DistributedDataParallel."""
+
+    broadcast_buffers: bool = Field(
+        False, description="Send the first process's buffers to all before each forward pass."
+    )
+    find_unused_parameters: bool = Field(
+        False, description="Allow parameters that take no part in a loss; slower."
+    )
+    fp16_compression: bool = Field(False, description="Exchange gradients as 16-bit floats.")
+
+
+class Checkpointer(Section):
+    """When checkpoints are written and how many stay."""
+
+    period: int = Field(5000, ge=1, description="Iterations between checkpoints.")
+    max_to_keep: int = Field(3, ge=1, description="Newest checkpoints that are kept.")
+
+
+class Train(Section):
+    """How a run is carried out."""
+
+    output_dir: str = Field(
+        "",
+        description="Folder that the run writes to; empty: `output/<id>@<profile>/seed<k>`, with "
+        "a hash of the overrides where there are any.",
+    )
+    init_checkpoint: str = Field(
+        "", description="Weights to start from or to evaluate; empty: random weights."
+    )
+    strict_init: bool = Field(
+        True, description="The initial checkpoint must fill the whole backbone."
+    )
+    max_iter: int = Field(..., ge=0, description="Training iterations (optimizer steps).")
+    accumulate: int = Field(1, ge=1, description="Batches whose gradients make up one iteration.")
+    scale_lr: bool = Field(
+        False,
+        description="Scale the learning rate in proportion to images per iteration divided by "
+        "`reference_batch_size`.",
+    )
+    reference_batch_size: int = Field(
+        16, ge=1, description="Images per iteration for which the learning rate is given."
+    )
+    seed: int = Field(0, ge=0, lt=2**32, description="Seed of every source of randomness.")
+    deterministic: bool = Field(
+        False, description="Use deterministic algorithms only; slower on a GPU."
+    )
+    device: str = Field(
+        "auto",
+        pattern=r"^(auto|cpu|cuda(:\d+)?)$",
+        description="`auto` (CUDA if there is any, else CPU), `cpu`, `cuda` or `cuda:N`.",
+    )
+    num_threads: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="CPU threads of a process; null: PyTorch's choice."
+    )
+    amp: Amp = Field(default_factory=Amp, description="Mixed precision.")
+    ddp: Ddp = Field(default_factory=Ddp, description="DistributedDataParallel.")
+    checkpointer: Checkpointer = Field(default_factory=Checkpointer, description="Checkpoints.")
+    eval_period: int = Field(
+        5000, ge=0, description="Iterations between evaluations; 0: only at the end."
+    )
+    log_period: int = Field(20, ge=1, description="Iterations between lines of the log.")
+    draw: int = Field(
+        0,
+        ge=0,
+        description="Test images drawn beside their ground truth after the final evaluation.",
+    )
+    channels_last: bool = Field(False, description="Keep images and weights channels-last.")
+
+
+def _section_of(field: FieldInfo) -> type[Section] | None:
+    """The section class of a field that is a nested section, else None."""
+    annotation = field.annotation
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return annotation
+    return None
+
+
+def train_fields(path: tuple[str, ...] = ()) -> dict[str, FieldInfo] | None:
+    """The fields of the `train` section or of a section below it.
+
+    Args:
+        path: keys below `train`, such as `("amp",)`.
+
+    Returns:
+        Field by name; None where `path` is not a section.
+    """
+    section: type[Section] = Train
+    for key in path:
+        field = section.model_fields.get(key)
+        nested = _section_of(field) if field is not None else None
+        if nested is None:
+            return None
+        section = nested
+    return dict(section.model_fields)
+
+
+def train_defaults() -> dict[str, Any]:
+    """Defaults of all keys of `train` that have one (`max_iter` has none), nested, plain data."""
+
+    def defaults(section: type[Section]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for name, field in section.model_fields.items():
+            nested = _section_of(field)
+            if nested is not None:
+                found[name] = defaults(nested)
+            elif field.default is not PydanticUndefined:
+                found[name] = field.default
+        return found
+
+    return defaults(Train)
+
+
+def _reword(error: Any) -> str:
+    """One pydantic error as text."""
+    received = error["input"]
+    message = str(error["msg"])
+    message = message.removeprefix("Input should be ")
+    if error["type"] == "string_pattern_mismatch":
+        message = "a device: auto, cpu, cuda or cuda:N"
+    return f"must be {message}, got {received!r}"
+
+
+def check_train_value(path: tuple[str, ...], value: Any) -> str | None:
+    """Checks one value of the `train` section.
+
+    Args:
+        path: keys below `train` that name a field.
+        value: plain data.
+
+    Returns:
+        What is wrong, or None.
+    """
+    fields = train_fields(path[:-1])
+    field = None if fields is None else fields.get(path[-1])
+    if field is None:
+        return "is not a key of the train section"
+    if _section_of(field) is not None and not isinstance(value, dict):
+        nested = ", ".join(_section_of(field).model_fields)  # type: ignore[union-attr]
+        return f"is a section with the keys {nested}; set one of them, got {value!r}"
+    adapter: TypeAdapter[Any] = TypeAdapter(
+        Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
+    )
+    try:
+        adapter.validate_python(value, strict=True)
+    except ValidationError as error:
+        # Of a union's errors the first is about the type that is not null.
+        return _reword(error.errors()[0])
+    return None
+
+
+def _type_text(field: FieldInfo) -> str:
+    annotation = field.annotation
+    if annotation in (bool, int, float, str):
+        return annotation.__name__  # type: ignore[union-attr]
+    arguments = get_args(annotation)
+    if arguments and all(isinstance(a, str) for a in arguments):
+        return " or ".join(f"`{a}`" for a in arguments)
+    names = []
+    for argument in arguments:
+        base = get_args(argument)[0] if hasattr(argument, "__metadata__") else argument
+        names.append("null" if base is type(None) else base.__name__)
+    return " or ".join(names)
+
+
+def format_schema() -> str:
+    """All keys of the `train` section as a Markdown table: key, type, default, meaning."""
+    lines = ["| key | type | default | meaning |", "| --- | --- | --- | --- |"]
+
+    def add(section: type[Section], prefix: str) -> None:
+        for name, field in section.model_fields.items():
+            nested = _section_of(field)
+            if nested is not None:
+                add(nested, f"{prefix}{name}.")
+                continue
+            if field.default is PydanticUndefined:
+                default = "(required)"
+            elif field.default is None:
+                default = "`null`"
+            elif isinstance(field.default, bool):
+                default = f"`{str(field.default).lower()}`"
+            else:
+                default = f'`"{field.default}"`' if field.default == "" else f"`{field.default}`"
+            lines.append(
+                f"| `{prefix}{name}` | {_type_text(field)} | {default} | {field.description} |"
+            )
+
+    add(Train, "train.")
+    return "\n".join(lines) + "\n"
+
+
+def fill_train_defaults(train: Any) -> None:
+    """Adds, in place, every key of the `train` section that is not set and has a default.
+
+    Args:
+        train: the section as a DictConfig.
+
+    Raises:
+        ConfigError: `train` is not a mapping.
+    """
+    from omegaconf import DictConfig
+
+    if not isinstance(train, DictConfig):
+        raise ConfigError(
+            f"train is a section of keys (train = dict(max_iter=...)), got {train!r}."
+        )
+
+    def fill(node: Any, defaults: dict[str, Any]) -> None:
+        for key, default in defaults.items():
+            if key not in node.keys():
+                node[key] = default
+            elif isinstance(default, dict) and isinstance(node._get_node(key), DictConfig):
+                fill(node[key], default)
+
+    fill(train, train_defaults())

@@ -1,0 +1,173 @@
+"""Strict check of a whole config before anything is built; all problems are reported at once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from omegaconf import DictConfig, ListConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from mask_rcnn_repro.config import schema
+from mask_rcnn_repro.config.keys import (
+    Key,
+    child,
+    format_key,
+    known_params,
+    plain,
+    unknown_key_text,
+)
+from mask_rcnn_repro.config.rules import combination_problems
+from mask_rcnn_repro.config.targets import EMPTY, Param, is_node, target_name, target_signature
+from mask_rcnn_repro.config.typecheck import type_problem
+from mask_rcnn_repro.errors import ConfigError
+
+
+def validate_config(cfg: DictConfig, world_size: int | None = None) -> None:
+    """Checks keys, types, references and combinations of a config.
+
+    Args:
+        cfg: a loaded config; left as it is, nothing is built.
+        world_size: number of processes, where known: the batch must divide by it.
+
+    Raises:
+        ConfigError: a numbered list of all problems found.
+    """
+    problems = config_problems(cfg, world_size)
+    if not problems:
+        return
+    if len(problems) == 1:
+        raise ConfigError(f"The config cannot be used: {problems[0]}.")
+    listed = "\n".join(f"  {number}. {text}." for number, text in enumerate(problems, 1))
+    raise ConfigError(f"The config cannot be used, for {len(problems)} reasons:\n{listed}")
+
+
+def config_problems(cfg: DictConfig, world_size: int | None = None) -> list[str]:
+    """All problems of a config as sentences without full stop; see `validate_config`."""
+    checker = _Checker(cfg)
+    checker.sections()
+    checker.visit(cfg, ())
+    # Combinations read values, which only makes sense where each value is sound.
+    if checker.problems:
+        return checker.problems
+    return combination_problems(cfg, world_size)
+
+
+class _Checker:
+    """Walks a config and collects problems."""
+
+    def __init__(self, cfg: DictConfig) -> None:
+        self.cfg = cfg
+        self.problems: list[str] = []
+
+    def add(self, key: Key, text: str) -> None:
+        self.problems.append(f"{format_key(key)} {text}")
+
+    def sections(self) -> None:
+        """Required sections and their required keys."""
+        for key in schema.REQUIRED_KEYS:
+            if key not in self.cfg:
+                self.problems.append(f"the section {key} is missing")
+        for key in schema.DATALOADER_KEYS:
+            if isinstance(self.cfg.get("dataloader"), DictConfig) and key not in self.cfg.dataloader:
+                self.problems.append(f"dataloader.{key} is missing")
+
+    def visit(self, node: Any, key: Key) -> None:
+        """Checks a mapping or list and everything below it."""
+        if isinstance(node, DictConfig):
+            if is_node(node):
+                self._target(node, key)
+            known, open_ = known_params(node, key)
+            for name in node.keys():
+                place = (*key, name)
+                if str(name) not in known and not open_:
+                    self.problems.append(
+                        unknown_key_text(self.cfg, place, sorted(known), len(place) - 1)
+                    )
+                elif name != "_target_":
+                    self._value(node, place, known.get(str(name)))
+            self._required(node, key, known)
+        else:
+            for index in range(len(node)):
+                self._value(node, (*key, index), None)
+
+    def _target(self, node: DictConfig, key: Key) -> None:
+        """Checks that a target can be called, and named when the config is saved."""
+        target = plain(child(node, "_target_"))
+        try:
+            target_signature(target)
+            if not isinstance(target, str):
+                if not callable(target):
+                    self.add(key, f"has the _target_ {target!r}, which is not a class or function")
+                else:
+                    target_name(target)
+        except ConfigError as error:
+            self.add(key, f"has a _target_ that cannot be used: {str(error).rstrip('.')}")
+
+    def _required(self, node: DictConfig, key: Key, known: dict[str, Param | None]) -> None:
+        if key and key[0] == "train":
+            fields = schema.train_fields(tuple(map(str, key[1:]))) or {}
+            for name, field in fields.items():
+                if field.is_required() and name not in node:
+                    self.add((*key, name), "is not set; give it")
+            return
+        for name, param in known.items():
+            place = (*key, name)
+            if param is None or not param.required or name in node:
+                continue
+            if format_key(place) not in schema.RUNTIME_KEYS:
+                target = plain(child(node, "_target_"))
+                shown = target if isinstance(target, str) else getattr(target, "__name__", target)
+                self.add(place, f"is not set, and {shown} needs it")
+
+    def _value(self, parent: Any, key: Key, param: Param | None) -> None:
+        """Checks one value, following an interpolation, and whatever is below it."""
+        raw = child(parent, key[-1])
+        value = plain(raw)
+        if raw is not None and raw._is_missing():
+            self.add(key, "has no value (`???`); give it")
+            return
+        if raw is not None and raw._is_interpolation():
+            try:
+                value = plain_value(parent[key[-1]])
+            except (OmegaConfBaseException, RecursionError) as error:
+                reason = " ".join(str(error).splitlines()[:1]) or "it refers to itself"
+                self.add(key, f"= {value!r} cannot be resolved: {reason}")
+                return
+        problem = self._problem(parent, key, param, value)
+        if problem is not None:
+            self.add(key, problem)
+        elif isinstance(raw, (DictConfig, ListConfig)) and raw is not None:
+            if not raw._is_none() and not raw._is_interpolation():
+                self.visit(raw, key)
+        elif callable(value):
+            try:
+                target_name(value)
+            except ConfigError as error:
+                self.add(key, f"cannot be saved: {str(error).rstrip('.')}")
+
+    def _problem(self, parent: Any, key: Key, param: Param | None, value: Any) -> str | None:
+        names = tuple(map(str, key[1:]))
+        if key[0] == "train" and isinstance(parent, DictConfig):
+            if not names:
+                return None if isinstance(value, dict) else "must be a section of keys"
+            # Sections below are visited key by key, so that a problem names its own key.
+            is_section = schema.train_fields(names) is not None
+            if is_section and isinstance(value, dict):
+                return None
+            return schema.check_train_value(names, value)
+        if value is None and format_key(key) in schema.NULLABLE:
+            return None
+        if len(key) == 1:
+            return None if isinstance(value, (dict, list)) else f"must be a section, got {value!r}"
+        if key[:-1] == ("paper",) and not (value is None or isinstance(value, str)):
+            return f"must be a string or null, got {value!r}"
+        if param is None:
+            return None
+        # Without annotation the value itself is all there is to go by, unless a default speaks.
+        default = param.default if param.annotation is not EMPTY else EMPTY
+        return type_problem(value, param.annotation, default)
+
+
+def plain_value(value: Any) -> Any:
+    """Plain data of a value that was read from a config: nodes as dicts, others as they are."""
+    return plain(value) if isinstance(value, (DictConfig, ListConfig)) else value

@@ -1,0 +1,29 @@
+"""Our keys for Detectron2's yacs configs, which build models by name."""
+
+from __future__ import annotations
+
+from detectron2.config import CfgNode
+
+
+def add_mask_rcnn_repro_config(cfg: CfgNode) -> None:
+    """Adds this project's keys; Detectron2's own keys and values stay as they are.
+
+    Call :func:`mask_rcnn_repro.register` too, then choose by name: ``MODEL.BACKBONE.NAME``
+    (``build_mask_rcnn_repro_resnet_backbone``, ``build_mask_rcnn_repro_resnet_fpn_backbone``),
+    ``MODEL.RPN.HEAD_NAME`` (``PaperRPNHead``), ``MODEL.ROI_HEADS.NAME`` (``PaperRes5ROIHeads``,
+    ``PaperStandardROIHeads``), ``MODEL.ROI_BOX_HEAD.NAME`` (``FCBoxHead``),
+    ``MODEL.ROI_MASK_HEAD.NAME`` (``FCNMaskHead``), ``MODEL.ROI_KEYPOINT_HEAD.NAME``
+    (``KeypointHead``). The paper's values, which differ from Detectron2's defaults in many places
+    (docs/deviations.md), are in the LazyConfig files and have to be set by hand here.
+
+    Args:
+        cfg: Changed in place.
+    """
+    # Scales every channel count of the backbone; in ResNeXt the number of groups, not their width.
+    cfg.MODEL.RESNETS.WIDTH_MULTIPLIER = 1.0
+    # PaperRes5ROIHeads: side of the pooled RoI, and stride of stage 5's first block on it. The
+    # paper's 7 and 1; Detectron2's are 14 and 2. ROI_BOX_HEAD.POOLER_RESOLUTION is not read there.
+    cfg.MODEL.ROI_BOX_HEAD.RES5_RESOLUTION = 7
+    cfg.MODEL.ROI_BOX_HEAD.RES5_STRIDE = 1
+    # FCNMaskHead: a name of mask_rcnn_repro.modeling.MASK_LOSS_REGISTRY.
+    cfg.MODEL.ROI_MASK_HEAD.LOSS = "PerClassSigmoidMaskLoss"

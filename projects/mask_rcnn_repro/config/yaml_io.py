@@ -1,0 +1,172 @@
+"""Reading and writing YAML without running code, with the scalar rules of YAML 1.2.
+
+PyYAML follows YAML 1.1, where `1e-3` is a string, `no` is a boolean, `010` is eight and `1:30` is
+ninety. Config values are read by the 1.2 core rules instead, on the command line and in files
+alike, and written by the same rules, so that whatever is written is read back equal.
+
+Only plain data is accepted: a tag such as `!!python/object/apply` is refused, never run.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mask_rcnn_repro.errors import ConfigError
+
+_SafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+_SCALARS: tuple[tuple[str, str, str], ...] = (
+    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("int", r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", "-+0123456789"),
+    (
+        "float",
+        r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?"
+        r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
+        "-+0123456789.",
+    ),
+    ("merge", r"<<", "<"),
+)
+
+
+class _Loader(_SafeLoader):  # type: ignore[misc]
+    """Safe loader with YAML 1.2 scalars; refuses duplicate keys."""
+
+    yaml_implicit_resolvers: dict[str, list[Any]] = {}
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            if isinstance(key_node, yaml.ScalarNode) and not key_node.tag.endswith(":merge"):
+                if (key_node.tag, key_node.value) in seen:
+                    raise yaml.constructor.ConstructorError(
+                        "while reading a mapping",
+                        node.start_mark,
+                        f"the key {key_node.value!r} stands there twice",
+                        key_node.start_mark,
+                    )
+                seen.add((key_node.tag, key_node.value))
+        mapping: dict[Any, Any] = super().construct_mapping(node, deep=deep)
+        return mapping
+
+    def construct_int(self, node: yaml.ScalarNode) -> int:
+        text = self.construct_scalar(node)
+        base = {"0x": 16, "0o": 8}.get(text[:2], 10)
+        return int(text, base)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes what `_Loader` reads; never writes anchors, which are hard to read and to edit."""
+
+    yaml_implicit_resolvers: dict[str, list[Any]] = {}
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def _represent_float(dumper: yaml.SafeDumper, value: float) -> yaml.ScalarNode:
+    if value != value:
+        text = ".nan"
+    elif value in (float("inf"), float("-inf")):
+        text = ".inf" if value > 0 else "-.inf"
+    else:
+        text = repr(value)  # shortest text that reads back as the same float
+    return dumper.represent_scalar("tag:yaml.org,2002:float", text)
+
+
+for _tag, _pattern, _first in _SCALARS:
+    for _class in (_Loader, _Dumper):
+        _class.add_implicit_resolver(
+            f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), list(_first)
+        )
+for _class in (_Loader, _Dumper):
+    _class.add_implicit_resolver(
+        "tag:yaml.org,2002:null", re.compile(r"^(?:~|null|Null|NULL|)$"), ["~", "n", "N", ""]
+    )
+# Strings that only YAML 1.1 takes for something else (`no`, dates) are quoted for other readers.
+for _first_letter, _pairs in yaml.SafeDumper.yaml_implicit_resolvers.items():
+    _Dumper.yaml_implicit_resolvers.setdefault(_first_letter, []).extend(_pairs)
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_int)
+_Dumper.add_representer(float, _represent_float)
+
+
+def _check_plain(value: Any, where: str) -> None:
+    """Raises ConfigError unless `value` is made of null, bool, int, float, str, list and dict."""
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return
+    if isinstance(value, list):
+        for item in value:
+            _check_plain(item, where)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            if not isinstance(key, (str, int, float)):
+                raise ConfigError(
+                    f"{where}: a mapping's keys are strings or numbers, but {key!r} is neither."
+                )
+            _check_plain(item, where)
+    else:
+        raise ConfigError(
+            f"{where}: values of type {type(value).__name__} are not allowed; use null, booleans, "
+            "numbers, strings, lists and mappings."
+        )
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """Parses one YAML document.
+
+    Args:
+        text: the document. Empty text is null.
+        where: what the text is, for error messages.
+
+    Returns:
+        Plain Python data.
+
+    Raises:
+        ConfigError: not YAML, holds a tag that would need code, or a type other than plain data.
+    """
+    try:
+        value = yaml.load(text, Loader=_Loader)
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
+        detail = " ".join(str(error).split())
+        hint = ""
+        if "could not determine a constructor" in detail:
+            hint = " Tags like !!python/... would run code when read, so they are refused."
+        raise ConfigError(f"{where} cannot be read as YAML: {detail}.{hint}") from error
+    try:
+        _check_plain(value, where)
+    except RecursionError as error:
+        raise ConfigError(f"{where}: the YAML refers to itself or is nested too deep.") from error
+    return value
+
+
+def read_yaml(path: Path) -> Any:
+    """Reads a YAML file as plain data.
+
+    Args:
+        path: an existing file.
+
+    Raises:
+        ConfigError: see :func:`parse_yaml`; also where the file is not UTF-8 text.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not UTF-8 text: {error}.") from error
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error}.") from error
+    return parse_yaml(text, str(path))
+
+
+def dump_yaml(value: Any) -> str:
+    """Writes plain data as YAML: block style, innermost lists and mappings on one line."""
+    return yaml.dump(
+        value,
+        Dumper=_Dumper,
+        default_flow_style=None,
+        sort_keys=False,
+        allow_unicode=True,
+        width=100,
+    )

@@ -1,0 +1,187 @@
+"""Checks of single values in COCO json files: numbers, polygons, run lengths, file names.
+
+Each function takes a ``where`` (which file and which record), so that a message names the place
+that a person has to mend. Nothing here opens a file.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pycocotools.mask as mask_util
+
+from mask_rcnn_repro.errors import DataError
+
+# Characters of a compressed run length string are '0'..'o': 48 plus a six bit group.
+_FIRST_CHARACTER = 48
+_LARGEST_GROUP = 63
+
+
+def finite_numbers(value: Any, where: str) -> bool:
+    """Tells whether a list of numbers is finite.
+
+    Args:
+        value: what the json holds; must be a list of numbers, else it is an error.
+        where: file, record and field, for the message.
+
+    Returns:
+        False if a number is NaN, infinite or too large for a float. True for an empty list.
+
+    Raises:
+        DataError: not a list, or an element is not a number.
+    """
+    if type(value) is not list:
+        raise DataError(
+            f"{where} must be a list of numbers, got {type(value).__name__}: {short(value)}."
+        )
+    try:
+        # One pass in C over what can be millions of lists: a sum is finite only if all terms are.
+        return math.isfinite(sum(value))
+    except TypeError:
+        raise DataError(f"{where} must hold numbers only, got {short(value)}.") from None
+    except OverflowError:
+        return False
+
+
+def positive_int(value: Any, where: str) -> int:
+    """Returns a size in pixels as int; ``640.0`` passes, because some tools write it.
+
+    Raises:
+        DataError: not a whole number above 0.
+    """
+    if type(value) is float and value.is_integer():
+        value = int(value)
+    if type(value) is not int or not 0 < value < 2**31:
+        raise DataError(f"{where} must be a whole number above 0, got {short(value)}.")
+    return value
+
+
+def relative_file_name(value: Any, where: str) -> str:
+    """Returns an image's file name after checking that it stays below the image root.
+
+    Raises:
+        DataError: not a string, empty, absolute, or with a ``..`` part.
+    """
+    if type(value) is not str or not value or "\0" in value:
+        raise DataError(f"{where} must be a file name, got {short(value)}.")
+    absolute = value[0] in "/\\" or value[1:3] in (":/", ":\\")
+    if absolute or (".." in value and ".." in re.split(r"[/\\]", value)):
+        raise DataError(
+            f"{where} is {short(value)}, which leaves the image folder and is refused. File names "
+            "must be relative to the image root, without '..'; mend the json, or give another "
+            "image root."
+        )
+    return value
+
+
+def run_lengths(segmentation: Mapping[str, Any], height: int, width: int, where: str) -> dict:
+    """Checks a COCO run length encoding against its image.
+
+    pycocotools decodes what it is given into a buffer of the stated size without looking at the
+    sum of the runs, so the sum is checked here.
+
+    Args:
+        segmentation: ``{"size": [h, w], "counts": list, str or bytes}``, runs in column order.
+        height: of the image, in pixels.
+        width: of the image, in pixels.
+        where: file and record, for the message.
+
+    Returns:
+        The compressed encoding, the same object where it was compressed already.
+
+    Raises:
+        DataError: missing fields, a size that is not the image's, or runs that do not fill it.
+    """
+    missing = [key for key in ("size", "counts") if key not in segmentation]
+    if missing:
+        raise DataError(f"{where}: a run length encoding needs 'size' and 'counts', {missing} not found.")
+    size, counts = segmentation["size"], segmentation["counts"]
+    if size != [height, width]:
+        raise DataError(
+            f"{where}: the run length encoding's size is {short(size)}, but its image is "
+            f"{height} x {width} (height x width). Encode the mask at the image's size, or mend the "
+            "image record's 'height' and 'width'."
+        )
+    if type(counts) is list:
+        whole = finite_numbers(counts, f"{where}: 'counts'") and all(type(c) is int for c in counts)
+        runs = np.asarray(counts if whole else [-1], dtype=object)
+        compressed = False
+    elif isinstance(counts, str | bytes):
+        runs = _decode_counts(counts, where)
+        compressed = True
+    else:
+        raise DataError(f"{where}: 'counts' must be a list or a string, got {short(counts)}.")
+    total = int(runs.sum()) if len(runs) else 0
+    if total != height * width or (len(runs) and runs.min() < 0):
+        raise DataError(
+            f"{where}: the runs of the encoding cover {total} pixels or are not whole numbers, but "
+            f"the image has {height * width}. The encoding is damaged; encode the mask again."
+        )
+    return dict(segmentation) if compressed else mask_util.frPyObjects(segmentation, height, width)
+
+
+def _decode_counts(counts: str | bytes, where: str) -> np.ndarray:
+    """Returns the runs (int64) of a compressed COCO string.
+
+    A number is a sequence of groups of five bits, lowest first, bit 6 set on all but the last,
+    with the last group's highest bit as sign; from the fourth number on, each is the difference
+    to the number two places before.
+    """
+    try:
+        raw = counts.encode("ascii") if isinstance(counts, str) else counts
+    except UnicodeEncodeError:
+        raw = b"\0"
+    groups = np.frombuffer(raw, dtype=np.uint8).astype(np.int64) - _FIRST_CHARACTER
+    if not len(groups):
+        return groups
+    last = (groups & 32) == 0
+    ends = np.flatnonzero(last)
+    bad_groups = groups.min() < 0 or groups.max() > _LARGEST_GROUP or not last[-1]
+    starts = np.concatenate([[0], ends[:-1] + 1]) if not bad_groups else ends
+    # Seven groups hold 35 bits, more than any image needs; longer ones would overflow.
+    if bad_groups or (ends - starts).max() >= 7:
+        raise DataError(
+            f"{where}: 'counts' is not a compressed run length encoding: {short(counts)}."
+        )
+    place = np.arange(len(groups)) - np.repeat(starts, ends - starts + 1)
+    numbers = np.add.reduceat((groups & 31) << (5 * place), starts)
+    negative = (groups[ends] & 16) != 0
+    numbers -= np.where(negative, np.int64(1) << (5 * (ends - starts + 1)), 0)
+    numbers[1::2] = np.cumsum(numbers[1::2])
+    numbers[2::2] = np.cumsum(numbers[2::2])
+    return numbers
+
+
+def short(value: Any, limit: int = 80) -> str:
+    """Returns ``repr(value)``, cut to ``limit`` characters."""
+    text = repr(value)
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+class Findings:
+    """Counts of records that were dropped or changed, reported in one warning per file."""
+
+    def __init__(self) -> None:
+        self._ids: dict[str, list[Any]] = {}
+
+    def add(self, kind: str, record_id: Any) -> None:
+        """Notes one record under a kind of finding."""
+        self._ids.setdefault(kind, []).append(record_id)
+
+    def __len__(self) -> int:
+        return sum(len(ids) for ids in self._ids.values())
+
+    def warn(self, logger: logging.Logger, file: str) -> None:
+        """Logs one warning with counts and the first ids; nothing where nothing was found."""
+        if not self._ids:
+            return
+        lines = []
+        for kind, ids in self._ids.items():
+            first = ", ".join(str(i) for i in ids[:5]) + (", ..." if len(ids) > 5 else "")
+            lines.append(f"\n  {len(ids)} {kind} (ids {first})")
+        logger.warning("%s: some annotations cannot be used as they are:%s", file, "".join(lines))

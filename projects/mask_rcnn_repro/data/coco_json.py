@@ -1,0 +1,420 @@
+"""COCO json files to Detectron2's data set dicts, with every field checked.
+
+On valid files the result is identical to ``detectron2.data.datasets.load_coco_json``; on others
+this loader says which file and record is wrong. What is merely useless (a polygon of two points, a
+box without area or outside its image) is dropped with one warning per file; what means that the
+file is not what it is taken for (missing fields, wrong types, unknown categories, duplicate ids)
+is an error.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import json
+import logging
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from detectron2.structures import BoxMode
+
+from mask_rcnn_repro.data.coco_checks import (
+    Findings,
+    finite_numbers,
+    positive_int,
+    relative_file_name,
+    run_lengths,
+    short,
+)
+from mask_rcnn_repro.errors import DataError
+
+_logger = logging.getLogger(__name__)
+
+NO_AREA = "annotations dropped: the box is empty, negative or not finite"
+OUTSIDE = "annotations dropped: the box lies outside its image"
+BAD_POLYGON = "polygons skipped: fewer than 3 points, an odd number of coordinates, NaN or infinity"
+NO_POLYGON = "annotations dropped: no valid polygon is left"
+NO_MASK = "annotations kept without a mask: ignored where masks are trained"
+NO_IMAGE = "annotations dropped: their image is not listed"
+
+# How many images are looked for on disk when a file is loaded: enough to notice a wrong folder.
+_IMAGES_LOOKED_FOR = 16
+
+
+@dataclass(frozen=True)
+class Categories:
+    """The classes of a COCO json file, sorted by their id.
+
+    Attributes:
+        names: class names; the index is the contiguous class id.
+        id_map: category id in the file -> contiguous id.
+        keypoint_names: of the only category with keypoints, else empty.
+        skeleton: pairs of 0-based keypoint indices of that category.
+    """
+
+    names: tuple[str, ...]
+    id_map: Mapping[int, int]
+    keypoint_names: tuple[str, ...] = ()
+    skeleton: tuple[tuple[int, int], ...] = ()
+
+
+@dataclass(frozen=True)
+class CocoData:
+    """What :func:`load_coco_json` reads.
+
+    Attributes:
+        dicts: Detectron2 data set dicts, sorted by image id.
+        categories: None where the file has none and ``annotated`` is False.
+        annotated: whether the file has an "annotations" field.
+    """
+
+    dicts: list[dict[str, Any]]
+    categories: Categories | None
+    annotated: bool
+
+
+def load_coco_json(
+    json_file: str | os.PathLike[str],
+    image_root: str | os.PathLike[str],
+    expected: Sequence[str] | None = None,
+) -> CocoData:
+    """Reads and checks a COCO json file.
+
+    Args:
+        json_file: annotations (instances, person keypoints) or image info alone (test splits).
+        image_root: folder to which the images' file names are relative.
+        expected: class names that an annotated file must have, in the order of their ids; None
+            takes them as they are.
+
+    Returns:
+        Dicts with file_name, height, width, image_id and annotations: boxes as XYWH_ABS in
+        pixels, contiguous category ids, polygons or compressed RLE, keypoints shifted by half a
+        pixel as Detectron2 expects. ``annotations`` is empty for image info files.
+
+    Raises:
+        DataError: a missing file or folder, or content that is not what it should be.
+    """
+    file = os.fspath(json_file)
+    root = os.fspath(image_root)
+    with _gc_paused():
+        content = read_json(file)
+        annotated = "annotations" in content
+        categories = None
+        if annotated or "categories" in content:
+            categories = parse_categories(content.get("categories"), file)
+        if annotated and expected is not None and categories is not None:
+            _check_classes(categories.names, expected, file)
+        records = _parse_images(content.get("images"), file, root)
+        if annotated and categories is not None:
+            findings = Findings()
+            _parse_annotations(content["annotations"], records, categories, file, findings)
+            findings.warn(_logger, file)
+        dicts = [records[image_id] for image_id in sorted(records)]
+    _look_for_images(dicts, root, file)
+    _logger.info("Loaded %d images in COCO format from %s", len(dicts), file)
+    return CocoData(dicts, categories, annotated)
+
+
+def read_json(file: str) -> dict[str, Any]:
+    """Parses a json file whose top level is an object.
+
+    Raises:
+        DataError: no such file, not readable, truncated or not json, another top level.
+    """
+    try:
+        with open(file, encoding="utf-8") as stream:
+            content = json.load(stream)
+    except FileNotFoundError:
+        raise DataError(missing_message("annotation file", file)) from None
+    except OSError as error:
+        raise DataError(f"The annotation file {file} cannot be read: {error}.") from None
+    except (ValueError, RecursionError) as error:
+        raise DataError(
+            f"The annotation file {file} is not valid json: {error}. It may be truncated; download "
+            "or write it again."
+        ) from None
+    if type(content) is not dict:
+        raise DataError(
+            f"{file} is not in COCO format: the top level must be an object with 'images', "
+            f"'annotations' and 'categories', got {type(content).__name__}."
+        )
+    return content
+
+
+def missing_message(what: str, path: str) -> str:
+    """Returns the message for a missing file or folder: what, where, and how to mend it."""
+    parent = os.path.abspath(path)
+    while not os.path.isdir(parent):
+        parent = os.path.dirname(parent)
+    root = os.environ.get("DETECTRON2_DATASETS")
+    return (
+        f"The {what} {path} does not exist (the nearest existing folder is {parent}). Data sets are "
+        f"looked for below DETECTRON2_DATASETS, which is "
+        f"{'not set, so below ./datasets' if root is None else repr(root)}; datasets/README.md shows "
+        "the expected tree."
+    )
+
+
+def parse_categories(value: Any, file: str) -> Categories:
+    """Checks the "categories" field of a COCO json file.
+
+    Raises:
+        DataError: missing, empty, wrong types or a duplicate id.
+    """
+    entries = _records(value, "categories", file)
+    if not entries:
+        raise DataError(f"{file}: 'categories' is empty, so there is no class to learn or find.")
+    names: dict[int, str] = {}
+    keypoints: list[dict[str, Any]] = []
+    for index, entry in enumerate(entries):
+        where = f"{file}: categories[{index}]"
+        identity, name = _field(entry, "id", where), _field(entry, "name", where)
+        if type(identity) is not int or type(name) is not str:
+            raise DataError(f"{where}: 'id' must be int and 'name' a string, got {short(entry)}.")
+        if identity in names:
+            raise DataError(f"{where}: category id {identity} is there twice; ids must be unique.")
+        names[identity] = name
+        if entry.get("keypoints"):
+            keypoints.append(entry)
+    ordered = sorted(names)
+    keypoint_names: tuple[str, ...] = ()
+    skeleton: tuple[tuple[int, int], ...] = ()
+    if len(keypoints) == 1:
+        keypoint_names, skeleton = _parse_keypoints(keypoints[0], file)
+    return Categories(
+        names=tuple(names[i] for i in ordered),
+        id_map={identity: index for index, identity in enumerate(ordered)},
+        keypoint_names=keypoint_names,
+        skeleton=skeleton,
+    )
+
+
+def _parse_keypoints(
+    entry: Mapping[str, Any], file: str
+) -> tuple[tuple[str, ...], tuple[tuple[int, int], ...]]:
+    where = f"{file}: category {entry['id']}"
+    names, pairs = entry["keypoints"], entry.get("skeleton") or []
+    if type(names) is not list or any(type(name) is not str for name in names):
+        raise DataError(f"{where}: 'keypoints' must be a list of names, got {short(names)}.")
+    numbers = range(1, len(names) + 1)
+    good = type(pairs) is list and all(
+        type(p) is list and len(p) == 2 and all(type(i) is int and i in numbers for i in p)
+        for p in pairs
+    )
+    if not good:
+        raise DataError(
+            f"{where}: 'skeleton' must be a list of pairs of keypoint numbers from 1 to "
+            f"{len(names)}, got {short(pairs)}."
+        )
+    return tuple(names), tuple((a - 1, b - 1) for a, b in pairs)
+
+
+def _check_classes(names: Sequence[str], expected: Sequence[str], file: str) -> None:
+    if tuple(names) != tuple(expected):
+        raise DataError(
+            f"{file} has {len(names)} classes ({short(list(names))}), but the data set under this "
+            f"name has {len(expected)} ({short(list(expected))}). To use another data set, give it "
+            "a name of its own with dataset.names, dataset.json and dataset.image_root."
+        )
+
+
+def _parse_images(value: Any, file: str, root: str) -> dict[int, dict[str, Any]]:
+    """Returns one data set dict per image, without annotations yet, by image id."""
+    entries = _records(value, "images", file)
+    if not entries:
+        raise DataError(f"{file}: 'images' is empty, so there is nothing to train or test on.")
+    records: dict[int, dict[str, Any]] = {}
+    for index, entry in enumerate(entries):
+        where = f"{file}: images[{index}]"
+        identity = _field(entry, "id", where)
+        if type(identity) is not int:
+            raise DataError(f"{where}: 'id' must be a whole number, got {short(identity)}.")
+        if identity in records:
+            raise DataError(f"{where}: image id {identity} is there twice; ids must be unique.")
+        where = f"{file}: image {identity}"
+        name = relative_file_name(_field(entry, "file_name", where), f"{where}: 'file_name'")
+        records[identity] = {
+            "file_name": os.path.join(root, name),
+            "height": positive_int(_field(entry, "height", where), f"{where}: 'height'"),
+            "width": positive_int(_field(entry, "width", where), f"{where}: 'width'"),
+            "image_id": identity,
+            "annotations": [],
+        }
+    return records
+
+
+def _parse_annotations(
+    value: Any,
+    records: Mapping[int, dict[str, Any]],
+    categories: Categories,
+    file: str,
+    findings: Findings,
+) -> None:
+    """Appends checked annotations to their images' records, in the order of the file."""
+    seen: set[int] = set()
+    # The widely used minival files of COCO 2014 repeat some annotation ids, which is harmless.
+    unique = "minival" not in os.path.basename(file)
+    unmasked: list[int] = []
+    any_mask = False
+    for index, entry in enumerate(_records(value, "annotations", file)):
+        identity = _field(entry, "id", f"{file}: annotations[{index}]")
+        if type(identity) is not int:
+            raise DataError(
+                f"{file}: annotations[{index}]: 'id' must be a whole number, got {short(identity)}."
+            )
+        where = f"{file}: annotation {identity}"
+        if identity in seen and unique:
+            raise DataError(f"{where} is there twice; annotation ids must be unique.")
+        seen.add(identity)
+        image_id = _field(entry, "image_id", where)
+        if type(image_id) is not int:
+            raise DataError(f"{where}: 'image_id' must be a whole number, got {short(image_id)}.")
+        record = records.get(image_id)
+        if record is None:
+            findings.add(NO_IMAGE, identity)
+            continue
+        annotation = _annotation(entry, record, categories, where, identity, findings)
+        if annotation is not None:
+            record["annotations"].append(annotation)
+            if "segmentation" in annotation:
+                any_mask = True
+            else:
+                unmasked.append(identity)
+    if any_mask:  # a file without any mask is a box data set, which needs no warning
+        for identity in unmasked:
+            findings.add(NO_MASK, identity)
+
+
+def _annotation(
+    entry: Mapping[str, Any],
+    record: Mapping[str, Any],
+    categories: Categories,
+    where: str,
+    identity: int,
+    findings: Findings,
+) -> dict[str, Any] | None:
+    """Returns one annotation in Detectron2's format, or None where it cannot be used."""
+    result: dict[str, Any] = {}
+    if "iscrowd" in entry:
+        crowd = entry["iscrowd"]
+        if crowd not in (0, 1) or type(crowd) not in (int, bool):
+            raise DataError(f"{where}: 'iscrowd' must be 0 or 1, got {short(crowd)}.")
+        result["iscrowd"] = crowd
+    if entry.get("ignore", 0) != 0:
+        raise DataError(f"{where}: 'ignore' is not supported; use 'iscrowd' or drop the record.")
+    box = _field(entry, "bbox", where)
+    finite = finite_numbers(box, f"{where}: 'bbox'")
+    if len(box) != 4:
+        raise DataError(f"{where}: 'bbox' must be [x, y, width, height], got {short(box)}.")
+    result["bbox"] = box
+    category = _field(entry, "category_id", where)
+    if type(category) is not int or category not in categories.id_map:
+        raise DataError(
+            f"{where}: category id {short(category)} is not among the file's categories "
+            f"{short(list(categories.id_map))}. Add it to 'categories', or mend the annotation."
+        )
+    result["category_id"] = categories.id_map[category]
+    height, width = record["height"], record["width"]
+    segmentation = entry.get("segmentation")
+    if segmentation:
+        if type(segmentation) is dict:
+            result["segmentation"] = run_lengths(segmentation, height, width, where)
+        else:
+            polygons = _polygons(segmentation, where, identity, findings)
+            if not polygons:
+                findings.add(NO_POLYGON, identity)
+                return None
+            result["segmentation"] = polygons
+    if entry.get("keypoints"):
+        result["keypoints"] = _keypoints(entry["keypoints"], categories, where)
+    result["bbox_mode"] = BoxMode.XYWH_ABS
+    if not finite or box[2] <= 0 or box[3] <= 0:
+        findings.add(NO_AREA, identity)
+        return None
+    if box[0] >= width or box[1] >= height or box[0] + box[2] <= 0 or box[1] + box[3] <= 0:
+        findings.add(OUTSIDE, identity)
+        return None
+    return result
+
+
+def _polygons(value: Any, where: str, identity: int, findings: Findings) -> list[list[float]]:
+    if type(value) is not list or any(type(polygon) is not list for polygon in value):
+        raise DataError(
+            f"{where}: 'segmentation' must be a list of polygons [[x1, y1, x2, y2, ...], ...] or a "
+            f"run length encoding, got {short(value)}."
+        )
+    valid = []
+    for polygon in value:
+        finite = finite_numbers(polygon, f"{where}: a polygon of 'segmentation'")
+        if finite and len(polygon) >= 6 and len(polygon) % 2 == 0:
+            valid.append(polygon)
+        else:
+            findings.add(BAD_POLYGON, identity)
+    return valid
+
+
+def _keypoints(value: Any, categories: Categories, where: str) -> list[float]:
+    """Returns (x, y, visibility) triples with pixel indices turned into pixel centres."""
+    finite = finite_numbers(value, f"{where}: 'keypoints'")
+    count = 3 * len(categories.keypoint_names)
+    if len(value) % 3 or (count and len(value) != count):
+        raise DataError(
+            f"{where}: 'keypoints' must be x, y, visibility for each keypoint"
+            f"{f', {count} numbers' if count else ''}; got {len(value)} numbers."
+        )
+    if not finite or any(v not in (0, 1, 2) for v in value[2::3]):
+        raise DataError(
+            f"{where}: 'keypoints' must be finite with visibility 0, 1 or 2, got {short(value)}."
+        )
+    # Keypoints are pixel indices while boxes and masks are continuous coordinates: + 0.5.
+    return [v if i % 3 == 2 else v + 0.5 for i, v in enumerate(value)]
+
+
+def _look_for_images(dicts: Sequence[Mapping[str, Any]], root: str, file: str) -> None:
+    """Looks for the first and some more images, so that a wrong folder is noticed at once."""
+    if not os.path.isdir(root):
+        raise DataError(missing_message("image folder", root))
+    step = max(1, len(dicts) // _IMAGES_LOOKED_FOR)
+    sample = dicts[::step][:_IMAGES_LOOKED_FOR]
+    missing = [d["file_name"] for d in sample if not os.path.isfile(d["file_name"])]
+    if missing:
+        raise DataError(
+            f"{len(missing)} of {len(sample)} images looked for are missing, the first is "
+            f"{missing[0]}. The file {file} lists {len(dicts)} images relative to the image root "
+            f"{root}: check the image root, or fetch the missing images."
+        )
+
+
+def _records(value: Any, field: str, file: str) -> list[dict[str, Any]]:
+    if value is None:
+        raise DataError(
+            f"{file} is not in COCO format: it has no '{field}'. Needed are 'images', "
+            "'categories' and, for training and evaluation, 'annotations'."
+        )
+    if type(value) is not list:
+        raise DataError(f"{file}: '{field}' must be a list, got {type(value).__name__}.")
+    for index, entry in enumerate(value):
+        if type(entry) is not dict:
+            raise DataError(f"{file}: {field}[{index}] must be an object, got {short(entry)}.")
+    return value
+
+
+def _field(entry: Mapping[str, Any], key: str, where: str) -> Any:
+    try:
+        return entry[key]
+    except KeyError:
+        raise DataError(f"{where} has no '{key}'; it has {sorted(entry)}.") from None
+
+
+@contextlib.contextmanager
+def _gc_paused() -> Iterator[None]:
+    """Pauses garbage collection, which halves the time for millions of small objects."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()

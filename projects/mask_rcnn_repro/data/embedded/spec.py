@@ -1,0 +1,168 @@
+"""What the embedded data set is made of: categories, sizes of the splits, sizes of the images.
+
+A spec and :data:`VERSION` decide every byte of the data set; :meth:`EmbeddedSpec.fingerprint` names
+them together.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from typing import Any
+
+from mask_rcnn_repro.errors import DataError
+
+VERSION = 1
+"""Version of the drawing code. Raise it whenever a picture or an annotation changes."""
+
+SPLITS = ("train", "val", "unlabeled")
+"""Names of the splits, in the order of their seeds."""
+
+IDS_PER_SPLIT = 100_000
+"""Image ids of split k start at ``k * IDS_PER_SPLIT + 1``, so that no id occurs twice."""
+
+# The ids leave gaps on purpose, as COCO's do: code that takes an id for an index shows here.
+CATEGORIES: tuple[dict[str, Any], ...] = (
+    {"id": 1, "name": "person", "supercategory": "person"},
+    {"id": 3, "name": "mug", "supercategory": "vessel"},
+    {"id": 4, "name": "cup", "supercategory": "vessel"},
+    {"id": 7, "name": "leaf", "supercategory": "nature"},
+    {"id": 8, "name": "fish", "supercategory": "nature"},
+    {"id": 11, "name": "star", "supercategory": "emblem"},
+    {"id": 14, "name": "cog", "supercategory": "emblem"},
+)
+
+THING_CLASSES: tuple[str, ...] = tuple(category["name"] for category in CATEGORIES)
+"""Category names in the order of the contiguous class indices."""
+
+KEYPOINT_NAMES: tuple[str, ...] = (
+    "nose",
+    "left_eye",
+    "right_eye",
+    "left_ear",
+    "right_ear",
+    "left_shoulder",
+    "right_shoulder",
+    "left_elbow",
+    "right_elbow",
+    "left_wrist",
+    "right_wrist",
+    "left_hip",
+    "right_hip",
+    "left_knee",
+    "right_knee",
+    "left_ankle",
+    "right_ankle",
+)
+"""The 17 keypoints in COCO's order."""
+
+# COCO's skeleton: pairs of keypoint numbers counted from 1.
+SKELETON: tuple[tuple[int, int], ...] = (
+    (16, 14),
+    (14, 12),
+    (17, 15),
+    (15, 13),
+    (12, 13),
+    (6, 12),
+    (7, 13),
+    (6, 7),
+    (6, 8),
+    (7, 9),
+    (8, 10),
+    (9, 11),
+    (2, 3),
+    (1, 2),
+    (1, 3),
+    (2, 4),
+    (3, 5),
+    (4, 6),
+    (5, 7),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class EmbeddedSpec:
+    """Everything that a person may vary about the embedded data set.
+
+    Args:
+        name: begins the name of the folder below the cache; not part of the fingerprint.
+        seed: every image draws from ``SeedSequence([seed, split, index])``.
+        num_train: images in ``train``.
+        num_val: images in ``val``.
+        num_unlabeled: images in ``unlabeled``.
+        short_side: shorter side of every image in pixels.
+        max_long_side: longest longer side in pixels.
+        mean_instances: instances an image that the layout aims at.
+        crowd_fraction: share of images with a crowd region.
+        png_fraction: share of images stored as PNG instead of JPEG.
+        empty_fraction: share of images without any instance.
+        version: version of the drawing code.
+
+    Raises:
+        DataError: a number is out of its range.
+    """
+
+    name: str = "full"
+    seed: int = 0
+    num_train: int = 1500
+    num_val: int = 300
+    num_unlabeled: int = 600
+    short_side: int = 160
+    max_long_side: int = 256
+    mean_instances: float = 5.3
+    crowd_fraction: float = 0.08
+    png_fraction: float = 0.1
+    empty_fraction: float = 0.015
+    version: int = VERSION
+
+    def __post_init__(self) -> None:
+        for field in ("num_train", "num_val", "num_unlabeled"):
+            value = getattr(self, field)
+            if not 0 <= value < IDS_PER_SPLIT:
+                raise DataError(
+                    f"embedded data set: {field}={value} is not allowed; give 0 to "
+                    f"{IDS_PER_SPLIT - 1}"
+                )
+        if self.seed < 0:
+            raise DataError(f"embedded data set: seed={self.seed} is negative; give 0 or more")
+        if not 48 <= self.short_side <= self.max_long_side:
+            raise DataError(
+                f"embedded data set: short_side={self.short_side} with max_long_side="
+                f"{self.max_long_side}; needed: 48 <= short_side <= max_long_side"
+            )
+        for field in ("crowd_fraction", "png_fraction", "empty_fraction"):
+            value = getattr(self, field)
+            if not 0.0 <= value <= 1.0:
+                raise DataError(f"embedded data set: {field}={value} lies outside 0 to 1")
+
+    def num_images(self, split: str) -> int:
+        """Number of images in a split.
+
+        Raises:
+            DataError: ``split`` is not one of :data:`SPLITS`.
+        """
+        if split not in SPLITS:
+            raise DataError(f"embedded data set: no split {split!r}; there are {', '.join(SPLITS)}")
+        return int(getattr(self, f"num_{split}"))
+
+    def fingerprint(self) -> str:
+        """12 hex digits that change with every field except ``name``."""
+        fields = {k: v for k, v in dataclasses.asdict(self).items() if k != "name"}
+        return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:12]
+
+
+FULL_SPEC = EmbeddedSpec()
+"""The data set of the ``mini`` profile and of the quickstart."""
+
+TINY_SPEC = EmbeddedSpec(
+    name="tiny",
+    num_train=24,
+    num_val=12,
+    num_unlabeled=8,
+    short_side=96,
+    max_long_side=144,
+    mean_instances=4.0,
+    crowd_fraction=0.15,
+)
+"""The data set of the ``tiny`` profile and of the tests: made in about half a second."""

@@ -1,0 +1,194 @@
+"""Data sets in Detectron2's ``DatasetCatalog`` and ``MetadataCatalog``.
+
+Registering opens no file. Metadata that depends on files (``json_file``, ``image_root``, class
+names taken from a json) is found when it is first asked for, by whoever asks: Detectron2's own
+tools therefore work with these names too.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable
+from typing import Any
+
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.catalog import Metadata
+from detectron2.data.datasets.builtin_meta import _get_builtin_metadata
+
+from mask_rcnn_repro.data import catalog
+from mask_rcnn_repro.data.catalog import Part
+from mask_rcnn_repro.data.coco_json import CocoData, load_coco_json
+from mask_rcnn_repro.data.json_scan import read_categories
+from mask_rcnn_repro.errors import ConfigError, DataError
+
+# Standard deviations of COCO's object keypoint similarity, in the order of the 17 keypoints
+# (https://cocodataset.org/#keypoints-eval; the same as in pycocotools).
+COCO_PERSON_SIGMAS = (
+    *(0.026, 0.025, 0.025, 0.035, 0.035),
+    *(0.079, 0.079, 0.072, 0.072, 0.062, 0.062),
+    *(0.107, 0.107, 0.087, 0.087, 0.089, 0.089),
+)
+
+
+class LazyMetadata(Metadata):
+    """Metadata whose file-dependent fields are found when they are first read.
+
+    ``json_file`` and ``image_root`` exist for data sets of one annotation file. Sets of several
+    files have ``json_files`` and ``image_roots`` only, so that evaluators which need one file
+    convert the dicts instead of silently using a part.
+    """
+
+    _FILES = ("json_file", "image_root", "json_files", "image_roots")
+    _CLASSES = ("thing_classes", "thing_dataset_id_to_contiguous_id")
+
+    def __getattr__(self, key: str) -> Any:
+        fields = self.__dict__
+        if key in self._FILES and "_find" in fields:
+            parts: tuple[Part, ...] = fields["_find"]()
+            files = [part.json_file for part in parts], [part.image_root for part in parts]
+            found: dict[str, Any] = dict(zip(("json_files", "image_roots"), files, strict=True))
+            if len(parts) == 1:
+                found.update(json_file=files[0][0], image_root=files[1][0])
+            if key in found:
+                # Not stored: the root may change, and looking again is cheap.
+                return found[key]
+        elif key in self._CLASSES and "_find" in fields:
+            categories = read_categories(fields["_find"]()[0].json_file)
+            fields.setdefault("thing_classes", list(categories.names))
+            fields.setdefault("thing_dataset_id_to_contiguous_id", dict(categories.id_map))
+            return fields[key]
+        return super().__getattr__(key)
+
+    @classmethod
+    def create(cls, name: str, find: Callable[[], tuple[Part, ...]], **static: Any) -> LazyMetadata:
+        """Returns metadata with static fields and a function that finds the files."""
+        metadata = cls(name=name)
+        metadata.__dict__.update(static, _find=find)
+        return metadata
+
+
+def register_all_datasets() -> None:
+    """Registers the paper's COCO splits, COCO's unlabeled images and the embedded data sets.
+
+    Idempotent, and opens no file. Detectron2 registers COCO 2014 and 2017 itself on import.
+    """
+    coco = {"evaluator_type": "coco", **_get_builtin_metadata("coco")}
+    person = _person_metadata()
+    for name in catalog.COCO_SOURCES:
+        _register(name, functools.partial(catalog.find_parts, name), coco)
+    for name in (*catalog.COCO_PERSON_SOURCES, *catalog.EMBEDDED_PERSON):
+        _register(name, functools.partial(catalog.find_parts, name), person)
+    for name in catalog.EMBEDDED:
+        _register(name, functools.partial(catalog.find_parts, name), {"evaluator_type": "coco"})
+
+
+def register_custom(name: str, json_file: str, image_root: str) -> None:
+    """Registers any data set in COCO format under a name of the user's choice.
+
+    Class names and ids are taken from the json when they are first needed, ids need not be
+    contiguous. Repeating a registration with the same files does nothing.
+
+    Args:
+        name: not the name of another data set.
+        json_file: annotation file; a relative path starts at the working directory.
+        image_root: folder of the images.
+
+    Raises:
+        ConfigError: the name already stands for other files.
+    """
+    part = Part(os.path.abspath(json_file), os.path.abspath(image_root))
+    if name in DatasetCatalog:
+        fields = MetadataCatalog.get(name).__dict__
+        if fields.get("_custom") == part:
+            return
+        taken = f"the files {fields['_custom']}" if "_custom" in fields else "another data set"
+        raise ConfigError(
+            f"The data set name {name!r} already stands for {taken}; got {part}. Give each pair of "
+            "json and image_root a name of its own (dataloader.train.dataset.names, "
+            "dataloader.test.dataset.names)."
+        )
+    _register(name, lambda: (part,), {"evaluator_type": "coco", "_custom": part})
+
+
+def read_registered(name: str) -> list[dict[str, Any]]:
+    """Returns the dicts of a registered data set, read with this project's checks.
+
+    COCO-format data sets that Detectron2 or a user registered are read by the same loader; data
+    sets of other formats by the function that they were registered with.
+
+    Raises:
+        DataError: files that are missing or broken.
+    """
+    metadata = MetadataCatalog.get(name)
+    parts = coco_parts(name)
+    if parts is None:
+        try:
+            return list(DatasetCatalog.get(name))
+        except OSError as error:
+            raise DataError(f"The data set {name!r} cannot be read: {error}.") from error
+    return [record for part in parts for record in _read_part(metadata, part)]
+
+
+def coco_parts(name: str) -> tuple[Part, ...] | None:
+    """Returns the files of a registered data set in COCO format, None for other formats.
+
+    Raises:
+        DataError: one of our data sets whose files are not there.
+    """
+    metadata = MetadataCatalog.get(name)
+    if isinstance(metadata, LazyMetadata):
+        files, roots = metadata.json_files, metadata.image_roots
+        return tuple(Part(file, root) for file, root in zip(files, roots, strict=True))
+    in_coco_format = metadata.get("evaluator_type") in ("coco", "coco_person")
+    file, root = metadata.get("json_file"), metadata.get("image_root")
+    if not in_coco_format or file is None or root is None:
+        return None
+    return (Part(os.fspath(file), os.fspath(root)),)
+
+
+def _read_part(metadata: Metadata, part: Part) -> list[dict[str, Any]]:
+    expected = metadata.get("thing_classes")
+    data: CocoData = load_coco_json(part.json_file, part.image_root, expected)
+    if data.categories is not None and (data.annotated or expected is None):
+        # Not through Metadata's setter, which would ask for the lazy field first.
+        fields = metadata.__dict__
+        fields.setdefault("thing_classes", list(data.categories.names))
+        fields.setdefault("thing_dataset_id_to_contiguous_id", dict(data.categories.id_map))
+        for key, value in _keypoint_metadata(data).items():
+            fields.setdefault(key, value)
+    return data.dicts
+
+
+def _keypoint_metadata(data: CocoData) -> dict[str, Any]:
+    """Names, flip pairs (left_x, right_x) and lines to draw, for categories with keypoints."""
+    if data.categories is None or not data.categories.keypoint_names:
+        return {}
+    names = data.categories.keypoint_names
+    mirrored = {n: n.replace("left", "right", 1) for n in names if n.startswith("left")}
+    colour = (102, 204, 255)
+    return {
+        "keypoint_names": names,
+        "keypoint_flip_map": tuple((a, b) for a, b in mirrored.items() if b in names),
+        "keypoint_connection_rules": [
+            (names[a], names[b], colour) for a, b in data.categories.skeleton
+        ],
+    }
+
+
+def _person_metadata() -> dict[str, Any]:
+    return {
+        "evaluator_type": "coco_person",
+        "thing_dataset_id_to_contiguous_id": {1: 0},
+        "keypoint_oks_sigmas": COCO_PERSON_SIGMAS,
+        **_get_builtin_metadata("coco_person"),
+    }
+
+
+def _register(
+    name: str, find: Callable[[], tuple[Part, ...]], static: dict[str, Any]
+) -> None:
+    if name in DatasetCatalog:
+        return
+    DatasetCatalog.register(name, functools.partial(read_registered, name))
+    MetadataCatalog[name] = LazyMetadata.create(name, find, **static)

@@ -1,0 +1,1 @@
+"""Training, evaluation and everything around a run: hooks, checkpoints, processes."""

@@ -1,0 +1,114 @@
+"""From a validated config to the objects of a run: device, model, optimizer, schedule, loaders."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from typing import Any
+
+import torch
+from detectron2.config import instantiate
+from detectron2.engine import create_ddp_model
+from detectron2.solver import LRMultiplier
+from detectron2.utils import comm
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from mask_rcnn_repro.errors import ConfigError
+
+logger = logging.getLogger(__name__)
+
+
+def resolve_device(name: str) -> torch.device:
+    """Returns the device for `train.device`: "auto" is CUDA where there is one, else the CPU.
+
+    Raises:
+        ConfigError: If a CUDA device is asked for that does not exist here.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device(name)
+    if device.type != "cuda":
+        return device
+    if not torch.cuda.is_available():
+        raise ConfigError(
+            f"train.device is {name!r}, but torch {torch.__version__} finds no CUDA device here. "
+            "Use train.device=auto or train.device=cpu."
+        )
+    # one process a GPU: each process has been given its own as the current device
+    index = torch.cuda.current_device() if device.index is None else device.index
+    if index >= torch.cuda.device_count():
+        raise ConfigError(
+            f"train.device is {name!r}, but this machine has {torch.cuda.device_count()} CUDA "
+            "devices, numbered from 0."
+        )
+    return torch.device("cuda", index)
+
+
+def build_model(cfg: DictConfig, device: torch.device) -> nn.Module:
+    """Builds `cfg.model` on `device`, in channels-last memory where the config asks for it."""
+    model = instantiate(cfg.model).to(device)
+    if cfg.train.channels_last:
+        model = model.to(memory_format=torch.channels_last)
+    return model
+
+
+def wrap_distributed(model: nn.Module, cfg: DictConfig, device: torch.device) -> nn.Module:
+    """Wraps the model for several processes; Detectron2 alone would pass `device_ids` on CPU."""
+    return create_ddp_model(
+        model,
+        device_ids=[device.index] if device.type == "cuda" else None,
+        **OmegaConf.to_container(cfg.train.ddp, resolve=True),
+    )
+
+
+def build_optimizer(cfg: DictConfig, model: nn.Module) -> torch.optim.Optimizer:
+    """Builds `cfg.optimizer` for `model`, its learning rate scaled linearly when asked.
+
+    With `train.scale_lr`, `optimizer.lr` holds for `train.reference_batch_size` images an iteration
+    and is multiplied by `dataloader.train.total_batch_size / train.reference_batch_size`.
+    """
+    node = copy.deepcopy(cfg.optimizer)
+    node.params.model = model
+    if cfg.train.scale_lr:
+        batch, reference = cfg.dataloader.train.total_batch_size, cfg.train.reference_batch_size
+        old = node.lr
+        node.lr = old * batch / reference
+        logger.info(
+            "Learning rate scaled linearly: %g for %d images -> %g for %d images.",
+            old,
+            reference,
+            node.lr,
+            batch,
+        )
+    return instantiate(node)
+
+
+def build_scheduler(cfg: DictConfig, optimizer: torch.optim.Optimizer) -> LRMultiplier:
+    """Builds the per-iteration learning rate scheduler from `cfg.lr_multiplier`."""
+    return LRMultiplier(optimizer, instantiate(cfg.lr_multiplier), max_iter=cfg.train.max_iter)
+
+
+def build_train_data(cfg: DictConfig, start_iteration: int) -> Any:
+    """Builds the endless training loader, from the batch of iteration `start_iteration` on."""
+    node = copy.deepcopy(cfg.dataloader.train)
+    OmegaConf.update(node, "seed", cfg.train.seed)
+    OmegaConf.update(node, "accumulate", cfg.train.accumulate)
+    OmegaConf.update(node, "start_iteration", start_iteration)
+    return instantiate(node)
+
+
+def check_batch_size(cfg: DictConfig) -> None:
+    """Refuses a batch that the processes and accumulation steps cannot share evenly.
+
+    Raises:
+        ConfigError: If `total_batch_size` is not a multiple of processes times accumulation.
+    """
+    batch, world = cfg.dataloader.train.total_batch_size, comm.get_world_size()
+    parts = world * cfg.train.accumulate
+    if batch % parts:
+        raise ConfigError(
+            f"dataloader.train.total_batch_size is {batch}, which {world} processes with "
+            f"train.accumulate={cfg.train.accumulate} cannot share evenly. Use a multiple of "
+            f"{parts}; with another batch, train.scale_lr=true adapts the learning rate."
+        )

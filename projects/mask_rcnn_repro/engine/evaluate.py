@@ -1,0 +1,77 @@
+"""Evaluating a model as a config says: loader, evaluator, metrics, drawn examples."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from detectron2.config import instantiate
+from detectron2.utils import comm
+from omegaconf import DictConfig, OmegaConf
+
+from mask_rcnn_repro.engine.trainer import autocast_context
+from mask_rcnn_repro.evaluation.loop import evaluate
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Evaluation:
+    """The outcome of one evaluation.
+
+    Attributes:
+        metrics: Task ("bbox", "segm", "keypoints") to metric name to percent; "per_class" holds a
+            dict by class name. Empty off the first process and on splits without annotations.
+        seconds_per_image: Part ("data", "inference", ...) to seconds.
+    """
+
+    metrics: dict[str, Any] = field(default_factory=dict)
+    seconds_per_image: dict[str, float] = field(default_factory=dict)
+
+    def scalars(self) -> dict[str, dict[str, float]]:
+        """Returns task to metric to value, without the per-class values and undefined ones."""
+        return {
+            task: {k: v for k, v in values.items() if isinstance(v, float)}
+            for task, values in self.metrics.items()
+            if isinstance(values, dict)
+        }
+
+
+def evaluate_model(
+    cfg: DictConfig, model: torch.nn.Module, device: torch.device, output_dir: Path, final: bool
+) -> Evaluation:
+    """Evaluates `model` on `cfg.dataloader.test`.
+
+    Args:
+        cfg: A validated config.
+        model: Detection model, not wrapped; its training mode is restored.
+        device: Where the model lives.
+        output_dir: Result files go to `<output_dir>/inference`, drawn images to
+            `<output_dir>/drawings`.
+        final: Whether to draw `cfg.train.draw` images, as after the last evaluation of a run.
+    """
+    loader = instantiate(cfg.dataloader.test)
+    node = copy.deepcopy(cfg.dataloader.evaluator)
+    OmegaConf.update(node, "output_dir", str(output_dir / "inference"))
+    evaluator = instantiate(node)
+    metrics, seconds = evaluate(
+        model,
+        loader,
+        evaluator,
+        autocast=lambda: autocast_context(device, cfg.train.amp.enabled, cfg.train.amp.dtype),
+    )
+    if final and cfg.train.draw > 0 and comm.is_main_process():
+        from mask_rcnn_repro.visualization import draw_results
+
+        draw_results(
+            cfg.dataloader.test.dataset.names,
+            output_dir / "inference",
+            output_dir / "drawings",
+            count=cfg.train.draw,
+        )
+    comm.synchronize()
+    return Evaluation(metrics or {}, seconds)

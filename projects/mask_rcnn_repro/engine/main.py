@@ -1,0 +1,220 @@
+"""What `train_net.py` does after parsing: print, diff, train or evaluate, and write the record."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+import torch
+from detectron2.utils import comm
+from omegaconf import DictConfig
+
+from mask_rcnn_repro.config import (
+    claim_output_dir,
+    config_id,
+    default_output_dir,
+    diff_configs,
+    format_config,
+    format_diff,
+    load_config,
+)
+from mask_rcnn_repro.config.num_classes import fit_num_classes
+from mask_rcnn_repro.engine.builders import build_model, resolve_device
+from mask_rcnn_repro.engine.checkpoint import SafeCheckpointer, checkpoint_iteration
+from mask_rcnn_repro.engine.evaluate import Evaluation, evaluate_model
+from mask_rcnn_repro.engine.processes import run_distributed
+from mask_rcnn_repro.engine.run_folder import setup_logging
+from mask_rcnn_repro.engine.seeding import make_deterministic, seed_everything
+from mask_rcnn_repro.engine.train import train
+from mask_rcnn_repro.errors import CheckpointError, ConfigError, UserError
+from mask_rcnn_repro.evaluation.records import Record, load_record, make_record, save_record
+from mask_rcnn_repro.paper import format_results
+from mask_rcnn_repro.registration import register
+
+logger = logging.getLogger(__name__)
+
+RECORD_FILE = "record.json"
+
+
+def main(args: argparse.Namespace) -> None:
+    """Runs a parsed command line; a user's mistake is printed plainly and exits with 2."""
+    try:
+        for flag in ("tta", "verify"):
+            if getattr(args, flag):
+                raise ConfigError(f"--{flag} is not available yet; leave it out.")
+        if args.print_config or args.diff_config:
+            _show(args)
+            return
+        run_distributed(run, args)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        raise SystemExit(2) from None
+
+
+def _load(args: argparse.Namespace) -> DictConfig:
+    register()
+    cfg = load_config(args.config_file, args.profile, args.overrides, seed=args.seed)
+    return fit_num_classes(cfg, args.overrides)
+
+
+def _show(args: argparse.Namespace) -> None:
+    cfg = _load(args)
+    if args.print_config:
+        print(format_config(cfg))
+    if args.diff_config:
+        other = load_config(args.diff_config, args.profile, args.overrides, seed=args.seed)
+        print(format_diff(diff_configs(other, cfg), args.diff_config, args.config_file))
+
+
+def run(args: argparse.Namespace) -> None:
+    """Trains or evaluates in this process, which may be one of several."""
+    cfg = _load(args)
+    output_dir = _output_dir(args, cfg)
+    if comm.is_main_process():
+        claim_output_dir(output_dir, cfg)
+    comm.synchronize()
+    setup_logging(output_dir)
+    device = resolve_device(cfg.train.device)
+    if cfg.train.num_threads:
+        torch.set_num_threads(cfg.train.num_threads)
+    if cfg.train.deterministic:
+        make_deterministic()
+    logger.info(
+        "%s, profile %s, %d process(es) on %s, output in %s",
+        config_id(args.config_file),
+        args.profile,
+        comm.get_world_size(),
+        device,
+        output_dir,
+    )
+    if args.eval_only:
+        record = _evaluate_only(args, cfg, output_dir, device)
+    else:
+        record = _train(args, cfg, output_dir, device)
+    if record is not None:
+        print(format_results(record), flush=True)
+
+
+def _output_dir(args: argparse.Namespace, cfg: DictConfig) -> Path:
+    if cfg.train.output_dir:
+        return Path(cfg.train.output_dir)
+    # An evaluation belongs to the run whose weights it takes, whatever they are.
+    ignored = ["train.init_checkpoint"] if args.eval_only else []
+    folder = Path(
+        default_output_dir(
+            config_id(args.config_file),
+            args.profile,
+            cfg.train.seed,
+            args.overrides,
+            ignore=ignored,
+        )
+    )
+    return folder / "eval" if args.eval_only else folder
+
+
+def _train(
+    args: argparse.Namespace, cfg: DictConfig, output_dir: Path, device: torch.device
+) -> Record | None:
+    finished = _finished_record(output_dir) if args.resume else None
+    if finished is not None:
+        logger.info("This run is complete already; its record follows.")
+        return finished if comm.is_main_process() else None
+    result = train(cfg, output_dir, device, args.resume)
+    return _write_record(
+        args,
+        cfg,
+        output_dir,
+        device,
+        result.evaluation,
+        mode="train",
+        iterations_done=result.iterations,
+        checkpoint=output_dir / "model_final.pth",
+        train_seconds=result.seconds,
+    )
+
+
+def _finished_record(output_dir: Path) -> Record | None:
+    file = output_dir / RECORD_FILE
+    record = load_record(file) if file.is_file() else None
+    complete = record is not None and record.iterations_done == record.iterations_planned
+    return record if complete else None
+
+
+def _evaluate_only(
+    args: argparse.Namespace, cfg: DictConfig, output_dir: Path, device: torch.device
+) -> Record | None:
+    seed_everything(cfg.train.seed)
+    model = build_model(cfg, device)
+    checkpointer = SafeCheckpointer(model, str(output_dir))
+    path = _checkpoint_to_evaluate(args, cfg, output_dir)
+    checkpointer.load(path, checkpointables=[], policy="exact")
+    evaluation = evaluate_model(cfg, model, device, output_dir, final=True)
+    return _write_record(
+        args,
+        cfg,
+        output_dir,
+        device,
+        evaluation,
+        mode="eval",
+        iterations_done=checkpoint_iteration(path),
+        checkpoint=Path(path),
+        train_seconds=None,
+    )
+
+
+def _checkpoint_to_evaluate(args: argparse.Namespace, cfg: DictConfig, output_dir: Path) -> str:
+    """Chooses the weights: the last of the run with `--resume`, else `train.init_checkpoint`."""
+    given = [o.lstrip("+") for o in args.overrides]
+    if args.resume:
+        folder = output_dir.parent if not cfg.train.output_dir else output_dir
+        last = SafeCheckpointer(torch.nn.Module(), str(folder))
+        if not last.has_checkpoint():
+            raise CheckpointError(
+                f"--eval-only --resume evaluates the last checkpoint in {folder}, but there is "
+                "none. Train first, or give train.init_checkpoint=FILE."
+            )
+        return str(last.get_checkpoint_file())
+    explicit = any(o.startswith("train.init_checkpoint=") for o in given)
+    is_pretraining = "ImageNetPretrained" in str(cfg.train.init_checkpoint)
+    if not cfg.train.init_checkpoint or (is_pretraining and not explicit):
+        raise CheckpointError(
+            "--eval-only needs trained weights, and train.init_checkpoint is "
+            f"{cfg.train.init_checkpoint!r}. Give a trained checkpoint: "
+            "train.init_checkpoint=output/.../model_final.pth, or --resume for the last one of "
+            "this config's own run."
+        )
+    return str(cfg.train.init_checkpoint)
+
+
+def _write_record(
+    args: argparse.Namespace,
+    cfg: DictConfig,
+    output_dir: Path,
+    device: torch.device,
+    evaluation: Evaluation,
+    *,
+    mode: str,
+    iterations_done: int | None,
+    checkpoint: Path,
+    train_seconds: float | None,
+) -> Record | None:
+    if not comm.is_main_process():
+        return None
+    record = make_record(
+        cfg,
+        config_id=config_id(args.config_file),
+        profile=args.profile,
+        overrides=args.overrides,
+        mode=mode,
+        metrics=evaluation.metrics,
+        seconds_per_image=evaluation.seconds_per_image,
+        iterations_done=iterations_done,
+        checkpoint=checkpoint,
+        train_seconds=train_seconds,
+        device=device,
+    )
+    save_record(record, output_dir / RECORD_FILE)
+    logger.info("Record written to %s", output_dir / RECORD_FILE)
+    return record

@@ -1,0 +1,166 @@
+"""Training a model from a config, resumably."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from detectron2.engine import hooks
+from detectron2.utils import comm
+from omegaconf import DictConfig
+
+from mask_rcnn_repro.engine.builders import (
+    build_model,
+    build_optimizer,
+    build_scheduler,
+    build_train_data,
+    check_batch_size,
+    wrap_distributed,
+)
+from mask_rcnn_repro.engine.checkpoint import SafeCheckpointer
+from mask_rcnn_repro.engine.evaluate import Evaluation, evaluate_model
+from mask_rcnn_repro.engine.run_folder import build_writer_hook, forget_metrics_from
+from mask_rcnn_repro.engine.seeding import seed_everything
+from mask_rcnn_repro.engine.trainer import Trainer
+from mask_rcnn_repro.errors import NonFiniteLossError, UserError
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class TrainingResult:
+    """What a training run leaves besides its files.
+
+    Attributes:
+        model: The trained model, not wrapped, on its device.
+        evaluation: The evaluation after the last iteration.
+        iterations: Iterations done, those before a resume included.
+        seconds: Wall-clock seconds of this process's training loop, evaluations included.
+    """
+
+    model: torch.nn.Module
+    evaluation: Evaluation
+    iterations: int
+    seconds: float
+
+
+def train(cfg: DictConfig, output_dir: Path, device: torch.device, resume: bool) -> TrainingResult:
+    """Trains `cfg.model` for `cfg.train.max_iter` iterations and evaluates it at the end.
+
+    Args:
+        cfg: A validated config.
+        output_dir: Folder for metrics, TensorBoard files and checkpoints.
+        device: Where to train.
+        resume: Continue from the last checkpoint in `output_dir`, if there is one. On the CPU the
+            result is, bit for bit, that of a run that was never interrupted.
+
+    Raises:
+        UserError: If data, checkpoints or losses stop the run. Except for a loss that is not
+            finite, the last completed iteration has been saved by then.
+    """
+    check_batch_size(cfg)
+    # the initial weights must not depend on what ran before, nor differ between processes
+    seed_everything(cfg.train.seed)
+    model = build_model(cfg, device)
+    optimizer = build_optimizer(cfg, model)
+    trainer = Trainer(
+        wrap_distributed(model, cfg, device),
+        None,  # the loader starts where the checkpoint ends, so it comes below
+        optimizer,
+        seed=cfg.train.seed,
+        device=device,
+        accumulate=cfg.train.accumulate,
+        amp_enabled=cfg.train.amp.enabled,
+        amp_dtype=cfg.train.amp.dtype,
+    )
+    checkpointer = SafeCheckpointer(model, str(output_dir), trainer=trainer)
+    scheduler_hook = hooks.LRScheduler(optimizer, build_scheduler(cfg, optimizer))
+    evaluations: list[Evaluation] = []
+
+    def evaluate() -> dict[str, Any]:
+        sync_buffers(model)
+        evaluations.append(
+            evaluate_model(cfg, model, device, output_dir, final=trainer.iter >= cfg.train.max_iter)
+        )
+        return evaluations[-1].scalars()
+
+    trainer.register_hooks([hooks.IterationTimer(), scheduler_hook])
+    start = _load_weights(cfg, checkpointer, trainer, resume)
+    if start < cfg.train.max_iter:
+        trainer.data_loader = build_train_data(cfg, start)
+    if comm.is_main_process():
+        forget_metrics_from(output_dir / "metrics.json", start)
+    trainer.register_hooks(
+        [
+            hooks.PeriodicCheckpointer(
+                checkpointer,
+                max(cfg.train.checkpointer.period, 1),
+                max_to_keep=cfg.train.checkpointer.max_to_keep,
+            )
+            if comm.is_main_process()
+            else None,
+            hooks.EvalHook(cfg.train.eval_period, evaluate),
+            build_writer_hook(output_dir, cfg.train.max_iter, cfg.train.log_period),
+        ]
+    )
+    began = time.perf_counter()
+    try:
+        trainer.train(start, cfg.train.max_iter)
+    except BaseException as error:
+        _save_completed(trainer, scheduler_hook, checkpointer, start, error)
+        raise
+    return TrainingResult(
+        model, evaluations[-1], cfg.train.max_iter, time.perf_counter() - began
+    )
+
+
+def sync_buffers(model: torch.nn.Module) -> None:
+    """Gives every process the first one's buffers (batch norm statistics differ otherwise)."""
+    if comm.get_world_size() > 1:
+        for buffer in model.buffers():
+            torch.distributed.broadcast(buffer, 0)
+
+
+def _load_weights(
+    cfg: DictConfig, checkpointer: SafeCheckpointer, trainer: Trainer, resume: bool
+) -> int:
+    """Loads the last checkpoint when resuming, else the initial weights; returns the start."""
+    if resume and checkpointer.has_checkpoint():
+        checkpointer.load(checkpointer.get_checkpoint_file(), policy="exact")
+        logger.info("Resuming after %d iterations.", trainer.iter + 1)
+        return trainer.iter + 1
+    if checkpointer.has_checkpoint():
+        raise UserError(
+            f"{checkpointer.save_dir} already holds checkpoints of this config. Continue with "
+            "--resume, or start afresh in another folder with train.output_dir=..., or delete it."
+        )
+    if cfg.train.init_checkpoint:
+        checkpointer.load(
+            cfg.train.init_checkpoint,
+            checkpointables=[],
+            policy="init" if cfg.train.strict_init else "relaxed",
+        )
+    else:
+        logger.info("train.init_checkpoint is empty: training from random weights.")
+    return 0
+
+
+def _save_completed(
+    trainer: Trainer,
+    scheduler_hook: hooks.LRScheduler,
+    checkpointer: SafeCheckpointer,
+    start: int,
+    error: BaseException,
+) -> None:
+    """Saves the last completed iteration when an exception ends the run, so nothing is lost."""
+    done = trainer.completed_iters
+    consistent = scheduler_hook.scheduler.last_epoch == done
+    if isinstance(error, NonFiniteLossError) or done <= start or not consistent:
+        return
+    trainer.iter = done - 1
+    checkpointer.save(f"model_{done - 1:07d}", iteration=done - 1)
+    logger.info("Saved iteration %d; --resume continues from it.", done - 1)

@@ -1,0 +1,30 @@
+"""Errors that are a user's to mend: the launcher prints them without a traceback and exits with 2.
+
+Every message says what was received, what is allowed and how to mend it.
+"""
+
+from __future__ import annotations
+
+
+class UserError(Exception):
+    """Base class of all errors that a user can mend."""
+
+
+class ConfigError(UserError, ValueError):
+    """A config file, profile, override or combination of values that cannot be used."""
+
+
+class DataError(UserError, ValueError):
+    """A data set, annotation file or image that is missing, broken or inconsistent."""
+
+
+class CheckpointError(UserError, RuntimeError):
+    """A checkpoint that is missing, unsafe, damaged or does not fit the model."""
+
+
+class RecordError(UserError, ValueError):
+    """A result record that does not follow the documented schema."""
+
+
+class NonFiniteLossError(UserError, FloatingPointError):
+    """Training stopped because a loss became NaN or infinite."""

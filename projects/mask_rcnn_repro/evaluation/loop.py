@@ -1,0 +1,186 @@
+"""The inference loop: predictions stay small, progress is shown, each part's time is measured."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from detectron2.evaluation import DatasetEvaluator
+from detectron2.utils import comm
+from torch import nn
+
+logger = logging.getLogger(__name__)
+
+PARTS = ("data", "inference", "postprocess")
+_WARMUP_BATCHES = 5
+
+
+def predict_small(model: nn.Module, inputs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Runs a detector without pasting its masks.
+
+    Args:
+        model: a ``GeneralizedRCNN`` in evaluation mode, bare or wrapped for distributed training;
+            any other model is called as it is.
+        inputs: a batch as the model takes it.
+
+    Returns:
+        A dict per image: `instances` in the frame of the network's input, `pred_masks`
+        (R, 1, M, M) as probabilities; for other models whatever they return.
+    """
+    if isinstance(model, nn.parallel.DistributedDataParallel):
+        model = model.module
+    if not hasattr(model, "inference"):
+        return model(inputs)
+    return [{"instances": i} for i in model.inference(inputs, do_postprocess=False)]
+
+
+def evaluate(
+    model: nn.Module,
+    data_loader: Any,
+    evaluator: DatasetEvaluator,
+    *,
+    autocast: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext,
+    predict: Callable[[nn.Module, Any], Sequence[Mapping[str, Any]]] = predict_small,
+    log_seconds: float = 5.0,
+) -> tuple[dict[str, Any], dict[str, float]]:
+    """Runs the model over the data and evaluates what it predicts.
+
+    The model runs in evaluation mode without gradients; every module's mode is restored after,
+    also after an error.
+
+    Args:
+        model: see :func:`predict_small`.
+        data_loader: yields batches (lists of dicts) and has a length.
+        evaluator: takes predictions through ``process``; is reset first.
+        autocast: makes the context that inference runs in, for mixed precision.
+        predict: how to get predictions from model and batch.
+        log_seconds: seconds between progress lines.
+
+    Returns:
+        The evaluator's metrics (empty off the first process) and the seconds an image takes in
+        each of :data:`PARTS` and in `total`, averaged over all processes; the first five batches
+        are left out of the times if there are more. Empty if there was no image.
+    """
+    evaluator.reset()
+    batches = len(data_loader)
+    skip = _WARMUP_BATCHES if batches > _WARMUP_BATCHES else 0
+    clock = _Clock()
+    progress = _Progress(data_loader, log_seconds)
+    with _evaluation_mode(model), torch.inference_mode():
+        clock.start()
+        for number, inputs in enumerate(data_loader):
+            clock.stop("data")
+            with autocast():
+                outputs = predict(model, inputs)
+            _wait_for_device()
+            clock.stop("inference")
+            evaluator.process(inputs, outputs)
+            clock.stop("postprocess")
+            clock.count(len(inputs))
+            if number < skip:
+                clock.clear()
+            progress.step(len(inputs), clock)
+            clock.start()
+    seconds = clock.seconds_per_image()
+    progress.finish(seconds)
+    return evaluator.evaluate() or {}, seconds
+
+
+@contextlib.contextmanager
+def _evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode; afterwards every module is as it was (some may be frozen in eval mode)."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def _wait_for_device() -> None:
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+
+
+class _Clock:
+    """Adds up the seconds of each part, and images."""
+
+    def __init__(self) -> None:
+        self.clear()
+        self._last = time.perf_counter()
+
+    def clear(self) -> None:
+        self.sums = dict.fromkeys(PARTS, 0.0)
+        self.images = 0
+
+    def start(self) -> None:
+        self._last = time.perf_counter()
+
+    def stop(self, part: str) -> None:
+        now = time.perf_counter()
+        self.sums[part] += now - self._last
+        self._last = now
+
+    def count(self, images: int) -> None:
+        self.images += images
+
+    def local_average(self) -> dict[str, float]:
+        """Seconds an image so far, on this process; zeros before the first image."""
+        return {part: total / max(self.images, 1) for part, total in self.sums.items()}
+
+    def seconds_per_image(self) -> dict[str, float]:
+        """Seconds an image by part and in total, over all processes; empty without images."""
+        everywhere = comm.all_gather((self.sums, self.images))
+        images = sum(count for _, count in everywhere)
+        if images == 0:
+            return {}
+        result = {part: sum(sums[part] for sums, _ in everywhere) / images for part in PARTS}
+        result["total"] = sum(result.values())
+        return result
+
+
+class _Progress:
+    """Log lines with the number of images, the time of each part and the time left."""
+
+    def __init__(self, data_loader: Any, log_seconds: float) -> None:
+        self._total = _image_count(data_loader)
+        self._done = 0
+        self._period = log_seconds
+        self._began = self._last = time.perf_counter()
+        where = f" on each of {comm.get_world_size()} processes" * (comm.get_world_size() > 1)
+        logger.info("Evaluating about %d images%s.", self._total, where)
+
+    def step(self, images: int, clock: _Clock) -> None:
+        self._done += images
+        now = time.perf_counter()
+        if now - self._last < self._period:
+            return
+        self._last = now
+        average = clock.local_average()
+        per_image = sum(average.values()) or (now - self._began) / self._done
+        left = datetime.timedelta(seconds=round(per_image * max(self._total - self._done, 0)))
+        parts = ", ".join(f"{part} {average[part]:.4f}" for part in PARTS)
+        logger.info(
+            "Evaluated %d/%d images, %.4f s/image (%s), ETA %s",
+            *(self._done, self._total, per_image, parts, left),
+        )
+
+    def finish(self, seconds: Mapping[str, float]) -> None:
+        wall = datetime.timedelta(seconds=round(time.perf_counter() - self._began))
+        parts = ", ".join(f"{part} {value:.4f}" for part, value in seconds.items())
+        logger.info("Evaluated %d images in %s; s/image: %s", self._done, wall, parts or "none")
+
+
+def _image_count(data_loader: Any) -> int:
+    """How many images this process will see; batches where the loader does not tell."""
+    for source in (getattr(data_loader, "batch_sampler", None), data_loader):
+        sampler = getattr(source, "sampler", None)
+        with contextlib.suppress(TypeError):
+            return len(sampler)  # type: ignore[arg-type]
+    return len(data_loader)

@@ -1,0 +1,115 @@
+"""From a model's small predictions to COCO results in the original image's frame.
+
+Shapes: R detections of one image, M mask side, (H, W) size of the original image.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import numpy as np
+import pycocotools.mask as mask_util
+import torch
+from detectron2.evaluation.coco_evaluation import instances_to_coco_json
+from detectron2.layers.mask_ops import paste_masks_in_image
+from detectron2.modeling.postprocessing import detector_postprocess
+from detectron2.structures import Boxes, Instances
+from detectron2.utils.logger import log_first_n
+
+_CHUNK_PIXELS = 1 << 25
+"""Pixels of pasted masks that are held at once (one byte each)."""
+
+
+def instances_to_results(
+    instances: Instances,
+    height: int,
+    width: int,
+    image_id: Any,
+    *,
+    mask_threshold: float = 0.5,
+) -> list[dict[str, Any]]:
+    """Converts the detections of one image to COCO results.
+
+    Equal to Detectron2's ``detector_postprocess`` followed by ``instances_to_coco_json``, without
+    ever holding all R full-size masks. Already post-processed detections pass through unchanged,
+    with boolean masks (R, H, W) instead of probabilities.
+
+    Args:
+        instances: `pred_boxes` in absolute XYXY pixels of the frame `image_size`, `scores` (R,),
+            `pred_classes` (R,); optionally `pred_masks` (R, 1, M, M), probabilities over the box,
+            and `pred_keypoints` (R, K, 3) in the same frame. Not modified.
+        height: H, pixels.
+        width: W, pixels.
+        image_id: copied into each result.
+        mask_threshold: pixels with at least this probability belong to the mask.
+
+    Returns:
+        A dict per detection that is left, in the given order: `image_id`, `category_id` (the
+        model's class index), `bbox` (XYWH), `score`, and where predicted `segmentation`
+        (compressed RLE, `counts` as str) and `keypoints`. Detections with a box or score that is
+        not finite, and those whose box is empty after clipping to the image, are dropped. Empty
+        input gives an empty list.
+    """
+    finite = instances.pred_boxes.tensor.isfinite().all(dim=1) & instances.scores.isfinite()
+    if not finite.all():
+        log_first_n(
+            logging.WARNING,
+            f"Image {image_id}: dropped {int((~finite).sum())} detections with NaN or infinity "
+            "(reported for the first image only).",
+            name=__name__,
+        )
+    index = finite.nonzero().squeeze(1)
+
+    small = Instances(instances.image_size)
+    # indexing copies, which matters: Detectron2 rescales boxes and keypoints in place
+    small.pred_boxes = Boxes(instances.pred_boxes.tensor[index].float())
+    small.scores = instances.scores[index]
+    small.pred_classes = instances.pred_classes[index]
+    if instances.has("pred_keypoints"):
+        small.pred_keypoints = instances.pred_keypoints[index].float()
+    small.index = index
+    small = detector_postprocess(small, height, width)
+    if len(small) == 0:
+        return []
+
+    index, boxes = small.index, small.pred_boxes.tensor
+    small.remove("index")
+    results = instances_to_coco_json(small.to(torch.device("cpu")), image_id)
+    if instances.has("pred_masks"):
+        masks = instances.pred_masks[index]
+        rles = encode_masks(masks, boxes, height, width, mask_threshold)
+        for result, rle in zip(results, rles, strict=True):
+            result["segmentation"] = rle
+    return results
+
+
+def encode_masks(
+    masks: torch.Tensor, boxes: torch.Tensor, height: int, width: int, threshold: float = 0.5
+) -> list[dict[str, Any]]:
+    """Pastes masks into the image and encodes them; the one place that does so.
+
+    Args:
+        masks: (R, 1, M, M) probabilities over the boxes, or (R, H, W) bool, pasted already.
+        boxes: (R, 4) absolute XYXY in the (H, W) frame; not used for pasted masks.
+        height: H, pixels.
+        width: W, pixels.
+        threshold: see :func:`instances_to_results`.
+
+    Returns:
+        R compressed RLEs of size [H, W], `counts` as str.
+    """
+    rles: list[dict[str, Any]] = []
+    step = max(1, _CHUNK_PIXELS // max(1, height * width))
+    for start in range(0, len(masks), step):
+        part = masks[start : start + step]
+        if part.dim() == 4:
+            part = paste_masks_in_image(
+                part[:, 0].float(), boxes[start : start + step], (height, width), threshold
+            )
+        # pycocotools wants (H, W, R) in Fortran order, which is (R, W, H) in C order
+        pixels = part.to(torch.uint8).transpose(1, 2).contiguous().cpu().numpy()
+        rles.extend(mask_util.encode(np.transpose(pixels, (2, 1, 0))))
+    for rle in rles:
+        rle["counts"] = rle["counts"].decode("ascii")  # json knows no bytes
+    return rles

@@ -1,0 +1,61 @@
+"""Normalisation layers by name, for models of any width."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from detectron2.layers import get_norm
+from torch import nn
+
+from mask_rcnn_repro.errors import ConfigError
+
+NORMS = ("", "FrozenBN", "BN", "SyncBN", "GN")
+
+_GN_GROUPS = 32  # Detectron2's and the Group Normalization paper's
+_MIN_CHANNELS_PER_GROUP = 4
+
+
+def group_count(channels: int) -> int:
+    """Number of groups that ``"GN"`` uses.
+
+    At 64 channels and more, in multiples of 32, this is Detectron2's 32. Narrower layers, for which
+    Detectron2 fails or falls back to one channel a group, get the largest divisor of ``channels``
+    that is at most 32 and leaves at least 4 channels in a group.
+
+    Args:
+        channels: Positive.
+
+    Returns:
+        A divisor of ``channels``.
+    """
+    if channels % _GN_GROUPS == 0 and channels >= 2 * _GN_GROUPS:
+        return _GN_GROUPS
+    largest = min(_GN_GROUPS, channels // _MIN_CHANNELS_PER_GROUP)
+    return next((g for g in range(largest, 1, -1) if channels % g == 0), 1)
+
+
+def _group_norm(channels: int) -> nn.GroupNorm:
+    return nn.GroupNorm(group_count(channels), channels)
+
+
+def resolve_norm(norm: str) -> str | Callable[[int], nn.Module]:
+    """What Detectron2's layers accept as ``norm``, for one of :data:`NORMS`.
+
+    Args:
+        norm: ``""`` is none; ``"GN"`` fits any width (:func:`group_count`).
+
+    Returns:
+        The name itself, or a function from a channel count to a layer.
+
+    Raises:
+        ConfigError: For an unknown name.
+    """
+    if norm not in NORMS:
+        raise ConfigError(f"norm={norm!r} is unknown; allowed: {', '.join(map(repr, NORMS))}")
+    return _group_norm if norm == "GN" else norm
+
+
+def build_norm(norm: str, channels: int) -> nn.Module | None:
+    """The layer itself; None for ``""``. Raises ConfigError as :func:`resolve_norm` does."""
+    layer: nn.Module | None = get_norm(resolve_norm(norm), channels)
+    return layer

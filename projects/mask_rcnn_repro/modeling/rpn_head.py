@@ -1,0 +1,115 @@
+"""The RPN's head (Faster R-CNN): one 3x3 convolution, then objectness and box deltas by 1x1.
+
+Shapes: N images, A anchors at each place, H x W the feature map's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode, configurable
+from detectron2.layers import ShapeSpec
+from detectron2.modeling.proposal_generator.rpn import RPN_HEAD_REGISTRY, StandardRPNHead
+
+from mask_rcnn_repro.errors import ConfigError
+
+
+def anchors_per_location(
+    anchor_sizes: Sequence[Any], aspect_ratios: Sequence[Any], num_levels: int
+) -> int:
+    """Number of anchors at each place, the same on every level.
+
+    Args:
+        anchor_sizes: As ``DefaultAnchorGenerator`` takes them: one list for all levels, or a list
+            of lists, one for each level (or a single one for all).
+        aspect_ratios: In the same forms.
+        num_levels: Levels that the head sees.
+
+    Returns:
+        Sizes times ratios.
+
+    Raises:
+        ConfigError: If levels differ or their number does not fit.
+    """
+
+    def counts(name: str, values: Sequence[Any]) -> list[int]:
+        nested = len(values) > 0 and isinstance(values[0], Sequence)
+        per_level = [len(v) for v in values] if nested else [len(values)]
+        if len(per_level) == 1:
+            per_level *= num_levels
+        if len(per_level) != num_levels or len(set(per_level)) != 1 or per_level[0] == 0:
+            raise ConfigError(
+                f"anchor generator's {name}={list(values)} must hold one list for all or one for each"
+                f" of the {num_levels} levels, all of the same length"
+            )
+        return per_level
+
+    return counts("sizes", anchor_sizes)[0] * counts("aspect_ratios", aspect_ratios)[0]
+
+
+@RPN_HEAD_REGISTRY.register()
+class PaperRPNHead(StandardRPNHead):
+    """Detectron2's head; its outputs are float32 under mixed precision too.
+
+    In bfloat16 hundreds of anchors would share one score, which makes the ranking before and within
+    NMS arbitrary, and deltas would lose two digits.
+
+    Args:
+        in_channels: Channels of each feature map.
+        num_anchors: A; or give the next three instead.
+        anchor_sizes: See :func:`anchors_per_location`.
+        aspect_ratios: See :func:`anchors_per_location`.
+        num_levels: Feature maps that share this head.
+        box_dim: 4.
+        conv_dims: Channels of the hidden convolutions; -1 keeps ``in_channels``.
+
+    Raises:
+        ConfigError: If the number of anchors is neither given nor derivable.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        num_anchors: int | None = None,
+        anchor_sizes: Sequence[Any] | None = None,
+        aspect_ratios: Sequence[Any] | None = None,
+        num_levels: int = 1,
+        box_dim: int = 4,
+        conv_dims: Sequence[int] = (-1,),
+    ) -> None:
+        if num_anchors is None:
+            if anchor_sizes is None or aspect_ratios is None:
+                raise ConfigError(
+                    "PaperRPNHead needs num_anchors, or anchor_sizes and aspect_ratios"
+                )
+            num_anchors = anchors_per_location(anchor_sizes, aspect_ratios, num_levels)
+        super().__init__(
+            in_channels=in_channels,
+            num_anchors=num_anchors,
+            box_dim=box_dim,
+            conv_dims=list(conv_dims),
+        )
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, input_shape: list[ShapeSpec]) -> dict[str, Any]:
+        """Arguments from Detectron2's own yacs keys."""
+        arguments: dict[str, Any] = super().from_config(cfg, input_shape)
+        return arguments
+
+    def forward(
+        self, features: list[torch.Tensor]
+    ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """Predicts for every level.
+
+        Args:
+            features: (N, C, H, W) each.
+
+        Returns:
+            Objectness logits (N, A, H, W) and deltas (N, 4 A, H, W) of each level, float32.
+        """
+        logits, deltas = super().forward(features)
+        return [x.float() for x in logits], [x.float() for x in deltas]

@@ -1,0 +1,63 @@
+"""Packaging: the package, and inside its wheel the configs, so that `get_config` works there too."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
+
+ROOT = Path(__file__).parent
+
+
+class BuildWithConfigs(build_py):
+    """Copies `configs/` into the wheel as `mask_rcnn_repro/configs` (a checkout uses its own)."""
+
+    def run(self) -> None:
+        """Runs the stock command, then copies the config files beside the modules."""
+        super().run()
+        if getattr(self, "editable_mode", False):
+            return
+        for source in sorted((ROOT / "configs").rglob("*")):
+            if source.suffix in {".py", ".md"}:
+                target = Path(self.build_lib, "mask_rcnn_repro", source.relative_to(ROOT))
+                self.mkpath(str(target.parent))
+                self.copy_file(str(source), str(target))
+
+
+def version() -> str:
+    """Reads the version without importing the package."""
+    text = (ROOT / "projects/mask_rcnn_repro/__init__.py").read_text()
+    return text.split('__version__ = "')[1].split('"')[0]
+
+
+setup(
+    name="mask-rcnn-repro",
+    version=version(),
+    description="Reference reproduction of the Mask R-CNN paper as a Detectron2 plugin",
+    long_description=(ROOT / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    package_dir={"": "projects"},
+    packages=find_packages("projects"),
+    package_data={"mask_rcnn_repro": ["paper/*.json", "py.typed"]},
+    cmdclass={"build_py": BuildWithConfigs},
+    # Detectron2 is not on the package index under its own name: README, "Installing Detectron2".
+    install_requires=[
+        "torch>=2.1",
+        "torchvision>=0.16",
+        "fvcore>=0.1.5",
+        "iopath>=0.1.7,<0.1.10",
+        "omegaconf>=2.1,<2.4",
+        "hydra-core>=1.1",
+        "pycocotools>=2.0.6",
+        "pydantic>=2.5,<3",
+        "numpy>=1.24",
+        "opencv-python-headless>=4.8",
+        "Pillow>=9.5",
+        "matplotlib>=3.7",
+        "PyYAML>=6.0",
+        "tabulate>=0.9",
+        "tensorboard>=2.13",
+        "tqdm>=4.65",
+    ],
+)

@@ -1,0 +1,126 @@
+"""The training step: accumulation, mixed precision, loss checks, seeding."""
+
+import pytest
+import torch
+from detectron2.utils.events import EventStorage
+from torch import nn
+
+from mask_rcnn_repro.engine.seeding import seed_everything
+from mask_rcnn_repro.engine.trainer import Trainer, autocast_context
+from mask_rcnn_repro.errors import ConfigError, NonFiniteLossError
+
+CPU = torch.device("cpu")
+
+
+class Regression(nn.Module):
+    """Squared error of a line, as a detection model returns it; `scale` can poison it."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(3, 1)
+        self.dtypes = []
+
+    def forward(self, batch):
+        x = torch.stack([d["x"] for d in batch])
+        out = self.linear(x)
+        self.dtypes.append(out.dtype)
+        scale = torch.tensor([d.get("scale", 1.0) for d in batch])
+        return {"loss_a": (out[:, 0].float() ** 2 * scale).mean(), "loss_b": out.float().abs().mean()}
+
+
+def examples(count, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return [{"x": torch.randn(3, generator=generator), "file_name": f"{i}.jpg"} for i in range(count)]
+
+
+def run(batches, iterations, **arguments):
+    torch.manual_seed(0)
+    model = Regression()
+    trainer = Trainer(
+        model, batches, torch.optim.SGD(model.parameters(), 0.1), seed=0, device=CPU, **arguments
+    )
+    trainer.train(0, iterations)
+    return model
+
+
+def test_accumulated_micro_batches_equal_one_batch():
+    data = examples(8)
+    whole = run([data, data[::-1]], 2)
+    parts = run([data[:4], data[4:], data[4:][::-1], data[:4][::-1]], 2, accumulate=2)
+    torch.testing.assert_close(whole.linear.weight, parts.linear.weight)
+
+
+def test_bf16_runs_on_cpu_and_is_used():
+    model = run([examples(4)], 1, amp_enabled=True)
+    assert model.dtypes == [torch.bfloat16]
+    assert model.linear.weight.dtype == torch.float32
+
+
+def test_fp16_on_cpu_says_what_to_do():
+    with pytest.raises(ConfigError, match="bf16"):
+        autocast_context(CPU, True, "fp16")
+
+
+@pytest.mark.parametrize("poison", [float("nan"), float("inf")])
+def test_non_finite_loss_names_iteration_and_images_and_keeps_the_weights(poison):
+    good, bad = examples(2), examples(2, seed=1)
+    bad[1]["scale"] = poison
+    torch.manual_seed(0)
+    model = Regression()
+    trainer = Trainer(
+        model, [good, bad], torch.optim.SGD(model.parameters(), 0.1), seed=0, device=CPU
+    )
+    reference = run([good], 1)
+    with pytest.raises(NonFiniteLossError, match=r"iteration 1(.|\n)*loss_a(.|\n)*1\.jpg"):
+        trainer.train(0, 2)
+    assert torch.equal(model.linear.weight, reference.linear.weight)
+
+
+def test_random_numbers_depend_on_seed_iteration_and_rank_alone():
+    def draw(*key):
+        seed_everything(*key)
+        return torch.rand(3).tolist()
+
+    assert draw(0, 5, 0) == draw(0, 5, 0)
+    assert len({tuple(draw(*key)) for key in [(0, 5, 0), (1, 5, 0), (0, 6, 0), (0, 5, 1)]}) == 4
+
+
+def test_losses_logged_are_the_mean_over_micro_batches():
+    data = examples(4)
+    torch.manual_seed(0)
+    model = Regression()
+    with torch.no_grad():
+        expected = (model([data[0], data[1]])["loss_a"] + model([data[2], data[3]])["loss_a"]) / 2
+    trainer = Trainer(
+        model,
+        [data[:2], data[2:]],
+        torch.optim.SGD(model.parameters(), 0.0),
+        seed=0,
+        device=CPU,
+        accumulate=2,
+    )
+    with EventStorage(0) as trainer.storage:
+        trainer.iter = 0
+        trainer.max_iter = 1
+        trainer.run_step()
+        logged, _ = trainer.storage.latest()["loss_a"]
+    assert logged == pytest.approx(expected.item())
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_fp16_scales_the_loss_on_cuda():
+    device = torch.device("cuda")
+    model = Regression().to(device)
+    data = [[{"x": d["x"].to(device)} for d in examples(4)]]
+    trainer = Trainer(
+        model,
+        data,
+        torch.optim.SGD(model.parameters(), 0.1),
+        seed=0,
+        device=device,
+        amp_enabled=True,
+        amp_dtype="fp16",
+    )
+    assert trainer.grad_scaler.is_enabled()
+    assert "grad_scaler" in trainer.state_dict()
