@@ -97,7 +97,7 @@ def known_params(node: Any, key: Key) -> tuple[dict[str, Param | None], bool]:
     """
     present: dict[str, Param | None] = {}
     if isinstance(node, DictConfig) and not node._is_none() and not node._is_interpolation():
-        present = {str(name): None for name in node.keys()}
+        present = {str(name): None for name in node}
     if not key:
         return dict.fromkeys(schema.TOP_LEVEL_KEYS), False
     if key[0] == "train":
@@ -127,7 +127,7 @@ def all_keys(cfg: DictConfig) -> dict[str, bool]:
         ):
             return
         if isinstance(node, DictConfig):
-            present = {str(name): name for name in node.keys()}
+            present = {str(name): name for name in node}
             for name in [*present, *known_params(node, key)[0]]:
                 found.setdefault(format_key((*key, name)), name in present)
             for raw in present.values():

@@ -186,7 +186,7 @@ def _unknown_section(name: str) -> str:
 
 
 def _check_sections(cfg: DictConfig, file: Path) -> None:
-    problems = [_unknown_section(str(k)) for k in cfg.keys() if k not in schema.TOP_LEVEL_KEYS]
+    problems = [_unknown_section(str(k)) for k in cfg if k not in schema.TOP_LEVEL_KEYS]
     problems += [
         f"the section `{key}` is missing; import it from another config or set it."
         for key in schema.REQUIRED_KEYS

@@ -180,7 +180,7 @@ def _find_parent(cfg: DictConfig, override: Override) -> tuple[Any, Key]:
 
 
 def _names(node: Any, key: Key) -> list[str]:
-    present = [str(name) for name in node.keys()] if isinstance(node, DictConfig) else []
+    present = [str(name) for name in node] if isinstance(node, DictConfig) else []
     return sorted({*present, *known_params(node, key)[0]})
 
 
@@ -194,7 +194,7 @@ def _delete(cfg: DictConfig, parent: Any, key: Key, override: Override) -> None:
     if override.has_value and plain(present) != override.value:
         raise _fail(
             override,
-            f"{format_key(key)} is {plain(present)!r}, not {override.value!r}; leave the value away "
+            f"{format_key(key)} is {plain(present)!r}, not {override.value!r}; leave the value out "
             "to delete it anyway",
         )
     del parent[key[-1]]
@@ -217,10 +217,10 @@ def _assign(cfg: DictConfig, parent: Any, key: Key, override: Override) -> None:
             text = unknown_key_text(cfg, key, _names(parent, key[:-1]), len(key) - 1)
             hint = f" (+{place}=... adds it all the same)" if open_ else ""
             raise ConfigError(f"{override.text!r}: {text}{hint}")
-    if isinstance(value, Mapping) and not is_node(value) and isinstance(present, DictConfig):
-        if plain(present) and not is_interpolation(plain(present)):
-            _merge(cfg, present, key, override)
-            return
+    current = plain(present)
+    if isinstance(value, Mapping) and not is_node(value) and isinstance(current, dict) and current:
+        _merge(cfg, present, key, override)
+        return
     problem = _problem(key, value, present, param)
     if problem is not None:
         raise _fail(override, f"{place} {problem}")

@@ -10,7 +10,7 @@ RoI layers, heads, losses, thresholds, depth.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -89,13 +89,16 @@ def paper(cfg: DictConfig) -> DictConfig:
 
 
 def mini(cfg: DictConfig) -> DictConfig:
-    """Minutes on two cores, embedded data: shows whether a difference between rows appears."""
-    return _shrink(cfg, MINI)
+    """Minutes on two cores, embedded data: shows whether a difference between rows appears.
+
+    A config that is written for the embedded data has this scale already and stays as it is.
+    """
+    return cfg if _is_embedded(cfg) else _shrink(cfg, MINI)
 
 
 def tiny(cfg: DictConfig) -> DictConfig:
     """Seconds on the CPU, a handful of images: shows that a row runs."""
-    return _shrink(cfg, TINY)
+    return _shrink(cfg, _between(MINI, TINY) if _is_embedded(cfg) else TINY)
 
 
 PROFILES: dict[str, Callable[[DictConfig], DictConfig]] = {
@@ -103,6 +106,20 @@ PROFILES: dict[str, Callable[[DictConfig], DictConfig]] = {
     "mini": mini,
     "tiny": tiny,
 }
+
+
+def _is_embedded(cfg: DictConfig) -> bool:
+    return str(OmegaConf.select(cfg, "dataloader.train.dataset.names")).startswith("embedded")
+
+
+def _between(start: Scale, end: Scale) -> Scale:
+    """The scale that takes a config from `start` to `end`."""
+    ratios = {
+        field.name: getattr(end, field.name) / getattr(start, field.name)
+        for field in fields(Scale)
+        if isinstance(getattr(end, field.name), float)
+    }
+    return replace(end, **ratios)
 
 
 def _shrink(cfg: DictConfig, scale: Scale) -> DictConfig:
@@ -167,7 +184,10 @@ def _use_embedded_data(cfg: DictConfig, scale: Scale) -> None:
         if dataset.get("json") is not None:
             continue
         names = str(dataset.names)
-        if "coco" not in names:  # not COCO: a small data set already, or its own profile
+        if names.startswith("embedded"):
+            dataset.names = names.replace("embedded", scale.data_prefix, 1)
+            continue
+        if "coco" not in names:
             continue
         person = "person_" if names.startswith("keypoints") else ""
         part = "unlabeled" if "test_dev" in names else fallback
@@ -180,6 +200,8 @@ def _use_embedded_data(cfg: DictConfig, scale: Scale) -> None:
 def _train_from_random_weights(cfg: DictConfig, scale: Scale) -> None:
     cfg.train.init_checkpoint = ""
     old = cfg.optimizer
+    if "AdamW" in str(old["_target_"]):
+        return
     cfg.optimizer = {
         "_target_": "torch.optim.AdamW",
         "params": old.params,

@@ -140,6 +140,20 @@ def _schedule(cfg: DictConfig) -> Iterator[str]:
                 f"{key}.milestones {milestones} do not lie within train.max_iter = {updates}; "
                 f"scale them along, such as {key}.milestones={scaled}".replace(", ", ",")
             )
+    own_length = effective(cfg, "lr_multiplier.max_iter")
+    if isinstance(own_length, int) and own_length != cfg.train.max_iter:
+        yield (
+            f"lr_multiplier.max_iter is {own_length}, but train.max_iter is {cfg.train.max_iter}; "
+            'write lr_multiplier.max_iter="${train.max_iter}"'
+        )
+    milestones = effective(cfg, "lr_multiplier.milestones")
+    late = [m for m in milestones or [] if isinstance(m, int) and m >= cfg.train.max_iter]
+    if late:
+        _logger.warning(
+            "The learning rate never drops at %s: training ends at iteration %d.",
+            ", ".join(map(str, late)),
+            cfg.train.max_iter,
+        )
     length = effective(cfg, "lr_multiplier.warmup_length")
     if isinstance(length, (int, float)) and not 0 <= length <= 1:
         yield (
@@ -155,7 +169,8 @@ def _batch(cfg: DictConfig, world_size: int | None) -> Iterator[str]:
     if batch < 1:
         yield f"dataloader.train.total_batch_size must be at least 1, got {batch}"
     elif world_size is not None and batch % world_size:
-        multiples = sorted({max(batch // world_size, 1) * world_size, -(-batch // world_size) * world_size})
+        below = max(batch // world_size, 1) * world_size
+        multiples = sorted({below, -(-batch // world_size) * world_size})
         yield (
             f"dataloader.train.total_batch_size {batch} does not divide among {world_size} "
             f"processes; set it to {' or '.join(map(str, multiples))}, or change --num-gpus"

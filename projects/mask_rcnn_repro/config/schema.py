@@ -104,9 +104,9 @@ class Train(Section):
     num_threads: Annotated[int, Field(ge=1)] | None = Field(
         None, description="CPU threads of a process; null: PyTorch's choice."
     )
-    amp: Amp = Field(default_factory=Amp, description="Mixed precision.")
-    ddp: Ddp = Field(default_factory=Ddp, description="DistributedDataParallel.")
-    checkpointer: Checkpointer = Field(default_factory=Checkpointer, description="Checkpoints.")
+    amp: Amp = Field(Amp(), description="Mixed precision.")
+    ddp: Ddp = Field(Ddp(), description="DistributedDataParallel.")
+    checkpointer: Checkpointer = Field(Checkpointer(), description="Checkpoints.")
     eval_period: int = Field(
         5000, ge=0, description="Iterations between evaluations; 0: only at the end."
     )
@@ -189,9 +189,10 @@ def check_train_value(path: tuple[str, ...], value: Any) -> str | None:
     if _section_of(field) is not None and not isinstance(value, dict):
         nested = ", ".join(_section_of(field).model_fields)  # type: ignore[union-attr]
         return f"is a section with the keys {nested}; set one of them, got {value!r}"
-    adapter: TypeAdapter[Any] = TypeAdapter(
-        Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
-    )
+    annotation: Any = field.annotation
+    if field.metadata:  # limits such as ge=1
+        annotation = Annotated[(annotation, *field.metadata)]
+    adapter: TypeAdapter[Any] = TypeAdapter(annotation)
     try:
         adapter.validate_python(value, strict=True)
     except ValidationError as error:
@@ -203,7 +204,7 @@ def check_train_value(path: tuple[str, ...], value: Any) -> str | None:
 def _type_text(field: FieldInfo) -> str:
     annotation = field.annotation
     if annotation in (bool, int, float, str):
-        return annotation.__name__  # type: ignore[union-attr]
+        return annotation.__name__
     arguments = get_args(annotation)
     if arguments and all(isinstance(a, str) for a in arguments):
         return " or ".join(f"`{a}`" for a in arguments)
@@ -258,7 +259,9 @@ def fill_train_defaults(train: Any) -> None:
 
     def fill(node: Any, defaults: dict[str, Any]) -> None:
         for key, default in defaults.items():
-            if key not in node.keys():
+            if (
+                node._get_node(key) is None
+            ):  # `in` is False for interpolations that cannot be resolved
                 node[key] = default
             elif isinstance(default, dict) and isinstance(node._get_node(key), DictConfig):
                 fill(node[key], default)

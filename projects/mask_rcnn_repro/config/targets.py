@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from detectron2.utils.registry import _convert_target_to_string, locate
 from omegaconf import DictConfig
 
@@ -35,6 +36,7 @@ class Param:
 
     @property
     def required(self) -> bool:
+        """Whether a call must give it."""
         return self.default is EMPTY
 
 
@@ -77,8 +79,8 @@ def _name_of_callable(target: Any) -> str:
         raise ConfigError(f"{target!r} has no name under which it could be imported.")
     if "<lambda>" in qualname or "<locals>" in qualname:
         raise ConfigError(
-            f"{qualname} is a lambda or defined inside a function, so a config that holds it cannot "
-            "be saved; move it to the top level of an importable module."
+            f"{qualname} is a lambda or defined inside a function, so a config that holds it "
+            "cannot be saved; move it to the top level of an importable module."
         )
     name = str(_convert_target_to_string(target))
     try:
@@ -87,8 +89,8 @@ def _name_of_callable(target: Any) -> str:
         same = False
     if not same:
         raise ConfigError(
-            f"{qualname} cannot be imported as {name!r}, so a config that holds it cannot be saved; "
-            "move it from the config file to an importable module."
+            f"{qualname} cannot be imported as {name!r}, so a config that holds it cannot be "
+            "saved; move it from the config file to an importable module."
         )
     return name
 
@@ -189,7 +191,7 @@ def _constructor(cls: type) -> Signature:
     passed_on: set[str] = set()
     skipped = 0  # arguments that the subclass gives by position
     for depth, base in enumerate(b for b in cls.__mro__ if "__init__" in vars(b)):
-        if base is object or (base.__module__.startswith("torch.nn.") and base.__name__ == "Module"):
+        if base in (object, torch.nn.Module):
             return Signature(params)
         found = _own(vars(base)["__init__"], skip_first=True)
         if found is None:

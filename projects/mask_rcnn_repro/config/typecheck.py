@@ -94,9 +94,8 @@ def fits(value: Any, annotation: Any) -> bool:
         return isinstance(value, (str, kind))
     if kind is type or issubclass(kind, enum.Enum):
         return isinstance(value, kind)
-    if isinstance(value, (bool, int, float, str, list, tuple, abc.Mapping)):
-        return False  # an object is wanted, and only a node builds one
-    return True
+    # An object is wanted, and of what a config holds as text only a node builds one.
+    return not isinstance(value, (bool, int, float, str, list, tuple, abc.Mapping))
 
 
 def allows_null(annotation: Any) -> bool:
@@ -183,7 +182,7 @@ def type_problem(
         current: the present value; its type counts where there is no annotation.
 
     Returns:
-        What the value must be and what was received ("must be ..., got ..."), or None where it fits.
+        "must be ..., got ...", or None where the value fits.
     """
     expected: list[str] = []
     if value is None:

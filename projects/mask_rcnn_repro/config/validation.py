@@ -65,10 +65,11 @@ class _Checker:
     def sections(self) -> None:
         """Required sections and their required keys."""
         for key in schema.REQUIRED_KEYS:
-            if key not in self.cfg:
+            if child(self.cfg, key) is None:
                 self.problems.append(f"the section {key} is missing")
         for key in schema.DATALOADER_KEYS:
-            if isinstance(self.cfg.get("dataloader"), DictConfig) and key not in self.cfg.dataloader:
+            loaders = child(self.cfg, "dataloader")
+            if isinstance(loaders, DictConfig) and child(loaders, key) is None:
                 self.problems.append(f"dataloader.{key} is missing")
 
     def visit(self, node: Any, key: Key) -> None:
@@ -77,7 +78,7 @@ class _Checker:
             if is_node(node):
                 self._target(node, key)
             known, open_ = known_params(node, key)
-            for name in node.keys():
+            for name in node:
                 place = (*key, name)
                 if str(name) not in known and not open_:
                     self.problems.append(
@@ -107,12 +108,12 @@ class _Checker:
         if key and key[0] == "train":
             fields = schema.train_fields(tuple(map(str, key[1:]))) or {}
             for name, field in fields.items():
-                if field.is_required() and name not in node:
+                if field.is_required() and child(node, name) is None:
                     self.add((*key, name), "is not set; give it")
             return
         for name, param in known.items():
             place = (*key, name)
-            if param is None or not param.required or name in node:
+            if param is None or not param.required or child(node, name) is not None:
                 continue
             if format_key(place) not in schema.RUNTIME_KEYS:
                 target = plain(child(node, "_target_"))

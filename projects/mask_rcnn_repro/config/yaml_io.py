@@ -32,7 +32,7 @@ _SCALARS: tuple[tuple[str, str, str], ...] = (
 )
 
 
-class _Loader(_SafeLoader):  # type: ignore[misc]
+class _Loader(_SafeLoader):
     """Safe loader with YAML 1.2 scalars; refuses duplicate keys."""
 
     yaml_implicit_resolvers: dict[str, list[Any]] = {}

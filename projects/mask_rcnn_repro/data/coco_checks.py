@@ -99,13 +99,15 @@ def run_lengths(segmentation: Mapping[str, Any], height: int, width: int, where:
     """
     missing = [key for key in ("size", "counts") if key not in segmentation]
     if missing:
-        raise DataError(f"{where}: a run length encoding needs 'size' and 'counts', {missing} not found.")
+        raise DataError(
+            f"{where}: a run length encoding needs 'size' and 'counts', {missing} not found."
+        )
     size, counts = segmentation["size"], segmentation["counts"]
     if size != [height, width]:
         raise DataError(
             f"{where}: the run length encoding's size is {short(size)}, but its image is "
-            f"{height} x {width} (height x width). Encode the mask at the image's size, or mend the "
-            "image record's 'height' and 'width'."
+            f"{height} x {width} (height x width). Encode the mask at the image's size, or mend "
+            "the image record's 'height' and 'width'."
         )
     if type(counts) is list:
         whole = finite_numbers(counts, f"{where}: 'counts'") and all(type(c) is int for c in counts)

@@ -150,10 +150,10 @@ def missing_message(what: str, path: str) -> str:
         parent = os.path.dirname(parent)
     root = os.environ.get("DETECTRON2_DATASETS")
     return (
-        f"The {what} {path} does not exist (the nearest existing folder is {parent}). Data sets are "
-        f"looked for below DETECTRON2_DATASETS, which is "
-        f"{'not set, so below ./datasets' if root is None else repr(root)}; datasets/README.md shows "
-        "the expected tree."
+        f"The {what} {path} does not exist (the nearest existing folder is {parent}). Data sets "
+        "known by name are looked for below DETECTRON2_DATASETS, which is "
+        f"{'not set, so below ./datasets' if root is None else repr(root)}; datasets/README.md "
+        "shows the expected tree."
     )
 
 

@@ -77,7 +77,10 @@ def register_all_datasets() -> None:
     person = _person_metadata()
     for name in catalog.COCO_SOURCES:
         _register(name, functools.partial(catalog.find_parts, name), coco)
-    for name in (*catalog.COCO_PERSON_SOURCES, *catalog.EMBEDDED_PERSON):
+    for name in catalog.COCO_PERSON_SOURCES:
+        static = {**person, "thing_dataset_id_to_contiguous_id": {1: 0}}
+        _register(name, functools.partial(catalog.find_parts, name), static)
+    for name in catalog.EMBEDDED_PERSON:
         _register(name, functools.partial(catalog.find_parts, name), person)
     for name in catalog.EMBEDDED:
         _register(name, functools.partial(catalog.find_parts, name), {"evaluator_type": "coco"})
@@ -148,13 +151,20 @@ def coco_parts(name: str) -> tuple[Part, ...] | None:
 
 
 def _read_part(metadata: Metadata, part: Part) -> list[dict[str, Any]]:
-    expected = metadata.get("thing_classes")
+    # Not through Metadata's getter and setter, which would look for lazy fields first.
+    fields = metadata.__dict__
+    expected = fields.get("thing_classes")
     data: CocoData = load_coco_json(part.json_file, part.image_root, expected)
     if data.categories is not None and (data.annotated or expected is None):
-        # Not through Metadata's setter, which would ask for the lazy field first.
-        fields = metadata.__dict__
+        ids = dict(data.categories.id_map)
         fields.setdefault("thing_classes", list(data.categories.names))
-        fields.setdefault("thing_dataset_id_to_contiguous_id", dict(data.categories.id_map))
+        known_ids = fields.setdefault("thing_dataset_id_to_contiguous_id", ids)
+        if known_ids != ids:
+            raise DataError(
+                f"{part.json_file} numbers its categories {sorted(ids)}, but the data set "
+                f"{metadata.name!r} has the numbers {sorted(known_ids)}, so results could not be "
+                "told apart. Renumber the categories, or register the file under another name."
+            )
         for key, value in _keypoint_metadata(data).items():
             fields.setdefault(key, value)
     return data.dicts
@@ -179,15 +189,12 @@ def _keypoint_metadata(data: CocoData) -> dict[str, Any]:
 def _person_metadata() -> dict[str, Any]:
     return {
         "evaluator_type": "coco_person",
-        "thing_dataset_id_to_contiguous_id": {1: 0},
         "keypoint_oks_sigmas": COCO_PERSON_SIGMAS,
         **_get_builtin_metadata("coco_person"),
     }
 
 
-def _register(
-    name: str, find: Callable[[], tuple[Part, ...]], static: dict[str, Any]
-) -> None:
+def _register(name: str, find: Callable[[], tuple[Part, ...]], static: dict[str, Any]) -> None:
     if name in DatasetCatalog:
         return
     DatasetCatalog.register(name, functools.partial(read_registered, name))

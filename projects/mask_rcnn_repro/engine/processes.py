@@ -41,17 +41,12 @@ def run_distributed(main: Main, args: argparse.Namespace) -> None:
         _run_under_torchrun(main, args)
         return
     world_size = args.num_gpus * args.num_machines
-    if args.num_gpus < 1 or args.num_machines < 1:
-        raise ConfigError(
-            f"--num-gpus is {args.num_gpus} and --num-machines {args.num_machines}; both must be "
-            "at least 1 (1 also means the CPU where there is no GPU)."
-        )
     if world_size > 1 and torch.cuda.is_available() and args.num_gpus > torch.cuda.device_count():
         raise ConfigError(
             f"--num-gpus is {args.num_gpus}, but this machine has {torch.cuda.device_count()} "
             "CUDA devices. To run that many processes on the CPU, set CUDA_VISIBLE_DEVICES=''."
         )
-    if world_size == 1:
+    if world_size <= 1:  # --num-gpus 0 is Detectron2's way to say CPU
         main(args)
         return
     _limit_threads(args.num_gpus)

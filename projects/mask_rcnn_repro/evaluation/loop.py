@@ -71,7 +71,7 @@ def evaluate(
     skip = _WARMUP_BATCHES if batches > _WARMUP_BATCHES else 0
     clock = _Clock()
     progress = _Progress(data_loader, log_seconds)
-    with _evaluation_mode(model), torch.inference_mode():
+    with _evaluation_mode(model), torch.no_grad():
         clock.start()
         for number, inputs in enumerate(data_loader):
             clock.stop("data")

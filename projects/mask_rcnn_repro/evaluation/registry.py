@@ -44,8 +44,8 @@ def build_evaluator(
     kind = MetadataCatalog.get(dataset_name).get("evaluator_type")
     if kind not in known:
         raise DataError(
-            f"The data set {dataset_name!r} has evaluator_type {kind!r}, which no evaluator serves. "
-            f"{allowed} Set it in the data set's metadata, or register an evaluator for it in "
-            "mask_rcnn_repro.evaluation.EVALUATOR_REGISTRY."
+            f"The data set {dataset_name!r} has evaluator_type {kind!r}, which no evaluator "
+            f"serves. {allowed} Set it in the data set's metadata, or register an evaluator for it "
+            "in mask_rcnn_repro.evaluation.EVALUATOR_REGISTRY."
         )
     return known[kind](dataset_name, output_dir=output_dir, **options)

@@ -1,6 +1,6 @@
 """Backgrounds: landscapes, rooms and surfaces with patches and lines that are no objects.
 
-Images are (H, W, 3) float32 BGR in 0..255.
+Images are planar while they are drawn: (3, H, W) float32 BGR in 0..255.
 """
 
 from __future__ import annotations
@@ -17,44 +17,50 @@ from mask_rcnn_repro.data.embedded.textures import (
 )
 
 
+def _plane(color: np.ndarray) -> np.ndarray:
+    """(3,) colour as (3, 1, 1) float32."""
+    return color.astype(np.float32)[:, None, None]
+
+
 def _textured(
     rng: np.random.Generator, height: int, width: int, color: np.ndarray, contrast: float
 ) -> np.ndarray:
     """A surface of one colour with a texture and cloudy variation."""
     texture = random_texture(rng, 0.7 * min(height, width), GROUND)
     other = vary(rng, color, contrast)
-    mix = texture.sample(0, 0, width, height)[..., None]
-    surface = color + (other - color) * mix
+    mix = texture.sample(0, 0, width, height)
+    surface = _plane(color) + _plane(other - color) * mix
     # The cloudy part has no detail finer than a few pixels: a quarter of the size will do.
     cloud = fractal_noise(rng, height // 4, width // 4, 3, octaves=4)
-    cloud = cv2.resize(cloud, (width, height), interpolation=cv2.INTER_CUBIC)
-    surface += cloud * np.float32(rng.uniform(3.0, 9.0))
+    cloud *= np.float32(rng.uniform(3.0, 9.0))
+    for plane, layer in zip(surface, cloud, strict=True):
+        plane += cv2.resize(layer, (width, height), interpolation=cv2.INTER_CUBIC)
     return surface
 
 
 def _ridge(rng: np.random.Generator, width: int, level: float, roughness: float) -> np.ndarray:
     """(W,) height of an irregular horizon."""
-    return level + roughness * fractal_noise(rng, 1, width, 1, octaves=6, persistence=0.5)[0, :, 0]
+    return level + roughness * fractal_noise(rng, 1, width, 1, octaves=6, persistence=0.5)[0, 0]
 
 
 def _below(height: int, ridge: np.ndarray) -> np.ndarray:
-    """(H, W, 1) coverage of the region below a ridge, with a soft edge of one pixel."""
+    """(H, W) coverage of the region below a ridge, with a soft edge of one pixel."""
     rows = np.arange(height, dtype=np.float32)[:, None] + 0.5
-    return np.clip(rows - ridge[None, :] + 0.5, 0.0, 1.0)[..., None].astype(np.float32)
+    return np.clip(rows - ridge[None, :] + 0.5, 0.0, 1.0).astype(np.float32)
 
 
 def _landscape(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
     """Sky with clouds, hills, ground with grain that is finer towards the horizon."""
     top, haze = random_color(rng), random_color(rng)
     haze = 0.5 * haze + 110.0
-    t = np.linspace(0.0, 1.0, height, dtype=np.float32)[:, None, None]
-    image = top + (haze - top) * t
+    t = np.linspace(0.0, 1.0, height, dtype=np.float32)[:, None]
+    image = _plane(top) + _plane(haze - top) * np.broadcast_to(t, (height, width))
     clouds = fractal_noise(rng, height, width, 1, octaves=5, stretch=2.0)
     image = image + (np.float32(235.0) - image) * np.clip(clouds * 0.35, 0.0, 0.7)
     level = rng.uniform(0.15, 0.75) * height
     for _ in range(int(rng.integers(0, 3))):
         ridge = _ridge(rng, width, level - rng.uniform(0.0, 0.15) * height, 0.05 * height)
-        hill = vary(rng, 0.5 * haze + 0.5 * random_color(rng), 0.05)
+        hill = _plane(vary(rng, 0.5 * haze + 0.5 * random_color(rng), 0.05))
         image += (hill - image) * _below(height, ridge)
     color = random_color(rng)
     ground = _textured(rng, height, width, color, 0.1)
@@ -73,7 +79,7 @@ def _room(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
     image = wall + (floor - wall) * _below(height, edge)
     if rng.random() < 0.6:  # skirting board or table edge
         band = _below(height, edge) - _below(height, edge + rng.uniform(2.0, 7.0))
-        image += (random_color(rng) - image) * band * 0.8
+        image += (_plane(random_color(rng)) - image) * (band * np.float32(0.8))
     return image
 
 
@@ -87,7 +93,7 @@ def _surface(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
 
 def _patch(rng: np.random.Generator, image: np.ndarray) -> None:
     """Lays a textured quadrilateral or blob over the image, in place."""
-    height, width = image.shape[:2]
+    height, width = image.shape[1:]
     size = rng.uniform(0.15, 0.6) * min(height, width)
     n = 4 if rng.random() < 0.6 else 12
     angle = np.arange(n) * 2 * np.pi / n + rng.uniform(0, 6.3)
@@ -97,20 +103,21 @@ def _patch(rng: np.random.Generator, image: np.ndarray) -> None:
     mask = np.zeros((height, width), dtype=np.uint8)
     cv2.fillPoly(mask, [np.round(points * 16).astype(np.int32)], 255, cv2.LINE_AA, 4)
     blur = rng.uniform(0.4, 2.5)
-    cover = cv2.GaussianBlur(mask, (0, 0), blur).astype(np.float32)[..., None] / 255.0
+    cover = cv2.GaussianBlur(mask, (0, 0), blur).astype(np.float32)
     x, y, w, h = cv2.boundingRect(np.clip(points, 0, [width - 1, height - 1]).astype(np.int32))
     pad = int(3 * blur) + 2
     x0, y0, x1, y1 = max(0, x - pad), max(0, y - pad), min(width, x + w + pad), min(height, y + h + pad)
     color = random_color(rng)
-    mix = random_texture(rng, size, GROUND).sample(x0, y0, x1 - x0, y1 - y0)[..., None]
-    surface = color + (vary(rng, color, 0.15) - color) * mix
-    window = image[y0:y1, x0:x1]
-    window += (surface - window) * cover[y0:y1, x0:x1] * np.float32(rng.uniform(0.6, 1.0))
+    mix = random_texture(rng, size, GROUND).sample(x0, y0, x1 - x0, y1 - y0)
+    surface = _plane(color) + _plane(vary(rng, color, 0.15) - color) * mix
+    window = image[:, y0:y1, x0:x1]
+    opacity = np.float32(rng.uniform(0.6, 1.0) / 255.0)
+    window += (surface - window) * (cover[y0:y1, x0:x1] * opacity)
 
 
 def _lines(rng: np.random.Generator, image: np.ndarray) -> None:
     """Draws a few cracks, wires or twigs, in place."""
-    height, width = image.shape[:2]
+    height, width = image.shape[1:]
     ink = np.zeros((height, width), dtype=np.uint8)
     for _ in range(int(rng.integers(1, 5))):
         start = rng.uniform(-0.1, 1.1, 2) * [width, height]
@@ -122,8 +129,8 @@ def _lines(rng: np.random.Generator, image: np.ndarray) -> None:
             ink, [np.round(points * 16).astype(np.int32)], False,
             int(rng.integers(90, 255)), int(rng.integers(1, 4)), cv2.LINE_AA, 4,
         )  # fmt: skip
-    amount = ink.astype(np.float32)[..., None] * np.float32(1.0 / 255.0)
-    image += (random_color(rng) - image) * amount
+    amount = ink.astype(np.float32) * np.float32(1.0 / 255.0)
+    image += (_plane(random_color(rng)) - image) * amount
 
 
 def make_background(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
@@ -135,7 +142,7 @@ def make_background(rng: np.random.Generator, height: int, width: int) -> np.nda
         width: W.
 
     Returns:
-        (H, W, 3) float32 BGR, about 0..255, not clipped.
+        (3, H, W) float32 BGR, about 0..255, not clipped.
     """
     kind = rng.random()
     make = _landscape if kind < 0.42 else _room if kind < 0.7 else _surface

@@ -162,7 +162,7 @@ def rasterize(solid: Solid, width: int, height: int) -> Raster | None:
 
 
 def _surface(solid: Solid, raster: Raster) -> np.ndarray:
-    """Colours of a solid's surface before lighting, (h, w, 3) float32."""
+    """Colours of a solid's surface before lighting, (3, h, w) float32."""
     h, w = raster.size
     tones = np.array([part.tone for part in solid.parts])
     # Row 0 is "outside": zero colour with zero weight, divided out below. Four bytes are looked
@@ -173,22 +173,27 @@ def _surface(solid: Solid, raster: Raster) -> np.ndarray:
     first[1:, :3], first[1:, 3] = colors[:, 0], 255
     second[1:, :3], second[1:, 3] = colors[:, 1], 255 * solid.slots[tones]
     coarse = raster.labels[1 :: SS // 2, 1 :: SS // 2]
-    mean_a, mean_b = (
-        cv2.resize(
-            table.view(np.uint32)[:, 0][coarse].view(np.uint8).reshape(*coarse.shape, 4),
-            (w, h),
-            interpolation=cv2.INTER_AREA,
-        ).astype(np.float32)
+    planes_a, planes_b = (
+        cv2.split(
+            cv2.resize(
+                table.view(np.uint32)[:, 0][coarse].view(np.uint8).reshape(*coarse.shape, 4),
+                (w, h),
+                interpolation=cv2.INTER_AREA,
+            )
+        )
         for table in (first, second)
     )
-    inverse = np.float32(255.0) / np.maximum(mean_a[..., 3], np.float32(1.0))
+    inverse = np.float32(255.0) / np.maximum(planes_a[3], np.float32(1.0))
     mix = solid.textures[0].sample(raster.x0, raster.y0, w, h)
     if solid.slots[tones].any():
-        slot = mean_b[..., 3] * inverse * np.float32(1.0 / 255.0)
+        slot = planes_b[3] * inverse * np.float32(1.0 / 255.0)
         mix += slot * (solid.textures[1].sample(raster.x0, raster.y0, w, h) - mix)
-    color = mean_a[..., :3]
-    color += (mean_b[..., :3] - color) * mix[..., None]
-    color *= inverse[..., None]
+    color = np.empty((3, h, w), dtype=np.float32)
+    mix *= inverse
+    inverse -= mix
+    for c in range(3):
+        color[c] = planes_a[c] * inverse
+        color[c] += planes_b[c] * mix
     return color
 
 
@@ -212,7 +217,7 @@ def _apply_strokes(solid: Solid, raster: Raster, color: np.ndarray) -> None:
                 cv2.LINE_AA,
                 _SHIFT,
             )
-        amount = (ink.astype(np.float32) * np.float32(1.0 / 255.0))[..., None]
+        amount = ink.astype(np.float32) * np.float32(1.0 / 255.0)
         color += (np.float32(0.0 if sign < 0 else 250.0) - color) * amount
 
 
@@ -226,17 +231,16 @@ def paint(
     """Draws a solid into an image, in place.
 
     Args:
-        image: (H, W, 3) float32 BGR.
+        image: (3, H, W) float32 BGR.
         solid: what to draw.
         raster: its raster.
         light: (2,) unit vector towards the light, in the image plane.
         shadow: offset x, offset y, blur in pixels and darkness 0..1 of the soft shadow, or None.
     """
     h, w = raster.size
-    height, width = image.shape[:2]
     if shadow is not None:
         _cast_shadow(image, raster, shadow)
-    window = image[raster.y0 : raster.y0 + h, raster.x0 : raster.x0 + w]
+    window = image[:, raster.y0 : raster.y0 + h, raster.x0 : raster.x0 + w]
     color = _surface(solid, raster)
     if solid.strokes:
         _apply_strokes(solid, raster, color)
@@ -251,8 +255,8 @@ def paint(
     ramp_x = (np.arange(w, dtype=np.float32) - 0.5 * w) * np.float32(light[0] / max(w, h) * 0.35)
     ramp_y = (np.arange(h, dtype=np.float32) - 0.5 * h) * np.float32(light[1] / max(w, h) * 0.35)
     shade += np.float32(1.0) + ramp_x[None, :] + ramp_y[:, None]
-    color *= shade[..., None]
-    window += (color - window) * raster.alpha[..., None]
+    color *= shade
+    window += (color - window) * raster.alpha
 
 
 def _cast_shadow(
@@ -260,7 +264,7 @@ def _cast_shadow(
 ) -> None:
     """Darkens the image beside a solid: its mask moved, blurred and multiplied in."""
     dx, dy, blur, darkness = shadow
-    height, width = image.shape[:2]
+    height, width = image.shape[1:]
     h, w = raster.size
     pad = int(2.0 * blur + max(abs(dx), abs(dy))) + 1
     left, top = max(0, raster.x0 - pad), max(0, raster.y0 - pad)
@@ -268,4 +272,4 @@ def _cast_shadow(
     matrix = np.array([[1.0, 0.0, raster.x0 - left + dx], [0.0, 1.0, raster.y0 - top + dy]])
     moved = cv2.warpAffine(raster.alpha, matrix, (right - left, bottom - top))
     moved = cv2.GaussianBlur(moved, (0, 0), max(blur, 0.5))
-    image[top:bottom, left:right] *= (np.float32(1.0) - np.float32(darkness) * moved)[..., None]
+    image[:, top:bottom, left:right] *= np.float32(1.0) - np.float32(darkness) * moved

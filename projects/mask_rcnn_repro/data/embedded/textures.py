@@ -66,7 +66,7 @@ def fractal_noise(
         stretch: above 1 the noise is drawn out horizontally.
 
     Returns:
-        (H, W, channels) float32, mean about 0, standard deviation about 1.
+        (channels, H, W) float32, mean about 0, standard deviation about 1.
     """
     total = np.zeros((height, width, channels), dtype=np.float32)
     wavelength, amplitude, power = coarsest * max(height, width), 1.0, 0.0
@@ -80,7 +80,8 @@ def fractal_noise(
         wavelength, amplitude = wavelength / 2.0, amplitude * persistence
         if wavelength < 1.5:
             break
-    return total / np.float32(np.sqrt(power))
+    total *= np.float32(1.0 / np.sqrt(power))
+    return np.ascontiguousarray(total.transpose(2, 0, 1))
 
 
 def _periodic_noise(rng: np.random.Generator, exponent: float, low: int, high: int) -> np.ndarray:

@@ -1,0 +1,140 @@
+"""A config as plain data: printed, saved so that it is read back equal, and hashed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from enum import Enum
+from pathlib import Path, PurePath
+from typing import Any
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from mask_rcnn_repro.config import schema
+from mask_rcnn_repro.config.targets import target_name
+from mask_rcnn_repro.config.yaml_io import dump_yaml
+from mask_rcnn_repro.errors import ConfigError
+
+_LOCATE = "detectron2.utils.registry.locate"
+"""A class or function that is a value itself is written as the call that finds it by name."""
+
+
+_SCALARS = (bool, int, float, str)
+
+
+def to_plain(cfg: Any, resolve: bool = True) -> Any:
+    """Turns a config or a part of it into null, bool, int, float, str, list and dict.
+
+    Args:
+        cfg: a config, a node, or plain data.
+        resolve: replace interpolations by their values; otherwise they stay text.
+
+    Returns:
+        Plain data; targets as dotted names, other classes and functions as nodes that find them.
+
+    Raises:
+        ConfigError: an interpolation cannot be resolved, or a value cannot be written as data.
+    """
+    if isinstance(cfg, (DictConfig, ListConfig)):
+        try:
+            cfg = OmegaConf.to_container(cfg, resolve=resolve, throw_on_missing=False)
+        except (OmegaConfBaseException, RecursionError) as error:
+            raise ConfigError(f"The config cannot be resolved: {error}") from error
+    return _plain(cfg, "")
+
+
+def _plain(value: Any, place: str) -> Any:
+    if value is None or (isinstance(value, _SCALARS) and not isinstance(value, Enum)):
+        return value
+    if isinstance(value, PurePath):
+        return str(value)
+    if isinstance(value, (list, tuple)):
+        return [_plain(item, f"{place}.{index}") for index, item in enumerate(value)]
+    if isinstance(value, Mapping):
+        result = {}
+        if value.get("_target_") is not None:
+            target = value["_target_"]
+            simple = callable(target) or isinstance(target, str)
+            result["_target_"] = target_name(target) if simple else _plain(target, place)
+        for key, item in value.items():
+            if key != "_target_":
+                result[key] = _plain(item, f"{place}.{key}")
+        return result
+    if isinstance(value, type) or (callable(value) and hasattr(value, "__qualname__")):
+        return {"_target_": _LOCATE, "name": target_name(value)}
+    raise ConfigError(
+        f"{place.lstrip('.')} holds an object of type {type(value).__name__}, which cannot be "
+        "written to a file; describe how to build it with L(...)(...)."
+    )
+
+
+def map_scalars(value: Any, function: Callable[[Any], Any]) -> Any:
+    """Applies a function to every scalar of plain data; keys of mappings become text."""
+    if isinstance(value, dict):
+        return {str(key): map_scalars(item, function) for key, item in value.items()}
+    if isinstance(value, list):
+        return [map_scalars(item, function) for item in value]
+    return function(value)
+
+
+def same_number(value: Any) -> Any:
+    """One form for equal numbers: 1.0 becomes 1; everything else stays."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def canonical(value: Any) -> str:
+    """Plain data as text that is the same for equal data, whatever the order of keys."""
+    return json.dumps(map_scalars(value, same_number), sort_keys=True, separators=(",", ":"))
+
+
+def config_hash(cfg: DictConfig) -> str:
+    """Hash of what a config does: without `paper` and `train.output_dir`, interpolations resolved.
+
+    Returns:
+        The first 12 hexadecimal digits of a SHA-256.
+    """
+    data = to_plain(cfg)
+    data.pop("paper", None)
+    if isinstance(data.get("train"), dict):
+        data["train"].pop("output_dir", None)
+    return hashlib.sha256(canonical(data).encode()).hexdigest()[:12]
+
+
+def _ordered(data: dict[str, Any]) -> dict[str, Any]:
+    """Top-level sections in their usual order."""
+    known = [key for key in schema.TOP_LEVEL_KEYS if key in data]
+    return {key: data[key] for key in [*known, *(k for k in data if k not in known)]}
+
+
+def _sorted(value: Any) -> Any:
+    """Keys of every mapping in alphabetical order, `_target_` first."""
+    if isinstance(value, dict):
+        names = sorted(value, key=lambda key: (key != "_target_", str(key)))
+        return {name: _sorted(value[name]) for name in names}
+    if isinstance(value, list):
+        return [_sorted(item) for item in value]
+    return value
+
+
+def format_config(cfg: DictConfig) -> str:
+    """A config as YAML for people: interpolations resolved, keys sorted; loads as a config too."""
+    return dump_yaml(_ordered(_sorted(to_plain(cfg))))
+
+
+def save_config(cfg: DictConfig, path: str | Path) -> None:
+    """Writes a config as YAML, atomically; `load_config` reads it back equal, running no code.
+
+    Interpolations stay, so that overriding the saved config still carries through.
+
+    Args:
+        cfg: a config.
+        path: the file; its folder must exist.
+
+    Raises:
+        ConfigError: a value cannot be written as data.
+    """
+    from mask_rcnn_repro.engine.atomic import atomic_write_text
+
+    atomic_write_text(path, dump_yaml(_ordered(to_plain(cfg, resolve=False))))

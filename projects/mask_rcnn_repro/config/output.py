@@ -1,0 +1,107 @@
+"""Output folders: what a run's folder is called, and that one folder holds one config."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from mask_rcnn_repro.config.canonical import canonical, config_hash, save_config
+from mask_rcnn_repro.config.diff import diff_configs, format_diff
+from mask_rcnn_repro.config.keys import format_key
+from mask_rcnn_repro.config.overrides import parse_override
+from mask_rcnn_repro.config.yaml_io import read_yaml
+from mask_rcnn_repro.errors import ConfigError
+
+CONFIG_FILE = "config.yaml"
+
+IGNORED_OVERRIDES = frozenset({"train.seed", "train.output_dir"})
+"""Overrides that do not change a folder's name: the seed has a place of its own there."""
+
+
+def default_output_dir(
+    config_id: str,
+    profile: str,
+    seed: int,
+    overrides: Iterable[str] = (),
+    ignore: Iterable[str] = (),
+) -> str:
+    """The folder that a run writes to unless told otherwise.
+
+    Args:
+        config_id: such as `table2a/r50_c4`.
+        profile: is left out of the name where it is `paper`.
+        seed: the run's seed.
+        overrides: as on the command line; their order and spelling (`1e-3`, `0.001`) do not
+            matter, of two for one key the last counts.
+        ignore: further keys whose overrides do not count, besides `train.seed` and
+            `train.output_dir`.
+
+    Returns:
+        `output/<id>[@<profile>]/seed<k>[-<hash of the overrides>]`.
+    """
+    ignored = IGNORED_OVERRIDES | set(ignore)
+    effect: dict[str, list[object]] = {}
+    for text in overrides:
+        override = parse_override(text)
+        key = format_key(override.key)
+        if key not in ignored:
+            deletes = override.operation == "delete"
+            effect[key] = ["~"] if deletes else ["=", override.value]
+    suffix = ""
+    if effect:
+        suffix = "-" + hashlib.sha256(canonical(effect).encode()).hexdigest()[:8]
+    profile_part = "" if profile == "paper" else f"@{profile}"
+    return f"output/{config_id}{profile_part}/seed{seed}{suffix}"
+
+
+def claim_output_dir(output_dir: str | Path, cfg: DictConfig) -> Path:
+    """Makes an output folder a run's own: writes the resolved config there, or finds it there.
+
+    To be called by one process of a run. Differences in `paper` and `train.output_dir` are let
+    through, because they change nothing in what is computed.
+
+    Args:
+        output_dir: created where it does not exist.
+        cfg: the run's config.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ConfigError: the folder holds another config, or something unreadable in its place, or
+            cannot be made.
+    """
+    folder = Path(output_dir)
+    file = folder / CONFIG_FILE
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not file.exists():
+            save_config(cfg, file)
+            return folder
+    except OSError as error:
+        raise ConfigError(
+            f"The output folder {folder} cannot be written to: {error}. Give another one with "
+            "train.output_dir=FOLDER."
+        ) from error
+    held = read_yaml(file)
+    if not isinstance(held, dict):
+        raise ConfigError(
+            f"{file} does not hold a config. Delete {folder}, or give another folder with "
+            "train.output_dir=FOLDER."
+        )
+    other = OmegaConf.create(held, flags={"allow_objects": True})
+    if config_hash(other) == config_hash(cfg):
+        return folder
+    differences = [
+        d for d in diff_configs(other, cfg) if not d[0].startswith(("paper.", "train.output_dir"))
+    ]
+    lines = format_diff(differences, "there", "this run").splitlines()
+    shown = "\n".join(f"  {line}" for line in lines[:9])
+    more = f"\n  ... and {len(lines) - 9} more" if len(lines) > 9 else ""
+    raise ConfigError(
+        f"The folder {folder} holds a run of another config:\n{shown}{more}\n"
+        "Give another folder with train.output_dir=FOLDER, or delete this one."
+    )

@@ -1,0 +1,58 @@
+"""Data sets, their registration, mappers and loaders.
+
+Names are resolved when they are first used, so that the embedded data set can be generated without
+importing torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mask_rcnn_repro.data.dicts import (
+        check_num_classes,
+        dataset_info,
+        get_test_dicts,
+        get_training_dicts,
+    )
+    from mask_rcnn_repro.data.fingerprint import dataset_fingerprint
+    from mask_rcnn_repro.data.loader import build_test_loader, build_train_loader
+    from mask_rcnn_repro.data.mapper import MaskRCNNMapper
+    from mask_rcnn_repro.data.registration import register_all_datasets, register_custom
+
+_LAZY = {
+    "MaskRCNNMapper": "mapper",
+    "build_test_loader": "loader",
+    "build_train_loader": "loader",
+    "check_num_classes": "dicts",
+    "dataset_fingerprint": "fingerprint",
+    "dataset_info": "dicts",
+    "get_test_dicts": "dicts",
+    "get_training_dicts": "dicts",
+    "register_all_datasets": "registration",
+    "register_custom": "registration",
+}
+
+__all__ = [
+    "MaskRCNNMapper",
+    "build_test_loader",
+    "build_train_loader",
+    "check_num_classes",
+    "dataset_fingerprint",
+    "dataset_info",
+    "get_test_dicts",
+    "get_training_dicts",
+    "register_all_datasets",
+    "register_custom",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_LAZY[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_LAZY])

@@ -1,0 +1,175 @@
+"""From a data set dict to what Detectron2's models take.
+
+Shapes: image (C, H, W) uint8 after augmentation; boxes (N, 4) as absolute XYXY in the augmented
+image's frame; masks polygons or (N, H, W); keypoints (N, 17, 3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.data import DatasetMapper, detection_utils
+from detectron2.data import transforms as T
+from detectron2.data.datasets.builtin_meta import (
+    COCO_PERSON_KEYPOINT_FLIP_MAP,
+    COCO_PERSON_KEYPOINT_NAMES,
+)
+
+from mask_rcnn_repro.data.image_io import read_image
+from mask_rcnn_repro.errors import ConfigError, DataError
+
+
+def keypoint_flip_indices(
+    names: Sequence[str] = COCO_PERSON_KEYPOINT_NAMES,
+    flip_map: Sequence[tuple[str, str]] = COCO_PERSON_KEYPOINT_FLIP_MAP,
+) -> list[int]:
+    """Returns for each keypoint the index of the one that takes its place in a mirrored image."""
+    partner = {a: b for pair in flip_map for a, b in (pair, pair[::-1])}
+    return [list(names).index(partner.get(name, name)) for name in names]
+
+
+class MaskRCNNMapper(DatasetMapper):
+    """Detectron2's mapper with clear errors, RLE and polygon masks mixed, and flipped keypoints.
+
+    Differences from the base class: a missing, broken or wrongly sized image is a
+    :class:`DataError` that names file and image id; the mask format is chosen per image, bit masks
+    where an instance is given as RLE and polygons elsewhere (Detectron2's mask loss asks each
+    image's masks themselves for targets); keypoints know COCO's left and right without further
+    configuration; instances without what is trained on are left out (masks) or count as unlabeled
+    (keypoints). Randomness is numpy's global generator, which the training loader seeds for each
+    draw.
+
+    Args:
+        is_train: keep and transform annotations; otherwise images only.
+        augmentations: Detectron2 augmentations or transforms, applied in order.
+        image_format: channel order of the image, the model's ``input_format``.
+        use_instance_mask: produce ``gt_masks``.
+        use_keypoint: produce ``gt_keypoints``.
+        keypoint_hflip_indices: see :func:`keypoint_flip_indices`; None means COCO's 17 keypoints.
+        precomputed_proposal_topk: keep this many proposals of the dict, if it has any; None: drop
+            nothing and transform nothing.
+        recompute_boxes: take boxes from the augmented masks, for augmentations that crop.
+    """
+
+    def __init__(
+        self,
+        is_train: bool,
+        *,
+        augmentations: Sequence[T.Augmentation | T.Transform],
+        image_format: str = "BGR",
+        use_instance_mask: bool = False,
+        use_keypoint: bool = False,
+        keypoint_hflip_indices: Sequence[int] | None = None,
+        precomputed_proposal_topk: int | None = None,
+        recompute_boxes: bool = False,
+    ) -> None:
+        if recompute_boxes and not use_instance_mask:
+            raise ConfigError(
+                "mapper.recompute_boxes=true takes boxes from masks: set "
+                "mapper.use_instance_mask=true too."
+            )
+        indices = list(keypoint_hflip_indices or keypoint_flip_indices()) if use_keypoint else None
+        super().__init__(
+            is_train,
+            augmentations=list(augmentations),
+            image_format=image_format,
+            use_instance_mask=use_instance_mask,
+            use_keypoint=use_keypoint,
+            keypoint_hflip_indices=indices,
+            precomputed_proposal_topk=precomputed_proposal_topk,
+            recompute_boxes=recompute_boxes,
+        )
+
+    def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
+        """Reads, augments and formats one image.
+
+        Args:
+            dataset_dict: in Detectron2's format; left as it is.
+
+        Returns:
+            The dict without ``annotations``, with ``image`` (uint8 tensor (C, H, W)) and, in
+            training, ``instances``: ``gt_boxes`` (clipped to the image), ``gt_classes`` and, as
+            configured, ``gt_masks``, ``gt_keypoints``. Crowd regions and instances without area
+            are left out; without any instance the fields are empty and masks absent.
+
+        Raises:
+            DataError: see :func:`read_image`; or keypoints of another number than configured.
+        """
+        record = {key: value for key, value in dataset_dict.items() if key != "annotations"}
+        inputs = T.AugInput(read_image(record, self.image_format))
+        transforms = self.augmentations(inputs)
+        shape = inputs.image.shape[:2]
+        record["image"] = torch.as_tensor(np.ascontiguousarray(inputs.image.transpose(2, 0, 1)))
+        if self.proposal_topk is not None:
+            detection_utils.transform_proposals(
+                record, shape, transforms, proposal_topk=self.proposal_topk
+            )
+        if self.is_train and "annotations" in dataset_dict:
+            record["annotations"] = self._usable(dataset_dict)
+            self._transform_annotations(record, transforms, shape)
+        return record
+
+    def _usable(self, dataset_dict: dict[str, Any]) -> list[dict[str, Any]]:
+        """Returns copies of the annotations that can be trained on, with the fields needed.
+
+        Coordinates become float arrays of their own: transforms work in place, and on integers
+        Detectron2's would round every resized coordinate down to a whole pixel.
+        """
+        usable = []
+        for original in dataset_dict["annotations"]:
+            masked = bool(original.get("segmentation"))
+            if original.get("iscrowd", 0) or (self.use_instance_mask and not masked):
+                continue
+            annotation = dict(original, bbox=[float(x) for x in original["bbox"]])
+            segmentation = annotation.pop("segmentation", None)
+            if self.use_instance_mask:
+                annotation["segmentation"] = (
+                    [np.array(polygon, dtype=np.float64) for polygon in segmentation]
+                    if isinstance(segmentation, list)
+                    else segmentation
+                )
+            keypoints = annotation.pop("keypoints", None)
+            if self.use_keypoint:
+                annotation["keypoints"] = self._keypoints(keypoints, dataset_dict)
+            usable.append(annotation)
+        return usable
+
+    def _keypoints(
+        self, keypoints: Sequence[float] | None, dataset_dict: dict[str, Any]
+    ) -> np.ndarray:
+        numbers = 3 * len(self.keypoint_hflip_indices)
+        if keypoints is None or not len(keypoints):
+            return np.zeros(numbers)
+        if len(keypoints) != numbers:
+            raise DataError(
+                f"Image {dataset_dict.get('image_id')}, file {dataset_dict.get('file_name')}: an "
+                f"instance has {len(keypoints) // 3} keypoints, but the mapper expects "
+                f"{numbers // 3}. Give mapper.keypoint_hflip_indices for this data set's keypoints."
+            )
+        return np.array(keypoints, dtype=np.float64)
+
+    def _transform_annotations(
+        self,
+        dataset_dict: dict[str, Any],
+        transforms: T.TransformList,
+        image_shape: tuple[int, int],
+    ) -> None:
+        annotations = dataset_dict.pop("annotations")
+        polygons = all(not isinstance(a.get("segmentation"), dict) for a in annotations)
+        for annotation in annotations:
+            # In place, on the copies that _usable made.
+            detection_utils.transform_instance_annotations(
+                annotation,
+                transforms,
+                image_shape,
+                keypoint_hflip_indices=self.keypoint_hflip_indices,
+            )
+        instances = detection_utils.annotations_to_instances(
+            annotations, image_shape, mask_format="polygon" if polygons else "bitmask"
+        )
+        if self.recompute_boxes and instances.has("gt_masks"):
+            instances.gt_boxes = instances.gt_masks.get_bounding_boxes()
+        dataset_dict["instances"] = detection_utils.filter_empty_instances(instances)

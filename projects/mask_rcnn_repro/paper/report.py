@@ -1,0 +1,145 @@
+"""Text tables of a result record, alone and beside the paper's numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tabulate import tabulate
+
+from mask_rcnn_repro.evaluation.records import Record
+
+_TASK_TITLES = {"bbox": "box", "segm": "mask", "keypoints": "keypoints"}
+_METRIC_ORDER = ("AP", "AP50", "AP75", "APs", "APm", "APl")
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A metric of a run beside the paper's.
+
+    Attributes:
+        metric: task and name, such as "segm/AP"; of one class "segm/AP (person)".
+        ours: percent, None if the run has no such number.
+        paper: percent.
+        difference: ours minus the paper's, None if ours is None.
+    """
+
+    metric: str
+    ours: float | None
+    paper: float
+    difference: float | None
+
+
+def compare(record: Record, paper: Mapping[str, Mapping[str, Any]]) -> list[Difference]:
+    """Sets a record's metrics beside the paper's.
+
+    Args:
+        record: a run.
+        paper: as :func:`mask_rcnn_repro.paper.paper_numbers` returns it. A task such as
+            "bbox_person" stands for the AP of class "person" in task "bbox".
+
+    Returns:
+        One entry per number that the paper prints, in its order.
+    """
+    result = []
+    for task, values in paper.items():
+        for name, number in values.items():
+            if isinstance(number, Mapping):
+                result += [
+                    _difference(f"{task}/AP ({c})", _class_ap(record, task, c), float(v))
+                    for c, v in number.items()
+                ]
+            else:
+                result.append(_difference(f"{task}/{name}", _ours(record, task, name), number))
+    return result
+
+
+def format_comparison(differences: list[Difference]) -> str:
+    """Formats what :func:`compare` returns as a table."""
+    rows = [
+        (d.metric, _number(d.ours), _number(d.paper), _number(d.difference, sign=True))
+        for d in differences
+    ]
+    return tabulate(rows, headers=["metric", "ours", "paper", "difference"], **_STYLE)
+
+
+def format_results(record: Record, paper: Mapping[str, Mapping[str, Any]] | None = None) -> str:
+    """Formats a record as text: metrics by task, AP by class, times, and the paper's numbers.
+
+    Args:
+        record: a run.
+        paper: the paper's numbers for it, if any.
+    """
+    parts = [_title(record)]
+    if not record.metrics:
+        parts.append("No metrics: the split has no annotations; its results are in json files.")
+    else:
+        names = _metric_names(record)
+        rows = [
+            [_TASK_TITLES.get(task, task), *(_number(m.values().get(name)) for name in names)]
+            for task, m in record.metrics.items()
+        ]
+        parts.append(tabulate(rows, headers=["", *names], **_STYLE))
+        parts.append(_class_table(record))
+    if record.seconds_per_image is not None:
+        seconds = record.seconds_per_image.model_dump()
+        parts.append(
+            "Seconds per image: " + ", ".join(f"{part} {seconds[part]:.4f}" for part in seconds)
+        )
+    if paper:
+        parts.append(format_comparison(compare(record, paper)))
+    return "\n\n".join(part for part in parts if part)
+
+
+_STYLE: dict[str, Any] = {"tablefmt": "simple", "stralign": "right", "disable_numparse": True}
+
+
+def _title(record: Record) -> str:
+    done = "?" if record.iterations_done is None else str(record.iterations_done)
+    data = record.test_data.name if record.test_data else "no data"
+    return (
+        f"{record.config.id} ({record.config.profile}), seed {record.seed}, iteration {done} of "
+        f"{record.iterations_planned}, on {data}"
+    )
+
+
+def _metric_names(record: Record) -> list[str]:
+    found = {name: None for metrics in record.metrics.values() for name in metrics.values()}
+    usual = [name for name in _METRIC_ORDER if name in found]
+    return usual + [name for name in found if name not in usual]
+
+
+def _class_table(record: Record) -> str:
+    tasks = [task for task, metrics in record.metrics.items() if metrics.per_class]
+    classes = {name: None for task in tasks for name in record.metrics[task].per_class}
+    if len(classes) < 2:
+        return ""
+    rows = [
+        [name, *(_number(record.metrics[task].per_class.get(name)) for task in tasks)]
+        for name in classes
+    ]
+    headers = ["class", *(f"{_TASK_TITLES.get(task, task)} AP" for task in tasks)]
+    return tabulate(rows, headers=headers, **_STYLE)
+
+
+def _ours(record: Record, task: str, name: str) -> float | None:
+    if task.endswith("_person") and name == "AP":
+        return _class_ap(record, task.removesuffix("_person"), "person")
+    metrics = record.metrics.get(task)
+    return metrics.values().get(name) if metrics else None
+
+
+def _class_ap(record: Record, task: str, name: str) -> float | None:
+    metrics = record.metrics.get(task)
+    return metrics.per_class.get(name) if metrics else None
+
+
+def _difference(metric: str, ours: float | None, paper: float) -> Difference:
+    return Difference(metric, ours, paper, None if ours is None else ours - paper)
+
+
+def _number(value: float | None, sign: bool = False) -> str:
+    if value is None:
+        return "-"
+    return f"{value:+.1f}" if sign else f"{value:.1f}"
