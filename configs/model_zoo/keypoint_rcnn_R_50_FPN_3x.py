@@ -28,7 +28,8 @@ model.roi_heads.keypoint_head = L(KeypointHead)(
         width="${...keypoint_pooler.output_size}",
     ),
     num_keypoints=17,
-    conv_dims=[512] * 8,
+    num_conv=8,
+    conv_dim=512,
     loss_normalizer="visible",
 )
 model.roi_heads.box_predictor.smooth_l1_beta = 0.5

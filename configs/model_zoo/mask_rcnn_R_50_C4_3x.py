@@ -1,7 +1,7 @@
 """Detectron2's `COCO-InstanceSegmentation/mask_rcnn_R_50_C4_3x`, built from this project's parts.
 
-For `--eval-only` (published: 39.8 box AP, 34.4 mask AP on val2017). Where the paper's values differ,
-Detectron2's are set: RoIs of 14x14 with stride 2 in res5 among them.
+For `--eval-only` (published: 39.8 box AP, 34.4 mask AP on val2017). Where the paper's values
+differ, Detectron2's are set: RoIs of 14x14 with stride 2 in res5 among them.
 """
 
 from ..common.models.mask_rcnn_c4 import model

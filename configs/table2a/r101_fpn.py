@@ -1,6 +1,6 @@
 """Table 2a, row `R101-FPN`: ResNet-101 instead of ResNet-50.
 
-Claim: deeper is better on FPN (control), and FPN beats C4 at ResNet-101 as well (`table2a/r101_c4`).
+Claim: deeper is better on FPN (control), and FPN beats C4 at ResNet-101 too (`table2a/r101_c4`).
 """
 
 from .r50_fpn import dataloader, lr_multiplier, model, optimizer, train

@@ -52,7 +52,8 @@ class _Parser(argparse.ArgumentParser):
             unknown = message.removeprefix(prefix).split()[0]
             name = unknown.partition("=")[0]
             message = f"unknown flag {name}"
-            close = difflib.get_close_matches(name, self.flags(), n=1, cutoff=0.5)
+            close = [flag for flag in self.flags() if flag.startswith(name)]
+            close = close or difflib.get_close_matches(name, self.flags(), n=1, cutoff=0.5)
             if close:
                 message += f"; did you mean {close[0]}?"
             if "." in name or not close:

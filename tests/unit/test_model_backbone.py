@@ -1,4 +1,4 @@
-"""ResNet, ResNeXt, FPN: Detectron2's networks at full width, clear errors and right sizes below it."""
+"""ResNet, ResNeXt, FPN: Detectron2's at full width; sizes and clear errors below it."""
 
 import pytest
 import torch
@@ -106,16 +106,16 @@ def test_dilated_stage_5_keeps_stride_16():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (dict(depth=51), "allowed: 18, 34, 50, 101, 152"),
-        (dict(depth=18, num_groups=32), "num_groups=32 needs depth"),
-        (dict(depth=50, width_multiplier=0.3), r"stem_out_channels 64 x 0.3|width_per_group 64"),
-        (dict(depth=50, width_multiplier=0.0), "positive whole number"),
-        (dict(depth=50, num_groups=64, width_per_group=4, width_multiplier=1 / 128), "num_groups"),
-        (dict(depth=50, stem_out_channels=0), "stem_out_channels=0 must be positive"),
-        (dict(depth=50, out_features=["p2"]), "out_features=.*must name"),
-        (dict(depth=50, out_features=[]), "must name at least one"),
-        (dict(depth=18, res5_dilation=2), "res5_dilation=2 at depth=18"),
-        (dict(depth=50, norm="LayerNorm"), "norm='LayerNorm' is unknown; allowed"),
+        ({"depth": 51}, "allowed: 18, 34, 50, 101, 152"),
+        ({"depth": 18, "num_groups": 32}, "num_groups=32 needs depth"),
+        ({"depth": 50, "width_multiplier": 0.3}, r"stem_out_channels 64 x 0.3|width_per_group 64"),
+        ({"depth": 50, "width_multiplier": 0.0}, "positive whole number"),
+        ({"depth": 50, "num_groups": 64, "width_multiplier": 1 / 128}, "num_groups 64"),
+        ({"depth": 50, "stem_out_channels": 0}, "stem_out_channels=0 must be positive"),
+        ({"depth": 50, "out_features": ["p2"]}, "out_features=.*must name"),
+        ({"depth": 50, "out_features": []}, "must name at least one"),
+        ({"depth": 18, "res5_dilation": 2}, "res5_dilation=2 at depth=18"),
+        ({"depth": 50, "norm": "LayerNorm"}, "norm='LayerNorm' is unknown; allowed"),
     ],
 )
 def test_impossible_networks_are_refused(arguments, message):
@@ -155,7 +155,10 @@ def test_res5_head_has_the_backbones_keys_and_shapes():
         stage = build_resnet(50, out_features=["res5"]).res5
         head = build_res5(50)
     assert shapes(head) == shapes(stage)
-    assert sum(p.numel() for p in head.parameters()) == 14_942_208  # table of the ResNet paper
+    # 1x1, 3x3, 1x1 convolutions; the first block has a 1x1 shortcut.
+    first = 1024 * 512 + 9 * 512 * 512 + 512 * 2048 + 1024 * 2048
+    later = 2048 * 512 + 9 * 512 * 512 + 512 * 2048
+    assert sum(p.numel() for p in head.parameters()) == first + 2 * later
     with pytest.raises(ConfigError, match="first_stride=3"):
         build_res5(50, first_stride=3)
 
@@ -175,7 +178,8 @@ def test_fpn_levels():
 
 
 @pytest.mark.parametrize(
-    ("channels", "groups"), [(256, 32), (64, 32), (32, 8), (48, 12), (16, 4), (8, 2), (6, 1), (1, 1)]
+    ("channels", "groups"),
+    [(256, 32), (64, 32), (32, 8), (48, 12), (16, 4), (8, 2), (6, 1), (1, 1)],
 )
 def test_group_count_by_hand(channels, groups):
     assert group_count(channels) == groups

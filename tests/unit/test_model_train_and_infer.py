@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from .model_helpers import (
     KINDS,
     NUM_CLASSES,

@@ -1,5 +1,6 @@
 """Loading never runs code, reads what honest files hold, and reports damage."""
 
+import contextlib
 import io
 import os
 import pickle
@@ -9,7 +10,7 @@ from collections import OrderedDict
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mask_rcnn_repro.engine import safe_load
@@ -112,6 +113,7 @@ def payloads(marker):
     }
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("attack", payloads("x"))
 @pytest.mark.parametrize("kind", ["pickle", "torch", "torch zip"])
 def test_malicious_file_is_refused(tmp_path, attack, kind):
@@ -166,10 +168,9 @@ def test_build_cannot_change_what_is_handed_out(tmp_path):
                 safe_pickle_load(tmp_path / "a.pkl")
             with pytest.raises(CheckpointError):
                 safe_torch_load(tmp_path / "a.pkl")
+    raw = b"\x80\x02" + global_opcode("collections.OrderedDict", states[0], b"b.")
+    (tmp_path / "a.pkl").write_bytes(raw)
     with pytest.raises(CheckpointError):
-        (tmp_path / "a.pkl").write_bytes(
-            b"\x80\x02" + global_opcode("collections.OrderedDict", states[0], b"b.")
-        )
         safe_pickle_load(tmp_path / "a.pkl")
     assert before == (dict(vars(safe_load._Array)), dict(vars(safe_load._Dtype)))
 
@@ -241,8 +242,13 @@ def test_cut_pickle(tmp_path_factory, length):
         safe_pickle_load(path)
 
 
+# the bit that makes a part of the archive a folder, which PyTorch then does not read
+FOLDER_BIT = TORCH_BYTES.rindex(b"PK\x01\x02", 0, TORCH_BYTES.rindex(b"archive/data/0")) + 38
+
+
 @settings(max_examples=150, deadline=None)
 @given(place=st.integers(0, len(TORCH_BYTES) - 1), bit=st.integers(0, 7))
+@example(place=FOLDER_BIT, bit=4)
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_flipped_bit_never_gives_other_weights(tmp_path_factory, place, bit):
     raw = bytearray(TORCH_BYTES)
@@ -263,7 +269,5 @@ def test_flipped_bit_in_pickle_raises_nothing_else(tmp_path_factory, place, bit)
     raw[place] ^= 1 << bit
     path = tmp_path_factory.getbasetemp() / "flipped.pkl"
     path.write_bytes(raw)
-    try:
+    with contextlib.suppress(CheckpointError):  # anything else fails the test
         safe_pickle_load(path)
-    except CheckpointError as error:
-        assert "flipped.pkl" in str(error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Mapping
@@ -9,7 +10,7 @@ from enum import Enum
 from pathlib import Path, PurePath
 from typing import Any
 
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf, SCMode
 from omegaconf.errors import OmegaConfBaseException
 
 from mask_rcnn_repro.config import schema
@@ -39,7 +40,12 @@ def to_plain(cfg: Any, resolve: bool = True) -> Any:
     """
     if isinstance(cfg, (DictConfig, ListConfig)):
         try:
-            cfg = OmegaConf.to_container(cfg, resolve=resolve, throw_on_missing=False)
+            cfg = OmegaConf.to_container(
+                cfg,
+                resolve=resolve,
+                throw_on_missing=False,
+                structured_config_mode=SCMode.INSTANTIATE,  # dataclass objects stay what they are
+            )
         except (OmegaConfBaseException, RecursionError) as error:
             raise ConfigError(f"The config cannot be resolved: {error}") from error
     return _plain(cfg, "")
@@ -62,11 +68,14 @@ def _plain(value: Any, place: str) -> Any:
             if key != "_target_":
                 result[key] = _plain(item, f"{place}.{key}")
         return result
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value) if f.init}
+        return _plain({"_target_": type(value), **fields}, place)
     if isinstance(value, type) or (callable(value) and hasattr(value, "__qualname__")):
         return {"_target_": _LOCATE, "name": target_name(value)}
     raise ConfigError(
-        f"{place.lstrip('.')} holds an object of type {type(value).__name__}, which cannot be "
-        "written to a file; describe how to build it with L(...)(...)."
+        f"{place.lstrip('.') or 'it'} is an object of type {type(value).__name__}, which cannot "
+        "be written to a file; describe how to build it with L(...)(...)."
     )
 
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf, SCMode
 
 from mask_rcnn_repro.config import schema
 from mask_rcnn_repro.config.targets import Param, is_node, target_signature
@@ -80,7 +80,10 @@ def plain(node: Any) -> Any:
     if isinstance(node, (DictConfig, ListConfig)):
         if node._is_interpolation() or node._is_none():
             return node._value()
-        return OmegaConf.to_container(node, resolve=False)
+        # Dataclass objects, such as a ShapeSpec given without L(...), stay what they are.
+        return OmegaConf.to_container(
+            node, resolve=False, structured_config_mode=SCMode.INSTANTIATE
+        )
     return node._value() if hasattr(node, "_value") else node
 
 
@@ -153,8 +156,8 @@ def nearest(cfg: DictConfig, key: Key, level: Iterable[str], failed_at: int) -> 
         level: names known where the key stops being known.
         failed_at: position in `key` of the first unknown part.
     """
-    known = all_keys(cfg)
     text = format_key(key)
+    known = {k: v for k, v in all_keys(cfg).items() if k != text and not k.startswith(f"{text}.")}
 
     def best(candidates: Iterable[str]) -> str | None:
         """Set keys before those that could be set, short ones before long ones."""
@@ -167,7 +170,7 @@ def nearest(cfg: DictConfig, key: Key, level: Iterable[str], failed_at: int) -> 
     by_end = best(k for k in known if k.endswith(f".{text}"))
     if by_end is not None:
         return by_end
-    others = [k for k in known if not text.startswith(f"{k}.")]
+    others = [k for k in known if not text.startswith(f"{k}.") and _last(k) != "_target_"]
     same_name = [k for k in others if _last(k) == str(key[-1])]
     for candidates, cutoff in ((same_name, 0.5), (others, 0.75)):
         close = difflib.get_close_matches(text, candidates, n=1, cutoff=cutoff)

@@ -129,7 +129,7 @@ def _run_config(file: Path) -> DictConfig:
         where, line = _raised_at(error.__traceback__, file)
         raise ConfigError(
             f"The config {file} could not be run: {where}, line {line}: "
-            f"{type(error).__name__}: {error}"
+            f"{type(error).__name__}: {' '.join(str(error).split())}"
         ) from error
 
 
@@ -211,6 +211,11 @@ def _apply_profile(cfg: DictConfig, profile: str) -> DictConfig:
     if profile not in PROFILES:
         names = ", ".join(sorted({"paper", *PROFILES}))
         raise ConfigError(f"There is no profile {profile!r}; there are {names}.")
-    scaled = PROFILES[profile](cfg)
+    try:
+        scaled = PROFILES[profile](cfg)
+    except OmegaConfBaseException as error:
+        raise ConfigError(
+            f"The profile {profile} cannot be applied to this config: {str(error).splitlines()[0]}"
+        ) from error
     schema.fill_train_defaults(scaled.train)
     return scaled

@@ -17,7 +17,9 @@ from mask_rcnn_repro.errors import ConfigError
 
 CONFIG_FILE = "config.yaml"
 
-IGNORED_OVERRIDES = frozenset({"train.seed", "train.output_dir"})
+_OWN_PLACE = "train.output_dir"
+
+IGNORED_OVERRIDES = frozenset({"train.seed", _OWN_PLACE})
 """Overrides that do not change a folder's name: the seed has a place of its own there."""
 
 
@@ -96,7 +98,9 @@ def claim_output_dir(output_dir: str | Path, cfg: DictConfig) -> Path:
     if config_hash(other) == config_hash(cfg):
         return folder
     differences = [
-        d for d in diff_configs(other, cfg) if not d[0].startswith(("paper.", "train.output_dir"))
+        d
+        for d in diff_configs(other, cfg)
+        if d[0].partition(".")[0] != "paper" and d[0] != _OWN_PLACE
     ]
     lines = format_diff(differences, "there", "this run").splitlines()
     shown = "\n".join(f"  {line}" for line in lines[:9])

@@ -253,6 +253,8 @@ def _problem(key: Key, value: Any, present: Any, param: Any) -> str | None:
             return f"is the dotted name of a class or function, got {value!r}"
         locate_target(value)
         return None
+    if len(key) == 1 and not isinstance(value, Mapping):
+        return f"is a whole section; set keys below it, got {value!r}"
     if is_interpolation(value):
         return None
     if value is None and place in schema.NULLABLE:
@@ -264,6 +266,4 @@ def _problem(key: Key, value: Any, present: Any, param: Any) -> str | None:
     current = EMPTY if present is None else plain(present)
     if is_interpolation(current):
         current = EMPTY
-    if len(key) == 1 and not isinstance(value, Mapping):
-        return f"is a whole section; set keys below it, got {value!r}"
     return type_problem(value, annotation, default, current)

@@ -43,9 +43,9 @@ class Section(BaseModel):
 class Amp(Section):
     """Mixed precision."""
 
-    enabled: bool = Field(False, description="Run forward passes in reduced precision.")
+    enabled: bool = Field(default=False, description="Run forward passes in reduced precision.")
     dtype: Literal["bf16", "fp16"] = Field(
-        "bf16", description="Reduced precision: `bf16` (CPU and GPU) or `fp16` (GPU only)."
+        default="bf16", description="Reduced precision: `bf16` (CPU and GPU) or `fp16` (GPU only)."
     )
 
 
@@ -53,70 +53,75 @@ class Ddp(Section):
     """Options of DistributedDataParallel."""
 
     broadcast_buffers: bool = Field(
-        False, description="Send the first process's buffers to all before each forward pass."
+        default=False,
+        description="Send the first process's buffers to all before each forward pass.",
     )
     find_unused_parameters: bool = Field(
-        False, description="Allow parameters that take no part in a loss; slower."
+        default=False, description="Allow parameters that take no part in a loss; slower."
     )
-    fp16_compression: bool = Field(False, description="Exchange gradients as 16-bit floats.")
+    fp16_compression: bool = Field(
+        default=False, description="Exchange gradients as 16-bit floats."
+    )
 
 
 class Checkpointer(Section):
     """When checkpoints are written and how many stay."""
 
-    period: int = Field(5000, ge=1, description="Iterations between checkpoints.")
-    max_to_keep: int = Field(3, ge=1, description="Newest checkpoints that are kept.")
+    period: int = Field(default=5000, ge=1, description="Iterations between checkpoints.")
+    max_to_keep: int = Field(default=3, ge=1, description="Newest checkpoints that are kept.")
 
 
 class Train(Section):
     """How a run is carried out."""
 
     output_dir: str = Field(
-        "",
+        default="",
         description="Folder that the run writes to; empty: `output/<id>@<profile>/seed<k>`, with "
         "a hash of the overrides where there are any.",
     )
     init_checkpoint: str = Field(
-        "", description="Weights to start from or to evaluate; empty: random weights."
+        default="", description="Weights to start from or to evaluate; empty: random weights."
     )
     strict_init: bool = Field(
-        True, description="The initial checkpoint must fill the whole backbone."
+        default=True, description="The initial checkpoint must fill the whole backbone."
     )
     max_iter: int = Field(..., ge=0, description="Training iterations (optimizer steps).")
-    accumulate: int = Field(1, ge=1, description="Batches whose gradients make up one iteration.")
+    accumulate: int = Field(
+        default=1, ge=1, description="Batches whose gradients make up one iteration."
+    )
     scale_lr: bool = Field(
-        False,
+        default=False,
         description="Scale the learning rate in proportion to images per iteration divided by "
         "`reference_batch_size`.",
     )
     reference_batch_size: int = Field(
-        16, ge=1, description="Images per iteration for which the learning rate is given."
+        default=16, ge=1, description="Images per iteration for which the learning rate is given."
     )
-    seed: int = Field(0, ge=0, lt=2**32, description="Seed of every source of randomness.")
+    seed: int = Field(default=0, ge=0, lt=2**32, description="Seed of every source of randomness.")
     deterministic: bool = Field(
-        False, description="Use deterministic algorithms only; slower on a GPU."
+        default=False, description="Use deterministic algorithms only; slower on a GPU."
     )
     device: str = Field(
-        "auto",
+        default="auto",
         pattern=r"^(auto|cpu|cuda(:\d+)?)$",
         description="`auto` (CUDA if there is any, else CPU), `cpu`, `cuda` or `cuda:N`.",
     )
     num_threads: Annotated[int, Field(ge=1)] | None = Field(
-        None, description="CPU threads of a process; null: PyTorch's choice."
+        default=None, description="CPU threads of a process; null: PyTorch's choice."
     )
-    amp: Amp = Field(Amp(), description="Mixed precision.")
-    ddp: Ddp = Field(Ddp(), description="DistributedDataParallel.")
-    checkpointer: Checkpointer = Field(Checkpointer(), description="Checkpoints.")
+    amp: Amp = Field(default=Amp(), description="Mixed precision.")
+    ddp: Ddp = Field(default=Ddp(), description="DistributedDataParallel.")
+    checkpointer: Checkpointer = Field(default=Checkpointer(), description="Checkpoints.")
     eval_period: int = Field(
-        5000, ge=0, description="Iterations between evaluations; 0: only at the end."
+        default=5000, ge=0, description="Iterations between evaluations; 0: only at the end."
     )
-    log_period: int = Field(20, ge=1, description="Iterations between lines of the log.")
+    log_period: int = Field(default=20, ge=1, description="Iterations between lines of the log.")
     draw: int = Field(
-        0,
+        default=0,
         ge=0,
         description="Test images drawn beside their ground truth after the final evaluation.",
     )
-    channels_last: bool = Field(False, description="Keep images and weights channels-last.")
+    channels_last: bool = Field(default=False, description="Keep images and weights channels-last.")
 
 
 def _section_of(field: FieldInfo) -> type[Section] | None:

@@ -8,7 +8,9 @@ constructors of the base classes, less what the subclass passes on itself, plus 
 from __future__ import annotations
 
 import ast
+import difflib
 import functools
+import importlib.util
 import inspect
 import sys
 import textwrap
@@ -48,6 +50,24 @@ class Signature:
     open: bool = False
 
 
+def _why_not(name: str, error: Exception | None) -> str:
+    """How far a dotted name leads, and the nearest name there."""
+    parts = name.split(".")
+    reason = "" if error is None else " ".join(str(error.__cause__ or error).split())[:300]
+    for length in range(len(parts) - 1, 0, -1):
+        module = sys.modules.get(".".join(parts[:length]))
+        if module is not None:
+            below = ".".join(parts[: length + 1])
+            if hasattr(module, "__path__") and importlib.util.find_spec(below) is not None:
+                return f": importing {below} fails: {reason}"
+            text = f": {module.__name__} has no {parts[length]!r}"
+            close = difflib.get_close_matches(parts[length], dir(module), n=1)
+            return text + (f"; did you mean {module.__name__}.{close[0]}?" if close else ".")
+    if importlib.util.find_spec(parts[0]) is not None:
+        return f": importing {parts[0]} fails: {reason}"
+    return f": no module {parts[0]!r} was found; check the spelling and PYTHONPATH."
+
+
 @functools.lru_cache(maxsize=4096)
 def locate_target(name: str) -> Any:
     """Finds the callable that a dotted name stands for.
@@ -63,10 +83,9 @@ def locate_target(name: str) -> Any:
     try:
         found = locate(name)
     except Exception as error:  # importing may raise anything
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"{name!r} cannot be imported: {reason}") from error
+        raise ConfigError(f"{name!r} cannot be imported{_why_not(name, error)}") from error
     if found is None:
-        raise ConfigError(f"{name!r} cannot be imported: check the spelling and PYTHONPATH.")
+        raise ConfigError(f"{name!r} cannot be imported{_why_not(name, None)}")
     if not callable(found):
         raise ConfigError(f"{name!r} is a {type(found).__name__}, not a class or function.")
     return found
@@ -75,22 +94,25 @@ def locate_target(name: str) -> Any:
 @functools.lru_cache(maxsize=4096)
 def _name_of_callable(target: Any) -> str:
     module, qualname = getattr(target, "__module__", None), getattr(target, "__qualname__", None)
-    if not module or not qualname:
-        raise ConfigError(f"{target!r} has no name under which it could be imported.")
+    if not qualname:
+        raise ConfigError(
+            f"an object of type {type(target).__name__} cannot be written to a file; describe how "
+            "to build it with L(...)(...)."
+        )
     if "<lambda>" in qualname or "<locals>" in qualname:
         raise ConfigError(
-            f"{qualname} is a lambda or defined inside a function, so a config that holds it "
-            "cannot be saved; move it to the top level of an importable module."
+            f"{qualname} is a lambda or defined inside a function, so no name leads to it; move it "
+            "to the top level of an importable module."
         )
-    name = str(_convert_target_to_string(target))
     try:
+        name = str(_convert_target_to_string(target))
         same = locate(name) == target  # bound methods are equal, not identical
     except Exception:
         same = False
-    if not same:
+    if not module or not same:
         raise ConfigError(
-            f"{qualname} cannot be imported as {name!r}, so a config that holds it cannot be "
-            "saved; move it from the config file to an importable module."
+            f"{qualname} cannot be imported by its name; move it from the config file to an "
+            "importable module."
         )
     return name
 
@@ -124,9 +146,12 @@ def _annotation(annotation: Any, function: Any) -> Any:
     if namespace is None:
         namespace = vars(sys.modules.get(getattr(function, "__module__", ""), object()))
     try:
-        return eval(annotation, dict(namespace))
+        for _ in range(2):  # twice where a quoted annotation is kept as text
+            if isinstance(annotation, str):
+                annotation = eval(annotation, dict(namespace))
     except Exception:  # names imported for type checkers only
         return EMPTY
+    return annotation
 
 
 def _own(function: Any, skip_first: bool) -> tuple[dict[str, Param], bool] | None:
@@ -148,38 +173,52 @@ def _own(function: Any, skip_first: bool) -> tuple[dict[str, Param], bool] | Non
     return params, takes_any
 
 
-def _use_of_kwargs(function: Callable[..., Any]) -> tuple[set[str], list[str], int]:
-    """Reads what a constructor does with its `**kwargs`.
+@dataclass
+class _KwargsUse:
+    """What a constructor does with its `**kwargs`.
 
-    Returns:
-        Names that it passes to `super().__init__` itself, names that it takes out of `kwargs`, and
-        the number of arguments that it passes to `super().__init__` by position.
+    Attributes:
+        forwarded: it passes them to a base class's constructor.
+        given: names that it passes to that constructor itself.
+        positional: how many arguments it passes there by position.
+        taken: names that it takes out of `kwargs`.
     """
-    given: set[str] = set()
-    taken: list[str] = []
-    positional = 0
+
+    forwarded: bool = False
+    given: set[str] = field(default_factory=set)
+    positional: int = 0
+    taken: list[str] = field(default_factory=list)
+
+
+def _use_of_kwargs(function: Callable[..., Any]) -> _KwargsUse:
+    """Reads a constructor's source; where there is none, `**kwargs` is taken to be forwarded."""
+    use = _KwargsUse()
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(inspect.unwrap(function))))
     except (OSError, TypeError, SyntaxError):
-        return given, taken, positional
+        return _KwargsUse(forwarded=True)
     definition = tree.body[0]
     catch_all = getattr(getattr(definition, "args", None), "kwarg", None)
     kwargs_name = catch_all.arg if catch_all is not None else None
+
+    def is_kwargs(node: ast.expr) -> bool:
+        return isinstance(node, ast.Name) and node.id == kwargs_name
+
     for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-            owner = node.func.value
-            if node.func.attr == "__init__" and isinstance(owner, ast.Call):
-                given |= {k.arg for k in node.keywords if k.arg}
-                positional = len([a for a in node.args if not isinstance(a, ast.Starred)])
-            elif (
-                node.func.attr in ("pop", "get")
-                and isinstance(owner, ast.Name)
-                and owner.id == kwargs_name
-                and node.args
-                and isinstance(node.args[0], ast.Constant)
-            ):
-                taken.append(str(node.args[0].value))
-    return given, taken, positional
+        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+            continue
+        owner, method = node.func.value, node.func.attr
+        if method == "__init__" and any(
+            k.arg is None and is_kwargs(k.value) for k in node.keywords
+        ):
+            use.forwarded = True
+            use.given |= {k.arg for k in node.keywords if k.arg}
+            use.positional = len([a for a in node.args if not isinstance(a, ast.Starred)])
+            if not isinstance(owner, ast.Call):  # Base.__init__(self, ...) instead of super()
+                use.positional -= 1
+        elif method in ("pop", "get") and is_kwargs(owner):
+            use.taken += [str(a.value) for a in node.args[:1] if isinstance(a, ast.Constant)]
+    return use
 
 
 def _constructor(cls: type) -> Signature:
@@ -204,10 +243,15 @@ def _constructor(cls: type) -> Signature:
                 )
         if not takes_any:
             return Signature(params)
-        given, taken, skipped = _use_of_kwargs(vars(base)["__init__"])
-        passed_on |= given
-        for name in taken:
+        if not inspect.isfunction(inspect.unwrap(vars(base)["__init__"])):
+            return Signature(params, open=True)  # written in C: nothing says where they go
+        use = _use_of_kwargs(vars(base)["__init__"])
+        for name in use.taken:
             params.setdefault(name, Param(name, default=None))
+        if not use.forwarded:
+            return Signature(params, open=True)  # they go elsewhere, or are swallowed
+        passed_on |= use.given
+        skipped = use.positional
     return Signature(params)
 
 

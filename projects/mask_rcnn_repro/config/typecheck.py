@@ -90,6 +90,8 @@ def fits(value: Any, annotation: Any) -> bool:
         return all(fits(item, arguments[0]) for item in value)
     if kind is abc.Callable:
         return callable(value)
+    if kind.__name__ == "ndarray" and isinstance(value, (list, tuple)):
+        return True  # what numpy makes an array of
     if issubclass(kind, PurePath) or kind.__name__ == "PathLike":
         return isinstance(value, (str, kind))
     if kind is type or issubclass(kind, enum.Enum):

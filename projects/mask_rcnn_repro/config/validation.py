@@ -8,6 +8,7 @@ from omegaconf import DictConfig, ListConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from mask_rcnn_repro.config import schema
+from mask_rcnn_repro.config.canonical import to_plain
 from mask_rcnn_repro.config.keys import (
     Key,
     child,
@@ -36,9 +37,13 @@ def validate_config(cfg: DictConfig, world_size: int | None = None) -> None:
     if not problems:
         return
     if len(problems) == 1:
-        raise ConfigError(f"The config cannot be used: {problems[0]}.")
-    listed = "\n".join(f"  {number}. {text}." for number, text in enumerate(problems, 1))
+        raise ConfigError(f"The config cannot be used: {_sentence(problems[0])}")
+    listed = "\n".join(f"  {n}. {_sentence(text)}" for n, text in enumerate(problems, 1))
     raise ConfigError(f"The config cannot be used, for {len(problems)} reasons:\n{listed}")
+
+
+def _sentence(text: str) -> str:
+    return text if text.endswith("?") else f"{text}."
 
 
 def config_problems(cfg: DictConfig, world_size: int | None = None) -> list[str]:
@@ -140,11 +145,11 @@ class _Checker:
         elif isinstance(raw, (DictConfig, ListConfig)) and raw is not None:
             if not raw._is_none() and not raw._is_interpolation():
                 self.visit(raw, key)
-        elif callable(value):
+        elif raw is None or not raw._is_interpolation():
             try:
-                target_name(value)
+                to_plain(value)
             except ConfigError as error:
-                self.add(key, f"cannot be saved: {str(error).rstrip('.')}")
+                self.add(key, f"cannot be saved, since {str(error).rstrip('.')}")
 
     def _problem(self, parent: Any, key: Key, param: Param | None, value: Any) -> str | None:
         names = tuple(map(str, key[1:]))

@@ -6,7 +6,6 @@ nothing is opened and no folder is needed until a data set is first read.
 
 from __future__ import annotations
 
-import functools
 import logging
 import os
 from collections.abc import Mapping
@@ -116,7 +115,6 @@ def find_parts(name: str) -> tuple[Part, ...]:
     return _find_real(name, {**COCO_SOURCES, **COCO_PERSON_SOURCES}[name])
 
 
-@functools.cache
 def _generated(spec_name: str) -> Path:
     from mask_rcnn_repro.data import embedded
 

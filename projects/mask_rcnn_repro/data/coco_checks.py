@@ -1,13 +1,15 @@
-"""Checks of single values in COCO json files: numbers, polygons, run lengths, file names.
+"""Checks of COCO json files and of single values in them: numbers, run lengths, file names.
 
 Each function takes a ``where`` (which file and which record), so that a message names the place
-that a person has to mend. Nothing here opens a file.
+that a person has to mend.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import math
+import os
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -163,6 +165,73 @@ def short(value: Any, limit: int = 80) -> str:
     """Returns ``repr(value)``, cut to ``limit`` characters."""
     text = repr(value)
     return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def read_json(file: str) -> dict[str, Any]:
+    """Parses a json file whose top level is an object.
+
+    Raises:
+        DataError: no such file, not readable, truncated or not json, another top level.
+    """
+    try:
+        with open(file, encoding="utf-8") as stream:
+            content = json.load(stream)
+    except FileNotFoundError:
+        raise DataError(missing_message("annotation file", file)) from None
+    except OSError as error:
+        raise DataError(f"The annotation file {file} cannot be read: {error}.") from None
+    except (ValueError, RecursionError) as error:
+        raise DataError(
+            f"The annotation file {file} is not valid json: {error}. It may be truncated; download "
+            "or write it again."
+        ) from None
+    if type(content) is not dict:
+        raise DataError(
+            f"{file} is not in COCO format: the top level must be an object with 'images', "
+            f"'annotations' and 'categories', got {type(content).__name__}."
+        )
+    return content
+
+
+def missing_message(what: str, path: str) -> str:
+    """Returns the message for a missing file or folder: what, where, and how to mend it."""
+    parent = os.path.abspath(path)
+    while not os.path.isdir(parent):
+        parent = os.path.dirname(parent)
+    root = os.environ.get("DETECTRON2_DATASETS")
+    return (
+        f"The {what} {path} does not exist (the nearest existing folder is {parent}). Data sets "
+        "known by name are looked for below DETECTRON2_DATASETS, which is "
+        f"{'not set, so below ./datasets' if root is None else repr(root)}; datasets/README.md "
+        "shows the expected tree."
+    )
+
+
+def records(value: Any, field: str, file: str) -> list[dict[str, Any]]:
+    """Returns a field of the top level after checking that it is a list of objects.
+
+    Raises:
+        DataError: missing, no list, or an element that is no object.
+    """
+    if value is None:
+        raise DataError(
+            f"{file} is not in COCO format: it has no '{field}'. Needed are 'images', "
+            "'categories' and, for training and evaluation, 'annotations'."
+        )
+    if type(value) is not list:
+        raise DataError(f"{file}: '{field}' must be a list, got {type(value).__name__}.")
+    for index, entry in enumerate(value):
+        if type(entry) is not dict:
+            raise DataError(f"{file}: {field}[{index}] must be an object, got {short(entry)}.")
+    return value
+
+
+def required(entry: Mapping[str, Any], key: str, where: str) -> Any:
+    """Returns a field that a record must have; DataError where it has not."""
+    try:
+        return entry[key]
+    except KeyError:
+        raise DataError(f"{where} has no '{key}'; it has {sorted(entry)}.") from None
 
 
 class Findings:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import json
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,11 +19,16 @@ from typing import Any
 
 from detectron2.structures import BoxMode
 
+from mask_rcnn_repro.data.coco_categories import Categories, parse_categories
 from mask_rcnn_repro.data.coco_checks import (
     Findings,
     finite_numbers,
+    missing_message,
     positive_int,
+    read_json,
+    records,
     relative_file_name,
+    required,
     run_lengths,
     short,
 )
@@ -41,23 +45,6 @@ NO_IMAGE = "annotations dropped: their image is not listed"
 
 # How many images are looked for on disk when a file is loaded: enough to notice a wrong folder.
 _IMAGES_LOOKED_FOR = 16
-
-
-@dataclass(frozen=True)
-class Categories:
-    """The classes of a COCO json file, sorted by their id.
-
-    Attributes:
-        names: class names; the index is the contiguous class id.
-        id_map: category id in the file -> contiguous id.
-        keypoint_names: of the only category with keypoints, else empty.
-        skeleton: pairs of 0-based keypoint indices of that category.
-    """
-
-    names: tuple[str, ...]
-    id_map: Mapping[int, int]
-    keypoint_names: tuple[str, ...] = ()
-    skeleton: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -106,109 +93,15 @@ def load_coco_json(
             categories = parse_categories(content.get("categories"), file)
         if annotated and expected is not None and categories is not None:
             _check_classes(categories.names, expected, file)
-        records = _parse_images(content.get("images"), file, root)
+        by_id = _parse_images(content.get("images"), file, root)
         if annotated and categories is not None:
             findings = Findings()
-            _parse_annotations(content["annotations"], records, categories, file, findings)
+            _parse_annotations(content["annotations"], by_id, categories, file, findings)
             findings.warn(_logger, file)
-        dicts = [records[image_id] for image_id in sorted(records)]
+        dicts = [by_id[image_id] for image_id in sorted(by_id)]
     _look_for_images(dicts, root, file)
     _logger.info("Loaded %d images in COCO format from %s", len(dicts), file)
     return CocoData(dicts, categories, annotated)
-
-
-def read_json(file: str) -> dict[str, Any]:
-    """Parses a json file whose top level is an object.
-
-    Raises:
-        DataError: no such file, not readable, truncated or not json, another top level.
-    """
-    try:
-        with open(file, encoding="utf-8") as stream:
-            content = json.load(stream)
-    except FileNotFoundError:
-        raise DataError(missing_message("annotation file", file)) from None
-    except OSError as error:
-        raise DataError(f"The annotation file {file} cannot be read: {error}.") from None
-    except (ValueError, RecursionError) as error:
-        raise DataError(
-            f"The annotation file {file} is not valid json: {error}. It may be truncated; download "
-            "or write it again."
-        ) from None
-    if type(content) is not dict:
-        raise DataError(
-            f"{file} is not in COCO format: the top level must be an object with 'images', "
-            f"'annotations' and 'categories', got {type(content).__name__}."
-        )
-    return content
-
-
-def missing_message(what: str, path: str) -> str:
-    """Returns the message for a missing file or folder: what, where, and how to mend it."""
-    parent = os.path.abspath(path)
-    while not os.path.isdir(parent):
-        parent = os.path.dirname(parent)
-    root = os.environ.get("DETECTRON2_DATASETS")
-    return (
-        f"The {what} {path} does not exist (the nearest existing folder is {parent}). Data sets "
-        "known by name are looked for below DETECTRON2_DATASETS, which is "
-        f"{'not set, so below ./datasets' if root is None else repr(root)}; datasets/README.md "
-        "shows the expected tree."
-    )
-
-
-def parse_categories(value: Any, file: str) -> Categories:
-    """Checks the "categories" field of a COCO json file.
-
-    Raises:
-        DataError: missing, empty, wrong types or a duplicate id.
-    """
-    entries = _records(value, "categories", file)
-    if not entries:
-        raise DataError(f"{file}: 'categories' is empty, so there is no class to learn or find.")
-    names: dict[int, str] = {}
-    keypoints: list[dict[str, Any]] = []
-    for index, entry in enumerate(entries):
-        where = f"{file}: categories[{index}]"
-        identity, name = _field(entry, "id", where), _field(entry, "name", where)
-        if type(identity) is not int or type(name) is not str:
-            raise DataError(f"{where}: 'id' must be int and 'name' a string, got {short(entry)}.")
-        if identity in names:
-            raise DataError(f"{where}: category id {identity} is there twice; ids must be unique.")
-        names[identity] = name
-        if entry.get("keypoints"):
-            keypoints.append(entry)
-    ordered = sorted(names)
-    keypoint_names: tuple[str, ...] = ()
-    skeleton: tuple[tuple[int, int], ...] = ()
-    if len(keypoints) == 1:
-        keypoint_names, skeleton = _parse_keypoints(keypoints[0], file)
-    return Categories(
-        names=tuple(names[i] for i in ordered),
-        id_map={identity: index for index, identity in enumerate(ordered)},
-        keypoint_names=keypoint_names,
-        skeleton=skeleton,
-    )
-
-
-def _parse_keypoints(
-    entry: Mapping[str, Any], file: str
-) -> tuple[tuple[str, ...], tuple[tuple[int, int], ...]]:
-    where = f"{file}: category {entry['id']}"
-    names, pairs = entry["keypoints"], entry.get("skeleton") or []
-    if type(names) is not list or any(type(name) is not str for name in names):
-        raise DataError(f"{where}: 'keypoints' must be a list of names, got {short(names)}.")
-    numbers = range(1, len(names) + 1)
-    good = type(pairs) is list and all(
-        type(p) is list and len(p) == 2 and all(type(i) is int and i in numbers for i in p)
-        for p in pairs
-    )
-    if not good:
-        raise DataError(
-            f"{where}: 'skeleton' must be a list of pairs of keypoint numbers from 1 to "
-            f"{len(names)}, got {short(pairs)}."
-        )
-    return tuple(names), tuple((a - 1, b - 1) for a, b in pairs)
 
 
 def _check_classes(names: Sequence[str], expected: Sequence[str], file: str) -> None:
@@ -222,32 +115,32 @@ def _check_classes(names: Sequence[str], expected: Sequence[str], file: str) -> 
 
 def _parse_images(value: Any, file: str, root: str) -> dict[int, dict[str, Any]]:
     """Returns one data set dict per image, without annotations yet, by image id."""
-    entries = _records(value, "images", file)
+    entries = records(value, "images", file)
     if not entries:
         raise DataError(f"{file}: 'images' is empty, so there is nothing to train or test on.")
-    records: dict[int, dict[str, Any]] = {}
+    by_id: dict[int, dict[str, Any]] = {}
     for index, entry in enumerate(entries):
         where = f"{file}: images[{index}]"
-        identity = _field(entry, "id", where)
+        identity = required(entry, "id", where)
         if type(identity) is not int:
             raise DataError(f"{where}: 'id' must be a whole number, got {short(identity)}.")
-        if identity in records:
+        if identity in by_id:
             raise DataError(f"{where}: image id {identity} is there twice; ids must be unique.")
         where = f"{file}: image {identity}"
-        name = relative_file_name(_field(entry, "file_name", where), f"{where}: 'file_name'")
-        records[identity] = {
+        name = relative_file_name(required(entry, "file_name", where), f"{where}: 'file_name'")
+        by_id[identity] = {
             "file_name": os.path.join(root, name),
-            "height": positive_int(_field(entry, "height", where), f"{where}: 'height'"),
-            "width": positive_int(_field(entry, "width", where), f"{where}: 'width'"),
+            "height": positive_int(required(entry, "height", where), f"{where}: 'height'"),
+            "width": positive_int(required(entry, "width", where), f"{where}: 'width'"),
             "image_id": identity,
             "annotations": [],
         }
-    return records
+    return by_id
 
 
 def _parse_annotations(
     value: Any,
-    records: Mapping[int, dict[str, Any]],
+    by_id: Mapping[int, dict[str, Any]],
     categories: Categories,
     file: str,
     findings: Findings,
@@ -258,8 +151,8 @@ def _parse_annotations(
     unique = "minival" not in os.path.basename(file)
     unmasked: list[int] = []
     any_mask = False
-    for index, entry in enumerate(_records(value, "annotations", file)):
-        identity = _field(entry, "id", f"{file}: annotations[{index}]")
+    for index, entry in enumerate(records(value, "annotations", file)):
+        identity = required(entry, "id", f"{file}: annotations[{index}]")
         if type(identity) is not int:
             raise DataError(
                 f"{file}: annotations[{index}]: 'id' must be a whole number, got {short(identity)}."
@@ -268,10 +161,10 @@ def _parse_annotations(
         if identity in seen and unique:
             raise DataError(f"{where} is there twice; annotation ids must be unique.")
         seen.add(identity)
-        image_id = _field(entry, "image_id", where)
+        image_id = required(entry, "image_id", where)
         if type(image_id) is not int:
             raise DataError(f"{where}: 'image_id' must be a whole number, got {short(image_id)}.")
-        record = records.get(image_id)
+        record = by_id.get(image_id)
         if record is None:
             findings.add(NO_IMAGE, identity)
             continue
@@ -304,12 +197,12 @@ def _annotation(
         result["iscrowd"] = crowd
     if entry.get("ignore", 0) != 0:
         raise DataError(f"{where}: 'ignore' is not supported; use 'iscrowd' or drop the record.")
-    box = _field(entry, "bbox", where)
+    box = required(entry, "bbox", where)
     finite = finite_numbers(box, f"{where}: 'bbox'")
     if len(box) != 4:
         raise DataError(f"{where}: 'bbox' must be [x, y, width, height], got {short(box)}.")
     result["bbox"] = box
-    category = _field(entry, "category_id", where)
+    category = required(entry, "category_id", where)
     if type(category) is not int or category not in categories.id_map:
         raise DataError(
             f"{where}: category id {short(category)} is not among the file's categories "
@@ -385,27 +278,6 @@ def _look_for_images(dicts: Sequence[Mapping[str, Any]], root: str, file: str) -
             f"{missing[0]}. The file {file} lists {len(dicts)} images relative to the image root "
             f"{root}: check the image root, or fetch the missing images."
         )
-
-
-def _records(value: Any, field: str, file: str) -> list[dict[str, Any]]:
-    if value is None:
-        raise DataError(
-            f"{file} is not in COCO format: it has no '{field}'. Needed are 'images', "
-            "'categories' and, for training and evaluation, 'annotations'."
-        )
-    if type(value) is not list:
-        raise DataError(f"{file}: '{field}' must be a list, got {type(value).__name__}.")
-    for index, entry in enumerate(value):
-        if type(entry) is not dict:
-            raise DataError(f"{file}: {field}[{index}] must be an object, got {short(entry)}.")
-    return value
-
-
-def _field(entry: Mapping[str, Any], key: str, where: str) -> Any:
-    try:
-        return entry[key]
-    except KeyError:
-        raise DataError(f"{where} has no '{key}'; it has {sorted(entry)}.") from None
 
 
 @contextlib.contextmanager

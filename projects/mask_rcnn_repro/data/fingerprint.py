@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mask_rcnn_repro.data.catalog import Part
-from mask_rcnn_repro.data.coco_json import read_json
+from mask_rcnn_repro.data.coco_checks import read_json
 from mask_rcnn_repro.data.dicts import register_names
 from mask_rcnn_repro.data.registration import coco_parts, read_registered
 from mask_rcnn_repro.errors import DataError

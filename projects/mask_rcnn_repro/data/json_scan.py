@@ -8,7 +8,8 @@ import mmap
 import os
 import re
 
-from mask_rcnn_repro.data.coco_json import Categories, parse_categories, read_json
+from mask_rcnn_repro.data.coco_categories import Categories, parse_categories
+from mask_rcnn_repro.data.coco_checks import read_json
 from mask_rcnn_repro.errors import DataError
 
 _KEY = re.compile(rb'"categories"\s*:\s*')

@@ -164,8 +164,13 @@ class _Mapped(Dataset):
         return len(self._records)
 
     def __getitem__(self, index: int) -> dict[str, Any] | UserError:
+        return self._load(index, index)
+
+    def _load(self, index: int, *key: int) -> dict[str, Any] | UserError:
+        """Maps one image with random numbers that depend on the key alone."""
         try:
-            return self._mapper(self._records[index])
+            with seeded(*key):
+                return self._mapper(self._records[index])
         except UserError as error:
             return type(error)(*error.args)  # without traceback, which cannot be pickled
 
@@ -179,8 +184,7 @@ class _SeededDraws(_Mapped):
 
     def __getitem__(self, draw: Draw) -> dict[str, Any] | UserError:  # type: ignore[override]
         index, number = draw
-        with seeded(self._seed, number):
-            return super().__getitem__(index)
+        return self._load(index, self._seed, number)
 
 
 @contextlib.contextmanager

@@ -249,7 +249,8 @@ class SafeCheckpointer(DetectionCheckpointer):
             frozen = isinstance(modules.get(owner), FrozenBatchNorm2d)
             return key in ("pixel_mean", "pixel_std") or (frozen and name == "num_batches_tracked")
 
-        missing = _filter_reused_missing_keys(self.model, incompatible.missing_keys)
+        missing = set(_filter_reused_missing_keys(self.model, incompatible.missing_keys))
+        missing -= {key for key, _, _ in incompatible.incorrect_shapes}  # not listed twice
         return _IncompatibleKeys(
             missing_keys=sorted(k for k in missing if not k.endswith("num_batches_tracked")),
             unexpected_keys=[k for k in incompatible.unexpected_keys if not tolerated(k)],
@@ -279,7 +280,6 @@ class SafeCheckpointer(DetectionCheckpointer):
         missing, unexpected, misshapen = incompatible
         if self.policy == "init":
             part = _pretrained_part(self.model)
-            # A misshapen weight is left at its initial value: to the backbone it is missing.
             missing = [k for k in missing if k.startswith(part)]
             misshapen = [m for m in misshapen if m[0].startswith(part)]
             unexpected = []

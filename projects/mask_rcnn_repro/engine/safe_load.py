@@ -263,10 +263,13 @@ def _verify_archive(path: str | os.PathLike[str]) -> None:
         return  # the older format has no checksums
     with zipfile.ZipFile(path) as archive:
         damaged = archive.testzip()
+        # PyTorch takes a part with this bit for a folder, and leaves its tensor uninitialised.
+        folders = [part.filename for part in archive.infolist() if part.external_attr & 0x10]
+    damaged = damaged or next(iter(folders), None)
     if damaged is not None:
         raise CheckpointError(
-            f"Checkpoint {os.fspath(path)!r} is damaged: the checksum of its part {damaged!r} is "
-            "wrong. Fetch or write it again."
+            f"Checkpoint {os.fspath(path)!r} is damaged: its part {damaged!r} does not fit its "
+            "checksum or header. Fetch or write it again."
         )
 
 
@@ -282,7 +285,9 @@ def _translated(path: str | os.PathLike[str], error: Exception) -> CheckpointErr
             f"loading it could run code. Allowed are {_ALLOWED}. Nothing of it was executed. If "
             "you trust its origin, load it by hand and save its state dict alone."
         )
-    first_line = (str(error).splitlines() or [""])[0]
+    # PyTorch puts advice to switch the safety off before what it found
+    reason = str(error).rpartition("WeightsUnpickler error:")[2].strip()
+    first_line = (reason.splitlines() or [""])[0]
     return CheckpointError(
         f"Checkpoint {os.fspath(path)!r} cannot be read: it is damaged, cut short, or not a "
         f"checkpoint of {_ALLOWED} ({type(error).__name__}: {first_line[:200]}). Fetch or write "

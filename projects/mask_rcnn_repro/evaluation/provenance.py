@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import importlib.metadata
-import json
 import os
 import platform
 import re
 import subprocess
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import mask_rcnn_repro
-
-_COUNTED_BYTES = 200 * 2**20
-"""Annotation files above this size are hashed but not parsed: that takes gigabytes."""
 
 
 def code_info() -> dict[str, Any]:
@@ -95,28 +89,30 @@ def checkpoint_info(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def dataset_info(loader: Any) -> dict[str, Any] | None:
-    """Identifies the data set of a loader's config node.
+    """Identifies the data of a loader's config node.
 
     Args:
         loader: ``cfg.dataloader.train`` or ``.test``; None gives None.
 
     Returns:
-        The fields of a record's data set, or None if the node names no registered data set.
+        The fields of a record's data set, or None if the node names no data set.
+
+    Raises:
+        DataError: its files are missing or broken.
     """
+    from mask_rcnn_repro.data import dataset_fingerprint
+
     dataset = loader.get("dataset") if loader is not None else None
     names = dataset.get("names") if dataset is not None else None
-    if not names:
+    if dataset is None or not names:
         return None
-    names = [names] if isinstance(names, str) else list(names)
-    parts = [_one_dataset(name) for name in names]
-    if len(parts) == 1:
-        return parts[0]
-    digest = hashlib.sha256("".join(part["fingerprint"] for part in parts).encode()).hexdigest()
+    names = names if isinstance(names, str) else list(names)
+    facts = dataset_fingerprint(names, dataset.get("json"), dataset.get("image_root"))
     return {
-        "name": "+".join(names),
-        "fingerprint": f"sha256:{digest}",
-        "images": _sum(part["images"] for part in parts),
-        "instances": _sum(part["instances"] for part in parts),
+        "name": "+".join(facts["names"]),
+        "fingerprint": f"sha256:{facts['sha256']}",
+        "images": facts["num_images"],
+        "instances": facts["num_instances"],
     }
 
 
@@ -127,56 +123,6 @@ def file_sha256(path: str | os.PathLike[str]) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
-
-
-def dicts_sha256(dicts: Iterable[Any]) -> str:
-    """SHA-256 of data set dicts; of file names only the last part counts."""
-    digest = hashlib.sha256()
-    for record in dicts:
-        stable = {
-            key: os.path.basename(value) if key.endswith("file_name") else value
-            for key, value in record.items()
-        }
-        text = json.dumps(stable, sort_keys=True, default=_jsonable)
-        digest.update(text.encode() + b"\n")
-    return digest.hexdigest()
-
-
-def _one_dataset(name: str) -> dict[str, Any]:
-    from detectron2.data import DatasetCatalog, MetadataCatalog
-
-    metadata = MetadataCatalog.get(name)
-    files = metadata.get("json_files") or [metadata.get("json_file")]
-    if files[0] is not None and all(os.path.isfile(file) for file in files):
-        stamps = [(os.fspath(f), os.stat(f).st_size, os.stat(f).st_mtime_ns) for f in files]
-        digest, images, instances = _files_content(tuple(stamps))
-    else:
-        dicts = DatasetCatalog.get(name)
-        digest, images = dicts_sha256(dicts), len(dicts)
-        instances = sum(len(record.get("annotations", ())) for record in dicts)
-    return {
-        "name": name,
-        "fingerprint": f"sha256:{digest}",
-        "images": images,
-        "instances": instances,
-    }
-
-
-@functools.lru_cache(maxsize=8)
-def _files_content(stamps: tuple[tuple[str, int, int], ...]) -> tuple[str, int | None, int | None]:
-    """Hash, images and annotations of json files, given as (path, size, time of change)."""
-    hashes = [file_sha256(path) for path, _, _ in stamps]
-    joined = "".join(hashes).encode()
-    digest = hashes[0] if len(hashes) == 1 else hashlib.sha256(joined).hexdigest()
-    if sum(size for _, size, _ in stamps) > _COUNTED_BYTES:
-        return digest, None, None
-    images = instances = 0
-    for path, _, _ in stamps:
-        with open(path, encoding="utf-8") as file:
-            content = json.load(file)
-        images += len(content.get("images", ()))
-        instances += len(content.get("annotations", ()))
-    return digest, images, instances
 
 
 def _git(folder: Path, *command: str) -> str | None:
@@ -201,14 +147,3 @@ def _processor() -> str:
     except OSError:
         pass
     return platform.processor() or platform.machine()
-
-
-def _jsonable(value: Any) -> Any:
-    if hasattr(value, "tolist"):
-        return value.tolist()
-    return value.decode("latin1") if isinstance(value, bytes) else str(value)
-
-
-def _sum(values: Iterable[int | None]) -> int | None:
-    listed = list(values)
-    return None if None in listed else sum(v for v in listed if v is not None)

@@ -113,10 +113,10 @@ class DatasetInfo(_Section):
     name: str = Field(description="Registered name; several are joined by `+`.")
     fingerprint: str = Field(
         pattern=r"^sha256:[0-9a-f]{64}$",
-        description="Hash of the annotation files' bytes; of the dicts if there are no files.",
+        description="Hash of the annotations; the same wherever the files lie.",
     )
-    images: int | None = Field(ge=0, description="Images in it; null for very large files.")
-    instances: int | None = Field(ge=0, description="Annotations in it; null likewise.")
+    images: int = Field(ge=0, description="Images in it.")
+    instances: int = Field(ge=0, description="Annotations in it, crowd regions included.")
 
 
 class CheckpointInfo(_Section):

@@ -1,17 +1,79 @@
-"""Keypoint branch (section 5): eight 3x3 convolutions, deconvolution, bilinear upscaling."""
+"""Keypoint branch (section 5): eight 3x3 convolutions, deconvolution, bilinear upscaling.
+
+Shapes: R RoIs of all images together, C channels and S side of the RoI features.
+"""
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
+from detectron2.config import CfgNode, configurable
+from detectron2.layers import ShapeSpec
 from detectron2.modeling.roi_heads import KRCNNConvDeconvUpsampleHead
 from detectron2.modeling.roi_heads.keypoint_head import ROI_KEYPOINT_HEAD_REGISTRY
+
+from mask_rcnn_repro.errors import ConfigError
 
 
 @ROI_KEYPOINT_HEAD_REGISTRY.register()
 class KeypointHead(KRCNNConvDeconvUpsampleHead):
-    """Detectron2's head; its heatmaps are float32 under mixed precision too."""
+    """Detectron2's head with one width for all layers; its heatmaps are always float32.
+
+    State-dict keys are Detectron2's.
+
+    Args:
+        input_shape: Channels of the RoI features.
+        num_keypoints: Keypoint types; COCO's persons have 17.
+        num_conv: 3x3 convolutions.
+        conv_dim: Channels of each.
+        loss_weight: Factor of the loss.
+        loss_normalizer: ``"visible"`` averages over the visible keypoints of the batch; a number
+            divides the sum by itself times the images.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        input_shape: ShapeSpec,
+        *,
+        num_keypoints: int = 17,
+        num_conv: int = 8,
+        conv_dim: int = 512,
+        loss_weight: float = 1.0,
+        loss_normalizer: float | str = "visible",
+    ) -> None:
+        super().__init__(
+            input_shape,
+            num_keypoints=num_keypoints,
+            conv_dims=[conv_dim] * num_conv,
+            loss_weight=loss_weight,
+            loss_normalizer=loss_normalizer,
+        )
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, input_shape: ShapeSpec) -> dict[str, Any]:
+        """Arguments from ``MODEL.ROI_KEYPOINT_HEAD``.
+
+        Raises:
+            ConfigError: If its ``CONV_DIMS`` differ from each other.
+        """
+        arguments: dict[str, Any] = super().from_config(cfg, input_shape)
+        widths = list(arguments.pop("conv_dims"))
+        if len(set(widths)) != 1:
+            raise ConfigError(
+                f"MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS={widths} must be one or more equal numbers"
+            )
+        return {**arguments, "num_conv": len(widths), "conv_dim": widths[0]}
 
     def layers(self, x: torch.Tensor) -> torch.Tensor:
-        """Maps RoI features (R, C, S, S) to heatmap logits (R, keypoints, 4 S, 4 S), float32."""
+        """Predicts heatmaps.
+
+        Args:
+            x: (R, C, S, S); R may be 0.
+
+        Returns:
+            Logits (R, num_keypoints, 4 S, 4 S), float32; each map is a softmax over its places.
+        """
         logits: torch.Tensor = super().layers(x)
         return logits.float()

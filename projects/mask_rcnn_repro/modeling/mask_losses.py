@@ -1,4 +1,4 @@
-"""How mask logits are trained and read: the only part in which the mask variants of table 2b and the
+"""How mask logits are trained and read: all in which the mask variants of table 2b and the
 class-agnostic row differ.
 
 Shapes: R RoIs of all images together, K classes, O outputs of the head for each pixel, M mask side.
@@ -16,7 +16,9 @@ from fvcore.common.registry import Registry
 from mask_rcnn_repro.errors import ConfigError
 
 MASK_LOSS_REGISTRY = Registry("MASK_LOSS")
-MASK_LOSS_REGISTRY.__doc__ = "Mask losses, subclasses of :class:`MaskLoss`; called without arguments."
+MASK_LOSS_REGISTRY.__doc__ = (
+    "Mask losses, subclasses of :class:`MaskLoss`; called without arguments."
+)
 
 
 class MaskLoss(ABC):

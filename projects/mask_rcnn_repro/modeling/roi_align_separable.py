@@ -1,10 +1,10 @@
 """RoIAlign with averaging as two matrix products, for small feature maps on the CPU.
 
-Averaging bilinear samples is linear and separates into rows and columns: with A_y (S, H) holding the
-mean weight of each feature row in each output row, and A_x likewise, ``out = A_y F A_x^T``. That is
-the same sum as torchvision's kernel in another order (equal up to rounding), and several times
-faster there, most of all backwards, as long as the map is small: the cost grows with its area, not
-with the RoI's.
+Averaging bilinear samples is linear and separates into rows and columns: with A_y (S, H) holding
+the mean weight of each feature row in each output row, and A_x likewise, ``out = A_y F A_x^T``.
+That is the same sum as torchvision's kernel in another order (equal up to rounding), and several
+times faster there, most of all backwards, as long as the map is small: the cost grows with its
+area, not with the RoI's.
 
 Shapes: N images, R RoIs, C channels, H x W feature map, S output side.
 """
@@ -18,11 +18,9 @@ MAX_CELLS = 64 * 64
 
 
 def is_profitable(features: torch.Tensor, sampling_ratio: int) -> bool:
-    """Whether :func:`roi_align_separable` applies to (N, C, H, W) features and is the faster way."""
+    """Whether :func:`roi_align_separable` applies to (N, C, H, W) features and is faster there."""
     height, width = features.shape[-2:]
-    return (
-        features.device.type == "cpu" and sampling_ratio > 0 and 0 < height * width <= MAX_CELLS
-    )
+    return features.device.type == "cpu" and sampling_ratio > 0 and 0 < height * width <= MAX_CELLS
 
 
 def roi_align_separable(
@@ -47,6 +45,11 @@ def roi_align_separable(
     Returns:
         (R, C, rows, columns) in the features' type.
     """
+    if torch.is_autocast_enabled("cpu"):
+        with torch.autocast("cpu", enabled=False):  # bfloat16 weights would move the samples
+            return roi_align_separable(
+                features, rois, output_size, spatial_scale, sampling_ratio, aligned
+            )
     rows, columns = output_size
     channels, height, width = features.shape[1:]
     with torch.no_grad():

@@ -41,8 +41,8 @@ def anchors_per_location(
             per_level *= num_levels
         if len(per_level) != num_levels or len(set(per_level)) != 1 or per_level[0] == 0:
             raise ConfigError(
-                f"anchor generator's {name}={list(values)} must hold one list for all or one for each"
-                f" of the {num_levels} levels, all of the same length"
+                f"anchor generator's {name}={list(values)} must hold one list for all or one for"
+                f" each of the {num_levels} levels, all of the same length"
             )
         return per_level
 

@@ -30,7 +30,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=0, help="another seed, another data set")
     parser.add_argument("--workers", type=int, help="processes; default: by the number of cores")
     parser.add_argument("--stats", action="store_true", help="print counts and size statistics")
-    parser.add_argument("--sheet", metavar="FILE", help="write a contact sheet (.png, .jpg), no data")
+    parser.add_argument(
+        "--sheet", metavar="FILE", help="write a contact sheet (.png, .jpg), no data"
+    )
     parser.add_argument("--split", choices=SPLITS, default="val", help="split of the sheet")
     parser.add_argument("--start", type=int, default=0, help="first image of the sheet")
     parser.add_argument("--count", type=int, default=20, help="number of images of the sheet")

@@ -6,6 +6,7 @@ holes; the pieces touch each other and together are exactly the region.
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import cv2
@@ -15,7 +16,7 @@ from mask_rcnn_repro.data.embedded.scene import Scene
 from mask_rcnn_repro.data.embedded.solid import SS
 from mask_rcnn_repro.data.embedded.spec import CATEGORIES
 
-MIN_KEYPOINT_HEIGHT = 24.0
+MIN_KEYPOINT_HEIGHT = 40.0
 """Persons whose visible box is lower have no labelled keypoints, as small ones in COCO."""
 
 _MIN_FRAGMENT = 2.0  # image pixels; smaller pieces of a mask get no polygon
@@ -36,7 +37,8 @@ def _outlines(mask: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
     grown[2 : h + 2, 1 : w + 1] |= mask
     grown[1 : h + 2, 2 : w + 2] |= grown[1 : h + 2, 1 : w + 1]
     contours, hierarchy = cv2.findContours(grown, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-    outer, holes = [], []
+    outer: list[np.ndarray] = []
+    holes: list[np.ndarray] = []
     for contour, node in zip(contours, hierarchy[0] if len(contours) else (), strict=True):
         (holes if node[3] >= 0 else outer).append(contour[:, 0] - 1)
     return outer, holes
@@ -76,22 +78,23 @@ def region_polygons(mask: np.ndarray) -> tuple[list[np.ndarray], float]:
     if holes:
         cuts = [0, *_cut_columns(holes), mask.shape[1]]
         outer = []
-        for left, right in zip(cuts[:-1], cuts[1:], strict=True):
+        for left, right in itertools.pairwise(cuts):
             pieces, _ = _outlines(np.ascontiguousarray(mask[:, left:right]))
             outer += [piece + np.array([left, 0]) for piece in pieces]
-    polygons, area = [], 0.0
-    # Tolerance in fine pixels: a quarter pixel for small regions, a little more for large ones.
-    tolerance = 0.9 if mask.size < (48 * SS) ** 2 else 1.3
+    polygons, area = [], cv2.countNonZero(mask) / fine
+    # Tolerance in fine pixels: a fifth of a pixel for small regions, a little more for large ones.
+    tolerance = 0.75 if mask.size < (64 * SS) ** 2 else 0.9 if mask.size < (110 * SS) ** 2 else 1.2
     for contour in outer:
         size = cv2.contourArea(contour) / fine
         if size < _MIN_FRAGMENT:
+            area -= size
             continue
         points = cv2.approxPolyDP(contour.astype(np.int32)[:, None], tolerance, True)[:, 0]
         if len(points) < 3:
+            area -= size
             continue
         polygons.append(points.astype(np.float64) / SS)
-        area += size
-    return polygons, area
+    return polygons, (area if polygons else 0.0)
 
 
 def uncompressed_rle(mask: np.ndarray) -> dict[str, Any]:
@@ -177,7 +180,7 @@ def annotate(scene: Scene) -> list[dict[str, Any]]:
         high = np.max([p.max(axis=0) for p in polygons], axis=0)
         annotation: dict[str, Any] = {
             "category_id": _CATEGORY_IDS[solid.category],
-            "segmentation": [[_round(v) for v in p.reshape(-1)] for p in polygons],
+            "segmentation": [p.reshape(-1).tolist() for p in polygons],
             "area": _round(area),
             "bbox": [_round(v) for v in (*low, *(high - low))],
             "iscrowd": 0,

@@ -106,7 +106,12 @@ def _patch(rng: np.random.Generator, image: np.ndarray) -> None:
     cover = cv2.GaussianBlur(mask, (0, 0), blur).astype(np.float32)
     x, y, w, h = cv2.boundingRect(np.clip(points, 0, [width - 1, height - 1]).astype(np.int32))
     pad = int(3 * blur) + 2
-    x0, y0, x1, y1 = max(0, x - pad), max(0, y - pad), min(width, x + w + pad), min(height, y + h + pad)
+    x0, y0, x1, y1 = (
+        max(0, x - pad),
+        max(0, y - pad),
+        min(width, x + w + pad),
+        min(height, y + h + pad),
+    )
     color = random_color(rng)
     mix = random_texture(rng, size, GROUND).sample(x0, y0, x1 - x0, y1 - y0)
     surface = _plane(color) + _plane(vary(rng, color, 0.15) - color) * mix

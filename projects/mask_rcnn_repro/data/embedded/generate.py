@@ -45,7 +45,9 @@ logger = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
 
-_LICENSES = [{"id": 1, "name": "CC0 1.0", "url": "https://creativecommons.org/publicdomain/zero/1.0/"}]
+_LICENSES = [
+    {"id": 1, "name": "CC0 1.0", "url": "https://creativecommons.org/publicdomain/zero/1.0/"}
+]
 
 
 def image_rng(spec: EmbeddedSpec, split: str, index: int) -> np.random.Generator:
@@ -298,9 +300,7 @@ def ensure_generated(spec: EmbeddedSpec, num_workers: int | None = None) -> Path
     return target
 
 
-def _generate_into(
-    cache: Path, target: Path, spec: EmbeddedSpec, num_workers: int | None
-) -> None:
+def _generate_into(cache: Path, target: Path, spec: EmbeddedSpec, num_workers: int | None) -> None:
     """Makes the data set beside ``target`` and moves it there."""
     logger.info("Writing the embedded data set %s", target)
     temporary = Path(tempfile.mkdtemp(prefix=f"{target.name}.tmp-", dir=cache))

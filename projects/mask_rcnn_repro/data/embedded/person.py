@@ -211,7 +211,9 @@ def make_person(rng: np.random.Generator) -> PersonShape:
     if legwear > 0.85:  # a skirt from the hips to the middle of the thighs
         ends = [0.4 * joints[f"{s}_hip"] + 0.6 * joints[f"{s}_knee"] for s in _SIDES]
         hips = [joints[f"{s}_hip"] for s in _SIDES]
-        cloud = [p[:2] + _CIRCLE * r for p, r in zip(hips + ends, [0.045] * 2 + [0.075] * 2, strict=True)]
+        cloud = [
+            p[:2] + _CIRCLE * r for p, r in zip(hips + ends, [0.045] * 2 + [0.075] * 2, strict=True)
+        ]
         skirt = cv2.convexHull(np.concatenate(cloud).astype(np.float32))[:, 0]
         add(max(0.035, float(ends[0][2]), float(ends[1][2])), skirt, TROUSERS, "skirt")
     neck = _capsule(joints["neck"], joints["head"], 0.03, 0.027)
@@ -238,7 +240,9 @@ def make_person(rng: np.random.Generator) -> PersonShape:
         }[joint]
         names.append(frozenset(own))
         # The far shoulder and the far hip of a person seen from the side are behind the trunk.
-        away[k] = joint in ("shoulder", "hip") and joints[keypoint][2] < -0.045
+        if joint in ("shoulder", "hip"):
+            middle = joints["neck" if joint == "shoulder" else "pelvis"]
+            away[k] = joints[keypoint][2] - middle[2] < -0.045
     return PersonShape([part for _, part in drawn], strokes, keypoints, tuple(names), away)
 
 
@@ -302,9 +306,7 @@ def _head(
         add(depth + order, ellipse((spot[0], spot[1]), (rx * 0.2, ry * 0.24), n=10), SKIN, name)
     if front > -0.62:  # the face: a cap of the sphere around its front, clipped at the outline
         t = np.linspace(0.0, 2.0 * np.pi, 18, endpoint=False)
-        cap = np.stack(
-            [0.87 * np.cos(t), 0.22 + 0.78 * np.sin(t), np.full_like(t, 0.34)], axis=1
-        )
+        cap = np.stack([0.87 * np.cos(t), 0.22 + 0.78 * np.sin(t), np.full_like(t, 0.34)], axis=1)
         cap /= np.linalg.norm(cap, axis=1, keepdims=True)
         turned = cap @ turn.T
         far = turned[:, 2] < 0

@@ -167,15 +167,14 @@ def fish(rng: np.random.Generator) -> Shape:
     body = np.concatenate([left, right[::-1]]).astype(np.float32)
     root, spread = axis[1], rng.uniform(0.13, 0.22)
     reach, fork = rng.uniform(0.16, 0.26), rng.uniform(0.35, 0.85)
-    tail = np.array(
-        [
-            root + [0.05, 0.03],
-            root + [-reach, spread],
-            root + [-reach * (1 - fork), 0.0],
-            root + [-reach * rng.uniform(0.8, 1.1), -spread],
-            root + [0.05, -0.03],
-        ]
-    )
+    lobes = [
+        (0.05, 0.03),
+        (-reach, spread),
+        (-reach * (1 - fork), 0.0),
+        (-reach * rng.uniform(0.8, 1.1), -spread),
+        (0.05, -0.03),
+    ]
+    tail = root + np.array(lobes)
     parts = [Part(tail.astype(np.float32), 1)]
     i, j = int(rng.integers(6, 10)), int(rng.integers(14, 18))
     height = rng.uniform(0.05, 0.11)
@@ -183,7 +182,9 @@ def fish(rng: np.random.Generator) -> Shape:
     parts.append(Part(np.concatenate([fin, axis[i : i + 1]]).astype(np.float32), 1))
     if rng.random() < 0.7:
         k = int(rng.integers(9, 13))
-        belly = np.array([left[k], left[k] + [-0.09, rng.uniform(0.04, 0.08)], left[k - 4], axis[k]])
+        belly = np.array(
+            [left[k], left[k] + [-0.09, rng.uniform(0.04, 0.08)], left[k - 4], axis[k]]
+        )
         parts.append(Part(belly.astype(np.float32), 1))
     parts.append(Part(body, 0))
     head = axis[21] - normal[21] * width[21] * 0.25
@@ -212,7 +213,13 @@ def _vessel(rng: np.random.Generator, handle: bool) -> Shape:
     bulge = rng.normal(0.0, 0.025)
     middle = 0.5 * (top + bottom) + bulge
     body = np.concatenate(
-        [[[-top, y0]], [[top, y0]], [[middle, 0.5 * (y0 + y1)]], lower, [[-middle, 0.5 * (y0 + y1)]]]
+        [
+            [[-top, y0]],
+            [[top, y0]],
+            [[middle, 0.5 * (y0 + y1)]],
+            lower,
+            [[-middle, 0.5 * (y0 + y1)]],
+        ]
     ).astype(np.float32)
     parts, strokes = [], []
     area = polygon_area(body)

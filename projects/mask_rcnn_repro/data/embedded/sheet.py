@@ -100,7 +100,9 @@ def _rows(images: list[np.ndarray], height: int, width: int, gap: int = 4) -> np
     used = 0
     for image in images:
         scaled = cv2.resize(
-            image, (round(image.shape[1] * height / image.shape[0]), height), interpolation=cv2.INTER_AREA
+            image,
+            (round(image.shape[1] * height / image.shape[0]), height),
+            interpolation=cv2.INTER_AREA,
         )
         if row and used + scaled.shape[1] > width:
             rows.append(_join(row, width, gap))
@@ -150,9 +152,7 @@ def contact_sheet(
     for index in range(start, min(start + count, spec.num_images(split))):
         scene, _ = render(spec, split, index)
         zoom = 2
-        tiles.append(
-            draw_annotations(scene.image, annotate(scene) if annotated else [], zoom)
-        )
+        tiles.append(draw_annotations(scene.image, annotate(scene) if annotated else [], zoom))
     return _rows(tiles, height, width)
 
 
@@ -166,7 +166,7 @@ def write_sheet(path: str | Path, spec: EmbeddedSpec, **options: Any) -> Path:
     sheet = contact_sheet(spec, **options)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        quality = [cv2.IMWRITE_JPEG_QUALITY, 85, cv2.IMWRITE_PNG_COMPRESSION, 9]
+        quality = [cv2.IMWRITE_JPEG_QUALITY, 85] if path.suffix.lower() in (".jpg", ".jpeg") else []
         if not cv2.imwrite(str(path), sheet, quality):
             raise DataError(f"cannot write the sheet {path}")
     except (OSError, cv2.error) as error:

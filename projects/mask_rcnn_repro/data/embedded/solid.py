@@ -66,6 +66,7 @@ class Solid:
         keypoint_parts: names of the parts on which each keypoint shows.
         keypoint_hidden: (17,) bool, hidden by the body whatever part lies on top.
         relief: strength of the rounded shading.
+        seams: how much the borders between parts are darkened, 0 to 1.
         crowd: member of the crowd region of its image.
     """
 
@@ -79,6 +80,7 @@ class Solid:
     keypoint_parts: tuple[frozenset[str], ...] = ()
     keypoint_hidden: np.ndarray | None = None
     relief: float = 0.5
+    seams: float = 0.0
     crowd: bool = False
 
     def bounds(self) -> tuple[float, float, float, float]:
@@ -190,6 +192,13 @@ def _surface(solid: Solid, raster: Raster) -> np.ndarray:
         mix += slot * (solid.textures[1].sample(raster.x0, raster.y0, w, h) - mix)
     color = np.empty((3, h, w), dtype=np.float32)
     mix *= inverse
+    if solid.seams:  # darkens both colours alike
+        steps = cv2.morphologyEx(coarse, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8))
+        _, edge = cv2.threshold(steps, 0, 255, cv2.THRESH_BINARY)
+        edge = cv2.resize(edge, (w, h), interpolation=cv2.INTER_AREA)
+        dark = np.float32(1.0) - edge * np.float32(solid.seams / 255.0)
+        inverse *= dark
+        mix *= dark
     inverse -= mix
     for c in range(3):
         color[c] = planes_a[c] * inverse

@@ -94,6 +94,11 @@ class EmbeddedSpec:
         short_side: shorter side of every image in pixels.
         max_long_side: longest longer side in pixels.
         mean_instances: instances an image that the layout aims at.
+        mean_distractors: things of no class an image, on average.
+        max_places: upper limit of the random number of places tried for each thing, of which it
+            takes the emptiest; more places, less overlap.
+        min_visible: instances of which a smaller share is visible are taken out of the picture.
+        twig_fraction: share of images with thin stems in front of everything.
         crowd_fraction: share of images with a crowd region.
         png_fraction: share of images stored as PNG instead of JPEG.
         empty_fraction: share of images without any instance.
@@ -110,7 +115,11 @@ class EmbeddedSpec:
     num_unlabeled: int = 600
     short_side: int = 160
     max_long_side: int = 256
-    mean_instances: float = 5.3
+    mean_instances: float = 4.9
+    mean_distractors: float = 1.5
+    max_places: int = 24
+    min_visible: float = 0.28
+    twig_fraction: float = 0.08
     crowd_fraction: float = 0.08
     png_fraction: float = 0.1
     empty_fraction: float = 0.015
@@ -131,7 +140,19 @@ class EmbeddedSpec:
                 f"embedded data set: short_side={self.short_side} with max_long_side="
                 f"{self.max_long_side}; needed: 48 <= short_side <= max_long_side"
             )
-        for field in ("crowd_fraction", "png_fraction", "empty_fraction"):
+        if self.mean_instances < 1.0 or self.mean_distractors < 0.0 or self.max_places < 1:
+            raise DataError(
+                f"embedded data set: mean_instances={self.mean_instances}, mean_distractors="
+                f"{self.mean_distractors}, max_places={self.max_places}; at least 1, 0 and 1 needed"
+            )
+        shares = (
+            "min_visible",
+            "twig_fraction",
+            "crowd_fraction",
+            "png_fraction",
+            "empty_fraction",
+        )
+        for field in shares:
             value = getattr(self, field)
             if not 0.0 <= value <= 1.0:
                 raise DataError(f"embedded data set: {field}={value} lies outside 0 to 1")

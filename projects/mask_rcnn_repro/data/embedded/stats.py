@@ -63,7 +63,7 @@ def measure(root: str | Path, split: str = "train") -> dict[str, Any]:
         "small": float(shares[0]),
         "medium": float(shares[1]),
         "large": float(shares[2]),
-        "multi_part": float(np.mean([len(a["segmentation"]) > 1 for a in single] or [0.0])),
+        "multi_part": sum(len(a["segmentation"]) > 1 for a in single) / max(len(single), 1),
         "classes": classes,
         "labelled_persons": len(flags),
         "keypoints": [int(c) for c in np.bincount(np.array(flags, int).reshape(-1), minlength=3)],
@@ -86,7 +86,10 @@ def format_stats(root: str | Path) -> str:
         ("large, area >= 96²", lambda m: f"{100 * m['large']:.1f} %"),
         ("masks of several polygons", lambda m: f"{100 * m['multi_part']:.1f} %"),
         ("persons with labelled keypoints", lambda m: m["labelled_persons"]),
-        ("keypoints visible (2) / hidden (1)", lambda m: f"{m['keypoints'][2]} / {m['keypoints'][1]}"),
+        (
+            "keypoints visible (2) / hidden (1)",
+            lambda m: f"{m['keypoints'][2]} / {m['keypoints'][1]}",
+        ),
     ]
     for label, value in rows:
         lines.append(f"| {label} | {value(both['train'])} | {value(both['val'])} |")

@@ -125,7 +125,8 @@ def texture_bank() -> dict[str, np.ndarray]:
             soft(0.09 - np.minimum(y % 1.0, 1 - y % 1.0), 40.0),
         ),
         "plank": np.maximum(
-            soft(0.05 - np.minimum(y % 1.0, 1 - y % 1.0), 60.0), 0.6 * _periodic_noise(rng, 1, 3, 90)
+            soft(0.05 - np.minimum(y % 1.0, 1 - y % 1.0), 60.0),
+            0.6 * _periodic_noise(rng, 1, 3, 90),
         ),
         "scale": soft(np.hypot(scale_u, v + 0.5) - 0.72, 14.0),
     }

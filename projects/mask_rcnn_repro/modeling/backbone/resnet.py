@@ -71,8 +71,8 @@ def _scaled(name: str, value: int, multiplier: float) -> int:
     scaled = value * multiplier
     if scaled < 1 or abs(scaled - round(scaled)) > 1e-6:
         raise ConfigError(
-            f"width_multiplier={multiplier} makes {name} {value} x {multiplier} = {scaled:g}; it must"
-            f" give a positive whole number: choose a multiple of 1/{value}, or change {name}"
+            f"width_multiplier={multiplier} makes {name} {value} x {multiplier} = {scaled:g}; it"
+            f" must give a positive whole number: choose a multiple of 1/{value}, or change {name}"
         )
     return round(scaled)
 
@@ -356,7 +356,7 @@ def resnet_width_arguments(cfg: CfgNode) -> dict[str, Any]:
 
 @BACKBONE_REGISTRY.register()
 def build_mask_rcnn_repro_resnet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> ResNet:
-    """:func:`build_resnet` by name; reads Detectron2's keys and ``MODEL.RESNETS.WIDTH_MULTIPLIER``."""
+    """:func:`build_resnet` by name: Detectron2's keys and ``MODEL.RESNETS.WIDTH_MULTIPLIER``."""
     return build_resnet(
         **resnet_width_arguments(cfg),
         in_channels=input_shape.channels,

@@ -19,8 +19,8 @@ from mask_rcnn_repro.modeling.poolers import RoIPooler
 class PaperRes5ROIHeads(Res5ROIHeads):
     """Detectron2's C4 heads with the paper's geometry and exchangeable parts.
 
-    The paper pools 7x7 and runs stage 5 with stride 1 in its first block; Detectron2 pools 14x14 and
-    strides by 2. From LazyCall the parts say so themselves; by yacs name
+    The paper pools 7x7 and runs stage 5 with stride 1 in its first block; Detectron2 pools 14x14
+    and strides by 2. From LazyCall the parts say so themselves; by yacs name
     ``MODEL.ROI_BOX_HEAD.RES5_RESOLUTION`` (7) and ``RES5_STRIDE`` (1) do, and
     ``POOLER_RESOLUTION`` is not read.
 

@@ -47,14 +47,14 @@ class PaperStandardROIHeads(StandardROIHeads):
     """Detectron2's heads with exchangeable parts (figure 4, right).
 
     From LazyCall the parts are given; by yacs name Detectron2's keys are read, and ``POOLER_TYPE``
-    is looked up in our :data:`~mask_rcnn_repro.modeling.poolers.POOLER_REGISTRY`. Masks and keypoints
-    are predicted for the final boxes (section 3.1). Images without objects, empty proposals and empty
-    detections are allowed.
+    is looked up in our :data:`~mask_rcnn_repro.modeling.poolers.POOLER_REGISTRY`. Masks and
+    keypoints are predicted for the final boxes (section 3.1). Images without objects, empty
+    proposals and empty detections are allowed.
 
-    Arguments are Detectron2's: ``box_in_features``, ``box_pooler``, ``box_head``, ``box_predictor``, the
-    like for ``mask_`` and ``keypoint_`` (absent: no such branch), and those of ``ROIHeads``:
-    ``num_classes``, ``batch_size_per_image``, ``positive_fraction``, ``proposal_matcher``,
-    ``proposal_append_gt``.
+    Arguments are Detectron2's: ``box_in_features``, ``box_pooler``, ``box_head``,
+    ``box_predictor``, the like for ``mask_`` and ``keypoint_`` (absent: no such branch), and those
+    of ``ROIHeads``: ``num_classes``, ``batch_size_per_image``, ``positive_fraction``,
+    ``proposal_matcher``, ``proposal_append_gt``.
     """
 
     @classmethod
