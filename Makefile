@@ -46,7 +46,7 @@ format: $(STAMP)
 	$(PY) -m ruff check --fix .
 
 docs: $(STAMP)
-	$(PY) -m mask_rcnn_repro.docs
+	$(PY) -m mask_rcnn_repro.documentation
 
 clean:
 	rm -rf output build dist .mypy_cache .pytest_cache .ruff_cache

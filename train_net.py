@@ -11,6 +11,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent / "projects"))
 
 from mask_rcnn_repro.cli import parse_args
+from mask_rcnn_repro.quiet import quiet_dependencies
+
+quiet_dependencies()
 
 
 def main() -> None:

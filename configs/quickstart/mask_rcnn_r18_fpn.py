@@ -10,7 +10,7 @@ from ..common.data.embedded import dataloader
 from ..common.models.mask_rcnn_fpn import model
 from ..common.optim_adamw import optimizer
 
-# A quarter of the paper's widths, and sizes that fit objects of 10 to 100 px.
+# Half the network's width, a quarter of the heads', and sizes that fit objects of 10 to 100 px.
 model.backbone.bottom_up.depth = 18
 model.backbone.bottom_up.width_multiplier = 0.5
 model.backbone.bottom_up.norm = "BN"  # from random weights there are no statistics to freeze
@@ -18,21 +18,23 @@ model.backbone.bottom_up.freeze_at = 0
 model.backbone.out_channels = 64
 model.proposal_generator.anchor_generator.sizes = [[8], [16], [32], [64], [128]]
 model.proposal_generator.batch_size_per_image = 64
-model.proposal_generator.pre_nms_topk = [500, 250]
-model.proposal_generator.post_nms_topk = [250, 100]
+model.proposal_generator.pre_nms_topk = [250, 200]
+model.proposal_generator.post_nms_topk = [150, 100]
 model.roi_heads.num_classes = 7
-model.roi_heads.batch_size_per_image = 64
-model.roi_heads.box_pooler.canonical_box_size = 56
+model.roi_heads.batch_size_per_image = 32
 model.roi_heads.box_head.fc_dim = 256
 model.roi_heads.mask_head.conv_dim = 64
 model.pixel_std = [57.375, 57.12, 58.395]
 
+optimizer.lr = 2e-3
 lr_multiplier = L(CosineSchedule)(
     max_iter="${train.max_iter}", warmup_iters=50, warmup_factor=0.01
 )
 
 train = dict(
-    max_iter=600,
+    max_iter=900,
+    amp=dict(enabled=True),  # bfloat16; on a CPU without such instructions rather false
+    channels_last=True,
     checkpointer=dict(period=100),
     eval_period=0,
     log_period=20,

@@ -2,6 +2,7 @@
 
 from mask_rcnn_repro.config.canonical import config_hash, format_config, save_config, to_plain
 from mask_rcnn_repro.config.diff import ABSENT, diff_configs, format_diff
+from mask_rcnn_repro.config.groups import equal_configs
 from mask_rcnn_repro.config.load import get_config, load_config
 from mask_rcnn_repro.config.locate import config_id, config_root, find_config, list_configs
 from mask_rcnn_repro.config.output import claim_output_dir, default_output_dir
@@ -21,6 +22,7 @@ __all__ = [
     "config_root",
     "default_output_dir",
     "diff_configs",
+    "equal_configs",
     "find_config",
     "format_config",
     "format_diff",

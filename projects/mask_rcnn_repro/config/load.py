@@ -127,9 +127,12 @@ def _run_config(file: Path) -> DictConfig:
         ) from error
     except Exception as error:
         where, line = _raised_at(error.__traceback__, file)
+        hint = ""
+        if isinstance(error, ModuleNotFoundError):
+            hint = " (modules are looked for in installed packages and the folders of PYTHONPATH)"
         raise ConfigError(
             f"The config {file} could not be run: {where}, line {line}: "
-            f"{type(error).__name__}: {' '.join(str(error).split())}"
+            f"{type(error).__name__}: {' '.join(str(error).split())}{hint}"
         ) from error
 
 

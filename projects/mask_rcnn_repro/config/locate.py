@@ -32,13 +32,17 @@ def config_id(path: str | os.PathLike[str]) -> str:
     """The id of a config file.
 
     Args:
-        path: a file; relative paths count from the current folder.
+        path: a file or an id, as `find_config` takes it; a file that does not exist counts from the
+            current folder.
 
     Returns:
         Below `configs`: the path there without suffix, such as `table2a/r50_c4`. Elsewhere: the
         file's stem.
     """
-    absolute = Path(path).expanduser().resolve()
+    try:
+        absolute = find_config(path)
+    except ConfigError:
+        absolute = Path(path).expanduser().resolve()
     try:
         relative = absolute.relative_to(config_root().resolve())
     except (ValueError, ConfigError):

@@ -12,14 +12,15 @@ from mask_rcnn_repro.errors import ConfigError
 logger = logging.getLogger(__name__)
 
 KEY = "model.roi_heads.num_classes"
+NAMES = "dataloader.train.dataset.names"
 
 
 def fit_num_classes(cfg: DictConfig, overrides: Sequence[str] = ()) -> DictConfig:
     """Makes `model.roi_heads.num_classes` agree with the training data's classes.
 
-    A data set given by `json` brings its own classes, so the count in the config file (80 for
-    COCO) is replaced, with a notice, unless the command line sets it. For registered data sets
-    the count must already fit.
+    A data set given by `json`, or named on the command line, brings its own classes, so the count
+    in the config file (80 for COCO) is replaced, with a notice, unless the command line sets it.
+    For the data set that the config file names the count must already fit.
 
     Returns:
         `cfg`, changed in place.
@@ -37,9 +38,10 @@ def fit_num_classes(cfg: DictConfig, overrides: Sequence[str] = ()) -> DictConfi
     info = dataset_info(dataset.names, dataset.get("json"), dataset.get("image_root"))
     if info is None or heads.num_classes == len(info):
         return cfg
-    explicit = any(o.lstrip("+").startswith(f"{KEY}=") for o in overrides)
-    if dataset.get("json") and not explicit:
-        logger.info("%s: %d -> %d, the classes of %s", KEY, heads.num_classes, len(info), dataset.json)
+    given = {override.lstrip("+").partition("=")[0] for override in overrides}
+    if KEY not in given and (dataset.get("json") or NAMES in given):
+        source = dataset.get("json") or dataset.names
+        logger.info("%s: %d -> %d, the classes of %s", KEY, heads.num_classes, len(info), source)
         heads.num_classes = len(info)
         return cfg
     raise ConfigError(

@@ -25,8 +25,8 @@ class Scale:
     Attributes:
         width: Channels of backbone, pyramid and heads.
         pixels: Image sizes (800 px and 1333 px, say).
-        objects: Sizes in the image that objects have: anchors, the pyramid's canonical box. Not the
-            factor of `pixels`, since the embedded objects are larger in their images than COCO's.
+        objects: Anchor sizes. Not the factor of `pixels`, since the embedded objects are larger in
+            their images than COCO's.
         counts: RoIs, anchors and proposals an image.
         batch: Images an iteration.
         lr: AdamW's learning rate for SGD's.
@@ -151,13 +151,9 @@ def _shrink_model(model: DictConfig, scale: Scale) -> None:
         "roi_heads.batch_size_per_image",
     ):
         _scale(model, key, scale.counts)
-    for key in (
-        "proposal_generator.anchor_generator.sizes",
-        "roi_heads.box_pooler.canonical_box_size",
-        "roi_heads.mask_pooler.canonical_box_size",
-        "roi_heads.keypoint_pooler.canonical_box_size",
-    ):
-        _scale(model, key, scale.objects)
+    # The pyramid's canonical box stays: it says how many cells of a level an RoI has, whatever
+    # the size of the image.
+    _scale(model, "proposal_generator.anchor_generator.sizes", scale.objects)
     # Frozen statistics of random weights normalise nothing.
     for key in ("backbone.norm", "backbone.bottom_up.norm"):
         if OmegaConf.select(model, key) == "FrozenBN":

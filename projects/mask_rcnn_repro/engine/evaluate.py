@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ class Evaluation:
     def scalars(self) -> dict[str, dict[str, float]]:
         """Returns task to metric to value, without the per-class values and undefined ones."""
         return {
-            task: {k: v for k, v in values.items() if isinstance(v, float)}
+            task: {k: v for k, v in values.items() if isinstance(v, float) and math.isfinite(v)}
             for task, values in self.metrics.items()
             if isinstance(values, dict)
         }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import logging
 import sys
 from pathlib import Path
@@ -22,10 +23,14 @@ from mask_rcnn_repro.config import (
 )
 from mask_rcnn_repro.config.num_classes import fit_num_classes
 from mask_rcnn_repro.engine.builders import build_model, resolve_device
-from mask_rcnn_repro.engine.checkpoint import SafeCheckpointer, checkpoint_iteration
+from mask_rcnn_repro.engine.checkpoint import (
+    SafeCheckpointer,
+    checkpoint_iteration,
+    find_last_checkpoint,
+)
 from mask_rcnn_repro.engine.evaluate import Evaluation, evaluate_model
 from mask_rcnn_repro.engine.processes import run_distributed
-from mask_rcnn_repro.engine.run_folder import setup_logging
+from mask_rcnn_repro.engine.run_folder import keep_logs, setup_logging
 from mask_rcnn_repro.engine.seeding import make_deterministic, seed_everything
 from mask_rcnn_repro.engine.train import train
 from mask_rcnn_repro.errors import CheckpointError, ConfigError, UserError
@@ -47,10 +52,15 @@ def main(args: argparse.Namespace) -> None:
         if args.print_config or args.diff_config:
             _show(args)
             return
+        if args.num_gpus * args.num_machines > 1:
+            _load(args)  # a mistake in the config is told once, not by each process
         run_distributed(run, args)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print("Stopped; --resume continues from the last checkpoint.", file=sys.stderr, flush=True)
+        raise SystemExit(130) from None
 
 
 def _load(args: argparse.Namespace) -> DictConfig:
@@ -65,18 +75,21 @@ def _show(args: argparse.Namespace) -> None:
         print(format_config(cfg))
     if args.diff_config:
         other = load_config(args.diff_config, args.profile, args.overrides, seed=args.seed)
+        other = fit_num_classes(other, args.overrides)
         print(format_diff(diff_configs(other, cfg), args.diff_config, args.config_file))
 
 
 def run(args: argparse.Namespace) -> None:
     """Trains or evaluates in this process, which may be one of several."""
-    cfg = _load(args)
+    with keep_logs() as earlier:
+        cfg = _load(args)
     output_dir = _output_dir(args, cfg)
+    checkpoint = _checkpoint_to_evaluate(args, cfg, output_dir) if args.eval_only else ""
+    device = resolve_device(cfg.train.device)
     if comm.is_main_process():
         claim_output_dir(output_dir, cfg)
     comm.synchronize()
-    setup_logging(output_dir)
-    device = resolve_device(cfg.train.device)
+    setup_logging(output_dir, earlier)
     if cfg.train.num_threads:
         torch.set_num_threads(cfg.train.num_threads)
     if cfg.train.deterministic:
@@ -90,7 +103,7 @@ def run(args: argparse.Namespace) -> None:
         output_dir,
     )
     if args.eval_only:
-        record = _evaluate_only(args, cfg, output_dir, device)
+        record = _evaluate_only(args, cfg, output_dir, device, checkpoint)
     else:
         record = _train(args, cfg, output_dir, device)
     if record is not None:
@@ -99,7 +112,9 @@ def run(args: argparse.Namespace) -> None:
 
 def _output_dir(args: argparse.Namespace, cfg: DictConfig) -> Path:
     if cfg.train.output_dir:
-        return Path(cfg.train.output_dir)
+        given = Path(cfg.train.output_dir)
+        # the folder is a run's, whose record stays
+        return given / "eval" / "last" if args.eval_only and args.resume else given
     # An evaluation belongs to the run whose weights it takes, whatever they are.
     ignored = ["train.init_checkpoint"] if args.eval_only else []
     folder = Path(
@@ -111,7 +126,12 @@ def _output_dir(args: argparse.Namespace, cfg: DictConfig) -> Path:
             ignore=ignored,
         )
     )
-    return folder / "eval" if args.eval_only else folder
+    if not args.eval_only:
+        return folder
+    # one folder a checkpoint, named after it; two files of one name differ in the digest
+    path = str(cfg.train.init_checkpoint)
+    digest = hashlib.sha256(path.encode()).hexdigest()[:6]
+    return folder / "eval" / ("last" if args.resume else f"{Path(path).stem}-{digest}")
 
 
 def _train(
@@ -138,17 +158,17 @@ def _train(
 def _finished_record(output_dir: Path) -> Record | None:
     file = output_dir / RECORD_FILE
     record = load_record(file) if file.is_file() else None
-    complete = record is not None and record.iterations_done == record.iterations_planned
-    return record if complete else None
+    if record is None or record.mode != "train":
+        return None
+    return record if record.iterations_done == record.iterations_planned else None
 
 
 def _evaluate_only(
-    args: argparse.Namespace, cfg: DictConfig, output_dir: Path, device: torch.device
+    args: argparse.Namespace, cfg: DictConfig, output_dir: Path, device: torch.device, path: str
 ) -> Record | None:
     seed_everything(cfg.train.seed)
     model = build_model(cfg, device)
     checkpointer = SafeCheckpointer(model, str(output_dir))
-    path = _checkpoint_to_evaluate(args, cfg, output_dir)
     checkpointer.load(path, checkpointables=[], policy="exact")
     evaluation = evaluate_model(cfg, model, device, output_dir, final=True)
     return _write_record(
@@ -159,23 +179,29 @@ def _evaluate_only(
         evaluation,
         mode="eval",
         iterations_done=checkpoint_iteration(path),
-        checkpoint=Path(path),
+        checkpoint=path,
         train_seconds=None,
     )
 
 
 def _checkpoint_to_evaluate(args: argparse.Namespace, cfg: DictConfig, output_dir: Path) -> str:
     """Chooses the weights: the last of the run with `--resume`, else `train.init_checkpoint`."""
+    if find_last_checkpoint(output_dir) is not None:
+        raise ConfigError(
+            f"train.output_dir={output_dir} is the folder of a training run, whose record an "
+            "evaluation would replace. Give another folder, or --resume to evaluate that run's "
+            "last checkpoint."
+        )
     given = [o.lstrip("+") for o in args.overrides]
     if args.resume:
-        folder = output_dir.parent if not cfg.train.output_dir else output_dir
-        last = SafeCheckpointer(torch.nn.Module(), str(folder))
-        if not last.has_checkpoint():
+        folder = output_dir.parents[1]
+        last = find_last_checkpoint(folder)
+        if last is None:
             raise CheckpointError(
                 f"--eval-only --resume evaluates the last checkpoint in {folder}, but there is "
                 "none. Train first, or give train.init_checkpoint=FILE."
             )
-        return str(last.get_checkpoint_file())
+        return str(last)
     explicit = any(o.startswith("train.init_checkpoint=") for o in given)
     is_pretraining = "ImageNetPretrained" in str(cfg.train.init_checkpoint)
     if not cfg.train.init_checkpoint or (is_pretraining and not explicit):
@@ -197,7 +223,7 @@ def _write_record(
     *,
     mode: str,
     iterations_done: int | None,
-    checkpoint: Path,
+    checkpoint: Path | str,
     train_seconds: float | None,
 ) -> Record | None:
     if not comm.is_main_process():

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from logging.handlers import MemoryHandler
 from pathlib import Path
 
 from detectron2.engine import hooks
@@ -16,6 +20,11 @@ from mask_rcnn_repro.errors import UserError
 
 LOGGERS = ("detectron2", "fvcore", "mask_rcnn_repro")
 
+QUIET_LOGGERS = (
+    "iopath",  # mentions every file that it cannot count for telemetry
+    "detectron2.data.common",  # how it serialises a data set, three lines each time
+)
+
 
 class _NoTracebackForUserErrors(logging.Filter):
     """Detectron2's trainer logs every exception with its traceback; a user's mistake needs none."""
@@ -27,20 +36,52 @@ class _NoTracebackForUserErrors(logging.Filter):
         return True
 
 
-def setup_logging(output_dir: Path) -> None:
-    """Logs to stdout (first process) and to `<output_dir>/log.txt` (`.rank<k>` for the others)."""
+@contextmanager
+def keep_logs() -> Iterator[list[logging.LogRecord]]:
+    """Collects what this package logs before :func:`setup_logging` knows where it should go."""
+    early = MemoryHandler(capacity=1000, flushLevel=logging.CRITICAL + 1)
+    ours = logging.getLogger("mask_rcnn_repro")
+    ours.setLevel(logging.INFO)
+    ours.addHandler(early)
+    try:
+        yield early.buffer
+    finally:
+        ours.removeHandler(early)
+
+
+def _is_first_mention(record: logging.LogRecord) -> bool:
+    """Detectron2's checkpointer says what it loads just before fvcore's says it again."""
+    return not str(record.msg).startswith("[DetectionCheckpointer] Loading from")
+
+
+def setup_logging(output_dir: Path, earlier: Sequence[logging.LogRecord] = ()) -> None:
+    """Logs to stdout (first process) and to `<output_dir>/log.txt` (`.rank<k>` for the others).
+
+    Args:
+        output_dir: Made if needed.
+        earlier: Lines from :func:`keep_logs`, which come first.
+    """
     output_dir.mkdir(parents=True, exist_ok=True)
+    # remembers its arguments, and would do nothing for a folder that it has seen before
+    setup_logger.cache_clear()
     for name in LOGGERS:
         known = logging.getLogger(name)
         for handler in list(known.handlers):
             known.removeHandler(handler)
         abbreviation = {"detectron2": "d2", "mask_rcnn_repro": "run"}.get(name, name)
         setup_logger(
-            str(output_dir), comm.get_rank(), name=name, abbrev_name=abbreviation, color=False
+            str(output_dir.absolute()),  # opened files are remembered by name
+            comm.get_rank(),
+            name=name,
+            abbrev_name=abbreviation,
+            color=sys.stdout.isatty(),
         )
     logging.getLogger("detectron2.engine.train_loop").addFilter(_NoTracebackForUserErrors())
-    # iopath mentions every file that it cannot count for telemetry
-    logging.getLogger("iopath").setLevel(logging.ERROR)
+    logging.getLogger("detectron2.checkpoint.detection_checkpoint").addFilter(_is_first_mention)
+    for name in QUIET_LOGGERS:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    for record in earlier:
+        logging.getLogger(record.name).handle(record)
 
 
 def forget_metrics_from(metrics_file: Path, iteration: int) -> None:

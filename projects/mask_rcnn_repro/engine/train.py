@@ -82,6 +82,9 @@ def train(cfg: DictConfig, output_dir: Path, device: torch.device, resume: bool)
     evaluations: list[Evaluation] = []
 
     def evaluate() -> dict[str, Any]:
+        # Detectron2's hook evaluates after the last iteration even if that one failed
+        if trainer.completed_iters < min(trainer.iter + 1, cfg.train.max_iter):
+            return {}
         sync_buffers(model)
         evaluations.append(
             evaluate_model(cfg, model, device, output_dir, final=trainer.iter >= cfg.train.max_iter)

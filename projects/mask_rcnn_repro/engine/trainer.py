@@ -89,7 +89,7 @@ class Trainer(SimpleTrainer):
             data_time += time.perf_counter() - start
             with self._gradient_sync(last=index == self.accumulate - 1):
                 with autocast_context(self.device, self.amp_enabled, self.amp_dtype):
-                    losses = self.model(data)
+                    losses = self._losses(data)
                 total = sum(losses.values()) / self.accumulate
                 self.grad_scaler.scale(total).backward()
             self._check_finite(losses, data)
@@ -106,20 +106,35 @@ class Trainer(SimpleTrainer):
             return self.model.no_sync()
         return contextlib.nullcontext()
 
+    def _losses(self, data: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        try:
+            return self.model(data)
+        except FloatingPointError as error:  # Detectron2's RPN looks at its own predictions first
+            raise self._non_finite(str(error).rstrip("."), data) from error
+
     def _check_finite(self, losses: dict[str, torch.Tensor], data: list[dict[str, Any]]) -> None:
         # One transfer for all losses, after backward has been queued.
         values = torch.stack([v.detach().float() for v in losses.values()]).cpu()
         if torch.isfinite(values).all():
             return
         listed = ", ".join(f"{k}={v:g}" for k, v in zip(losses, values.tolist(), strict=True))
+        raise self._non_finite(listed, data)
+
+    def _non_finite(self, what: str, data: list[dict[str, Any]]) -> NonFiniteLossError:
         images = "\n".join(f"  {d.get('file_name', d.get('image_id', '?'))}" for d in data)
-        raise NonFiniteLossError(
+        return NonFiniteLossError(
             f"A loss became NaN or infinite at iteration {self.iter} (rank {comm.get_rank()}): "
-            f"{listed}.\nImages of this batch:\n{images}\n"
+            f"{what}.\nImages of this batch:\n{images}\n"
             "The weights were not updated with it. Lower optimizer.lr or lengthen the warm-up "
             "(lr_multiplier.warmup_iters), look at these images' annotations, or resume from the "
             "last checkpoint with another train.seed."
         )
+
+    def after_train(self) -> None:
+        """Lets the hooks finish; `iter` is the number of iterations done if all went well."""
+        # one too many where a resumed run has no iteration left to do
+        self.iter = min(self.iter, self.max_iter)
+        super().after_train()
 
     def state_dict(self) -> dict[str, Any]:
         """Adds the loss scale to Detectron2's trainer state (iteration, hooks, optimizer)."""

@@ -152,8 +152,10 @@ def make_background(rng: np.random.Generator, height: int, width: int) -> np.nda
     kind = rng.random()
     make = _landscape if kind < 0.42 else _room if kind < 0.7 else _surface
     image = np.ascontiguousarray(make(rng, height, width), dtype=np.float32)
-    for _ in range(int(rng.integers(0, 4))):
+    for _ in range(int(rng.integers(0, 3))):
         _patch(rng, image)
-    if rng.random() < 0.45:
+    if rng.random() < 0.3:
         _lines(rng, image)
-    return image
+    # Distance and haze: backgrounds have less contrast and colour than what stands before them.
+    mean = image.mean(axis=(1, 2), keepdims=True)
+    return mean + (image - mean) * np.float32(rng.uniform(0.45, 0.85))

@@ -15,7 +15,7 @@ from mask_rcnn_repro.data.embedded.shapes import ellipse
 from mask_rcnn_repro.data.embedded.solid import Part, Stroke
 from mask_rcnn_repro.data.embedded.spec import KEYPOINT_NAMES
 
-PERSON_AREA = 0.125
+PERSON_AREA = 0.145
 """About the area of a person's mask in squared body heights."""
 
 # Tones of the person's palette.
@@ -115,7 +115,7 @@ def _joints(rng: np.random.Generator) -> dict[str, np.ndarray]:
     """Joints of a random pose in the body frame."""
     pose = str(
         rng.choice(
-            ["stand", "walk", "run", "sit", "crouch", "jump"], p=[0.36, 0.25, 0.11, 0.1, 0.06, 0.12]
+            ["stand", "walk", "run", "sit", "crouch", "jump"], p=[0.48, 0.24, 0.08, 0.07, 0.04, 0.09]
         )
     )
     lean = rng.normal(0.25, 0.2) if pose in ("run", "crouch") else rng.normal(0.03, 0.1)
@@ -177,7 +177,7 @@ def make_person(rng: np.random.Generator) -> PersonShape:
         yaw = (np.pi / 2 if rng.random() < 0.5 else -np.pi / 2) + rng.normal(0.0, 0.3)
     view = _view(yaw, rng.normal(0.0, 0.1))
     joints = {name: view @ point for name, point in _joints(rng).items()}
-    build = rng.uniform(0.88, 1.35)
+    build = rng.uniform(1.05, 1.55)
     drawn: list[tuple[float, Part]] = []
 
     def add(depth: float, polygon: np.ndarray, tone: int, name: str) -> None:

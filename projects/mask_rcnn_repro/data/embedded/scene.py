@@ -47,18 +47,18 @@ def _log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
 
 
 def _extents(rng: np.random.Generator, count: int, scale: float) -> list[float]:
-    """Square roots of mask areas in pixels, at most two of them large in COCO's sense.
+    """Square roots of mask areas in pixels, at most one of them large in COCO's sense.
 
     Args:
         rng: source of randomness.
         count: number of instances.
         scale: short side of the image over 160 pixels.
     """
-    large = min(count, int(rng.choice([0, 1, 2], p=[0.1, 0.7, 0.2])))
-    extents = [_log_uniform(rng, 114.0, 150.0) for _ in range(large)]
+    large = min(count, int(rng.choice([0, 1], p=[0.5, 0.5])))
+    extents = [_log_uniform(rng, 98.0, 118.0) for _ in range(large)]
     for _ in range(count - large):
-        small = rng.random() < 0.44
-        extents.append(_log_uniform(rng, 15.0, 31.5) if small else _log_uniform(rng, 34.0, 80.0))
+        small = rng.random() < 0.4
+        extents.append(_log_uniform(rng, 18.0, 31.5) if small else _log_uniform(rng, 33.0, 75.0))
     return [extent * scale for extent in extents]
 
 

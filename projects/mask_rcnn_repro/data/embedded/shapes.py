@@ -84,7 +84,7 @@ def cog(rng: np.random.Generator) -> Shape:
     outline = _polar(radius.reshape(-1), angle.reshape(-1))
     parts, strokes = [Part(outline, 0)], []
     area = polygon_area(outline)
-    if rng.random() < 0.45:  # spokes
+    if rng.random() < 0.25:  # spokes
         count, rim, hub = int(rng.integers(3, 6)), rng.uniform(0.27, 0.31), rng.uniform(0.1, 0.14)
         half = np.pi / count - rng.uniform(0.13, 0.2)
         start = rng.uniform(0, 2 * np.pi)
@@ -98,7 +98,7 @@ def cog(rng: np.random.Generator) -> Shape:
             area -= polygon_area(window)
         parts.append(Part(ellipse((0, 0), (hub * 0.55, hub * 0.55), n=14), 2))
     else:
-        bore = rng.uniform(0.09, 0.2)
+        bore = rng.uniform(0.07, 0.15)
         parts.append(Part(ellipse((0, 0), (bore + 0.09, bore + 0.09), n=24), 1))
         parts.append(Part(ellipse((0, 0), (bore, bore), n=20), hole=True))
         area -= np.pi * bore**2
@@ -129,7 +129,7 @@ def _profile(rng: np.random.Generator, n: int = 25) -> np.ndarray:
     t = np.linspace(0.0, 1.0, n)
     fullest = rng.uniform(0.36, 0.5)
     power = np.log(0.5) / np.log(fullest)
-    return rng.uniform(0.14, 0.24) * np.sin(np.pi * t**power) ** rng.uniform(0.75, 1.05)
+    return rng.uniform(0.19, 0.28) * np.sin(np.pi * t**power) ** rng.uniform(0.75, 1.05)
 
 
 def leaf(rng: np.random.Generator) -> Shape:
@@ -140,7 +140,7 @@ def leaf(rng: np.random.Generator) -> Shape:
         width = width * (1.0 + 0.13 * (np.arange(25) % 2)) * (np.linspace(0, 1, 25) < 0.97)
     left, right = _spindle(axis, normal, width)
     blade = np.concatenate([left, right[::-1]]).astype(np.float32)
-    length, half = rng.uniform(0.2, 0.42), rng.uniform(0.013, 0.022)
+    length, half = rng.uniform(0.16, 0.3), rng.uniform(0.018, 0.03)
     droop = rng.normal(0.0, 0.12)
     s = np.linspace(0.0, 1.0, 7)
     back = np.stack([axis[1, 0] - s * (length + 0.04), axis[1, 1] + droop * s**2], axis=1)
@@ -165,7 +165,7 @@ def fish(rng: np.random.Generator) -> Shape:
     width = np.maximum(_profile(rng)[::-1], np.linspace(0.035, 0.0, 25))
     left, right = _spindle(axis, normal, width)
     body = np.concatenate([left, right[::-1]]).astype(np.float32)
-    root, spread = axis[1], rng.uniform(0.13, 0.22)
+    root, spread = axis[1], rng.uniform(0.18, 0.28)
     reach, fork = rng.uniform(0.16, 0.26), rng.uniform(0.35, 0.85)
     lobes = [
         (0.05, 0.03),

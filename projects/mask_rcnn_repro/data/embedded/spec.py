@@ -13,7 +13,7 @@ from typing import Any
 
 from mask_rcnn_repro.errors import DataError
 
-VERSION = 1
+VERSION = 2
 """Version of the drawing code. Raise it whenever a picture or an annotation changes."""
 
 SPLITS = ("train", "val", "unlabeled")
@@ -115,11 +115,11 @@ class EmbeddedSpec:
     num_unlabeled: int = 600
     short_side: int = 160
     max_long_side: int = 256
-    mean_instances: float = 4.9
-    mean_distractors: float = 1.5
-    max_places: int = 24
-    min_visible: float = 0.28
-    twig_fraction: float = 0.08
+    mean_instances: float = 4.4
+    mean_distractors: float = 0.8
+    max_places: int = 40
+    min_visible: float = 0.4
+    twig_fraction: float = 0.05
     crowd_fraction: float = 0.08
     png_fraction: float = 0.1
     empty_fraction: float = 0.015

@@ -16,15 +16,30 @@ from mask_rcnn_repro.data.embedded.textures import (
 )
 
 
+# BGR. Most things have a colour near their class's, as in nature; the rest have any colour, so that
+# colour helps and shape decides. Mug and cup share theirs: only the handle tells them apart.
+_TYPICAL_COLORS: dict[str, tuple[float, float, float]] = {
+    "mug": (90.0, 90.0, 185.0),
+    "cup": (90.0, 90.0, 185.0),
+    "leaf": (45.0, 135.0, 75.0),
+    "fish": (185.0, 140.0, 85.0),
+    "star": (45.0, 185.0, 225.0),
+    "cog": (120.0, 120.0, 125.0),
+}
+_TYPICAL_SHARE = 0.65
+
+
 def object_palette(
-    rng: np.random.Generator, theme: list[np.ndarray]
+    rng: np.random.Generator, theme: list[np.ndarray], category: str | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """(4, 2, 3) colours and (4,) texture slots of main, second, dark and light tone."""
     main = vary(rng, theme[int(rng.integers(len(theme)))], 0.05)
     if rng.random() < 0.65:
         main = random_color(rng)
-    contrast = rng.uniform(0.03, 0.28)
-    second = vary(rng, main, 0.14) if rng.random() < 0.5 else random_color(rng)
+    if category in _TYPICAL_COLORS and rng.random() < _TYPICAL_SHARE:
+        main = vary(rng, np.array(_TYPICAL_COLORS[category], dtype=np.float32), 0.08)
+    contrast = rng.uniform(0.02, 0.1)
+    second = vary(rng, main, 0.14) if rng.random() < 0.75 else random_color(rng)
     dark, light = main * rng.uniform(0.12, 0.4), 0.35 * main + 0.65 * 240.0
     palette = np.stack(
         [
@@ -55,7 +70,7 @@ def _from_shape(
 ) -> Solid:
     """Scales, turns and colours a unit shape; it stays around the origin."""
     size = extent / float(np.sqrt(shape.area))
-    palette, slots = object_palette(rng, theme)
+    palette, slots = object_palette(rng, theme, category)
     parts = [Part(p.polygon, p.tone, p.name, p.hole) for p in shape.parts]
     solid = Solid(
         category,
@@ -67,14 +82,14 @@ def _from_shape(
         relief=float(rng.uniform(0.3, 1.0)),
     )
     if category in UPRIGHT:
-        angle = rng.normal(0.0, 0.2) if rng.random() < 0.88 else rng.uniform(-np.pi, np.pi)
-    elif category == "fish":
-        angle = rng.normal(0.0, 0.45) if rng.random() < 0.75 else rng.uniform(-np.pi, np.pi)
+        angle = rng.normal(0.0, 0.2) if rng.random() < 0.92 else rng.uniform(-np.pi, np.pi)
+    elif category in ("fish", "leaf"):
+        angle = rng.normal(0.0, 0.35) if rng.random() < 0.85 else rng.uniform(-np.pi, np.pi)
     else:
         angle = rng.uniform(-np.pi, np.pi)
     mirror = -1.0 if rng.random() < 0.5 else 1.0
     # A view from aside: squeezed along a random direction.
-    squeeze, tilt = rng.uniform(0.72, 1.0), rng.uniform(0.0, np.pi)
+    squeeze, tilt = rng.uniform(0.8, 1.0), rng.uniform(0.0, np.pi)
     grow = float(1.0 / np.sqrt(squeeze))
     matrix = (
         _rotation(tilt) @ np.diag([grow, grow * squeeze]) @ _rotation(-tilt) @ _rotation(angle)

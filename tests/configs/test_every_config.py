@@ -1,0 +1,100 @@
+"""Every config file loads at every scale, keeps the rules of rows, and can be saved and read back.
+
+Rules of a row, beside those of `check_row_rules`: it has `paper` with a table and a row that the
+paper prints about its own models, no other file has the same, `control` is the id of another row,
+and the docstring begins with "Table <table>, row `<row>`" ("Section 4.2, ..." for numbers in the
+text). Its folder is the table's. Configs in other folders are no rows and have no `paper`.
+"""
+
+import re
+from collections import Counter
+
+import pytest
+
+from mask_rcnn_repro.config import (
+    check_row_rules,
+    config_hash,
+    config_id,
+    config_root,
+    find_config,
+    load_config,
+    save_config,
+    to_plain,
+    validate_config,
+)
+from mask_rcnn_repro.paper import load_tables
+
+from .config_sets import IDS, PROFILES, ROWS, WITH_CONTROL, docstring, is_row, load
+
+
+def test_there_are_configs():
+    assert {"table2a/r50_c4", "quickstart/mask_rcnn_r18_fpn"} <= set(IDS)
+    assert "table2a/r50_c4" in ROWS
+    assert "quickstart/mask_rcnn_r18_fpn" not in ROWS
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+@pytest.mark.parametrize("config", IDS)
+def test_it_loads_validates_and_survives_saving(config, profile, tmp_path):
+    cfg = load(config, profile)
+    validate_config(cfg, world_size=1)
+    file = tmp_path / "config.yaml"
+    save_config(cfg, file)
+    loaded = load_config(file)
+    assert config_hash(loaded) == config_hash(cfg)
+    assert to_plain(loaded) == to_plain(cfg)
+    assert to_plain(loaded, resolve=False) == to_plain(cfg, resolve=False)
+
+
+@pytest.mark.parametrize("config", IDS)
+def test_it_keeps_the_rules(config):
+    file = config_root() / f"{config}.py"
+    assert check_row_rules(file) == []
+    assert config_id(file) == config_id(config) == config
+    assert find_config(config) == file.resolve()
+    assert re.fullmatch(r"[a-z0-9_]+/[A-Za-z0-9_]+", config), "folder/file, plain names"
+    assert load(config).train.output_dir == ""
+    assert ("paper" in load(config)) == is_row(config)
+
+
+def table_text(table: str) -> str:
+    """How a docstring names a table: `Table 2a`, or `Section 4.2` for numbers in the text."""
+    if table.startswith("text-"):
+        return f"Section {table.split('-')[1]}"
+    return "Section 4.4" if table == "timing" else f"Table {table}"
+
+
+@pytest.mark.parametrize(
+    ("table", "text"),
+    [("2a", "Table 2a"), ("text-4.2-class-agnostic", "Section 4.2"), ("timing", "Section 4.4")],
+)
+def test_how_tables_are_named(table, text):
+    assert table_text(table) == text
+
+
+@pytest.mark.parametrize("config", ROWS)
+def test_a_row_is_one_of_the_paper(config):
+    paper = load(config).paper
+    assert set(paper) <= {"table", "row", "control"}
+    printed = {r["row"]: r for r in load_tables()[paper.table]["rows"]}
+    assert paper.row in printed
+    assert not printed[paper.row].get("peer"), "a number of another system"
+    first = docstring(config).partition("\n\n")[0]
+    begin = f"{table_text(paper.table)}, row `{paper.row}`"
+    assert " ".join(first.split()).startswith(begin), f"the docstring begins with {begin}"
+    folder = table_text(paper.table).lower().replace("table ", "table").replace(" ", "")
+    assert config.partition("/")[0] == folder.replace(".", "_")  # table2a, section4_2
+
+
+def test_no_two_files_are_the_same_row():
+    rows = Counter((load(config).paper.table, load(config).paper.row) for config in ROWS)
+    assert [row for row, count in rows.items() if count > 1] == []
+
+
+@pytest.mark.parametrize("config", WITH_CONTROL)
+def test_the_control_is_another_row(config):
+    seen = [config]
+    while control := load(seen[-1]).paper.get("control"):
+        assert control in ROWS
+        assert control not in seen, f"controls go round: {seen}"
+        seen.append(control)

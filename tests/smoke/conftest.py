@@ -1,0 +1,24 @@
+"""One trained run, shared by the tests of a worker."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from .run_helpers import RUN, Outcome, launch
+
+
+@pytest.fixture(scope="session")
+def training(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Outcome]:
+    """Folder and outcome of the quickstart at `tiny`, trained with default settings."""
+    folder = tmp_path_factory.mktemp("trained")
+    outcome = launch(folder)
+    outcome.succeeded()
+    return folder, outcome
+
+
+@pytest.fixture(scope="session")
+def trained(training: tuple[Path, Outcome]) -> Path:
+    """The run's folder; not to be written to."""
+    return training[0] / RUN

@@ -1,0 +1,151 @@
+"""Other data sets by config keys alone: one's own in COCO format, and real COCO."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mask_rcnn_repro.config import load_config
+from mask_rcnn_repro.data import embedded
+from mask_rcnn_repro.evaluation.records import load_record
+
+from .run_helpers import REPOSITORY, launch, load, metrics, results
+
+SAMPLE = REPOSITORY.parent / "shared" / "data"
+R50_FPN = REPOSITORY / "configs" / "table2a" / "r50_fpn.py"
+TRAIN, TEST = "dataloader.train.dataset", "dataloader.test.dataset"
+# id in the embedded data -> id and name in one's own: neither contiguous nor in order
+OWN = {1: (90, "walker"), 2: (7, "beaker"), 4: (13, "frond")}
+
+
+@pytest.fixture(scope="module")
+def own_data(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Writes three of the embedded data's classes under other ids; returns overrides."""
+    source = embedded.ensure_generated(embedded.TINY_SPEC)
+    folder = tmp_path_factory.mktemp("own")
+    keys = []
+    for key, split in ((TRAIN, "train"), (TEST, "val")):
+        content = json.loads((source / "annotations" / f"instances_{split}.json").read_text())
+        content["annotations"] = [
+            {**a, "category_id": OWN[a["category_id"]][0]}
+            for a in content["annotations"]
+            if a["category_id"] in OWN
+        ]
+        content["categories"] = [{"id": i, "name": name} for i, name in OWN.values()]
+        (folder / f"{split}.json").write_text(json.dumps(content))
+        keys += [
+            f"{key}.names=own_{split}",
+            f"{key}.json={folder / f'{split}.json'}",
+            f"{key}.image_root={source / split}",
+        ]
+    return keys
+
+
+def _classes_of_head(checkpoint: Path) -> int:
+    return load(checkpoint)["model"]["roi_heads.box_predictor.cls_score.bias"].shape[0] - 1
+
+
+def test_own_data_brings_its_classes(own_data: list[str], tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    out = launch(tmp_path, *own_data, "train.draw=2", f"train.output_dir={run}").succeeded()
+    assert "model.roi_heads.num_classes: 7 -> 3" in out
+    assert _classes_of_head(run / "model_final.pth") == 3
+    assert load_config(run / "config.yaml").model.roi_heads.num_classes == 3
+    record = load_record(run / "record.json")
+    for task in ("bbox", "segm"):
+        assert set(record.metrics[task].per_class) == {"walker", "beaker", "frond"}
+    assert record.train_data is not None and record.train_data.name == "own_train"
+    found = results(run, "own_val")
+    ids = {d["category_id"] for d in found["bbox_results"]}
+    assert ids <= {90, 7, 13} and len(ids) > 1
+    assert len(list((run / "drawings").glob("*.png"))) == 2
+
+    again = tmp_path / "again"
+    weights = [f"train.init_checkpoint={run / 'model_final.pth'}", f"train.output_dir={again}"]
+    launch(tmp_path, *own_data, "train.draw=0", "--eval-only", *weights).succeeded()
+    assert results(again, "own_val") == found
+    assert load_record(again / "record.json").metrics == record.metrics
+
+
+def test_wrong_class_count_is_refused(own_data: list[str], tmp_path: Path) -> None:
+    message = launch(tmp_path, *own_data, "model.roi_heads.num_classes=4").failed_plainly()
+    assert "is 4" in message and "3 classes" in message and "walker" in message
+    assert "model.roi_heads.num_classes=3" in message
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_right_class_count_may_be_given(own_data: list[str], tmp_path: Path) -> None:
+    keys = ["model.roi_heads.num_classes=3", "train.max_iter=1", "train.draw=0"]
+    launch(tmp_path, *own_data, *keys, f"train.output_dir={tmp_path / 'run'}").succeeded()
+
+
+def test_head_that_does_not_fit_the_test_data(
+    own_data: list[str], trained: Path, tmp_path: Path
+) -> None:
+    test_keys = [key for key in own_data if key.startswith(TEST)]
+    weights = f"train.init_checkpoint={trained / 'model_final.pth'}"
+    message = launch(tmp_path, *test_keys, "--eval-only", weights).failed_plainly()
+    assert "own_val" in message and "3 classes" in message
+
+
+@pytest.mark.parametrize(
+    ("broken", "words"),
+    [
+        ({"categories": []}, ["categories"]),
+        ({"annotations": []}, ["annotation", "own_broken"]),
+        ({"images": ...}, ["images"]),
+    ],
+)
+def test_broken_json_stops_plainly(
+    own_data: list[str], tmp_path: Path, broken: dict[str, Any], words: list[str]
+) -> None:
+    file = Path(own_data[1].partition("=")[2])
+    content = {**json.loads(file.read_text()), **broken}
+    content = {key: value for key, value in content.items() if value is not ...}
+    (tmp_path / "broken.json").write_text(json.dumps(content))
+    name = f"own_broken_{next(iter(broken))}"
+    keys = [f"{TRAIN}.names={name}", f"{TRAIN}.json={tmp_path / 'broken.json'}", own_data[2]]
+    message = launch(tmp_path, *keys, *own_data[3:]).failed_plainly()
+    for word in words:
+        assert word in message
+
+
+needs_sample = pytest.mark.skipif(
+    not (SAMPLE / "coco").is_dir(), reason="no COCO sample at ../shared/data beside the checkout"
+)
+
+
+@needs_sample
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [("coco_2017_train", "coco_2017_val"), ("coco_trainval35k", "coco_minival")],
+)
+def test_real_coco(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, train: str, test: str
+) -> None:
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(SAMPLE))
+    run = tmp_path / "run"
+    keys = [f"{TRAIN}.names={train}", f"{TEST}.names={test}", f"train.output_dir={run}"]
+    out = launch(tmp_path, *keys, "train.draw=2", config=R50_FPN).succeeded()
+    assert "model.roi_heads.num_classes: 7 -> 80" in out
+    assert _classes_of_head(run / "model_final.pth") == 80
+    record = load_record(run / "record.json")
+    assert record.test_data is not None and record.test_data.images == 22
+    assert record.train_data is not None and record.train_data.images == 60
+    assert set(record.metrics) == {"bbox", "segm"}
+    assert len(record.metrics["segm"].per_class) == 80
+    assert metrics(run)[-1]["iteration"] == record.iterations_planned
+    assert len(list((run / "drawings").glob("*.png"))) == 2
+
+
+def test_data_that_is_not_there_names_what_was_looked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path / "nowhere"))
+    keys = [f"{TRAIN}.names=coco_trainval35k", f"{TEST}.names=coco_minival"]
+    message = launch(tmp_path, *keys, config=R50_FPN).failed_plainly()
+    assert str(tmp_path / "nowhere") in message and "instances_train2017.json" in message
+    assert "DETECTRON2_DATASETS" in message

@@ -1,0 +1,280 @@
+"""Generated documents are up to date and right; links in all documents lead somewhere."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mask_rcnn_repro import documentation
+from mask_rcnn_repro.config import config_hash, get_config, list_configs
+from mask_rcnn_repro.documentation import (
+    BEGIN,
+    END,
+    Row,
+    format_configs_readme,
+    format_contents,
+    format_delta,
+    format_numbers,
+    format_ours,
+    generated_files,
+    group_title,
+    load_results,
+    load_rows,
+    main,
+    replace_section,
+    stated_differences,
+)
+from mask_rcnn_repro.errors import RecordError
+from mask_rcnn_repro.evaluation.records import make_record, save_record
+
+ROOT = Path(__file__).resolve().parents[2]
+LONG_README = 20
+
+
+def test_generated_files_are_up_to_date():
+    """`make docs` writes them."""
+    files = generated_files(ROOT)
+    assert len(files) == 4
+    stale = [f for f, text in files.items() if text is not None and f.read_text() != text]
+    assert stale == []
+
+
+def test_the_readme_has_its_section_once_it_is_more_than_a_placeholder():
+    text = (ROOT / "README.md").read_text()
+    if text.count("\n") <= LONG_README:
+        pytest.skip("README.md is not written yet")
+    assert replace_section(text, "") is not None
+
+
+def documents():
+    tracked = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.md"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    names = tracked.stdout.split() if tracked.returncode == 0 else []
+    return [ROOT / n for n in names if (ROOT / n).is_file()] or sorted(ROOT.glob("docs/*.md"))
+
+
+@pytest.mark.parametrize("file", documents(), ids=lambda f: f.relative_to(ROOT).as_posix())
+def test_links_lead_to_files(file):
+    text = re.sub(r"```.*?```", "", file.read_text(encoding="utf-8"), flags=re.DOTALL)
+    links = re.findall(r"\]\(([^)\s]+)\)", text)
+    local = [link.partition("#")[0] for link in links if "://" not in link]
+    assert [link for link in local if link and not (file.parent / link).exists()] == []
+
+
+def test_the_index_names_every_document():
+    index = (ROOT / "docs" / "README.md").read_text()
+    for file in (ROOT / "docs").glob("*.md"):
+        assert file.name == "README.md" or f"({file.name})" in index
+
+
+def test_rows_come_in_the_papers_order_with_all_configs():
+    rows = load_rows()
+    assert sorted(row.id for row in rows) == list_configs()
+    table_2a = [row.name for row in rows if row.table == "2a"]
+    assert table_2a[:3] == ["R50-C4", "R101-C4", "R50-FPN"]
+    assert [row.table is None for row in rows] == sorted(row.table is None for row in rows)
+    by_id = {row.id: row for row in rows}
+    assert by_id["table2a/r101_fpn"].control == "table2a/r50_fpn"
+    assert by_id["table2a/r101_fpn"].summary.startswith("Table 2a, row `R101-FPN`: ResNet-101")
+    assert by_id["quickstart/mask_rcnn_r18_fpn"].group == "quickstart"
+
+
+def test_titles():
+    assert group_title("2a") == "Table 2a: Backbone architecture (minival)"
+    assert group_title("text-4.2-fpn-roipool").startswith("RoIAlign against RoIPool on FPN")
+    assert group_title("my_ablations") == "my_ablations"
+
+
+def test_numbers_are_the_papers():
+    assert format_numbers("2a", "R50-C4") == "mask AP 30.3, AP50 51.2, AP75 31.5"
+    assert format_numbers("2a", "R50-C4", all_metrics=False) == "mask AP 30.3"
+    assert format_numbers("2d", "RoIAlign", all_metrics=False) == "mask AP 30.9; box AP 34.0"
+    both = "box (person) AP 52.0; mask (person) AP 45.1; keypoint AP 64.7"
+    assert format_numbers("5", "keypoint & mask", all_metrics=False) == both
+    assert format_numbers("text-4.2-fpn-roipool", "RoIPool").endswith("(derived: 33.6 - 1.5)")
+    shared = format_numbers("timing", "R101-FPN inference, shared features")
+    assert shared == "ms per image 195; cpu resize ms 15"
+
+
+def test_a_delta_is_what_the_file_says():
+    differences = stated_differences("table2a/r101_c4", "table2a/r50_c4")
+    assert format_delta(differences) == (
+        "`model.backbone.depth`: 50 -> 101<br>"
+        "`train.init_checkpoint`: .../R-50.pkl -> .../R-101.pkl"
+    )
+    assert format_delta(stated_differences("table2a/r50_c4", "table2a/r50_c4")) == "nothing"
+    absent = documentation.ABSENT
+    assert format_delta([("a", absent, 1), ("b", "x|y", absent), ("c._target_", "m.A", "n.B")]) == (
+        "+ `a`: 1<br>- `b`: x\\|y<br>`c._target_`: A -> B"
+    )
+
+
+def test_the_table_of_configs_has_every_file_and_long_differences_in_full():
+    text = format_configs_readme()
+    for config in list_configs():
+        assert f"[{config}]({config}.py)" in text
+    long = re.findall(r"\| (\d+) keys, listed below \|", text)
+    assert len(long) == text.count("<details>") >= 1  # FPN against C4
+    assert "+ model.backbone.bottom_up:" in text
+    cells = {len(re.findall(r"(?<!\\)\|", line)) for line in text.splitlines() if line[:1] == "|"}
+    assert cells == {3, 6}  # two tables' columns
+
+
+def test_rows_that_say_the_same_are_marked(monkeypatch):
+    both = ["table2a/r101_c4", "table2a/r50_c4"]
+    monkeypatch.setattr(
+        documentation, "load_rows", lambda: [Row(both[0], "", "2a", "R101-C4", both[1])]
+    )
+    monkeypatch.setattr(documentation, "equal_configs", lambda: {"x": both})
+    assert "the same run as `table2a/r50_c4`<br>`model.backbone.depth`" in format_configs_readme()
+
+
+def record(config, ap, profile="mini", seed=0, overrides=(), done=None, **changes):
+    """A record of a run whose mask AP is `ap`; box AP is one more."""
+    cfg = get_config(config, profile, overrides, seed=seed)
+    made = make_record(
+        cfg,
+        config_id=config,
+        profile=profile,
+        overrides=list(overrides),
+        mode="train",
+        metrics={"bbox": {"AP": ap + 1}, "segm": {"AP": ap, "AP50": 2 * ap}},
+        seconds_per_image=None,
+        iterations_done=cfg.train.max_iter if done is None else done,
+        checkpoint=None,
+    )
+    return made.model_copy(update={"test_data": None, "train_data": None, **changes})
+
+
+@pytest.fixture
+def no_data(monkeypatch):
+    """Records of COCO configs are made without COCO."""
+    monkeypatch.setattr("mask_rcnn_repro.evaluation.provenance.dataset_info", lambda node: None)
+
+
+@pytest.mark.usefixtures("no_data")
+def test_our_results_are_those_of_the_config_as_it_is():
+    rows = {row.id: row for row in load_rows()}
+    row = rows["table2a/r50_fpn"]
+    assert format_ours(row, []) == "not run"
+    records = [
+        record(row.id, 20.0, seed=0),
+        record(row.id, 23.0, seed=1),
+        record(row.id, 99.0, overrides=["train.max_iter=3"]),  # another config
+        record(row.id, 99.0, seed=2, done=5),  # stopped early
+        record("table2a/r101_fpn", 30.0),
+    ]
+    assert format_ours(row, records) == "mini: mask AP 21.5 (2 seeds)"
+    again = record(row.id, 21.0, seed=1)  # repeated: the later counts
+    assert format_ours(row, [*records, again]) == "mini: mask AP 20.5 (2 seeds)"
+    full = record(row.id, 33.9, profile="paper")
+    assert format_ours(row, [*records, full]) == "mask AP 33.9; mini: mask AP 21.5 (2 seeds)"
+    assert format_ours(rows["table2a/r101_fpn"], records) == "mini: mask AP 30.0"
+    quickstart = rows["quickstart/mask_rcnn_r18_fpn"]
+    theirs = [record(quickstart.id, 31.0, profile="paper")]
+    assert format_ours(quickstart, theirs) == "box AP 32.0, mask AP 31.0"
+
+
+@pytest.mark.usefixtures("no_data")
+def test_a_record_of_an_equal_row_counts():
+    row = Row("table2a/r50_c4", "", "2b", "sigmoid")
+    made = record("table2a/r50_c4", 12.0)
+    assert made.config.hash == config_hash(get_config("table2a/r50_c4", "mini"))
+    other = made.model_copy(update={"config": made.config.model_copy(update={"id": "table2b/s"})})
+    assert format_ours(row, [other]) == "mini: mask AP 12.0"
+
+
+@pytest.mark.usefixtures("no_data")
+def test_results_are_read_from_a_folder_and_must_be_records(tmp_path):
+    save_record(record("table2a/r50_c4", 12.0), tmp_path / "table2a" / "a.json")
+    records = load_results(tmp_path)
+    assert [r.config.id for r in records] == ["table2a/r50_c4"]
+    text = format_contents(records)
+    line = next(line for line in text.splitlines() if line.startswith("| 2a | R50-C4 |"))
+    assert line == (
+        "| 2a | R50-C4 | [table2a/r50_c4](configs/table2a/r50_c4.py) | mask AP 30.3 "
+        "| mini: mask AP 12.0 |"
+    )
+    assert "| 2a | R101-C4 |" in text
+    assert text.count("not run") == len(list_configs()) - 1
+    (tmp_path / "b.json").write_text("{}")
+    with pytest.raises(RecordError, match=r"b\.json"):
+        load_results(tmp_path)
+    assert load_results(tmp_path / "absent") == []
+
+
+def test_what_has_no_config_yet_is_named():
+    covered = {row.table for row in load_rows()}
+    last = format_contents([]).splitlines()[-1]
+    for table in ("2b", "9", "timing"):
+        assert (f" {table}," in f"{last},".replace(".,", ",")) == (table not in covered)
+    assert "appendix-A-instances" not in last  # has no rows
+    assert " 2a," not in last
+
+
+def test_a_section_is_replaced_between_its_markers():
+    text = f"before\n{BEGIN}\nold\n{END}\nafter\n"
+    new = replace_section(text, "new")
+    assert new == f"before\n{BEGIN}\n\nnew\n{END}\nafter\n"
+    assert replace_section(new, "new") == new
+    assert replace_section(f"{BEGIN}\n{END}", "new") == f"{BEGIN}\n\nnew\n{END}"
+    assert replace_section("nothing", "new") is None
+    assert replace_section(f"{END}\n{BEGIN}\n", "new") is None
+
+
+@pytest.fixture
+def copy(tmp_path, monkeypatch):
+    """A checkout with documents that can be spoilt."""
+    for folder in ("docs", "configs"):
+        shutil.copytree(ROOT / folder, tmp_path / folder)
+    (tmp_path / "train_net.py").write_text("")
+    (tmp_path / "README.md").write_text(f"{BEGIN}\n{END}\n")
+    monkeypatch.setattr(documentation, "config_root", lambda: tmp_path / "configs")
+    return tmp_path
+
+
+def test_check_names_stale_files_and_writing_mends_them(copy, capsys):
+    assert main([]) == 0
+    assert main(["--check"]) == 0
+    capsys.readouterr()
+    (copy / "docs" / "train_keys.md").write_text("old")
+    (copy / "configs" / "README.md").unlink()
+    assert main(["--check"]) == 1
+    printed = capsys.readouterr().out.splitlines()
+    assert [line.partition(":")[0] for line in printed] == [
+        "configs/README.md",
+        "docs/train_keys.md",
+    ]
+    assert (copy / "docs" / "train_keys.md").read_text() == "old"
+    assert main([]) == 0
+    assert "train.max_iter" in (copy / "docs" / "train_keys.md").read_text()
+    assert main(["--check"]) == 0
+
+
+def test_a_readme_without_markers_is_reported_and_left(copy, capsys):
+    (copy / "README.md").write_text("placeholder\n")
+    assert main([]) == 1
+    assert main(["--check"]) == 1
+    assert "README.md: the lines" in capsys.readouterr().out
+    assert (copy / "README.md").read_text() == "placeholder\n"
+
+
+def test_it_runs_as_a_module():
+    """`make docs` calls it so."""
+    assert "-m mask_rcnn_repro.documentation" in (ROOT / "Makefile").read_text()
+    result = subprocess.run(
+        [sys.executable, "-m", "mask_rcnn_repro.documentation", "--help"],
+        env={**os.environ, "PYTHONPATH": str(ROOT / "projects")},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
+    assert "--check" in result.stdout
