@@ -1,4 +1,4 @@
-"""Packaging: the package, and inside its wheel the configs, so that `get_config` works there too."""
+"""Packaging: the package, with the configs inside its wheel so that `get_config` works there."""
 
 from pathlib import Path
 

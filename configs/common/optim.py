@@ -5,7 +5,7 @@ from detectron2.config import LazyCall as L
 from detectron2.solver.build import get_default_optimizer_params
 
 optimizer = L(torch.optim.SGD)(
-    # Norm layers are frozen in the paper's models; where a profile trains them they are not decayed.
+    # Norm layers are frozen in the paper's models; profiles that train them do not decay them.
     params=L(get_default_optimizer_params)(weight_decay_norm=0.0),
     lr=0.02,
     momentum=0.9,

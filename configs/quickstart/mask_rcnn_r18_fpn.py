@@ -27,12 +27,10 @@ model.roi_heads.mask_head.conv_dim = 64
 model.pixel_std = [57.375, 57.12, 58.395]
 
 optimizer.lr = 2e-3
-lr_multiplier = L(CosineSchedule)(
-    max_iter="${train.max_iter}", warmup_iters=50, warmup_factor=0.01
-)
+lr_multiplier = L(CosineSchedule)(max_iter="${train.max_iter}", warmup_iters=50, warmup_factor=0.01)
 
 train = dict(
-    max_iter=900,
+    max_iter=1000,
     amp=dict(enabled=True),  # bfloat16; on a CPU without such instructions rather false
     channels_last=True,
     checkpointer=dict(period=100),

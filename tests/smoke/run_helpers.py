@@ -18,13 +18,13 @@ import pytest
 import torch
 
 from mask_rcnn_repro.cli import parse_args
+from mask_rcnn_repro.config import load_config
 from mask_rcnn_repro.engine.main import main
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 QUICKSTART = REPOSITORY / "configs" / "quickstart" / "mask_rcnn_r18_fpn.py"
 RUN = Path("output/quickstart/mask_rcnn_r18_fpn@tiny/seed0")  # where a tiny quickstart goes
-ITERATIONS = 8  # that it takes
-RESULTS = Path("inference/embedded_tiny_val")
+ITERATIONS = load_config(QUICKSTART, "tiny").train.max_iter  # that it takes
 
 _LOGGERS = ("detectron2", "fvcore", "mask_rcnn_repro", "iopath", "detectron2.data.common")
 
@@ -91,12 +91,12 @@ def environment() -> dict[str, str]:
     return {k: v for k, v in os.environ.items() if k not in removed} | changed
 
 
-def start(folder: Path, *command: str, timeout: float = 240) -> Outcome:
-    """Runs Python with the given arguments in `folder`, and waits."""
+def start(folder: Path, *command: str, timeout: float = 240, **variables: str) -> Outcome:
+    """Runs Python with the given arguments and environment variables in `folder`, and waits."""
     done = subprocess.run(
         [sys.executable, *command],
         cwd=folder,
-        env=environment(),
+        env=environment() | variables,
         capture_output=True,
         text=True,
         check=False,

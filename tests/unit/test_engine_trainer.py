@@ -25,12 +25,17 @@ class Regression(nn.Module):
         out = self.linear(x)
         self.dtypes.append(out.dtype)
         scale = torch.tensor([d.get("scale", 1.0) for d in batch])
-        return {"loss_a": (out[:, 0].float() ** 2 * scale).mean(), "loss_b": out.float().abs().mean()}
+        return {
+            "loss_a": (out[:, 0].float() ** 2 * scale).mean(),
+            "loss_b": out.float().abs().mean(),
+        }
 
 
 def examples(count, seed=0):
     generator = torch.Generator().manual_seed(seed)
-    return [{"x": torch.randn(3, generator=generator), "file_name": f"{i}.jpg"} for i in range(count)]
+    return [
+        {"x": torch.randn(3, generator=generator), "file_name": f"{i}.jpg"} for i in range(count)
+    ]
 
 
 def run(batches, iterations, **arguments):

@@ -98,16 +98,33 @@ def canonical(value: Any) -> str:
     return json.dumps(map_scalars(value, same_number), sort_keys=True, separators=(",", ":"))
 
 
+WHERE_KEYS = frozenset(
+    {
+        "train.output_dir",
+        "train.device",
+        "train.num_threads",
+        "dataloader.train.num_workers",
+        "dataloader.test.num_workers",
+    }
+)
+"""Keys that say where and with how many hands a run is carried out, not what it computes."""
+
+
 def config_hash(cfg: DictConfig) -> str:
-    """Hash of what a config does: without `paper` and `train.output_dir`, interpolations resolved.
+    """Hash of what a config computes: without `paper` and `WHERE_KEYS`, interpolations resolved.
 
     Returns:
         The first 12 hexadecimal digits of a SHA-256.
     """
     data = to_plain(cfg)
     data.pop("paper", None)
-    if isinstance(data.get("train"), dict):
-        data["train"].pop("output_dir", None)
+    for key in WHERE_KEYS:
+        *sections, name = key.split(".")
+        node: Any = data
+        for section in sections:
+            node = node.get(section) if isinstance(node, dict) else None
+        if isinstance(node, dict):
+            node.pop(name, None)
     return hashlib.sha256(canonical(data).encode()).hexdigest()[:12]
 
 

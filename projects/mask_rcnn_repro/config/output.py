@@ -8,7 +8,12 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from mask_rcnn_repro.config.canonical import canonical, config_hash, save_config
+from mask_rcnn_repro.config.canonical import (
+    WHERE_KEYS,
+    canonical,
+    config_hash,
+    save_config,
+)
 from mask_rcnn_repro.config.diff import diff_configs, format_diff
 from mask_rcnn_repro.config.keys import format_key
 from mask_rcnn_repro.config.overrides import parse_override
@@ -17,9 +22,7 @@ from mask_rcnn_repro.errors import ConfigError
 
 CONFIG_FILE = "config.yaml"
 
-_OWN_PLACE = "train.output_dir"
-
-IGNORED_OVERRIDES = frozenset({"train.seed", _OWN_PLACE})
+IGNORED_OVERRIDES = WHERE_KEYS | {"train.seed"}
 """Overrides that do not change a folder's name: the seed has a place of its own there."""
 
 
@@ -38,8 +41,7 @@ def default_output_dir(
         seed: the run's seed.
         overrides: as on the command line; their order and spelling (`1e-3`, `0.001`) do not
             matter, of two for one key the last counts.
-        ignore: further keys whose overrides do not count, besides `train.seed` and
-            `train.output_dir`.
+        ignore: further keys whose overrides do not count, besides `IGNORED_OVERRIDES`.
 
     Returns:
         `output/<id>[@<profile>]/seed<k>[-<hash of the overrides>]`.
@@ -62,8 +64,8 @@ def default_output_dir(
 def claim_output_dir(output_dir: str | Path, cfg: DictConfig) -> Path:
     """Makes an output folder a run's own: writes the resolved config there, or finds it there.
 
-    To be called by one process of a run. Differences in `paper` and `train.output_dir` are let
-    through, because they change nothing in what is computed.
+    To be called by one process of a run. Differences in `paper` and `WHERE_KEYS` are let through,
+    because they change nothing in what is computed.
 
     Args:
         output_dir: created where it does not exist.
@@ -100,7 +102,7 @@ def claim_output_dir(output_dir: str | Path, cfg: DictConfig) -> Path:
     differences = [
         d
         for d in diff_configs(other, cfg)
-        if d[0].partition(".")[0] != "paper" and d[0] != _OWN_PLACE
+        if d[0].partition(".")[0] != "paper" and d[0] not in WHERE_KEYS
     ]
     lines = format_diff(differences, "there", "this run").splitlines()
     shown = "\n".join(f"  {line}" for line in lines[:9])

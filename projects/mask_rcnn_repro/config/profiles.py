@@ -3,8 +3,8 @@
 A profile is a function from config to config, applied after the file and before the command line.
 `mini` and `tiny` put the embedded data in COCO's place and scale sizes, widths, counts and
 schedules by fixed factors, so that what distinguishes two rows stays; they train from random
-weights, which the paper's frozen batch norm and SGD cannot do. They never touch what a row is about:
-RoI layers, heads, losses, thresholds, depth.
+weights, which the paper's frozen batch norm and SGD cannot do. They never touch what a row is
+about: RoI layers, heads, losses, thresholds, depth.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ MINI = Scale(
     objects=1 / 4,
     counts=1 / 4,
     batch=1 / 2,
-    lr=1 / 20,
-    iterations=1 / 200,
+    lr=1 / 10,
+    iterations=1 / 160,
     warmup=1 / 10,
     data_prefix="embedded",
     num_workers=1,

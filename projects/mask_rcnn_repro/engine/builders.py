@@ -98,17 +98,21 @@ def build_train_data(cfg: DictConfig, start_iteration: int) -> Any:
     return instantiate(node)
 
 
-def check_batch_size(cfg: DictConfig) -> None:
+def check_batch_size(cfg: DictConfig, world_size: int | None = None) -> None:
     """Refuses a batch that the processes and accumulation steps cannot share evenly.
+
+    Args:
+        cfg: A validated config.
+        world_size: Number of processes; None asks Detectron2.
 
     Raises:
         ConfigError: If `total_batch_size` is not a multiple of processes times accumulation.
     """
-    batch, world = cfg.dataloader.train.total_batch_size, comm.get_world_size()
+    batch, world = cfg.dataloader.train.total_batch_size, world_size or comm.get_world_size()
     parts = world * cfg.train.accumulate
     if batch % parts:
         raise ConfigError(
-            f"dataloader.train.total_batch_size is {batch}, which {world} processes with "
+            f"dataloader.train.total_batch_size is {batch}, which {world} process(es) with "
             f"train.accumulate={cfg.train.accumulate} cannot share evenly. Use a multiple of "
             f"{parts}; with another batch, train.scale_lr=true adapts the learning rate."
         )

@@ -22,7 +22,7 @@ from mask_rcnn_repro.config import (
     load_config,
 )
 from mask_rcnn_repro.config.num_classes import fit_num_classes
-from mask_rcnn_repro.engine.builders import build_model, resolve_device
+from mask_rcnn_repro.engine.builders import build_model, check_batch_size, resolve_device
 from mask_rcnn_repro.engine.checkpoint import (
     SafeCheckpointer,
     checkpoint_iteration,
@@ -52,8 +52,11 @@ def main(args: argparse.Namespace) -> None:
         if args.print_config or args.diff_config:
             _show(args)
             return
-        if args.num_gpus * args.num_machines > 1:
-            _load(args)  # a mistake in the config is told once, not by each process
+        world_size = args.num_gpus * args.num_machines
+        if world_size > 1:  # mistakes are told once, not by each process
+            cfg = _load(args)
+            if not args.eval_only:
+                check_batch_size(cfg, world_size)
         run_distributed(run, args)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)

@@ -21,7 +21,11 @@ from mask_rcnn_repro.engine.builders import (
     check_batch_size,
     wrap_distributed,
 )
-from mask_rcnn_repro.engine.checkpoint import SafeCheckpointer
+from mask_rcnn_repro.engine.checkpoint import (
+    SafeCheckpointer,
+    checkpoint_iteration,
+    find_last_checkpoint,
+)
 from mask_rcnn_repro.engine.evaluate import Evaluation, evaluate_model
 from mask_rcnn_repro.engine.run_folder import build_writer_hook, forget_metrics_from
 from mask_rcnn_repro.engine.seeding import seed_everything
@@ -116,9 +120,7 @@ def train(cfg: DictConfig, output_dir: Path, device: torch.device, resume: bool)
     except BaseException as error:
         _save_completed(trainer, scheduler_hook, checkpointer, start, error)
         raise
-    return TrainingResult(
-        model, evaluations[-1], cfg.train.max_iter, time.perf_counter() - began
-    )
+    return TrainingResult(model, evaluations[-1], cfg.train.max_iter, time.perf_counter() - began)
 
 
 def sync_buffers(model: torch.nn.Module) -> None:
@@ -163,6 +165,9 @@ def _save_completed(
     done = trainer.completed_iters
     consistent = scheduler_hook.scheduler.last_epoch == done
     if isinstance(error, NonFiniteLossError) or done <= start or not consistent:
+        return
+    last = find_last_checkpoint(checkpointer.save_dir)
+    if last is not None and checkpoint_iteration(last) == done:  # an evaluation failed
         return
     trainer.iter = done - 1
     checkpointer.save(f"model_{done - 1:07d}", iteration=done - 1)

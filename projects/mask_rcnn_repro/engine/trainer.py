@@ -42,7 +42,8 @@ class Trainer(SimpleTrainer):
     Args:
         model: A detection model, perhaps wrapped in `DistributedDataParallel`; maps a list of
             dicts to a dict of scalar losses.
-        data_loader: Endless iterable of micro-batches, each a list of dicts.
+        data_loader: Endless iterable of micro-batches, each a list of dicts; None if the attribute
+            is set before training.
         optimizer: Steps once an iteration.
         seed: Together with iteration and rank, seeds all generators at each iteration.
         accumulate: Micro-batches an iteration.
@@ -54,7 +55,7 @@ class Trainer(SimpleTrainer):
     def __init__(
         self,
         model: nn.Module,
-        data_loader: Iterable[list[dict[str, Any]]],
+        data_loader: Iterable[list[dict[str, Any]]] | None,
         optimizer: torch.optim.Optimizer,
         *,
         seed: int,
@@ -133,7 +134,7 @@ class Trainer(SimpleTrainer):
     def after_train(self) -> None:
         """Lets the hooks finish; `iter` is the number of iterations done if all went well."""
         # one too many where a resumed run has no iteration left to do
-        self.iter = min(self.iter, self.max_iter)
+        self.iter: int = min(self.iter, self.max_iter)
         super().after_train()
 
     def state_dict(self) -> dict[str, Any]:

@@ -115,7 +115,8 @@ def _joints(rng: np.random.Generator) -> dict[str, np.ndarray]:
     """Joints of a random pose in the body frame."""
     pose = str(
         rng.choice(
-            ["stand", "walk", "run", "sit", "crouch", "jump"], p=[0.48, 0.24, 0.08, 0.07, 0.04, 0.09]
+            ["stand", "walk", "run", "sit", "crouch", "jump"],
+            p=[0.48, 0.24, 0.08, 0.07, 0.04, 0.09],
         )
     )
     lean = rng.normal(0.25, 0.2) if pose in ("run", "crouch") else rng.normal(0.03, 0.1)

@@ -54,8 +54,8 @@ def _extents(rng: np.random.Generator, count: int, scale: float) -> list[float]:
         count: number of instances.
         scale: short side of the image over 160 pixels.
     """
-    large = min(count, int(rng.choice([0, 1], p=[0.5, 0.5])))
-    extents = [_log_uniform(rng, 98.0, 118.0) for _ in range(large)]
+    large = min(count, int(rng.choice([0, 1], p=[0.3, 0.7])))
+    extents = [_log_uniform(rng, 102.0, 120.0) for _ in range(large)]
     for _ in range(count - large):
         small = rng.random() < 0.4
         extents.append(_log_uniform(rng, 18.0, 31.5) if small else _log_uniform(rng, 33.0, 75.0))

@@ -15,8 +15,7 @@ from mask_rcnn_repro.data.embedded.textures import (
     vary,
 )
 
-
-# BGR. Most things have a colour near their class's, as in nature; the rest have any colour, so that
+# BGR. Some things have a colour near their class's, as in nature; the rest have any colour, so that
 # colour helps and shape decides. Mug and cup share theirs: only the handle tells them apart.
 _TYPICAL_COLORS: dict[str, tuple[float, float, float]] = {
     "mug": (90.0, 90.0, 185.0),
@@ -26,7 +25,7 @@ _TYPICAL_COLORS: dict[str, tuple[float, float, float]] = {
     "star": (45.0, 185.0, 225.0),
     "cog": (120.0, 120.0, 125.0),
 }
-_TYPICAL_SHARE = 0.65
+_TYPICAL_SHARE = 0.45
 
 
 def object_palette(

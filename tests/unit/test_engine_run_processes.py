@@ -1,0 +1,76 @@
+"""Starting processes: which way is taken, and what is refused."""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+import pytest
+import torch
+
+from mask_rcnn_repro.cli import parse_args
+from mask_rcnn_repro.config import get_config
+from mask_rcnn_repro.engine import processes
+from mask_rcnn_repro.engine.builders import check_batch_size, resolve_device
+from mask_rcnn_repro.errors import ConfigError
+
+
+def arguments(*argv: str) -> argparse.Namespace:
+    return parse_args(["--config-file", "x.py", *argv])
+
+
+@pytest.fixture(autouse=True)
+def alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+
+@pytest.mark.parametrize("number", ["0", "1"])
+def test_one_process_is_this_one(number: str) -> None:
+    seen = []
+    args = arguments("--num-gpus", number)
+    processes.run_distributed(lambda a: seen.append((a, os.getpid())), args)
+    assert seen == [(args, os.getpid())]
+
+
+def test_flags_beside_torchrun_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    with pytest.raises(ConfigError, match="torchrun"):
+        processes.run_distributed(lambda a: None, arguments("--num-gpus", "2"))
+
+
+def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(ConfigError, match=r"--num-gpus is 2, but this machine has 1 CUDA"):
+        processes.run_distributed(lambda a: None, arguments("--num-gpus", "2"))
+
+
+def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert resolve_device("auto") == resolve_device("cpu") == torch.device("cpu")
+    with pytest.raises(ConfigError, match="no CUDA device"):
+        resolve_device("cuda:0")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    # each process was given its own GPU before
+    assert resolve_device("auto") == resolve_device("cuda") == torch.device("cuda:1")
+    assert resolve_device("cuda:0") == torch.device("cuda:0")
+    with pytest.raises(ConfigError, match="has 2 CUDA devices"):
+        resolve_device("cuda:2")
+
+
+@pytest.mark.parametrize(
+    ("batch", "accumulate", "world", "fits"),
+    [(8, 1, 1, True), (8, 2, 4, True), (8, 1, 3, False), (8, 4, 4, False), (6, 3, 2, True)],
+)
+def test_batch_must_be_shared_evenly(batch: int, accumulate: int, world: int, fits: bool) -> None:
+    keys = [f"dataloader.train.total_batch_size={batch}", f"train.accumulate={accumulate}"]
+    cfg = get_config("quickstart/mask_rcnn_r18_fpn", overrides=keys)
+    if fits:
+        check_batch_size(cfg, world)
+    else:
+        with pytest.raises(ConfigError, match=f"multiple of {world * accumulate}"):
+            check_batch_size(cfg, world)
