@@ -8,4 +8,5 @@ optimizer = L(torch.optim.AdamW)(
     params=L(get_default_optimizer_params)(weight_decay_norm=0.0),
     lr=1e-3,
     weight_decay=0.05,
+    fused=True,
 )

@@ -21,7 +21,7 @@ model.proposal_generator.batch_size_per_image = 64
 model.proposal_generator.pre_nms_topk = [250, 200]
 model.proposal_generator.post_nms_topk = [150, 100]
 model.roi_heads.num_classes = 7
-model.roi_heads.batch_size_per_image = 32
+model.roi_heads.batch_size_per_image = 64
 model.roi_heads.box_head.fc_dim = 256
 model.roi_heads.mask_head.conv_dim = 64
 model.pixel_std = [57.375, 57.12, 58.395]
@@ -30,11 +30,11 @@ optimizer.lr = 2e-3
 lr_multiplier = L(CosineSchedule)(max_iter="${train.max_iter}", warmup_iters=50, warmup_factor=0.01)
 
 train = dict(
-    max_iter=1000,
+    max_iter=800,
     amp=dict(enabled=True),  # bfloat16; on a CPU without such instructions rather false
     channels_last=True,
     checkpointer=dict(period=100),
     eval_period=0,
     log_period=20,
-    draw=16,
+    draw=12,
 )

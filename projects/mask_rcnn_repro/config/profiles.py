@@ -203,6 +203,7 @@ def _train_from_random_weights(cfg: DictConfig, scale: Scale) -> None:
         "params": old.params,
         "lr": old.lr * scale.lr,
         "weight_decay": 0.05,
+        "fused": True,
     }
 
 

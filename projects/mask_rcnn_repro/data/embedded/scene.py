@@ -54,7 +54,7 @@ def _extents(rng: np.random.Generator, count: int, scale: float) -> list[float]:
         count: number of instances.
         scale: short side of the image over 160 pixels.
     """
-    large = min(count, int(rng.choice([0, 1], p=[0.3, 0.7])))
+    large = min(count, int(rng.choice([0, 1], p=[0.4, 0.6])))
     extents = [_log_uniform(rng, 102.0, 120.0) for _ in range(large)]
     for _ in range(count - large):
         small = rng.random() < 0.4
@@ -234,7 +234,7 @@ def _photograph(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
     cast = np.exp(rng.normal(0.0, 0.04, 3))
     light = np.float32(exposure) + np.float32(rng.uniform(0.02, 0.14)) * glow
     blur = rng.uniform(0.0, 0.75)
-    level = float(rng.uniform(0.6, 5.0))
+    level = float(rng.uniform(0.5, 3.5))
     vividness = np.float32(rng.uniform(0.4, 1.0))  # few photographs are as vivid as the palette
     grey = image.mean(axis=0)
     luma = rng.standard_normal((height, width), dtype=np.float32)

@@ -76,7 +76,7 @@ def star(rng: np.random.Generator) -> Shape:
 def cog(rng: np.random.Generator) -> Shape:
     """Seven to ten blunt teeth around a rim; a bore, or windows between spokes."""
     teeth = int(rng.integers(7, 11))
-    root, pitch = rng.uniform(0.37, 0.42), 2 * np.pi / teeth
+    root, pitch = rng.uniform(0.4, 0.44), 2 * np.pi / teeth
     foot, tip = rng.uniform(0.26, 0.32) * pitch, rng.uniform(0.15, 0.22) * pitch
     base = np.arange(teeth)[:, None] * pitch + rng.uniform(0, pitch)
     angle = base + np.array([-foot, -tip, tip, foot])[None, :]
@@ -98,7 +98,7 @@ def cog(rng: np.random.Generator) -> Shape:
             area -= polygon_area(window)
         parts.append(Part(ellipse((0, 0), (hub * 0.55, hub * 0.55), n=14), 2))
     else:
-        bore = rng.uniform(0.07, 0.15)
+        bore = rng.uniform(0.06, 0.12)
         parts.append(Part(ellipse((0, 0), (bore + 0.09, bore + 0.09), n=24), 1))
         parts.append(Part(ellipse((0, 0), (bore, bore), n=20), hole=True))
         area -= np.pi * bore**2
@@ -140,7 +140,7 @@ def leaf(rng: np.random.Generator) -> Shape:
         width = width * (1.0 + 0.13 * (np.arange(25) % 2)) * (np.linspace(0, 1, 25) < 0.97)
     left, right = _spindle(axis, normal, width)
     blade = np.concatenate([left, right[::-1]]).astype(np.float32)
-    length, half = rng.uniform(0.16, 0.3), rng.uniform(0.018, 0.03)
+    length, half = rng.uniform(0.08, 0.2), rng.uniform(0.02, 0.032)
     droop = rng.normal(0.0, 0.12)
     s = np.linspace(0.0, 1.0, 7)
     back = np.stack([axis[1, 0] - s * (length + 0.04), axis[1, 1] + droop * s**2], axis=1)
@@ -225,9 +225,9 @@ def _vessel(rng: np.random.Generator, handle: bool) -> Shape:
     area = polygon_area(body)
     if handle:
         side = 1.0 if rng.random() < 0.5 else -1.0
-        thick = rng.uniform(0.05, 0.08)
+        thick = rng.uniform(0.06, 0.09)
         mid, high = 0.5 * (y0 + y1) + rng.normal(0, 0.02), rng.uniform(0.3, 0.4) * (y1 - y0)
-        reach = rng.uniform(0.2, 0.3)
+        reach = rng.uniform(0.26, 0.36)
         u = np.linspace(-np.pi / 2, np.pi / 2, 15)
         square = rng.uniform(0.6, 1.0)  # below 1 the handle is rather a rectangle
         wave = np.sign(np.sin(u)) * np.abs(np.sin(u)) ** square

@@ -116,9 +116,9 @@ class EmbeddedSpec:
     short_side: int = 160
     max_long_side: int = 256
     mean_instances: float = 4.4
-    mean_distractors: float = 0.8
-    max_places: int = 40
-    min_visible: float = 0.4
+    mean_distractors: float = 0.6
+    max_places: int = 60
+    min_visible: float = 0.5
     twig_fraction: float = 0.05
     crowd_fraction: float = 0.08
     png_fraction: float = 0.1

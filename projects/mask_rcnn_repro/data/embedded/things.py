@@ -25,7 +25,7 @@ _TYPICAL_COLORS: dict[str, tuple[float, float, float]] = {
     "star": (45.0, 185.0, 225.0),
     "cog": (120.0, 120.0, 125.0),
 }
-_TYPICAL_SHARE = 0.45
+_TYPICAL_SHARE = 0.55
 
 
 def object_palette(
