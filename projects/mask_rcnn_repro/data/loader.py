@@ -143,9 +143,14 @@ class UserErrorLoader(DataLoader):
     """A loader that raises a worker's :class:`UserError` as it is, without the worker's traceback.
 
     Workers hand the error over as a value; torch would prepend a traceback to the message.
+
+    Before workers are forked, this process's OpenCV goes down to one thread: a worker that inherits
+    OpenCV's thread pool, whose threads do not exist there, hangs as soon as it changes or uses it.
     """
 
     def __iter__(self) -> Iterator[list[dict[str, Any]]]:
+        if self.num_workers > 0:
+            _one_opencv_thread()
         for batch in super().__iter__():
             for item in batch:
                 if isinstance(item, UserError):
@@ -228,6 +233,10 @@ def _as_list(batch: list[Any]) -> list[Any]:
 def _one_thread(worker_id: int) -> None:
     """Keeps a worker to one thread: workers are the parallelism of loading."""
     torch.set_num_threads(1)
+    _one_opencv_thread()
+
+
+def _one_opencv_thread() -> None:
     if "cv2" in sys.modules:
         sys.modules["cv2"].setNumThreads(1)
 

@@ -110,14 +110,15 @@ def _results(
 ) -> Iterator[dict[str, Any]]:
     """Results in the order of the tasks, whoever makes them."""
     work = functools.partial(_write_image, root=root, spec=spec)
-    if num_workers <= 1:
-        with _single_threaded_opencv():
+    # Also before forking: a worker that inherits OpenCV's pool, without its threads, would hang.
+    with _single_threaded_opencv():
+        if num_workers <= 1:
             yield from map(work, tasks)
-        return
-    # Forking spares each worker the import of everything that the package imports.
-    method = "fork" if sys.platform.startswith("linux") else "spawn"
-    with multiprocessing.get_context(method).Pool(num_workers, _init_worker) as pool:
-        yield from pool.imap(work, tasks, chunksize=8)
+            return
+        # Forking spares each worker the import of everything that the package imports.
+        method = "fork" if sys.platform.startswith("linux") else "spawn"
+        with multiprocessing.get_context(method).Pool(num_workers, _init_worker) as pool:
+            yield from pool.imap(work, tasks, chunksize=8)
 
 
 def _split_json(
