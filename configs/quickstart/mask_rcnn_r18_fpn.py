@@ -33,6 +33,7 @@ lr_multiplier = L(CosineSchedule)(max_iter="${train.max_iter}", warmup_iters=50,
 
 train = dict(
     max_iter=850,
+    reference_batch_size=8,
     amp=dict(enabled=True),  # bfloat16; on a CPU without such instructions rather false
     channels_last=True,
     checkpointer=dict(period=100),

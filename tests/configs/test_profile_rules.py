@@ -43,7 +43,7 @@ REPLACED = re.compile(
     | model\.roi_heads\.num_classes                      # the embedded data's
     | dataloader\.(train|test)\.dataset\.names
     | dataloader\.(train|test)\.num_workers
-    | optimizer\.(_target_|momentum|weight_decay|betas)  # AdamW
+    | optimizer\.(_target_|momentum|weight_decay|betas|fused)  # AdamW
     | train\.(init_checkpoint|eval_period|log_period|checkpointer\.period)
     """,
     re.VERBOSE,

@@ -273,10 +273,10 @@ def parse_record(content: Any, origin: str) -> Record:
 
 
 def save_record(record: Record, path: str | os.PathLike[str]) -> None:
-    """Writes a record as JSON with sorted keys, in one step; makes its folder."""
+    """Writes a record as JSON, in one step; makes its folder."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     content = record.model_dump(mode="json")
-    atomic_write_text(path, json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n")
+    atomic_write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
 def load_record(path: str | os.PathLike[str]) -> Record:
