@@ -41,6 +41,7 @@ is `null`, never NaN. No absolute path of the machine is in a record.
 
 ```python
 from mask_rcnn_repro.evaluation.records import load_record
+
 record = load_record("record.json")
 record.metrics["segm"].values()["AP"], record.metrics["segm"].per_class
 ```
