@@ -3,8 +3,9 @@
 # make lint      ruff (format and lint) and mypy
 # make setup     only the environment
 #
-# Targets use .venv, made on first use. To use an environment that exists, with its own torch and
-# Detectron2:  make demo VENV=        (whatever `python` is), or VENV=/path/to/venv
+# Targets use .venv, made on first use. `make demo VENV=folder` makes or completes another one with the
+# pinned packages. `make demo VENV=` installs nothing and uses the `python` on the path as it is, with
+# its own torch and Detectron2.
 
 VENV ?= .venv
 PYTHON ?= $(shell command -v python3.11 || command -v python3 || command -v python)
@@ -18,6 +19,9 @@ endif
 CONFIG := configs/quickstart/mask_rcnn_r18_fpn.py
 RUN := output/quickstart/mask_rcnn_r18_fpn/seed0
 JOBS ?= 2
+
+# with VENV= this package need not be installed
+export PYTHONPATH := $(CURDIR)/projects:$(PYTHONPATH)
 
 .PHONY: demo test lint format setup docs clean
 

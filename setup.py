@@ -43,8 +43,8 @@ setup(
     cmdclass={"build_py": BuildWithConfigs},
     # Detectron2 is not on the package index under its own name: README, "Installing Detectron2".
     install_requires=[
-        "torch>=2.1",
-        "torchvision>=0.16",
+        "torch>=2.6",
+        "torchvision>=0.21",
         "fvcore>=0.1.5",
         "iopath>=0.1.7,<0.1.10",
         "omegaconf>=2.1,<2.4",

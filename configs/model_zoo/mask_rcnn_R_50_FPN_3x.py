@@ -21,6 +21,9 @@ dataloader.train.dataset.names = "coco_2017_train"
 dataloader.test.dataset.names = "coco_2017_val"
 dataloader.train.mapper.augmentations[0].short_edge_length = [640, 672, 704, 736, 768, 800]
 
+optimizer.params.bias_lr_factor = 1.0
+optimizer.params.weight_decay_bias = None  # as the weights
+
 lr_multiplier.milestones = [210_000, 250_000]
 lr_multiplier.warmup_iters = 1000
 lr_multiplier.warmup_factor = 1 / 1000

@@ -32,7 +32,7 @@ optimizer.lr = 2e-3
 lr_multiplier = L(CosineSchedule)(max_iter="${train.max_iter}", warmup_iters=50, warmup_factor=0.01)
 
 train = dict(
-    max_iter=850,
+    max_iter=800,
     reference_batch_size=8,
     amp=dict(enabled=True),  # bfloat16; on a CPU without such instructions rather false
     channels_last=True,

@@ -27,7 +27,6 @@ SCALED = re.compile(
     | model\.proposal_generator\.(batch_size_per_image|(pre|post)_nms_topk)
     | model\.proposal_generator\.anchor_generator\.sizes
     | model\.roi_heads\.batch_size_per_image
-    | model\.roi_heads\.(box|mask|keypoint)_pooler\.canonical_box_size
     | dataloader\.(train|test)\.mapper\.augmentations\.\d+\.(short_edge_length|max_size)
     | dataloader\.train\.total_batch_size
     | lr_multiplier\.(milestones|warmup_iters)
@@ -44,6 +43,7 @@ REPLACED = re.compile(
     | dataloader\.(train|test)\.dataset\.names
     | dataloader\.(train|test)\.num_workers
     | optimizer\.(_target_|momentum|weight_decay|betas|fused)  # AdamW
+    | optimizer\.params\.(base_lr|bias_lr_factor|weight_decay_bias)
     | train\.(init_checkpoint|eval_period|log_period|checkpointer\.period)
     """,
     re.VERBOSE,
@@ -52,7 +52,7 @@ KEPT = re.compile(
     r"""
     .*\b(depth|num_conv|num_fc|num_groups|num_keypoints|pooler_type|output_size|sampling_ratio
     |thresholds|labels|\w*thresh|positive_fraction|smooth_l1_beta|aspect_ratios|test_topk_per_image
-    |in_features|out_features|loss\w*|min_keypoints|use_instance_mask|use_keypoint)\b.*
+    |in_features|out_features|canonical_box_size|loss\w*|min_keypoints|use_instance_mask|use_keypoint)\b.*
     | model\.(?:.*\.)?_target_
     """,
     re.VERBOSE,

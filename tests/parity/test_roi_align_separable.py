@@ -44,6 +44,11 @@ def test_hand_computed_value_in_the_middle_of_four_cells():
 
 
 def test_small_cpu_maps_only():
-    assert is_profitable(torch.zeros(1, 1, 32, 32), 2)
-    assert not is_profitable(torch.zeros(1, 1, 200, 300), 2)
-    assert not is_profitable(torch.zeros(1, 1, 32, 32), 0)  # adaptive sampling differs by RoI
+    rois = torch.zeros(4, 5)
+    small = torch.zeros(1, 1, 32, 32)
+    assert is_profitable(small, rois, (7, 7), 2)
+    assert not is_profitable(torch.zeros(1, 1, 200, 300), rois, (7, 7), 2)
+    assert not is_profitable(small, rois, (7, 7), 0)  # adaptive sampling differs by RoI
+    assert not is_profitable(small.to("meta"), rois, (7, 7), 2)  # any device but the CPU
+    wide = torch.zeros(1, 2048, 25, 42, device="cpu")
+    assert not is_profitable(wide, torch.zeros(1000, 5), (7, 7), 2)  # 2.4 GB on the way

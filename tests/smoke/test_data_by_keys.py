@@ -159,3 +159,10 @@ def test_data_that_is_not_there_names_what_was_looked_for(
     message = launch(tmp_path, *keys, config=R50_FPN).failed_plainly()
     assert str(tmp_path / "nowhere") in message and "instances_train2017.json" in message
     assert "DETECTRON2_DATASETS" in message
+
+
+def test_a_test_set_of_other_classes_is_refused(tmp_path: Path) -> None:
+    message = launch(
+        tmp_path, "dataloader.test.dataset.names=coco_minival", f"train.output_dir={tmp_path / 'r'}"
+    ).failed_plainly()
+    assert "has 80 classes" in message and "dataloader.test.dataset" in message

@@ -192,3 +192,31 @@ def test_ctrl_c_saves_and_says_how_to_go_on(
     assert outcome.code == 130 and "Traceback" not in outcome.out + outcome.err
     assert "--resume" in outcome.err
     assert (run / "last_checkpoint").read_text() == "model_0000002.pth"
+
+
+def test_ctrl_c_in_the_middle_of_a_step_saves_no_torn_state(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Batch norm has counted the batch by then, so the state belongs to no whole iteration."""
+    import torch
+
+    from mask_rcnn_repro.engine.trainer import Trainer
+
+    backward = torch.Tensor.backward
+    step = Trainer.run_step
+
+    def marked(self: Trainer) -> None:
+        monkeypatch.setattr(torch.Tensor, "backward", interrupt if self.iter == 3 else backward)
+        step(self)
+
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Trainer, "run_step", marked)
+    run = tmp_path / "run"
+    outcome = launch(
+        tmp_path, "train.draw=0", "train.checkpointer.period=2", f"train.output_dir={run}"
+    )
+    assert outcome.code == 130
+    assert (run / "last_checkpoint").read_text() == "model_0000001.pth"
+    assert not (run / "model_0000002.pth").exists()

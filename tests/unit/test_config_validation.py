@@ -159,12 +159,27 @@ def test_possible_neighbours_of_impossible_combinations_pass(sample):
             "dataloader__train__mapper__use_instance_mask": False,
             "model__roi_heads__mask_head": None,
         },
-        {"model__proposal_generator": None},
+        {
+            "model__proposal_generator": None,
+            "dataloader__train__mapper__precomputed_proposal_topk": 1000,
+        },
         {"train__max_iter": 61},
     ):
         base = {"enabled": False, "dtype": "bf16"}
         values = {"train__amp": base, **values}
         assert config_problems(changed(sample, **values)) == []
+
+
+def test_without_proposal_generator_the_loader_must_bring_proposals(sample):
+    (problem,) = config_problems(changed(sample, model__proposal_generator=None))
+    assert "precomputed_proposal_topk" in problem
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_the_channel_order_must_be_the_model_s(sample, split):
+    key = f"dataloader__{split}__mapper__image_format"
+    (problem,) = config_problems(changed(sample, **{key: "RGB"}))
+    assert f"dataloader.{split}.mapper.image_format is RGB" in problem
 
 
 def test_the_batch_must_divide_among_the_processes(sample):

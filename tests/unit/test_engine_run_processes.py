@@ -55,11 +55,19 @@ def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    chosen: list[int] = []
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
     # each process was given its own GPU before
     assert resolve_device("auto") == resolve_device("cuda") == torch.device("cuda:1")
     assert resolve_device("cuda:0") == torch.device("cuda:0")
+    assert chosen == [1, 1, 0]  # what waits for "the" device waits for this one
     with pytest.raises(ConfigError, match="has 2 CUDA devices"):
         resolve_device("cuda:2")
+    monkeypatch.setattr("detectron2.utils.comm.get_world_size", lambda: 2)
+    assert resolve_device("auto") == torch.device("cuda:1")
+    for name in ("cuda:0", "cpu"):  # both processes on one GPU; gloo tensors for NCCL
+        with pytest.raises(ConfigError, match="CUDA_VISIBLE_DEVICES"):
+            resolve_device(name)
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,10 @@ def fit_num_classes(cfg: DictConfig, overrides: Sequence[str] = ()) -> DictConfi
         return cfg
     dataset = cfg.dataloader.train.dataset
     info = dataset_info(dataset.names, dataset.get("json"), dataset.get("image_root"))
-    if info is None or heads.num_classes == len(info):
+    if info is None:
+        return cfg
+    _check_test_classes(cfg, info)
+    if heads.num_classes == len(info):
         return cfg
     given = {override.lstrip("+").partition("=")[0] for override in overrides}
     if KEY not in given and (dataset.get("json") or NAMES in given):
@@ -46,5 +49,25 @@ def fit_num_classes(cfg: DictConfig, overrides: Sequence[str] = ()) -> DictConfi
         return cfg
     raise ConfigError(
         f"{KEY} is {heads.num_classes}, but the training data {dataset.names} has {len(info)} "
-        f"classes ({', '.join(info[:8])}{', ...' if len(info) > 8 else ''}). Set {KEY}={len(info)}."
+        f"classes ({_first(info)}). Set {KEY}={len(info)}."
     )
+
+
+def _check_test_classes(cfg: DictConfig, train_classes: list[str]) -> None:
+    """The test set must have the classes that are learned, or numbers would be silently wrong."""
+    from mask_rcnn_repro.data import dataset_info
+
+    test = cfg.dataloader.test.dataset
+    classes = dataset_info(test.names, test.get("json"), test.get("image_root"))
+    if classes is None or classes == train_classes:
+        return
+    raise ConfigError(
+        f"The test data {test.names} has {len(classes)} classes ({_first(classes)}), but the "
+        f"training data {cfg.dataloader.train.dataset.names} has {len(train_classes)} "
+        f"({_first(train_classes)}). Class k of the model must mean the same in both: choose "
+        "dataloader.train.dataset and dataloader.test.dataset that belong together."
+    )
+
+
+def _first(names: list[str]) -> str:
+    return ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
+from mask_rcnn_repro.config import schema
 from mask_rcnn_repro.config.canonical import (
     WHERE_KEYS,
     canonical,
@@ -97,6 +98,8 @@ def claim_output_dir(output_dir: str | Path, cfg: DictConfig) -> Path:
             "train.output_dir=FOLDER."
         )
     other = OmegaConf.create(held, flags={"allow_objects": True})
+    if isinstance(other.get("train"), DictConfig):
+        schema.fill_train_defaults(other.train)  # keys that are newer than the folder
     if config_hash(other) == config_hash(cfg):
         return folder
     differences = [

@@ -200,7 +200,7 @@ def _train_from_random_weights(cfg: DictConfig, scale: Scale) -> None:
         return
     cfg.optimizer = {
         "_target_": "torch.optim.AdamW",
-        "params": old.params,
+        "params": {"_target_": old.params["_target_"], "weight_decay_norm": 0.0},
         "lr": old.lr * scale.lr,
         "weight_decay": 0.05,
         "fused": True,

@@ -38,7 +38,7 @@ def combination_problems(cfg: DictConfig, world_size: int | None = None) -> list
         world_size: number of processes, where known.
     """
     problems: list[str] = []
-    for rule in (_precision, _classes, _annotations, _sizes, _schedule):
+    for rule in (_precision, _classes, _channels, _proposals, _annotations, _sizes, _schedule):
         problems += rule(cfg)
     return problems + list(_batch(cfg, world_size))
 
@@ -70,6 +70,28 @@ def _classes(cfg: DictConfig) -> Iterator[str]:
                 f"{key} is {found}, but model.roi_heads.num_classes is {classes}; write "
                 f'{key}="${{..num_classes}}" so that they stay equal'
             )
+
+
+def _channels(cfg: DictConfig) -> Iterator[str]:
+    """The mapper must deliver the channel order that the model's pixel means are in."""
+    expected = effective(cfg, "model.input_format")
+    for split in ("train", "test"):
+        key = f"dataloader.{split}.mapper.image_format"
+        found = effective(cfg, key)
+        if isinstance(expected, str) and isinstance(found, str) and found != expected:
+            yield f"{key} is {found}, but model.input_format is {expected}; make them equal"
+
+
+def _proposals(cfg: DictConfig) -> Iterator[str]:
+    """Without a proposal generator the loader must bring proposals."""
+    if "proposal_generator" not in cfg.model or cfg.model.proposal_generator is not None:
+        return
+    key = "dataloader.train.mapper.precomputed_proposal_topk"
+    if effective(cfg, key) is None:
+        yield (
+            "model.proposal_generator is null, so the loader must bring proposals, but "
+            f"{key} is null; set it and give data with proposals, or keep the RPN"
+        )
 
 
 def _annotations(cfg: DictConfig) -> Iterator[str]:

@@ -23,11 +23,10 @@ TOP_LEVEL_KEYS = REQUIRED_KEYS + OPTIONAL_KEYS
 DATALOADER_KEYS = ("train", "test", "evaluator")
 PAPER_KEYS = ("table", "row", "control")
 
-NULLABLE = frozenset({"model.proposal_generator", "dataloader.evaluator"})
+NULLABLE = frozenset({"model.proposal_generator"})
 """Keys that may be null although their target's annotation does not say so.
 
-`model.proposal_generator` is None where proposals come from files; `dataloader.evaluator` is None
-where a test set has nothing to be compared with.
+`model.proposal_generator` is None where proposals come from files.
 """
 
 RUNTIME_KEYS = frozenset({"optimizer.params.model", "dataloader.evaluator.output_dir"})
@@ -99,7 +98,9 @@ class Train(Section):
     )
     seed: int = Field(default=0, ge=0, lt=2**32, description="Seed of every source of randomness.")
     deterministic: bool = Field(
-        default=False, description="Use deterministic algorithms only; slower on a GPU."
+        default=False,
+        description="Use deterministic algorithms where there are any, and warn elsewhere; slower "
+        "on a GPU.",
     )
     device: str = Field(
         default="auto",
@@ -121,7 +122,9 @@ class Train(Section):
         ge=0,
         description="Test images drawn beside their ground truth after the final evaluation.",
     )
-    channels_last: bool = Field(default=False, description="Keep images and weights channels-last.")
+    channels_last: bool = Field(
+        default=False, description="Keep weights, and with them feature maps, channels-last."
+    )
 
 
 def _section_of(field: FieldInfo) -> type[Section] | None:

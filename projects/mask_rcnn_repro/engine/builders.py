@@ -28,6 +28,15 @@ def resolve_device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     device = torch.device(name)
+    alone = comm.get_world_size() == 1
+    if not alone and (
+        device.index is not None or (device.type == "cpu") == torch.cuda.is_available()
+    ):
+        raise ConfigError(
+            f"train.device is {name!r}, but several processes take a GPU each, or the CPU where "
+            "there is none. Use train.device=auto; to run them on the CPU of a machine with GPUs, "
+            "set CUDA_VISIBLE_DEVICES=''."
+        )
     if device.type != "cuda":
         return device
     if not torch.cuda.is_available():
@@ -42,6 +51,7 @@ def resolve_device(name: str) -> torch.device:
             f"train.device is {name!r}, but this machine has {torch.cuda.device_count()} CUDA "
             "devices, numbered from 0."
         )
+    torch.cuda.set_device(index)  # what waits for "the" device must wait for this one
     return torch.device("cuda", index)
 
 

@@ -68,11 +68,15 @@ def evaluate_model(
     if final and cfg.train.draw > 0 and comm.is_main_process():
         from mask_rcnn_repro.visualization import draw_results
 
-        draw_results(
-            cfg.dataloader.test.dataset.names,
-            output_dir / "inference",
-            output_dir / "drawings",
-            count=cfg.train.draw,
-        )
+        try:
+            draw_results(
+                cfg.dataloader.test.dataset.names,
+                output_dir / "inference",
+                output_dir / "drawings",
+                count=cfg.train.draw,
+            )
+        except (OSError, LookupError, TypeError, AttributeError) as error:
+            # pictures are an extra: results in another form than COCO's must not cost the record
+            logger.warning("Nothing was drawn: %s: %s", type(error).__name__, error)
     comm.synchronize()
     return Evaluation(metrics or {}, seconds)

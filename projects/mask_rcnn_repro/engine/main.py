@@ -33,6 +33,7 @@ from mask_rcnn_repro.engine.processes import run_distributed
 from mask_rcnn_repro.engine.run_folder import keep_logs, setup_logging
 from mask_rcnn_repro.engine.seeding import make_deterministic, seed_everything
 from mask_rcnn_repro.engine.train import train
+from mask_rcnn_repro.engine.trainer import autocast_context
 from mask_rcnn_repro.errors import CheckpointError, ConfigError, UserError
 from mask_rcnn_repro.evaluation.records import Record, load_record, make_record, save_record
 from mask_rcnn_repro.paper import format_results
@@ -89,6 +90,7 @@ def run(args: argparse.Namespace) -> None:
     output_dir = _output_dir(args, cfg)
     checkpoint = _checkpoint_to_evaluate(args, cfg, output_dir) if args.eval_only else ""
     device = resolve_device(cfg.train.device)
+    autocast_context(device, cfg.train.amp.enabled, cfg.train.amp.dtype)  # refused now, not later
     if comm.is_main_process():
         claim_output_dir(output_dir, cfg)
     comm.synchronize()

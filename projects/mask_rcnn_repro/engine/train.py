@@ -64,7 +64,8 @@ def train(cfg: DictConfig, output_dir: Path, device: torch.device, resume: bool)
 
     Raises:
         UserError: If data, checkpoints or losses stop the run. Except for a loss that is not
-            finite, the last completed iteration has been saved by then.
+            finite, the last completed iteration has been saved by then (with several
+            processes: the last periodic checkpoint).
     """
     check_batch_size(cfg)
     # the initial weights must not depend on what ran before, nor differ between processes
@@ -161,9 +162,13 @@ def _save_completed(
     start: int,
     error: BaseException,
 ) -> None:
-    """Saves the last completed iteration when an exception ends the run, so nothing is lost."""
+    """Saves the last completed iteration when an exception between iterations ends the run.
+
+    An exception in the middle of a step leaves weights and statistics that belong to no whole
+    iteration; then the last periodic checkpoint is what to resume from.
+    """
     done = trainer.completed_iters
-    consistent = scheduler_hook.scheduler.last_epoch == done
+    consistent = scheduler_hook.scheduler.last_epoch == done and not trainer.mid_step
     if isinstance(error, NonFiniteLossError) or done <= start or not consistent:
         return
     last = find_last_checkpoint(checkpointer.save_dir)

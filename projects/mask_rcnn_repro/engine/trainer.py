@@ -71,6 +71,7 @@ class Trainer(SimpleTrainer):
         self.amp_enabled = amp_enabled
         self.amp_dtype = amp_dtype
         self.completed_iters = 0
+        self.mid_step = False
         use_scaler = amp_enabled and amp_dtype == "fp16"
         self.grad_scaler = torch.amp.GradScaler(device.type, enabled=use_scaler)
 
@@ -88,6 +89,8 @@ class Trainer(SimpleTrainer):
             start = time.perf_counter()
             data = next(self._data_loader_iter)
             data_time += time.perf_counter() - start
+            # from here on weights and batch norm statistics belong to no whole iteration
+            self.mid_step = True
             with self._gradient_sync(last=index == self.accumulate - 1):
                 with autocast_context(self.device, self.amp_enabled, self.amp_dtype):
                     losses = self._losses(data)
@@ -99,6 +102,7 @@ class Trainer(SimpleTrainer):
         self.grad_scaler.step(self.optimizer)
         self.grad_scaler.update()
         self.completed_iters = self.iter + 1
+        self.mid_step = False
         self._write_metrics(totals, data_time)
 
     def _gradient_sync(self, last: bool) -> contextlib.AbstractContextManager[Any]:

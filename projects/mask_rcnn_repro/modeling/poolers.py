@@ -64,7 +64,7 @@ class ROIAlign(_ROIAlign):
         """
         features = _at_least_float32(input)
         pooled: torch.Tensor
-        if is_profitable(features, self.sampling_ratio):
+        if is_profitable(features, rois, self.output_size, self.sampling_ratio):
             pooled = roi_align_separable(
                 features,
                 rois,

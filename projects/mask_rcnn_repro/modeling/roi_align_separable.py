@@ -16,11 +16,21 @@ import torch
 # Measured break-even is near 100 x 100 cells for 14 x 14 outputs; well below it the gain is large.
 MAX_CELLS = 64 * 64
 
+# Floats of the intermediate (R, S, W, C); beyond it memory, not time, decides.
+MAX_INTERMEDIATE = 64 * 2**20
 
-def is_profitable(features: torch.Tensor, sampling_ratio: int) -> bool:
-    """Whether :func:`roi_align_separable` applies to (N, C, H, W) features and is faster there."""
-    height, width = features.shape[-2:]
-    return features.device.type == "cpu" and sampling_ratio > 0 and 0 < height * width <= MAX_CELLS
+
+def is_profitable(
+    features: torch.Tensor, rois: torch.Tensor, output_size: tuple[int, int], sampling_ratio: int
+) -> bool:
+    """Whether :func:`roi_align_separable` applies to its arguments and is the faster way."""
+    channels, height, width = features.shape[1:]
+    return (
+        features.device.type == "cpu"
+        and sampling_ratio > 0
+        and 0 < height * width <= MAX_CELLS
+        and len(rois) * output_size[0] * width * channels <= MAX_INTERMEDIATE
+    )
 
 
 def roi_align_separable(

@@ -101,8 +101,9 @@ _STYLE: dict[str, Any] = {"tablefmt": "simple", "stralign": "right", "disable_nu
 def _title(record: Record) -> str:
     done = "?" if record.iterations_done is None else str(record.iterations_done)
     data = record.test_data.name if record.test_data else "no data"
+    profile = "" if record.config.profile == "paper" else f" ({record.config.profile})"
     return (
-        f"{record.config.id} ({record.config.profile}), seed {record.seed}, iteration {done} of "
+        f"{record.config.id}{profile}, seed {record.seed}, iteration {done} of "
         f"{record.iterations_planned}, on {data}"
     )
 
