@@ -12,7 +12,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Keeps the embedded data in pytest's cache, for all workers and later sessions."""
+    """Keeps the embedded data in pytest's cache, for all workers and later runs."""
     cache = getattr(config, "cache", None)
     if "MASK_RCNN_REPRO_CACHE" not in os.environ and cache is not None:
         os.environ["MASK_RCNN_REPRO_CACHE"] = str(cache.mkdir("embedded"))

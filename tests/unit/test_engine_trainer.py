@@ -110,22 +110,3 @@ def test_losses_logged_are_the_mean_over_micro_batches():
         trainer.run_step()
         logged, _ = trainer.storage.latest()["loss_a"]
     assert logged == pytest.approx(expected.item())
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_fp16_scales_the_loss_on_cuda():
-    device = torch.device("cuda")
-    model = Regression().to(device)
-    data = [[{"x": d["x"].to(device)} for d in examples(4)]]
-    trainer = Trainer(
-        model,
-        data,
-        torch.optim.SGD(model.parameters(), 0.1),
-        seed=0,
-        device=device,
-        amp_enabled=True,
-        amp_dtype="fp16",
-    )
-    assert trainer.grad_scaler.is_enabled()
-    assert "grad_scaler" in trainer.state_dict()
