@@ -6,7 +6,21 @@ from pathlib import Path
 
 import pytest
 
+from mask_rcnn_repro.data.embedded import TINY_SPEC, ensure_generated
+from mask_rcnn_repro.quiet import quiet_dependencies
+
 from .run_helpers import RUN, Outcome, launch
+
+
+@pytest.fixture(scope="session", autouse=True)
+def clean_stderr() -> None:
+    """Runs within the test process say what they do from the command line, whoever comes first.
+
+    The launcher silences dependencies before it imports them; the data is generated, with its
+    progress bar, before any run.
+    """
+    quiet_dependencies()
+    ensure_generated(TINY_SPEC)
 
 
 @pytest.fixture(scope="session")
