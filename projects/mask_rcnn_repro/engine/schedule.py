@@ -8,6 +8,7 @@ a shortened run sees the beginning of the same schedule.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 from fvcore.common.param_scheduler import ParamScheduler
@@ -15,7 +16,7 @@ from fvcore.common.param_scheduler import ParamScheduler
 from mask_rcnn_repro.errors import ConfigError
 
 
-class _WarmupSchedule(ParamScheduler):
+class _WarmupSchedule(ParamScheduler, ABC):
     """Linear warm-up from `warmup_factor` times the schedule, for `warmup_iters` iterations."""
 
     def __init__(self, max_iter: int, warmup_iters: int, warmup_factor: float) -> None:
@@ -37,8 +38,9 @@ class _WarmupSchedule(ParamScheduler):
             value *= self.warmup_factor * (1 - alpha) + alpha
         return value
 
+    @abstractmethod
     def after_warmup(self, iteration: int) -> float:
-        raise NotImplementedError
+        """Returns the multiple at `iteration` as if there were no warm-up."""
 
 
 class StepSchedule(_WarmupSchedule):
