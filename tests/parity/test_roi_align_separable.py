@@ -52,3 +52,18 @@ def test_small_cpu_maps_only():
     assert not is_profitable(small.to("meta"), rois, (7, 7), 2)  # any device but the CPU
     wide = torch.zeros(1, 2048, 25, 42, device="cpu")
     assert not is_profitable(wide, torch.zeros(1000, 5), (7, 7), 2)  # 2.4 GB on the way
+
+
+def test_whole_numbers_of_cells_put_samples_on_the_border_exactly():
+    """There rounding decides between one and zero: sample j of 14 at start + (2 j + 1) w / 28."""
+    rois, at = [], []
+    for j in range(14):
+        for size in range(1, 85):
+            if (2 * j + 1) * size % 28 == 0:  # whole cells from the RoI's start
+                start = -1 - (2 * j + 1) * size // 28
+                rois.append([0.0, start, 0.0, start + size, 1.0])
+                at.append(j)
+    assert len(rois) > 40
+    out = roi_align_separable(torch.ones(1, 1, 4, 90), torch.tensor(rois), (1, 14), 1.0, 1, False)
+    on_border = out[torch.arange(len(rois)), 0, 0, torch.tensor(at)]
+    assert torch.equal(on_border, torch.ones(len(rois)))

@@ -12,14 +12,24 @@ from detectron2.modeling.roi_heads import (
     ROI_BOX_HEAD_REGISTRY,
     ROI_HEADS_REGISTRY,
     ROI_MASK_HEAD_REGISTRY,
+    build_mask_head,
 )
 from detectron2.modeling.roi_heads.keypoint_head import ROI_KEYPOINT_HEAD_REGISTRY
 
 from mask_rcnn_repro.config.yacs import add_mask_rcnn_repro_config
 from mask_rcnn_repro.errors import ConfigError
-from mask_rcnn_repro.modeling import MASK_LOSS_REGISTRY, POOLER_REGISTRY, KeypointHead, RoIPooler
+from mask_rcnn_repro.modeling import (
+    MASK_LOSS_REGISTRY,
+    POOLER_REGISTRY,
+    ClassAgnosticMaskLoss,
+    KeypointHead,
+    MLPMaskHead,
+    MultinomialMaskLoss,
+    PerClassSigmoidMaskLoss,
+    RoIPooler,
+)
 
-from .model_helpers import KINDS, build, infer, make_inputs, narrow_config
+from .model_helpers import KINDS, build, infer, make_inputs, narrow_config, train_step
 
 
 def yacs_config(kind, keypoints=False):
@@ -114,6 +124,53 @@ def test_keypoint_head_both_ways():
     assert_twins(build_model(yacs_config("fpn", keypoints=True)), build(cfg), "pred_keypoints")
 
 
+@pytest.mark.parametrize("loss", [MultinomialMaskLoss, ClassAgnosticMaskLoss])
+def test_mask_losses_both_ways(loss):
+    by_name, lazy = yacs_config("c4"), lazy_config("c4")
+    by_name.MODEL.ROI_MASK_HEAD.LOSS = loss.__name__
+    lazy.roi_heads.mask_head.loss = L(loss)()
+    by_name, lazy = build_model(by_name), build(lazy)
+    assert type(by_name.roi_heads.mask_head.loss) is loss
+    assert_twins(by_name, lazy, "pred_masks")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("loss", "num_fc"),
+    [(PerClassSigmoidMaskLoss, 3), (MultinomialMaskLoss, 2), (ClassAgnosticMaskLoss, 1)],
+)
+def test_mlp_mask_head_both_ways(kind, loss, num_fc):
+    by_name, lazy = yacs_config(kind), lazy_config(kind)
+    head = by_name.MODEL.ROI_MASK_HEAD
+    head.NAME, head.LOSS = "MLPMaskHead", loss.__name__
+    head.NUM_FC, head.FC_DIM, head.OUTPUT_SIZE = num_fc, 12, 10
+    head.CLS_AGNOSTIC_MASK = loss is ClassAgnosticMaskLoss  # may be said, need not
+    lazy.roi_heads.mask_head = L(MLPMaskHead)(
+        input_shape=lazy.roi_heads.mask_head.input_shape,
+        num_classes="${..num_classes}",
+        loss=L(loss)(),
+        num_fc=num_fc,
+        fc_dim=12,
+        output_size=10,
+    )
+    by_name, lazy = build_model(by_name), build(lazy)
+    assert type(by_name.roi_heads.mask_head) is MLPMaskHead
+    assert len(by_name.roi_heads.mask_head.state_dict()) == 2 * (num_fc + 1)
+    assert_twins(by_name, lazy, "pred_masks")
+    losses = train_step(by_name, make_inputs(empty=(0,)))
+    assert losses["loss_mask"].isfinite()
+
+
+def test_the_papers_mlp_is_the_default_by_name():
+    cfg = get_cfg()
+    add_mask_rcnn_repro_config(cfg)
+    cfg.MODEL.ROI_MASK_HEAD.NAME = "MLPMaskHead"
+    with torch.device("meta"):
+        head = build_mask_head(cfg, ShapeSpec(channels=256, height=14, width=14))
+    shapes = [tuple(m.weight.shape) for m in head.modules() if isinstance(m, torch.nn.Linear)]
+    assert shapes == [(1024, 256 * 14 * 14), (1024, 1024), (80 * 28 * 28, 1024)]
+
+
 def test_registered_names():
     assert "build_mask_rcnn_repro_resnet_backbone" in BACKBONE_REGISTRY
     assert "build_mask_rcnn_repro_resnet_fpn_backbone" in BACKBONE_REGISTRY
@@ -122,9 +179,14 @@ def test_registered_names():
     assert "PaperStandardROIHeads" in ROI_HEADS_REGISTRY
     assert "FCBoxHead" in ROI_BOX_HEAD_REGISTRY
     assert "FCNMaskHead" in ROI_MASK_HEAD_REGISTRY
+    assert "MLPMaskHead" in ROI_MASK_HEAD_REGISTRY
     assert "KeypointHead" in ROI_KEYPOINT_HEAD_REGISTRY
     assert "ROIAlign" in POOLER_REGISTRY
-    assert "PerClassSigmoidMaskLoss" in MASK_LOSS_REGISTRY
+    assert {name for name, _ in MASK_LOSS_REGISTRY} >= {
+        "PerClassSigmoidMaskLoss",
+        "MultinomialMaskLoss",
+        "ClassAgnosticMaskLoss",
+    }
 
 
 def test_c4_by_name_is_7x7_with_stride_1():
@@ -138,6 +200,7 @@ def test_c4_by_name_is_7x7_with_stride_1():
     [
         ("MODEL.ROI_BOX_HEAD.POOLER_TYPE", "RoIAlign", "pooler_type='RoIAlign'"),
         ("MODEL.ROI_MASK_HEAD.LOSS", "Softmax", "mask loss 'Softmax'"),
+        ("MODEL.ROI_MASK_HEAD.CLS_AGNOSTIC_MASK", True, "set LOSS to 'ClassAgnosticMaskLoss'"),
         ("MODEL.ROI_HEADS.IN_FEATURES", ["res3", "res4"], "one feature map"),
         ("MODEL.RESNETS.WIDTH_MULTIPLIER", 0.3, "width_multiplier=0.3"),
     ],

@@ -12,9 +12,10 @@ def add_mask_rcnn_repro_config(cfg: CfgNode) -> None:
     (``build_mask_rcnn_repro_resnet_backbone``, ``build_mask_rcnn_repro_resnet_fpn_backbone``),
     ``MODEL.RPN.HEAD_NAME`` (``PaperRPNHead``), ``MODEL.ROI_HEADS.NAME`` (``PaperRes5ROIHeads``,
     ``PaperStandardROIHeads``), ``MODEL.ROI_BOX_HEAD.NAME`` (``FCBoxHead``),
-    ``MODEL.ROI_MASK_HEAD.NAME`` (``FCNMaskHead``), ``MODEL.ROI_KEYPOINT_HEAD.NAME``
-    (``KeypointHead``). The paper's values, which differ from Detectron2's defaults in many places
-    (docs/deviations.md), are in the LazyConfig files and have to be set by hand here.
+    ``MODEL.ROI_MASK_HEAD.NAME`` (``FCNMaskHead``, ``MLPMaskHead``),
+    ``MODEL.ROI_KEYPOINT_HEAD.NAME`` (``KeypointHead``). The paper's values, which differ from
+    Detectron2's defaults in many places (docs/deviations.md), are in the LazyConfig files and have
+    to be set by hand here.
 
     Args:
         cfg: Changed in place.
@@ -25,5 +26,10 @@ def add_mask_rcnn_repro_config(cfg: CfgNode) -> None:
     # paper's 7 and 1; Detectron2's are 14 and 2. ROI_BOX_HEAD.POOLER_RESOLUTION is not read there.
     cfg.MODEL.ROI_BOX_HEAD.RES5_RESOLUTION = 7
     cfg.MODEL.ROI_BOX_HEAD.RES5_STRIDE = 1
-    # FCNMaskHead: a name of mask_rcnn_repro.modeling.MASK_LOSS_REGISTRY.
+    # FCNMaskHead, MLPMaskHead: a name of mask_rcnn_repro.modeling.MASK_LOSS_REGISTRY. It decides
+    # over class-agnostic masks too; CLS_AGNOSTIC_MASK=True beside another loss is an error.
     cfg.MODEL.ROI_MASK_HEAD.LOSS = "PerClassSigmoidMaskLoss"
+    # MLPMaskHead: hidden layers, units of each, side of the masks. The paper's values.
+    cfg.MODEL.ROI_MASK_HEAD.NUM_FC = 2
+    cfg.MODEL.ROI_MASK_HEAD.FC_DIM = 1024
+    cfg.MODEL.ROI_MASK_HEAD.OUTPUT_SIZE = 28

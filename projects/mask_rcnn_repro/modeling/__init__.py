@@ -3,12 +3,13 @@
 | file | what it is |
 |---|---|
 | backbone/ | ResNet, ResNeXt, FPN of any width; stage 5 as a RoI head |
-| rpn_head.py | the RPN's head |
-| poolers.py | RoI layers and the choice of the pyramid level |
+| rpn_head.py, rpn_stage.py | the RPN's head; the RPN that is trained on its own |
+| poolers.py, roi_layers.py | choice of the pyramid level; RoI layers |
 | roi_heads/ | C4 (res5) and FPN/C5 heads |
 | box_head.py, box_predictor.py | box branch |
 | mask_heads.py, mask_losses.py | mask branch |
 | keypoint_head.py | keypoint branch |
+| shared_features.py | detector that shares its features with an RPN trained before it |
 """
 
 from mask_rcnn_repro.modeling.backbone import (
@@ -22,37 +23,49 @@ from mask_rcnn_repro.modeling.backbone import (
 from mask_rcnn_repro.modeling.box_head import FCBoxHead
 from mask_rcnn_repro.modeling.box_predictor import BoxPredictor
 from mask_rcnn_repro.modeling.keypoint_head import KeypointHead
-from mask_rcnn_repro.modeling.mask_heads import FCNMaskHead, MaskHead
+from mask_rcnn_repro.modeling.mask_heads import FCNMaskHead, MaskHead, MLPMaskHead
 from mask_rcnn_repro.modeling.mask_losses import (
     MASK_LOSS_REGISTRY,
+    ClassAgnosticMaskLoss,
     MaskLoss,
+    MultinomialMaskLoss,
     PerClassSigmoidMaskLoss,
     build_mask_loss,
+    mask_targets,
 )
-from mask_rcnn_repro.modeling.poolers import POOLER_REGISTRY, RoIPooler
+from mask_rcnn_repro.modeling.poolers import RoIPooler
 from mask_rcnn_repro.modeling.roi_heads import PaperRes5ROIHeads, PaperStandardROIHeads
+from mask_rcnn_repro.modeling.roi_layers import POOLER_REGISTRY
 from mask_rcnn_repro.modeling.rpn_head import PaperRPNHead, anchors_per_location
+from mask_rcnn_repro.modeling.rpn_stage import StageRPN
+from mask_rcnn_repro.modeling.shared_features import SharedFeatureRCNN
 
 __all__ = [
     "MASK_LOSS_REGISTRY",
     "POOLER_REGISTRY",
     "BoxPredictor",
+    "ClassAgnosticMaskLoss",
     "FCBoxHead",
     "FCNMaskHead",
     "KeypointHead",
+    "MLPMaskHead",
     "MaskHead",
     "MaskLoss",
+    "MultinomialMaskLoss",
     "PaperRPNHead",
     "PaperRes5ROIHeads",
     "PaperStandardROIHeads",
     "PerClassSigmoidMaskLoss",
     "RoIPooler",
+    "SharedFeatureRCNN",
+    "StageRPN",
     "anchors_per_location",
     "build_fpn",
     "build_mask_loss",
     "build_norm",
     "build_res5",
     "build_resnet",
+    "mask_targets",
     "res5_shape",
     "resnet_channels",
 ]

@@ -1,7 +1,13 @@
 """How mask logits are trained and read: all in which the mask variants of table 2b and the
-class-agnostic row differ.
+class-agnostic row differ (section 4.2).
 
 Shapes: R RoIs of all images together, K classes, O outputs of the head for each pixel, M mask side.
+
+| loss | O | a pixel's outputs | trained on |
+|---|---|---|---|
+| PerClassSigmoidMaskLoss | K | independent, one for each class | the true class's output |
+| MultinomialMaskLoss | K + 1 | compete: classes 0 to K - 1, then background | all outputs |
+| ClassAgnosticMaskLoss | 1 | one for all classes | that one |
 """
 
 from __future__ import annotations
@@ -9,8 +15,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 
 import torch
+import torch.nn.functional as F
 from detectron2.modeling.roi_heads.mask_head import mask_rcnn_loss
-from detectron2.structures import Instances
+from detectron2.structures import BitMasks, Boxes, Instances
 from fvcore.common.registry import Registry
 
 from mask_rcnn_repro.errors import ConfigError
@@ -87,6 +94,111 @@ class PerClassSigmoidMaskLoss(MaskLoss):
         """See :meth:`MaskLoss.probabilities`."""
         rows = torch.arange(len(classes), device=classes.device)
         return logits[rows, classes][:, None].sigmoid()
+
+
+@MASK_LOSS_REGISTRY.register()
+class MultinomialMaskLoss(MaskLoss):
+    """Table 2b, `softmax`: the classes and a background compete for every pixel, as in FCN.
+
+    Outputs 0 to K - 1 are the classes, output K is background, as in the box branch. Softmax
+    cross-entropy, where the target is the RoI's class on its object and background elsewhere,
+    other objects included. The mean runs over the pixels of all positive RoIs.
+    """
+
+    def num_outputs(self, num_classes: int) -> int:
+        """K + 1."""
+        return num_classes + 1
+
+    def loss(
+        self, logits: torch.Tensor, instances: list[Instances], vis_period: int = 0
+    ) -> torch.Tensor:
+        """See :meth:`MaskLoss.loss`.
+
+        Logs Detectron2's mask accuracy, false positives and false negatives: of a pixel being
+        called object where the true class's probability is above 0.5, as it is at test.
+        """
+        instances = [image for image in instances if len(image)]
+        if not instances:
+            return logits.sum() * 0
+        classes = torch.cat([image.gt_classes for image in instances]).long()
+        on_object = mask_targets(instances, logits.shape[-1])
+        self._log(logits.detach(), classes, on_object, instances, vis_period)
+        background = logits.shape[1] - 1
+        target = torch.where(on_object, classes[:, None, None], background)
+        # CUDA's own mean of this loss is not deterministic; that of its values is.
+        return F.cross_entropy(logits, target, reduction="none").mean()
+
+    def probabilities(self, logits: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
+        """See :meth:`MaskLoss.probabilities`; those of a pixel's other outputs make up the rest."""
+        rows = torch.arange(len(classes), device=classes.device)
+        return logits.softmax(1)[rows, classes][:, None]
+
+    def _log(
+        self,
+        logits: torch.Tensor,
+        classes: torch.Tensor,
+        on_object: torch.Tensor,
+        instances: list[Instances],
+        vis_period: int,
+    ) -> None:
+        """Has Detectron2's loss log the true class against all else, as one sigmoid output."""
+        rois = Instances((logits.shape[-1], logits.shape[-1]))
+        rois.proposal_boxes = Boxes.cat([image.proposal_boxes for image in instances])
+        rois.gt_masks = _CroppedMasks(on_object)
+        mask_rcnn_loss(self.probabilities(logits, classes).logit(), [rois], vis_period)
+
+
+@MASK_LOSS_REGISTRY.register()
+class ClassAgnosticMaskLoss(MaskLoss):
+    """Section 4.2's class-agnostic masks: one sigmoid mask for a RoI whatever its class.
+
+    Binary cross-entropy, its mean over the pixels of all positive RoIs.
+    """
+
+    def num_outputs(self, num_classes: int) -> int:
+        """1."""
+        return 1
+
+    def loss(
+        self, logits: torch.Tensor, instances: list[Instances], vis_period: int = 0
+    ) -> torch.Tensor:
+        """See :meth:`MaskLoss.loss`; Detectron2's own, which reads no class at one output."""
+        loss: torch.Tensor = mask_rcnn_loss(logits, instances, vis_period)
+        return loss
+
+    def probabilities(self, logits: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
+        """See :meth:`MaskLoss.probabilities`; the same for every class."""
+        return logits.sigmoid()
+
+
+def mask_targets(instances: list[Instances], side: int) -> torch.Tensor:
+    """The part of each positive RoI's ground-truth mask inside the RoI (section 3).
+
+    Detectron2's rasterisation: polygons by COCO's rule, bit masks by RoIAlign and a threshold of
+    one half.
+
+    Args:
+        instances: One per image, as for :meth:`MaskLoss.loss`.
+        side: M.
+
+    Returns:
+        (R, M, M), bool, on the device of the boxes; (0, M, M) on the CPU without any RoI.
+    """
+    crops = [
+        image.gt_masks.crop_and_resize(image.proposal_boxes.tensor, side).to(
+            image.proposal_boxes.device
+        )
+        for image in instances
+        if len(image)  # the others may lack masks
+    ]
+    return torch.cat(crops) > 0.5 if crops else torch.zeros(0, side, side, dtype=torch.bool)
+
+
+class _CroppedMasks(BitMasks):
+    """Targets that exist already, for a reader that crops them from masks."""
+
+    def crop_and_resize(self, boxes: torch.Tensor, mask_size: int) -> torch.Tensor:
+        return self.tensor
 
 
 def build_mask_loss(name: str) -> MaskLoss:

@@ -1,88 +1,19 @@
 """RoI poolers: features of each RoI, from one feature map or from the pyramid level that fits it.
 
-A pooler (:class:`RoIPooler`) chooses the level of each RoI; a RoI layer, one per level, cuts the
-RoI out of its map. Layers are in :data:`POOLER_REGISTRY`, named in configs by ``pooler_type``.
-
-Shapes: N images, R RoIs of all images together, C channels, S output side.
+A pooler chooses the level of each RoI; a RoI layer, one per level, cuts the RoI out of its map.
+Layers are in :data:`~mask_rcnn_repro.modeling.roi_layers.POOLER_REGISTRY`, named in configs by
+``pooler_type``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
-from detectron2.layers import ROIAlign as _ROIAlign
 from detectron2.modeling.poolers import ROIPooler
-from fvcore.common.registry import Registry
 from torch import nn
 
 from mask_rcnn_repro.errors import ConfigError
-from mask_rcnn_repro.modeling.roi_align_separable import is_profitable, roi_align_separable
-
-POOLER_REGISTRY = Registry("POOLER")
-POOLER_REGISTRY.__doc__ = """
-RoI layers. Called as ``layer(output_size, spatial_scale, sampling_ratio)`` with ``output_size`` a
-pair (height, width); the module maps a feature map (N, C, H, W) and RoIs (R, 5), rows
-(image index, x1, y1, x2, y2) in image pixels, to (R, C, height, width) of the map's dtype.
-"""
-
-
-def _at_least_float32(features: torch.Tensor) -> torch.Tensor:
-    return features.to(torch.promote_types(features.dtype, torch.float32))
-
-
-@POOLER_REGISTRY.register()
-class ROIAlign(_ROIAlign):
-    """RoIAlign with averaging (section 3), in the original, unshifted form.
-
-    Differs from Detectron2's in mixed precision: coordinates stay in float32 there. Rounding them
-    to the features' bfloat16 moves a box edge near 1000 px by up to 2 px, the very quantisation
-    that RoIAlign is there to avoid.
-
-    Args:
-        output_size: (height, width) of the output.
-        spatial_scale: 1 / stride of the feature map.
-        sampling_ratio: Samples per bin side; 0 adapts to the RoI's size.
-    """
-
-    aligned = False
-
-    def __init__(
-        self, output_size: tuple[int, int], spatial_scale: float, sampling_ratio: int
-    ) -> None:
-        super().__init__(output_size, spatial_scale, sampling_ratio, aligned=type(self).aligned)
-
-    def forward(self, input: torch.Tensor, rois: torch.Tensor) -> torch.Tensor:
-        """Pools RoIs; sampled in float32 or better, returned in the input's dtype.
-
-        Args:
-            input: (N, C, H, W) features.
-            rois: (R, 5) image index and XYXY box in image pixels; R may be 0.
-
-        Returns:
-            (R, C, height, width).
-        """
-        features = _at_least_float32(input)
-        pooled: torch.Tensor
-        if is_profitable(features, rois, self.output_size, self.sampling_ratio):
-            pooled = roi_align_separable(
-                features,
-                rois,
-                self.output_size,
-                self.spatial_scale,
-                self.sampling_ratio,
-                self.aligned,
-            )
-        else:
-            pooled = super().forward(features, rois)
-        return pooled.to(input.dtype)
-
-
-@POOLER_REGISTRY.register()
-class ROIAlignV2(ROIAlign):
-    """RoIAlign with Detectron2's half-pixel correction: samples shifted by -0.5 feature cells."""
-
-    aligned = True
+from mask_rcnn_repro.modeling.roi_layers import POOLER_REGISTRY
 
 
 class RoIPooler(ROIPooler):
