@@ -19,30 +19,40 @@ if TYPE_CHECKING:
     from mask_rcnn_repro.data.fingerprint import dataset_fingerprint
     from mask_rcnn_repro.data.loader import build_test_loader, build_train_loader
     from mask_rcnn_repro.data.mapper import MaskRCNNMapper
+    from mask_rcnn_repro.data.proposal_writer import ProposalWriter
+    from mask_rcnn_repro.data.proposals import ProposalFile, check_proposals, proposals_exist
     from mask_rcnn_repro.data.registration import register_all_datasets, register_custom
 
 _LAZY = {
     "MaskRCNNMapper": "mapper",
+    "ProposalFile": "proposals",
+    "ProposalWriter": "proposal_writer",
     "build_test_loader": "loader",
     "build_train_loader": "loader",
     "check_num_classes": "dicts",
+    "check_proposals": "proposals",
     "dataset_fingerprint": "fingerprint",
     "dataset_info": "dicts",
     "get_test_dicts": "dicts",
     "get_training_dicts": "dicts",
+    "proposals_exist": "proposals",
     "register_all_datasets": "registration",
     "register_custom": "registration",
 }
 
 __all__ = [
     "MaskRCNNMapper",
+    "ProposalFile",
+    "ProposalWriter",
     "build_test_loader",
     "build_train_loader",
     "check_num_classes",
+    "check_proposals",
     "dataset_fingerprint",
     "dataset_info",
     "get_test_dicts",
     "get_training_dicts",
+    "proposals_exist",
     "register_all_datasets",
     "register_custom",
 ]

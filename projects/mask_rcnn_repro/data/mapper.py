@@ -17,8 +17,10 @@ from detectron2.data.datasets.builtin_meta import (
     COCO_PERSON_KEYPOINT_FLIP_MAP,
     COCO_PERSON_KEYPOINT_NAMES,
 )
+from detectron2.structures import BoxMode
 
 from mask_rcnn_repro.data.image_io import read_image
+from mask_rcnn_repro.data.proposals import ProposalFile
 from mask_rcnn_repro.errors import ConfigError, DataError
 
 
@@ -39,8 +41,8 @@ class MaskRCNNMapper(DatasetMapper):
     where an instance is given as RLE and polygons elsewhere (Detectron2's mask loss asks each
     image's masks themselves for targets); keypoints know COCO's left and right without further
     configuration; instances without what is trained on are left out (masks) or count as unlabeled
-    (keypoints). Randomness is numpy's global generator, which the training loader seeds for each
-    draw.
+    (keypoints); proposals come from stored proposals, and missing ones are an error. Randomness is
+    numpy's global generator, which the training loader seeds for each draw.
 
     Args:
         is_train: keep and transform annotations; otherwise images only.
@@ -49,9 +51,15 @@ class MaskRCNNMapper(DatasetMapper):
         use_instance_mask: produce ``gt_masks``.
         use_keypoint: produce ``gt_keypoints``.
         keypoint_hflip_indices: see :func:`keypoint_flip_indices`; None means COCO's 17 keypoints.
-        precomputed_proposal_topk: keep this many proposals of the dict, if it has any; None: drop
-            nothing and transform nothing.
+        precomputed_proposal_topk: give the model this many stored proposals, those of the highest
+            scores; None: none.
+        proposal_files: folders of stored proposals (:class:`ProposalFile`), one for each data set
+            that is read; opened when the first image is mapped. None: proposals are in the dicts,
+            as Detectron2's ``load_proposals_into_dataset`` puts them there.
         recompute_boxes: take boxes from the augmented masks, for augmentations that crop.
+
+    Raises:
+        ConfigError: arguments that contradict each other.
     """
 
     def __init__(
@@ -64,12 +72,18 @@ class MaskRCNNMapper(DatasetMapper):
         use_keypoint: bool = False,
         keypoint_hflip_indices: Sequence[int] | None = None,
         precomputed_proposal_topk: int | None = None,
+        proposal_files: Sequence[str] | None = None,
         recompute_boxes: bool = False,
     ) -> None:
         if recompute_boxes and not use_instance_mask:
             raise ConfigError(
                 "mapper.recompute_boxes=true takes boxes from masks: set "
                 "mapper.use_instance_mask=true too."
+            )
+        if proposal_files and precomputed_proposal_topk is None:
+            raise ConfigError(
+                "mapper.proposal_files has no effect without mapper.precomputed_proposal_topk: set "
+                "it to the number of proposals an image, such as 2000 in training."
             )
         indices = list(keypoint_hflip_indices or keypoint_flip_indices()) if use_keypoint else None
         super().__init__(
@@ -82,6 +96,8 @@ class MaskRCNNMapper(DatasetMapper):
             precomputed_proposal_topk=precomputed_proposal_topk,
             recompute_boxes=recompute_boxes,
         )
+        self.proposal_files = [str(folder) for folder in proposal_files or ()]
+        self._opened: list[ProposalFile] = []
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
         """Reads, augments and formats one image.
@@ -90,13 +106,16 @@ class MaskRCNNMapper(DatasetMapper):
             dataset_dict: in Detectron2's format; left as it is.
 
         Returns:
-            The dict without ``annotations``, with ``image`` (uint8 tensor (C, H, W)) and, in
-            training, ``instances``: ``gt_boxes`` (clipped to the image), ``gt_classes`` and, as
-            configured, ``gt_masks``, ``gt_keypoints``. Crowd regions and instances without area
-            are left out; without any instance the fields are empty and masks absent.
+            The dict without ``annotations``, with ``image`` (uint8 tensor (C, H, W)), if configured
+            ``proposals`` (``proposal_boxes`` in the augmented image's frame, clipped to it, empty
+            ones left out, and ``objectness_logits``, descending), and, in training, ``instances``:
+            ``gt_boxes`` (clipped to the image), ``gt_classes`` and, as configured, ``gt_masks``,
+            ``gt_keypoints``. Crowd regions and instances without area are left out; without any
+            instance the fields are empty and masks absent.
 
         Raises:
-            DataError: see :func:`read_image`; or keypoints of another number than configured.
+            DataError: see :func:`read_image` and :class:`ProposalFile`; or keypoints of another
+                number than configured, no proposals, data sets whose stored proposals overlap.
         """
         record = {key: value for key, value in dataset_dict.items() if key != "annotations"}
         inputs = T.AugInput(read_image(record, self.image_format))
@@ -104,6 +123,7 @@ class MaskRCNNMapper(DatasetMapper):
         shape = inputs.image.shape[:2]
         record["image"] = torch.as_tensor(np.ascontiguousarray(inputs.image.transpose(2, 0, 1)))
         if self.proposal_topk is not None:
+            self._add_proposals(record)
             detection_utils.transform_proposals(
                 record, shape, transforms, proposal_topk=self.proposal_topk
             )
@@ -111,6 +131,42 @@ class MaskRCNNMapper(DatasetMapper):
             record["annotations"] = self._usable(dataset_dict)
             self._transform_annotations(record, transforms, shape)
         return record
+
+    def _add_proposals(self, record: dict[str, Any]) -> None:
+        """Puts the image's proposals where Detectron2 looks for them, as arrays of their own.
+
+        All that are stored: which are the first k is known only after clipping to a cropped image.
+        """
+        if self.proposal_files:
+            boxes, logits = self._stored(record)
+            record["proposal_bbox_mode"] = BoxMode.XYXY_ABS
+        elif "proposal_boxes" in record and "proposal_objectness_logits" in record:
+            boxes, logits = record["proposal_boxes"], record["proposal_objectness_logits"]
+        else:
+            raise DataError(
+                f"Image {record.get('image_id')}, file {record.get('file_name')}, has no "
+                f"proposals, but mapper.precomputed_proposal_topk is {self.proposal_topk}. Name "
+                "an RPN config in train.proposals or folders in mapper.proposal_files; or set "
+                "mapper.precomputed_proposal_topk=null and train with an RPN."
+            )
+        # Integers become float64: on them, resizing would round down to whole pixels.
+        record["proposal_boxes"] = np.array(boxes, dtype=np.result_type(boxes, np.float32))
+        record["proposal_objectness_logits"] = np.array(logits, dtype=np.float32)
+
+    def _stored(self, record: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+        if not self._opened:
+            self._opened = _open_disjoint(self.proposal_files)
+        image_id = record["image_id"]
+        for file in self._opened:
+            if image_id in file:
+                return file.get(image_id)
+        if len(self._opened) == 1:
+            return self._opened[0].get(image_id)  # raises with the full explanation
+        raise DataError(
+            f"None of the stored proposals in {', '.join(self.proposal_files)} has image "
+            f"{image_id!r}, file {record.get('file_name')}. Give mapper.proposal_files one folder "
+            "for each data set in dataset.names; delete a folder to have its proposals made again."
+        )
 
     def _usable(self, dataset_dict: dict[str, Any]) -> list[dict[str, Any]]:
         """Returns copies of the annotations that can be trained on, with the fields needed.
@@ -173,3 +229,19 @@ class MaskRCNNMapper(DatasetMapper):
         if self.recompute_boxes and instances.has("gt_masks"):
             instances.gt_boxes = instances.gt_masks.get_bounding_boxes()
         dataset_dict["instances"] = detection_utils.filter_empty_instances(instances)
+
+
+def _open_disjoint(folders: Sequence[str]) -> list[ProposalFile]:
+    """Opens stored proposals of several data sets, whose images must not have an id in common."""
+    files = [ProposalFile(folder) for folder in folders]
+    owner: dict[str, ProposalFile] = {}
+    for file in files:
+        for image_id in file.image_ids if len(files) > 1 else ():
+            other = owner.setdefault(str(image_id), file)
+            if other is not file:
+                raise DataError(
+                    f"The stored proposals in {other.folder} and {file.folder} both have image "
+                    f"{image_id!r}, so it is not known whose proposals an image takes. Data sets "
+                    "that are read together need image ids that differ."
+                )
+    return files
