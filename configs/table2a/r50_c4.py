@@ -10,5 +10,6 @@ from ..common.schedules import lr_multiplier_160k as lr_multiplier
 from ..common.train import train
 
 train.init_checkpoint = "detectron2://ImageNetPretrained/MSRA/R-50.pkl"
+train.proposals = "rpn/r50_c4"
 
 paper = dict(table="2a", row="R50-C4")

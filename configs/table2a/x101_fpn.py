@@ -13,6 +13,7 @@ model.backbone.bottom_up.width_per_group = 4
 # have the pixel deviation in their first layer, so pixel_std stays 1.
 model.backbone.bottom_up.stride_in_1x1 = False
 train.init_checkpoint = "catalog://ImageNetPretrained/FAIR/X-101-64x4d"
+train.proposals = "rpn/x101_fpn"
 
 dataloader.train.total_batch_size = 8
 optimizer.lr = 0.01

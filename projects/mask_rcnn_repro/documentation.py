@@ -14,25 +14,20 @@ from __future__ import annotations
 
 import argparse
 import ast
-import functools
 import inspect
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from mask_rcnn_repro.config import (
     ABSENT,
-    config_hash,
     config_root,
     diff_configs,
-    equal_configs,
     find_config,
     format_diff,
     format_schema,
-    get_config,
     list_configs,
     to_plain,
 )
@@ -40,8 +35,16 @@ from mask_rcnn_repro.config.diff import Difference, format_value
 from mask_rcnn_repro.engine.atomic import atomic_write_text
 from mask_rcnn_repro.errors import ConfigError, UserError
 from mask_rcnn_repro.evaluation.record_docs import format_record_schema
-from mask_rcnn_repro.evaluation.records import Record, load_record
-from mask_rcnn_repro.paper import compare, load_tables, paper_numbers
+from mask_rcnn_repro.evaluation.records import Record
+from mask_rcnn_repro.paper import load_tables, paper_numbers
+from mask_rcnn_repro.paper.results import (
+    format_results_of,
+    load_results,
+    loaded_config,
+    same_run,
+    stages_of,
+    task_title,
+)
 
 BEGIN, END = "<!-- generated: tables -->", "<!-- /generated -->"
 """What stands in README.md between these lines is generated."""
@@ -49,12 +52,12 @@ BEGIN, END = "<!-- generated: tables -->", "<!-- /generated -->"
 _COMMAND = "python -m mask_rcnn_repro.documentation"
 _INLINE = 8  # up to so many differences from a control stand in the table, more below it
 
-_TASKS = {"bbox": "box", "segm": "mask", "keypoints": "keypoint"}
 _FOLDER_TITLES = {
+    "rpn": "RPN stages: proposals for the rows that are trained stage by stage",
     "quickstart": "Quickstart: embedded data, no row of the paper",
     "model_zoo": "Model zoo: Detectron2's published models, for `--eval-only`",
-    "rpn": "RPN stages: proposals for the rows that are trained stage by stage",
 }
+"""Titles of folders that hold no rows of the paper, in the order in which they are shown."""
 
 
 @dataclass(frozen=True)
@@ -82,18 +85,25 @@ class Row:
 
 
 def load_rows() -> list[Row]:
-    """Every runnable config, sorted by the paper's tables and their rows, others at the end."""
+    """Every runnable config: the paper's tables and their rows in its order, then the folders."""
     rows = []
     for config in list_configs():
         tree = ast.parse(find_config(config_root() / f"{config}.py").read_text(encoding="utf-8"))
         summary = " ".join((ast.get_docstring(tree) or "").split())
-        paper = _config(config).get("paper") or {}
+        paper = loaded_config(config).get("paper") or {}
         rows.append(
             Row(config, summary, paper.get("table"), paper.get("row", ""), paper.get("control"))
         )
     order = {(t, r["row"]): (i, j) for i, (t, j, r) in enumerate(_printed_rows())}
-    last = (len(order), 0)
-    return sorted(rows, key=lambda r: (*order.get((str(r.table), r.name), last), r.id))
+    folders = list(_FOLDER_TITLES)
+
+    def place(row: Row) -> tuple[int, int, str]:
+        if (str(row.table), row.name) in order:
+            return *order[str(row.table), row.name], row.id
+        known = row.group in folders
+        return len(order), folders.index(row.group) if known else len(folders), row.id
+
+    return sorted(rows, key=place)
 
 
 def _printed_rows() -> list[tuple[str, int, dict[str, Any]]]:
@@ -102,11 +112,6 @@ def _printed_rows() -> list[tuple[str, int, dict[str, Any]]]:
         for table, content in load_tables().items()
         for number, row in enumerate(content.get("rows", ()))
     ]
-
-
-@functools.cache
-def _config(config: str, profile: str = "paper", seed: int | None = None) -> Any:
-    return get_config(config, profile, seed=seed)
 
 
 def group_title(group: str) -> str:
@@ -122,13 +127,20 @@ def _table_name(table: str) -> str:
     return f"Table {table}: " if table[0].isdigit() else ""
 
 
+def _table_label(group: str) -> str:
+    """The first column of README.md's table: a table's number, or the section of a number."""
+    if group.startswith("text-"):
+        return f"section {group.split('-')[1]}"
+    return "section 4.4" if group == "timing" else group
+
+
 def stated_differences(config: str, control: str) -> list[Difference]:
     """What a config states differently from its control; what follows from it is left out.
 
     Returns:
         As :func:`diff_configs`, with interpolations as text and without `paper`.
     """
-    ours, theirs = (to_plain(_config(c), resolve=False) for c in (config, control))
+    ours, theirs = (to_plain(loaded_config(c), resolve=False) for c in (config, control))
     return [d for d in diff_configs(theirs, ours) if d[0].partition(".")[0] != "paper"]
 
 
@@ -155,11 +167,6 @@ def _escape(text: str) -> str:
     return text.replace("|", "\\|")
 
 
-def _task_title(task: str) -> str:
-    kind, _, of = task.partition("_")
-    return f"{_TASKS.get(kind, kind.capitalize())}{f' ({of})' if of else ''}"
-
-
 def format_numbers(table: str, row: str, all_metrics: bool = True) -> str:
     """The numbers that the paper prints for a row, such as `mask AP 30.3, AP50 51.2`.
 
@@ -176,7 +183,7 @@ def format_numbers(table: str, row: str, all_metrics: bool = True) -> str:
             if not isinstance(value, Mapping) and (all_metrics or name == "AP")
         ]
         if shown:
-            parts.append(f"{_task_title(task)} {', '.join(shown)}")
+            parts.append(f"{task_title(task)} {', '.join(shown)}")
     printed = next(r for t, _, r in _printed_rows() if t == table and r["row"] == row)
     if not parts:  # timing: numbers without a task
         parts = [
@@ -186,55 +193,6 @@ def format_numbers(table: str, row: str, all_metrics: bool = True) -> str:
         ]
     derived = f" (derived: {printed['derived']})" if "derived" in printed else ""
     return ("; ".join(parts) or "-") + derived
-
-
-def load_results(folder: Path) -> list[Record]:
-    """Reads the records below a folder, oldest first.
-
-    Raises:
-        RecordError: a json file there is no record.
-    """
-    return sorted((load_record(f) for f in folder.rglob("*.json")), key=lambda r: r.created)
-
-
-def _complete(record: Record) -> bool:
-    done = record.iterations_done
-    return done == record.iterations_planned or (record.mode == "eval" and done is None)
-
-
-def format_ours(row: Row, records: Sequence[Record]) -> str:
-    """Our results for a row: AP by task, the mean over seeds, for each profile that was run.
-
-    A record counts if it is complete and its config is, by hash, the row's as it is now: records
-    of rows that say the same count too, those of an older or overridden config do not.
-    """
-    by_profile: dict[str, dict[int, Record]] = {}
-    for record in records:
-        profile, seed = record.config.profile, record.seed
-        if _complete(record) and record.config.hash == _hash(row.id, profile, seed):
-            by_profile.setdefault(profile, {})[seed] = record
-    parts = []
-    for profile in sorted(by_profile, key=lambda p: (p != "paper", p)):
-        runs = list(by_profile[profile].values())
-        tasks = list(paper_numbers(row.table, row.name)) if row.table else list(runs[0].metrics)
-        numbers = []
-        for task in tasks:
-            values = [compare(run, {task: {"AP": 0.0}})[0].ours for run in runs]
-            known = [value for value in values if value is not None]
-            if known:
-                numbers.append(f"{_task_title(task)} AP {fmean(known):.1f}")
-        seeds = f" ({len(runs)} seeds)" if len(runs) > 1 else ""
-        label = "" if profile == "paper" else f"{profile}: "
-        parts.append(f"{label}{', '.join(numbers) or 'no metrics'}{seeds}")
-    return "; ".join(parts) or "not run"
-
-
-@functools.cache
-def _hash(config: str, profile: str, seed: int) -> str | None:
-    try:
-        return config_hash(_config(config, profile, seed))
-    except ConfigError:  # a profile of another version
-        return None
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -264,33 +222,37 @@ and shows whether a difference between rows appears; `paper`, the default, is th
 schedule. `--diff-config OTHER` prints what differs between two files, `--print-config` all that a
 file says. `docs/extending.md` shows how to add a file of your own.
 
+Rows are trained as the paper trained them, stage by stage: `train.proposals` names a file in
+`rpn/`, on whose stored proposals a row is trained and tested. The command above makes what is
+missing first; rows that name the same file share it. `train.proposals=null` on the command line
+trains RPN and heads together instead.
+
 *Against* names the row that a row is compared with (its control), *changes* is all that it states
-differently. Numbers are the paper's, in percent.
+differently. Rows that say the same are one run, whose results count for each of them. Numbers are
+the paper's; metrics are in percent.
 """
 
 
 def format_configs_readme() -> str:
     """Returns the text of configs/README.md."""
     parts = [_CONFIGS_INTRODUCTION]
-    equal = {c: group for group in equal_configs().values() for c in group}
-    for group, rows in _grouped(load_rows()).items():
+    all_rows = load_rows()
+    uses = _uses(all_rows)
+    for group, rows in _grouped(all_rows).items():
         parts.append(f"## {group_title(group)}\n")
         if rows[0].table is None:
-            lines = [[f"[{row.id}]({row.id}.py)", _escape(row.summary)] for row in rows]
-            parts.append(_table(["file", "what"], lines) + "\n")
+            parts.append(_folder_table(rows, uses) + "\n")
             continue
         lines, below = [], []
         for row in rows:
-            others = [f"`{other}`" for other in equal[row.id] if other != row.id]
-            delta = f"the same run as {', '.join(others)}<br>" if others else ""
-            if row.control is None:
-                delta += "-"
-            else:
+            others = [f"`{other}`" for other in same_run(row.id) if other != row.id]
+            cell = [f"the same run as {', '.join(others)}"] if others else []
+            if row.control is not None:
                 differences = stated_differences(row.id, row.control)
                 if len(differences) <= _INLINE:
-                    delta += format_delta(differences)
+                    cell.append(format_delta(differences))
                 else:
-                    delta += f"{len(differences)} keys, listed below"
+                    cell.append(f"{len(differences)} keys, listed below")
                     text = format_diff(differences, row.control, row.id)
                     below.append(
                         f"<details><summary>{row.name} against {row.control}</summary>\n\n"
@@ -298,10 +260,32 @@ def format_configs_readme() -> str:
                     )
             control = f"[{row.control}]({row.control}.py)" if row.control else "-"
             numbers = format_numbers(str(row.table), row.name)
-            lines.append([row.name, f"[{row.id}]({row.id}.py)", control, delta, numbers])
+            lines.append(
+                [row.name, f"[{row.id}]({row.id}.py)", control, "<br>".join(cell) or "-", numbers]
+            )
         parts.append(_table(["row", "file", "against", "changes", "paper"], lines) + "\n")
         parts += below
     return "\n".join(parts)
+
+
+def _uses(rows: Iterable[Row]) -> dict[str, list[str]]:
+    """Config to the configs that need its run first, in order."""
+    uses: dict[str, list[str]] = {}
+    for row in rows:
+        for config in stages_of(row.id).values():
+            uses.setdefault(config, []).append(row.id)
+    return uses
+
+
+def _folder_table(rows: Sequence[Row], uses: Mapping[str, Sequence[str]]) -> str:
+    """Configs that are no rows; where others need their runs, with these."""
+    needed = any(row.id in uses for row in rows)
+    lines = [
+        [f"[{row.id}]({row.id}.py)", _escape(row.summary)]
+        + ([", ".join(f"`{c}`" for c in uses.get(row.id, ())) or "-"] if needed else [])
+        for row in rows
+    ]
+    return _table(["file", "what", *(["needed by"] if needed else [])], lines)
 
 
 def format_train_keys() -> str:
@@ -331,10 +315,19 @@ def format_contents(records: Sequence[Record]) -> str:
     for row in rows:
         numbers = format_numbers(row.table, row.name, all_metrics=False) if row.table else "-"
         file = f"[{row.id}](configs/{row.id}.py)"
-        lines.append([row.group, row.name or "-", file, numbers, format_ours(row, records)])
+        label = _table_label(row.group)
+        lines.append(
+            [
+                label,
+                row.name or "-",
+                file,
+                numbers,
+                format_results_of(row.id, records, row.table, row.name),
+            ]
+        )
     covered = {row.table for row in rows}
     ours = {table for table, _, printed in _printed_rows() if not printed.get("peer")}
-    missing = [table for table in load_tables() if table in ours - covered]
+    missing = [_table_label(table) for table in load_tables() if table in ours - covered]
     text = _table(["table", "row", "config", "paper", "here"], lines)
     text += (
         "\n\n[configs/README.md](configs/README.md) says what each row changes. *Here* is from the "

@@ -24,12 +24,21 @@ def load(config: str, profile: str = "paper") -> DictConfig:
     return get_config(config, profile)
 
 
+@functools.cache
+def load_joint(config: str, profile: str = "paper") -> DictConfig:
+    """Loads a config with its own RPN, for joint training. Not to be changed."""
+    return get_config(config, profile, ["train.proposals=null"])
+
+
 def is_row(config: str) -> bool:
     return config.startswith(ROW_FOLDERS)
 
 
 ROWS = [config for config in IDS if is_row(config)]
 WITH_CONTROL = [config for config in ROWS if load(config).paper.get("control")]
+RPN_STAGES = [config for config in IDS if config.startswith("rpn/")]
+STAGE_WISE = [config for config in IDS if load(config).train.proposals is not None]
+"""Configs that are trained on the stored proposals of an RPN stage."""
 
 
 def docstring(config: str) -> str:

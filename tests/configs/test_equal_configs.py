@@ -1,10 +1,48 @@
 """Rows that say the same share a hash, and so a run and a record; others do not."""
 
+import functools
+
 import pytest
 
 from mask_rcnn_repro.config import config_hash, equal_configs, load_config, to_plain
 
-from .config_sets import IDS, PROFILES, load
+from .config_sets import IDS, PROFILES, load, load_joint
+
+
+@functools.cache
+def groups_at(profile):
+    """Ids by hash, as `equal_configs` groups them, from configs that are loaded already."""
+    groups = {}
+    for config in IDS:
+        groups.setdefault(config_hash(load(config, profile)), []).append(config)
+    return sorted(groups.values())
+
+
+PRINTED_TWICE = [
+    ["section4_2/class_specific", "table2a/r50_c4", "table2b/sigmoid", "table2c/roi_align_ave"],
+    ["section4_2/fpn_roi_align", "table2a/r50_fpn", "table2e/fcn"],
+    ["section4_4/r101_c4", "table2a/r101_c4"],
+    ["table1/r101_fpn", "table3/r101_fpn"],
+    ["table1/x101_fpn", "table3/x101_fpn"],
+]
+"""All rows that the paper prints in several places: one model, one training, one test set."""
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_rows_that_are_printed_twice_share_a_run(profile):
+    assert [ids for ids in groups_at(profile) if len(ids) > 1] == PRINTED_TWICE
+
+
+def test_groups_are_made_of_all_configs():
+    assert sorted(equal_configs(profile="tiny").values()) == groups_at("tiny")
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+@pytest.mark.parametrize("ids", PRINTED_TWICE, ids=lambda ids: ids[0])
+def test_joint_training_keeps_them_equal_and_apart_from_stage_wise(ids, profile):
+    hashes = {config_hash(load_joint(config, profile)) for config in ids}
+    assert len(hashes) == 1
+    assert hashes != {config_hash(load(ids[0], profile))}
 
 
 @pytest.mark.parametrize("profile", PROFILES)
@@ -20,7 +58,7 @@ def test_equal_hash_means_equal_config(profile):
             groups.append((data, [config]))
         else:
             same.append(config)
-    assert sorted(equal_configs(profile=profile).values()) == sorted(ids for _, ids in groups)
+    assert groups_at(profile) == sorted(ids for _, ids in groups)
 
 
 def test_a_row_printed_twice_is_found(tmp_path):

@@ -3,7 +3,8 @@
 Rules of a row, beside those of `check_row_rules`: it has `paper` with a table and a row that the
 paper prints about its own models, no other file has the same, `control` is the id of another row,
 and the docstring begins with "Table <table>, row `<row>`" ("Section 4.2, ..." for numbers in the
-text). Its folder is the table's. Configs in other folders are no rows and have no `paper`.
+text) and says the paper's claim. Its folder is the table's. Configs in other folders are no rows
+and have no `paper`.
 """
 
 import re
@@ -22,9 +23,9 @@ from mask_rcnn_repro.config import (
     to_plain,
     validate_config,
 )
-from mask_rcnn_repro.paper import load_tables
+from mask_rcnn_repro.paper import load_claims, load_tables
 
-from .config_sets import IDS, PROFILES, ROWS, WITH_CONTROL, docstring, is_row, load
+from .config_sets import IDS, PROFILES, ROWS, RPN_STAGES, WITH_CONTROL, docstring, is_row, load
 
 
 def test_there_are_configs():
@@ -54,7 +55,17 @@ def test_it_keeps_the_rules(config):
     assert find_config(config) == file.resolve()
     assert re.fullmatch(r"[a-z0-9_]+/[A-Za-z0-9_]+", config), "folder/file, plain names"
     assert load(config).train.output_dir == ""
+    assert load(config).train.output_root == "output"
     assert ("paper" in load(config)) == is_row(config)
+
+
+@pytest.mark.parametrize(
+    "text", ["train.output_root = 'x'", "train = dict(output_root='x')", "train['output_root'] = 1"]
+)
+def test_a_row_does_not_say_where_runs_are_written(text, tmp_path):
+    file = tmp_path / "row.py"
+    file.write_text(f'"""A row."""\n\n{text}\n')
+    assert check_row_rules(file) == ["line 3: sets train.output_root"]
 
 
 def table_text(table: str) -> str:
@@ -84,6 +95,47 @@ def test_a_row_is_one_of_the_paper(config):
     assert " ".join(first.split()).startswith(begin), f"the docstring begins with {begin}"
     folder = table_text(paper.table).lower().replace("table ", "table").replace(" ", "")
     assert config.partition("/")[0] == folder.replace(".", "_")  # table2a, section4_2
+
+
+@pytest.mark.parametrize("config", ROWS)
+def test_a_row_says_the_claim_that_it_bears_on(config):
+    """Where the paper compares a row with its control, the docstring has the claim's words."""
+    text = " ".join(docstring(config).split())
+    assert "Claim: " in text
+    paper = load(config).paper
+    if not paper.get("control"):
+        return
+    control = load(paper.control).paper
+    pair = {(paper.table, paper.row), (control.table, control.row)}
+    for claim in load_claims():
+        if pair == {(claim["table"], claim["better"]), (claim["table"], claim["worse"])}:
+            assert claim["claim"] in text
+
+
+def test_every_claim_about_two_rows_has_configs():
+    """Of a table that has configs, each claim can be tested."""
+    rows = {(load(config).paper.table, load(config).paper.row) for config in ROWS}
+    tables = {table for table, _ in rows}
+    claims = [c for c in load_claims() if c["table"] in tables and c["better"]]
+    assert len(claims) >= 15
+    sides = {(c["table"], c[side]) for c in claims for side in ("better", "worse")}
+    assert sides - rows == set()
+
+
+@pytest.mark.parametrize("config", IDS)
+def test_what_a_config_stands_on(config):
+    """Proposals come from RPN stages, weights from runs, and no config waits for itself."""
+    train = load(config).train
+    if config in ROWS:
+        assert train.proposals in RPN_STAGES, "rows are trained stage by stage"
+    waiting, seen = [config], set()
+    while waiting:
+        stage = load(waiting.pop()).train
+        needed = {stage.proposals, stage.init_from} - {None}
+        assert config not in needed
+        waiting += sorted(needed - seen)
+        seen |= needed
+    assert seen <= set(IDS), "by id, so that runs are shared"
 
 
 def test_no_two_files_are_the_same_row():

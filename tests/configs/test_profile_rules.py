@@ -11,11 +11,13 @@
 import re
 
 import pytest
+from omegaconf import OmegaConf
 
-from mask_rcnn_repro.config import ABSENT, diff_configs, to_plain
+from mask_rcnn_repro.config import ABSENT, diff_configs, get_config, to_plain
 from mask_rcnn_repro.config.num_classes import fit_num_classes
+from mask_rcnn_repro.config.profiles import tiny
 
-from .config_sets import IDS, WITH_CONTROL, load
+from .config_sets import IDS, PROFILES, STAGE_WISE, WITH_CONTROL, load, load_joint
 
 SMALL = ("mini", "tiny")
 
@@ -23,11 +25,12 @@ SCALED = re.compile(
     r"""
     model\.backbone\.(bottom_up\.)?width_multiplier
     | model\.backbone\.out_channels
-    | model\.roi_heads\.(box_head\.fc_dim|(mask|keypoint)_head\.conv_dim)
+    | model\.roi_heads\.((box|mask)_head\.fc_dim|(mask|keypoint)_head\.conv_dim)
     | model\.proposal_generator\.(batch_size_per_image|(pre|post)_nms_topk)
     | model\.proposal_generator\.anchor_generator\.sizes
     | model\.roi_heads\.batch_size_per_image
     | dataloader\.(train|test)\.mapper\.augmentations\.\d+\.(short_edge_length|max_size)
+    | dataloader\.(train|test)\.mapper\.precomputed_proposal_topk
     | dataloader\.train\.total_batch_size
     | lr_multiplier\.(milestones|warmup_iters)
     | optimizer\.lr
@@ -45,6 +48,8 @@ REPLACED = re.compile(
     | optimizer\.(_target_|momentum|weight_decay|betas|fused)  # AdamW
     | optimizer\.params\.(base_lr|bias_lr_factor|weight_decay_bias)
     | train\.(init_checkpoint|eval_period|log_period|checkpointer\.period)
+    | train\.(amp\.enabled|channels_last)
+    | train\.profile                                     # which of them it was
     """,
     re.VERBOSE,
 )
@@ -54,6 +59,7 @@ KEPT = re.compile(
     |thresholds|labels|\w*thresh|positive_fraction|smooth_l1_beta|aspect_ratios|test_topk_per_image
     |in_features|out_features|canonical_box_size|loss\w*|min_keypoints|use_instance_mask|use_keypoint)\b.*
     | model\.(?:.*\.)?_target_
+    | train\.(proposals|init_from|freeze)                # the stages of a training
     """,
     re.VERBOSE,
 )
@@ -93,17 +99,57 @@ def test_a_profile_changes_sizes_and_never_what_a_row_is_about(config, profile):
     assert unexpected == {}
     resolved = differences(load(config, "paper"), load(config, profile))
     assert [key for key in resolved if KEPT.fullmatch(key)] == []
-    if changed:
+    if set(changed) - {"train.profile"}:
         scaled = {key: values for key, values in changed.items() if SCALED.fullmatch(key)}
         assert "train.max_iter" in scaled
         assert any(key.startswith("model.") for key in scaled)
 
 
-@pytest.mark.parametrize("key", ["model.roi_heads.box_pooler.pooler_type", "model._target_"])
+@pytest.mark.parametrize(
+    "key",
+    [
+        "model.roi_heads.box_pooler.pooler_type",
+        "model._target_",
+        "model.roi_heads.mask_head.loss._target_",
+        "model.roi_heads.mask_head.output_size",
+        "model.roi_heads.mask_head.num_fc",
+        "train.proposals",
+        "train.freeze",
+    ],
+)
 def test_the_patterns_know_what_a_row_is_about(key):
     assert KEPT.fullmatch(key)
     assert not SCALED.fullmatch(key)
     assert not REPLACED.fullmatch(key)
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+@pytest.mark.parametrize("config", STAGE_WISE)
+def test_stored_proposals_are_as_many_as_the_rpn_would_give(config, profile):
+    """The row's own RPN, scaled by the profile, says how many; its stage stores at least these."""
+    generator = load_joint(config, profile).model.proposal_generator
+    mappers = [load(config, profile).dataloader[split].mapper for split in ("train", "test")]
+    counts = [mapper.get("precomputed_proposal_topk") for mapper in mappers]
+    own = load(config, profile).model.proposal_generator
+    assert counts == [generator.post_nms_topk[0], None if own else generator.post_nms_topk[1]]
+    stored = load(load(config).train.proposals, profile).model.proposal_generator.post_nms_topk
+    assert all(s >= n for s, n in zip(stored, generator.post_nms_topk, strict=True))
+
+
+def test_counts_of_proposals_that_a_file_states_itself_are_scaled():
+    cfg = get_config("table2a/r50_c4")
+    file = {key: cfg[key] for key in cfg}
+    assert file["dataloader"].test.mapper.precomputed_proposal_topk == 300
+    scaled = tiny(OmegaConf.create(file, flags={"allow_objects": True}))
+    assert scaled.dataloader.train.mapper.precomputed_proposal_topk == 125
+    assert scaled.dataloader.test.mapper.precomputed_proposal_topk == 19
+
+
+@pytest.mark.parametrize(("profile", "full", "mlp"), [("mini", 256, 256), ("tiny", 64, 64)])
+def test_mlp_masks_are_as_much_narrower_as_boxes(profile, full, mlp):
+    heads = load("table2e/mlp_3fc", profile).model.roi_heads
+    assert (heads.box_head.fc_dim, heads.mask_head.fc_dim) == (full, mlp)
+    assert (heads.mask_head.num_fc, heads.mask_head.output_size) == (3, 28)
 
 
 @pytest.mark.parametrize("profile", SMALL)

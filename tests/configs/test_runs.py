@@ -1,10 +1,12 @@
 """Every config trains two steps at `tiny`, is interrupted, resumes bit for bit, and evaluates.
 
-All in this process, by the same code as `train_net.py`, on the embedded data.
+All in this process, by the same code as `train_net.py`, on the embedded data, through every stage:
+what a row depends on (RPN, initial weights) is run by the first row that needs it and shared.
 """
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import pytest
@@ -15,20 +17,30 @@ from pycocotools.coco import COCO
 
 from mask_rcnn_repro.cli import parse_args
 from mask_rcnn_repro.config import config_hash, get_config
+from mask_rcnn_repro.data.proposals import ProposalFile
 from mask_rcnn_repro.engine.main import run
 from mask_rcnn_repro.evaluation import load_record
 from mask_rcnn_repro.registration import register
 
-from .config_sets import IDS, load
+from .config_sets import IDS, RPN_STAGES, STAGE_WISE, load, load_joint
 
 MAX_CHECKPOINT_BYTES = 20e6
-STEPS = (
-    "train.max_iter=2",
-    "train.checkpointer.period=1",
-    # an untrained model detects as much as it may, and masks take time
-    "model.roi_heads.box_predictor.test_topk_per_image=10",
-    "train.draw=0",
-)
+UNLABELED = "embedded_tiny_unlabeled"
+
+
+def steps(config):
+    """Overrides that shorten a run to two iterations."""
+    keys = ["train.max_iter=2", "train.checkpointer.period=1", "train.draw=0"]
+    if config not in RPN_STAGES:
+        # an untrained model detects as much as it may, and masks take time
+        keys.append("model.roi_heads.box_predictor.test_topk_per_image=10")
+    return keys
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory):
+    """Override that has the stages that rows depend on made once for all tests of a worker."""
+    return f"train.output_root={tmp_path_factory.mktemp('stages')}"
 
 
 def launch(config, *arguments):
@@ -48,31 +60,43 @@ def weights(path):
     return torch.load(path, weights_only=True)["model"]
 
 
+def stored_bytes(folder):
+    """Content of every file of stored proposals below `folder`."""
+    return {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
 def interrupt_after_the_first_step(folder):
     """Leaves what a run leaves that was killed after its first checkpoint."""
     for name in ("model_0000001.pth", "model_final.pth", "record.json"):
         (folder / name).unlink()
+    shutil.rmtree(folder / "proposals", ignore_errors=True)
     (folder / "last_checkpoint").write_text("model_0000000.pth")
 
 
 def predicted_tasks(cfg):
-    heads = cfg.model.roi_heads
+    heads = cfg.model.get("roi_heads")
+    if heads is None:
+        return {"proposals"}
     named = {"segm": "mask_head", "keypoints": "keypoint_head"}
     return {"bbox", *(task for task, head in named.items() if heads.get(head) is not None)}
 
 
 @pytest.mark.parametrize("config", IDS)
-def test_it_trains_resumes_and_evaluates(config, tmp_path):
+def test_it_trains_resumes_and_evaluates(config, shared, tmp_path):
     folder = tmp_path / "run"
-    here = (f"train.output_dir={folder}", *STEPS)
+    here = (f"train.output_dir={folder}", shared, *steps(config))
     launch(config, *here)
     trained = weights(folder / "model_final.pth")
     first = load_record(folder / "record.json")
-    cfg = get_config(config, "tiny", STEPS)
+    stored = stored_bytes(folder / "proposals")
+    cfg = get_config(config, "tiny", steps(config))
+    tasks, measured = predicted_tasks(cfg), cfg.dataloader.test.dataset.names != UNLABELED
     assert (first.config.id, first.config.profile) == (config, "tiny")
     assert first.config.hash == config_hash(cfg)
     assert (first.iterations_done, first.iterations_planned) == (2, 2)
-    assert set(first.metrics) == predicted_tasks(cfg)
+    assert set(first.metrics) == (tasks if measured else set())
+    assert (first.proposals and first.proposals.id) == cfg.train.proposals
+    assert (first.init_from and first.init_from.id) == cfg.train.init_from
     assert (folder / "model_final.pth").stat().st_size < MAX_CHECKPOINT_BYTES
     lines = [json.loads(line) for line in (folder / "metrics.json").read_text().splitlines()]
     losses = [line["total_loss"] for line in lines if "total_loss" in line]
@@ -93,7 +117,31 @@ def test_it_trains_resumes_and_evaluates(config, tmp_path):
     evaluated = load_record(folder / "eval" / "last" / "record.json")
     assert (evaluated.mode, evaluated.iterations_done) == ("eval", 2)
     assert evaluated.metrics == first.metrics
-    check_result_files(folder / "inference", cfg.dataloader.test.dataset.names, first.metrics)
+    if config in RPN_STAGES:
+        check_stored_proposals(folder, cfg, first)
+        # info.json says which file the weights came from: it holds times, so it has another hash
+        again = stored_bytes(folder / "proposals")
+        assert {k: v for k, v in again.items() if k.name != "info.json"} == {
+            k: v for k, v in stored.items() if k.name != "info.json"
+        }
+    else:
+        assert stored == {}
+        check_result_files(folder / "inference", cfg.dataloader.test.dataset.names, tasks)
+
+
+def check_stored_proposals(folder, cfg, record):
+    """An RPN stage leaves the proposals of the images that it was trained and tested on."""
+    limits = cfg.model.proposal_generator.post_nms_topk
+    assert len(list((folder / "proposals").iterdir())) == 2
+    for split, limit in zip(("train", "test"), limits, strict=True):
+        names = cfg.dataloader[split].dataset.names
+        file = ProposalFile(folder / "proposals" / names)
+        coco = json.loads(Path(MetadataCatalog.get(names).json_file).read_text())
+        assert file.image_ids == [image["id"] for image in coco["images"]]
+        assert (file.info.dataset, file.info.topk) == (names, limit)
+        assert file.info.source["config_hash"] == record.config.hash
+        counts = [len(file.get(image_id)[1]) for image_id in file.image_ids]
+        assert 0 < max(counts) <= limit
 
 
 def check_result_files(folder, dataset, tasks):
@@ -133,16 +181,17 @@ def on_test_server(config):
 @pytest.mark.parametrize(
     "config", ["quickstart/mask_rcnn_r18_fpn", *(c for c in IDS if on_test_server(c))]
 )
-def test_a_split_without_annotations_gives_a_submission(config, tmp_path):
+def test_a_split_without_annotations_gives_a_submission(config, shared, tmp_path):
     """Rows on test-dev use the unlabeled split at `tiny`; the quickstart is sent there, too."""
     register()
-    dataset = "embedded_tiny_unlabeled"
+    dataset = UNLABELED
     launch(
         config,
         f"train.output_dir={tmp_path}",
+        shared,
         f"dataloader.test.dataset.names={dataset}",
         "model.roi_heads.box_predictor.test_score_thresh=0.001",
-        *STEPS,
+        *steps(config),
     )
     record = load_record(tmp_path / "record.json")
     assert record.metrics == {}
@@ -150,3 +199,41 @@ def test_a_split_without_annotations_gives_a_submission(config, tmp_path):
     check_result_files(tmp_path / "inference", dataset, tasks)
     boxes = json.loads((tmp_path / "inference" / dataset / "bbox_results.json").read_text())
     assert len(boxes) > 0
+
+
+# --- joint training of rows that are trained stage by stage ----------------------------------
+
+
+@pytest.mark.parametrize("profile", ["paper", "tiny"])
+@pytest.mark.parametrize("config", STAGE_WISE)
+def test_null_proposals_make_the_row_joint(config, profile):
+    """The row's own RPN comes back, and the loader brings no proposals."""
+    row, joint = load(config, profile), load_joint(config, profile)
+    generator = joint.model.proposal_generator
+    counts = [row.dataloader.train.mapper.precomputed_proposal_topk]
+    counts.append(row.dataloader.test.mapper.get("precomputed_proposal_topk"))
+    if row.model.proposal_generator is None:
+        assert list(generator.post_nms_topk) == counts
+    else:  # section 4.4's network proposes for itself at test
+        assert generator.post_nms_topk[0] == counts[0] and counts[1] is None
+    for split in ("train", "test"):
+        assert joint.dataloader[split].mapper.get("precomputed_proposal_topk") is None
+    assert joint.train.proposals is None
+
+
+@pytest.mark.parametrize(
+    "config", ["table2a/r50_c4", "table2d/roi_align", "table2a/r50_fpn"], ids=["c4", "c5", "fpn"]
+)
+def test_it_trains_jointly(config, tmp_path):
+    joint = (f"train.output_dir={tmp_path / 'run'}", f"train.output_root={tmp_path / 'root'}")
+    launch(config, *joint, *steps(config), "train.proposals=null")
+    record = load_record(tmp_path / "run" / "record.json")
+    assert record.iterations_done == 2 and record.proposals is None
+    lines = (tmp_path / "run" / "metrics.json").read_text().splitlines()
+    assert all(json.loads(lines[0])[f"loss_rpn_{part}"] > 0 for part in ("cls", "loc"))
+    before, after = (
+        weights(tmp_path / "run" / name) for name in ("model_0000000.pth", "model_final.pth")
+    )
+    rpn = [key for key in after if key.startswith("proposal_generator.rpn_head")]
+    assert rpn and all(not torch.equal(before[key], after[key]) for key in rpn)
+    assert not (tmp_path / "root").exists()  # no stage was run

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mask_rcnn_repro import documentation
-from mask_rcnn_repro.config import config_hash, get_config, list_configs
+from mask_rcnn_repro.config import config_hash, equal_configs, get_config, list_configs
 from mask_rcnn_repro.documentation import (
     BEGIN,
     END,
@@ -19,17 +19,22 @@ from mask_rcnn_repro.documentation import (
     format_contents,
     format_delta,
     format_numbers,
-    format_ours,
     generated_files,
     group_title,
-    load_results,
     load_rows,
     main,
     replace_section,
     stated_differences,
 )
 from mask_rcnn_repro.errors import RecordError
-from mask_rcnn_repro.evaluation.records import make_record, save_record
+from mask_rcnn_repro.evaluation.records import InputRun, SecondsPerImage, make_record, save_record
+from mask_rcnn_repro.paper.results import (
+    format_results_of,
+    load_results,
+    records_of,
+    same_run,
+    stages_of,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -82,6 +87,25 @@ def test_rows_come_in_the_papers_order_with_all_configs():
     assert by_id["table2a/r101_fpn"].control == "table2a/r50_fpn"
     assert by_id["table2a/r101_fpn"].summary.startswith("Table 2a, row `R101-FPN`: ResNet-101")
     assert by_id["quickstart/mask_rcnn_r18_fpn"].group == "quickstart"
+    groups = list(dict.fromkeys(row.group for row in rows))
+    assert groups[:3] == ["1", "2a", "2b"]
+    assert groups[-3:] == ["rpn", "quickstart", "model_zoo"]
+
+
+def test_folders_of_ones_own_come_last(monkeypatch):
+    own = ["zoo_of_mine/b", "ablations/a"]
+    known = ["quickstart/mask_rcnn_r18_fpn", "rpn/r50_c4", "table2a/r50_c4"]
+    copies = dict.fromkeys(own, "quickstart/mask_rcnn_r18_fpn")
+    monkeypatch.setattr(documentation, "list_configs", lambda: [*own, *known])
+    original, find = documentation.loaded_config, documentation.find_config
+    monkeypatch.setattr(documentation, "loaded_config", lambda c: original(copies.get(c, c)))
+    monkeypatch.setattr(
+        documentation,
+        "find_config",
+        lambda f: find(f if f.is_file() else documentation.config_root() / f"{known[0]}.py"),
+    )
+    order = ["table2a/r50_c4", "rpn/r50_c4", known[0], "ablations/a", "zoo_of_mine/b"]
+    assert [row.id for row in load_rows()] == order
 
 
 def test_titles():
@@ -105,7 +129,8 @@ def test_a_delta_is_what_the_file_says():
     differences = stated_differences("table2a/r101_c4", "table2a/r50_c4")
     assert format_delta(differences) == (
         "`model.backbone.depth`: 50 -> 101<br>"
-        "`train.init_checkpoint`: .../R-50.pkl -> .../R-101.pkl"
+        "`train.init_checkpoint`: .../R-50.pkl -> .../R-101.pkl<br>"
+        "`train.proposals`: rpn/r50_c4 -> rpn/r101_c4"
     )
     assert format_delta(stated_differences("table2a/r50_c4", "table2a/r50_c4")) == "nothing"
     absent = documentation.ABSENT
@@ -114,15 +139,48 @@ def test_a_delta_is_what_the_file_says():
     )
 
 
-def test_the_table_of_configs_has_every_file_and_long_differences_in_full():
-    text = format_configs_readme()
+@pytest.fixture(scope="module")
+def configs_readme():
+    return format_configs_readme()
+
+
+def test_the_table_of_configs_has_every_file_and_long_differences_in_full(configs_readme):
+    text = configs_readme
     for config in list_configs():
         assert f"[{config}]({config}.py)" in text
-    long = re.findall(r"\| (\d+) keys, listed below \|", text)
+    long = re.findall(r"(?:\| |<br>)(\d+) keys, listed below \|", text)
     assert len(long) == text.count("<details>") >= 1  # FPN against C4
     assert "+ model.backbone.bottom_up:" in text
     cells = {len(re.findall(r"(?<!\\)\|", line)) for line in text.splitlines() if line[:1] == "|"}
-    assert cells == {3, 6}  # two tables' columns
+    assert cells == {3, 4, 6}  # folders, RPN stages, tables of the paper
+
+
+def test_rpn_stages_tell_who_needs_them(configs_readme):
+    lines = configs_readme.splitlines()
+    assert "| file | what | needed by |" in lines
+    c5 = next(line for line in lines if line.startswith("| [rpn/r50_c5]"))
+    assert c5.endswith("| `table2d/roi_pool`, `table2d/roi_align` |")
+    shared = next(line for line in lines if line.startswith("| [rpn/r101_fpn_shared]"))
+    assert shared.endswith("| `section4_4/r101_fpn_shared` |")
+
+
+def test_deltas_of_rows_are_what_the_rows_are_about(configs_readme):
+    rows = [line.split(" | ") for line in configs_readme.splitlines()]
+
+    def delta(config):
+        return next(cells[3] for cells in rows if cells[1:2] == [f"[{config}]({config}.py)"])
+
+    pooler = "`model.roi_heads.pooler.pooler_type`: ROIAlign -> "
+    assert delta("table2c/roi_pool_max") == f"{pooler}ROIPool"
+    assert delta("table2c/roi_warp_ave") == f"{pooler}ROIWarpAve"
+    assert delta("table2d/roi_pool") == pooler.replace("pooler.", "box_pooler.") + "ROIPool"
+    loss = "`model.roi_heads.mask_head.loss._target_`: PerClassSigmoidMaskLoss -> "
+    assert delta("table2b/softmax") == f"{loss}MultinomialMaskLoss"
+    assert delta("section4_2/class_agnostic") == f"{loss}ClassAgnosticMaskLoss"
+    assert delta("table2e/mlp_3fc") == "`model.roi_heads.mask_head.num_fc`: 2 -> 3"
+    equal = "`section4_2/class_specific`, `table2a/r50_c4`, `table2c/roi_align_ave`"
+    assert delta("table2b/sigmoid") == f"the same run as {equal}"
+    assert delta("table1/r101_c4") == "-"
 
 
 def test_rows_that_say_the_same_are_marked(monkeypatch):
@@ -130,25 +188,54 @@ def test_rows_that_say_the_same_are_marked(monkeypatch):
     monkeypatch.setattr(
         documentation, "load_rows", lambda: [Row(both[0], "", "2a", "R101-C4", both[1])]
     )
-    monkeypatch.setattr(documentation, "equal_configs", lambda: {"x": both})
+    monkeypatch.setattr(documentation, "same_run", lambda config: both)
     assert "the same run as `table2a/r50_c4`<br>`model.backbone.depth`" in format_configs_readme()
 
 
-def record(config, ap, profile="mini", seed=0, overrides=(), done=None, **changes):
+def test_the_same_run_is_that_of_equal_configs():
+    for ids in equal_configs(["table2e/fcn", "table2a/r50_fpn", "table2b/softmax"]).values():
+        assert set(ids) <= set(same_run(ids[0]))
+    assert same_run("table1/r101_fpn") == ["table1/r101_fpn", "table3/r101_fpn"]
+    assert same_run("table2b/softmax") == ["table2b/softmax"]
+
+
+def input_run(config, profile="mini", seed=0, overrides=()):
+    """A run that a record stands on."""
+    cfg = get_config(config, profile, overrides, seed=seed)
+    return InputRun(id=config, hash=config_hash(cfg), seed=seed, checkpoint=None)
+
+
+def record(
+    config,
+    ap,
+    profile="mini",
+    seed=0,
+    overrides=(),
+    done=None,
+    metrics=None,
+    stages=None,
+    **changes,
+):
     """A record of a run whose mask AP is `ap`; box AP is one more."""
     cfg = get_config(config, profile, overrides, seed=seed)
+    if stages is None:
+        stages = {key: input_run(stage, profile) for key, stage in stages_of(config).items()}
     made = make_record(
         cfg,
         config_id=config,
         profile=profile,
         overrides=list(overrides),
         mode="train",
-        metrics={"bbox": {"AP": ap + 1}, "segm": {"AP": ap, "AP50": 2 * ap}},
+        metrics=metrics or {"bbox": {"AP": ap + 1}, "segm": {"AP": ap, "AP50": 2 * ap}},
         seconds_per_image=None,
         iterations_done=cfg.train.max_iter if done is None else done,
         checkpoint=None,
     )
-    return made.model_copy(update={"test_data": None, "train_data": None, **changes})
+    return made.model_copy(update={"test_data": None, "train_data": None, **stages, **changes})
+
+
+def format_ours(row, records):
+    return format_results_of(row.id, records, row.table, row.name)
 
 
 @pytest.fixture
@@ -181,12 +268,65 @@ def test_our_results_are_those_of_the_config_as_it_is():
 
 
 @pytest.mark.usefixtures("no_data")
+def test_a_record_counts_while_its_rpn_is_the_current_one():
+    row = Row("table2b/softmax", "", "2b", "softmax")
+    assert stages_of(row.id) == {"proposals": "rpn/r50_c4"}
+    made = record(row.id, 20.0)
+    assert format_ours(row, [made]) == "mini: mask AP 20.0"
+    seeded = {"proposals": input_run("rpn/r50_c4", seed=5)}  # seeds need not be those of the row
+    assert format_ours(row, [record(row.id, 20.0, stages=seeded)]) == "mini: mask AP 20.0"
+    others = [
+        input_run("rpn/r50_c4", overrides=["optimizer.lr=0.5"]),
+        input_run("rpn/r50_c4", profile="tiny"),
+        input_run("rpn/r50_fpn"),
+        None,
+    ]
+    for other in others:
+        assert format_ours(row, [record(row.id, 20.0, stages={"proposals": other})]) == "not run"
+    joint = record(row.id, 20.0, overrides=["train.proposals=null"], stages={"proposals": None})
+    assert format_ours(row, [joint]) == "not run"
+
+
+@pytest.mark.usefixtures("no_data")
+def test_a_record_counts_while_its_initial_weights_are_current_ones():
+    config = "section4_4/r101_fpn_shared"
+    good = {"proposals": "rpn/r101_fpn_shared", "init_from": "table2a/r101_fpn"}
+    assert stages_of(config) == good
+    made = record(config, 20.0)
+    assert records_of(config, [made]) == {"mini": {0: made}}
+    stale = input_run(good["init_from"], overrides=["optimizer.lr=0.5"])
+    assert records_of(config, [made.model_copy(update={"init_from": stale})]) == {}
+
+
+@pytest.mark.usefixtures("no_data")
+def test_an_rpn_shows_its_average_recall():
+    recall = {"proposals": {"AR@100": 40.0, "AR@300": 50.04, "AR@1000": 60.0, "ARs": 9.0}}
+    records = [record("rpn/r50_c4", 0.0, metrics=recall)]
+    text = "mini: Proposals AR@100 40.0, Proposals AR@300 50.0, Proposals AR@1000 60.0"
+    assert format_results_of("rpn/r50_c4", records) == text
+
+
+@pytest.mark.usefixtures("no_data")
+def test_rows_on_timing_show_milliseconds():
+    seconds = SecondsPerImage(data=1.0, inference=0.1954, postprocess=0.015, total=1.2104)
+    for config, note in (
+        ("section4_4/r101_fpn_shared", ""),
+        ("section4_4/r101_c4", " without the RPN"),
+    ):
+        made = record(config, 30.0, seconds_per_image=seconds)
+        row = next(row for row in load_rows() if row.id == config)
+        times = f"ms per image 195{note} on {made.device.name}"
+        assert format_ours(row, [made]) == f"mini: box AP 31.0, mask AP 30.0, {times}"
+        unmeasured = record(config, 30.0, seconds_per_image=None)
+        assert format_ours(row, [unmeasured]) == "mini: box AP 31.0, mask AP 30.0"
+
+
+@pytest.mark.usefixtures("no_data")
 def test_a_record_of_an_equal_row_counts():
-    row = Row("table2a/r50_c4", "", "2b", "sigmoid")
+    row = Row("table2b/sigmoid", "", "2b", "sigmoid")
     made = record("table2a/r50_c4", 12.0)
-    assert made.config.hash == config_hash(get_config("table2a/r50_c4", "mini"))
-    other = made.model_copy(update={"config": made.config.model_copy(update={"id": "table2b/s"})})
-    assert format_ours(row, [other]) == "mini: mask AP 12.0"
+    assert made.config.hash == config_hash(get_config("table2b/sigmoid", "mini"))
+    assert format_ours(row, [made]) == "mini: mask AP 12.0"
 
 
 @pytest.mark.usefixtures("no_data")
@@ -201,7 +341,9 @@ def test_results_are_read_from_a_folder_and_must_be_records(tmp_path):
         "| mini: mask AP 12.0 |"
     )
     assert "| 2a | R101-C4 |" in text
-    assert text.count("not run") == len(list_configs()) - 1
+    assert "| section 4.2 | class-agnostic | [section4_2/class_agnostic]" in text
+    equal = 4  # rows that share this run
+    assert text.count("not run") == len(list_configs()) - equal
     (tmp_path / "b.json").write_text("{}")
     with pytest.raises(RecordError, match=r"b\.json"):
         load_results(tmp_path)

@@ -95,7 +95,8 @@ def make(dataset, tmp_path, monkeypatch):
 
 def test_record_holds_what_was_run(make):
     record = make()
-    assert record.schema_version == 1 and record.mode == "train"
+    assert record.schema_version == 2 and record.mode == "train"
+    assert record.proposals is None and record.init_from is None
     assert record.config.id == "table2a/r50_c4" and record.config.hash == "0123456789ab"
     assert record.config.overrides == ["train.max_iter=100", "train.init_checkpoint=R-50.pkl"]
     assert (record.iterations_done, record.iterations_planned) == (100, 100)
@@ -115,6 +116,62 @@ def test_record_holds_what_was_run(make):
     assert record.seed == 3 and record.world_size == 1 and record.training_seconds == 12.5
     assert record.versions.torch == torch.__version__ and record.versions.pycocotools
     assert record.versions.detectron2
+
+
+RPN = {"id": "rpn/r50_c4", "hash": "ba9876543210", "seed": 0, "checkpoint": "0" * 64}
+
+
+def test_record_says_what_the_run_stands_on(make, tmp_path):
+    recall = {"AR@100": 40.5, "AR@1000": None}
+    source = {**RPN, "id": "table2a/r101_fpn", "checkpoint": None, "recall": None}
+    record = make(proposals={**RPN, "recall": recall}, init_from=source)
+    assert record.proposals.model_dump() == {**RPN, "recall": recall}
+    assert record.init_from.model_dump() == source
+    save_record(record, tmp_path / "record.json")
+    assert load_record(tmp_path / "record.json") == record
+
+
+@pytest.mark.parametrize("field", ["proposals", "init_from"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"checkpoint": "abc"},
+        {"hash": "xyz"},
+        {"seed": None},
+        {"id": ""},
+        {"id": "/home/me/rpn"},
+        {"recall": {"AR@100": "high"}},
+        {"recall": {"AR@100": math.nan}},
+        {"extra": 1},
+    ],
+)
+def test_wrong_facts_about_another_run_are_refused(make, field, change):
+    key = next(iter(change))
+    with pytest.raises(RecordError, match=rf"{field}\.{key}"):
+        make(**{field: {**RPN, **change}})
+
+
+def test_facts_about_another_run_are_required(make):
+    for key in RPN:
+        with pytest.raises(RecordError, match=rf"proposals\.{key}: Field required"):
+            make(proposals={k: v for k, v in RPN.items() if k != key})
+
+
+def test_records_of_version_1_can_be_read(make):
+    """They were of runs that stood on no other."""
+    content = {**make().model_dump(mode="json"), "schema_version": 1}
+    for name in ("proposals", "init_from"):
+        del content[name]
+    record = parse_record(content, "it")
+    assert record.schema_version == 1
+    assert record.proposals is None and record.init_from is None
+
+
+def test_committed_records_can_be_read():
+    files = list((ROOT / "results").rglob("*.json"))
+    assert files
+    for file in files:
+        assert load_record(file).schema_version in (1, 2)
 
 
 def test_evaluation_of_published_weights(make):
@@ -177,7 +234,8 @@ def test_wrong_field_is_named(make, tmp_path, field, value, named):
 
 def test_every_field_is_required(make):
     content = make().model_dump(mode="json")
-    for name in Record.model_fields:
+    later = {"proposals", "init_from"}  # records of version 1 have none
+    for name in Record.model_fields.keys() - later:
         without = {k: v for k, v in content.items() if k != name}
         with pytest.raises(RecordError, match=rf"{name}: Field required"):
             parse_record(without, "it")
@@ -190,7 +248,7 @@ def test_unreadable_records(make, tmp_path):
             load_record(tmp_path / "record.json")
     with pytest.raises(RecordError, match="nowhere"):
         load_record(tmp_path / "nowhere.json")
-    newer = {**make().model_dump(mode="json"), "schema_version": 2}
+    newer = {**make().model_dump(mode="json"), "schema_version": 3}
     with pytest.raises(RecordError, match="newer version"):
         parse_record(newer, "it")
 

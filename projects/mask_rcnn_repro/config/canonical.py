@@ -101,6 +101,7 @@ def canonical(value: Any) -> str:
 WHERE_KEYS = frozenset(
     {
         "train.output_dir",
+        "train.output_root",
         "train.device",
         "train.num_threads",
         "dataloader.train.num_workers",
@@ -109,16 +110,25 @@ WHERE_KEYS = frozenset(
 )
 """Keys that say where and with how many hands a run is carried out, not what it computes."""
 
+_MISSING = object()
+
+_NOT_HASHED = WHERE_KEYS | {"train.profile"}
+
 
 def config_hash(cfg: DictConfig) -> str:
     """Hash of what a config computes: without `paper` and `WHERE_KEYS`, interpolations resolved.
+
+    Keys of `train` count where they differ from their defaults, so that a new key leaves the hashes
+    of older runs as they are.
 
     Returns:
         The first 12 hexadecimal digits of a SHA-256.
     """
     data = to_plain(cfg)
     data.pop("paper", None)
-    for key in WHERE_KEYS:
+    if isinstance(data.get("train"), dict):
+        data["train"] = _without_defaults(data["train"], schema.train_defaults())
+    for key in _NOT_HASHED:
         *sections, name = key.split(".")
         node: Any = data
         for section in sections:
@@ -126,6 +136,18 @@ def config_hash(cfg: DictConfig) -> str:
         if isinstance(node, dict):
             node.pop(name, None)
     return hashlib.sha256(canonical(data).encode()).hexdigest()[:12]
+
+
+def _without_defaults(values: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+    """Entries that differ from the defaults, at every depth."""
+    kept: dict[str, Any] = {}
+    for key, value in values.items():
+        default = defaults.get(key, _MISSING)
+        if isinstance(value, dict) and isinstance(default, dict):
+            value, default = _without_defaults(value, default), {}
+        if canonical(value) != (default is not _MISSING and canonical(default)):
+            kept[key] = value
+    return kept
 
 
 def _ordered(data: dict[str, Any]) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 from mask_rcnn_repro.config import schema
 from mask_rcnn_repro.config.locate import config_root, find_config
 from mask_rcnn_repro.config.overrides import apply_overrides
+from mask_rcnn_repro.config.proposals import use_stored_proposals
 from mask_rcnn_repro.config.validation import validate_config
 from mask_rcnn_repro.config.yaml_io import read_yaml
 from mask_rcnn_repro.errors import ConfigError
@@ -58,7 +59,13 @@ def load_config(
         )
     cfg = _apply_profile(cfg, profile)
     overrides = list(overrides)
+    scaled_by = cfg.train.profile
     cfg = apply_overrides(cfg, overrides)
+    if cfg.train.profile != scaled_by:
+        raise ConfigError(
+            f"train.profile says how this config was scaled ({scaled_by!r}) and cannot be set to "
+            f"{cfg.train.profile!r}; choose a scale with --profile."
+        )
     if seed is not None:
         by_key = any(text.lstrip("+").startswith("train.seed=") for text in overrides)
         if by_key and cfg.train.seed != seed:
@@ -66,6 +73,8 @@ def load_config(
                 f"--seed {seed} and train.seed={cfg.train.seed} disagree; give one of them."
             )
         cfg = apply_overrides(cfg, [f"train.seed={seed}"])
+    if not _running_files:
+        use_stored_proposals(cfg, overrides)
     validate_config(cfg)
     return cfg
 
@@ -73,7 +82,11 @@ def load_config(
 def get_config(
     config_id: str, profile: str = "paper", overrides: Iterable[str] = (), seed: int | None = None
 ) -> DictConfig:
-    """Loads a config of this project by its id, such as `table2a/r50_c4`; see `load_config`."""
+    """Loads a config of this project by its id, such as `table2a/r50_c4`; see `load_config`.
+
+    A config file that takes another one so gets it with its RPN, as files always have it; what
+    `train.proposals` implies follows when that file itself is loaded.
+    """
     path = config_root() / config_id
     if path.suffix != ".py":
         path = path.with_name(f"{path.name}.py")
@@ -105,6 +118,19 @@ def read_config(file: Path) -> DictConfig:
     return cfg
 
 
+_running_files: list[Path] = []
+"""Config files that are being run, the outermost first."""
+
+
+@contextmanager
+def _running(file: Path) -> Iterator[None]:
+    _running_files.append(file)
+    try:
+        yield
+    finally:
+        _running_files.pop()
+
+
 @contextmanager
 def _import_restored() -> Iterator[None]:
     """Puts `builtins.__import__` back: `LazyConfig` leaves it patched when a config raises."""
@@ -117,7 +143,7 @@ def _import_restored() -> Iterator[None]:
 
 def _run_config(file: Path) -> DictConfig:
     try:
-        with _import_restored():
+        with _import_restored(), _running(file):
             return LazyConfig.load(str(file))
     except SyntaxError as error:
         cause = error.__cause__ if isinstance(error.__cause__, SyntaxError) else error
@@ -221,4 +247,5 @@ def _apply_profile(cfg: DictConfig, profile: str) -> DictConfig:
             f"The profile {profile} cannot be applied to this config: {str(error).splitlines()[0]}"
         ) from error
     schema.fill_train_defaults(scaled.train)
+    scaled.train.profile = profile
     return scaled

@@ -33,6 +33,7 @@ def default_output_dir(
     seed: int,
     overrides: Iterable[str] = (),
     ignore: Iterable[str] = (),
+    root: str = "output",
 ) -> str:
     """The folder that a run writes to unless told otherwise.
 
@@ -43,9 +44,10 @@ def default_output_dir(
         overrides: as on the command line; their order and spelling (`1e-3`, `0.001`) do not
             matter, of two for one key the last counts.
         ignore: further keys whose overrides do not count, besides `IGNORED_OVERRIDES`.
+        root: `train.output_root`.
 
     Returns:
-        `output/<id>[@<profile>]/seed<k>[-<hash of the overrides>]`.
+        `<root>/<id>[@<profile>]/seed<k>[-<hash of the overrides>]`.
     """
     ignored = IGNORED_OVERRIDES | set(ignore)
     effect: dict[str, list[object]] = {}
@@ -59,7 +61,7 @@ def default_output_dir(
     if effect:
         suffix = "-" + hashlib.sha256(canonical(effect).encode()).hexdigest()[:8]
     profile_part = "" if profile == "paper" else f"@{profile}"
-    return f"output/{config_id}{profile_part}/seed{seed}{suffix}"
+    return f"{root}/{config_id}{profile_part}/seed{seed}{suffix}"
 
 
 def claim_output_dir(output_dir: str | Path, cfg: DictConfig) -> Path:
@@ -105,7 +107,7 @@ def claim_output_dir(output_dir: str | Path, cfg: DictConfig) -> Path:
     differences = [
         d
         for d in diff_configs(other, cfg)
-        if d[0].partition(".")[0] != "paper" and d[0] not in WHERE_KEYS
+        if d[0].partition(".")[0] != "paper" and d[0] not in WHERE_KEYS | {"train.profile"}
     ]
     lines = format_diff(differences, "there", "this run").splitlines()
     shown = "\n".join(f"  {line}" for line in lines[:9])

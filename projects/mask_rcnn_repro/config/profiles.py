@@ -34,6 +34,8 @@ class Scale:
         warmup: Iterations of warm-up.
         data_prefix: Names of the data sets that stand in for COCO's.
         num_workers: Loader processes.
+        bf16: Whether to compute in bfloat16 and channels-last, about twice as fast on CPUs that
+            have such instructions.
         checkpoint_period: Iterations between checkpoints.
         log_period: Iterations between log lines.
     """
@@ -48,21 +50,23 @@ class Scale:
     warmup: float
     data_prefix: str
     num_workers: int
+    bf16: bool
     checkpoint_period: int
     log_period: int
 
 
 MINI = Scale(
     width=1 / 4,
-    pixels=128 / 800,
-    objects=1 / 4,
+    pixels=256 / 800,
+    objects=1 / 2,
     counts=1 / 4,
     batch=1 / 2,
     lr=1 / 10,
     iterations=1 / 160,
     warmup=1 / 10,
     data_prefix="embedded",
-    num_workers=1,
+    num_workers=0,  # on two cores a worker costs more than the 20 ms that it saves
+    bf16=True,
     checkpoint_period=200,
     log_period=20,
 )
@@ -78,6 +82,7 @@ TINY = Scale(
     warmup=1 / 500,
     data_prefix="embedded_tiny",
     num_workers=0,
+    bf16=False,
     checkpoint_period=5,
     log_period=1,
 )
@@ -125,6 +130,8 @@ def _between(start: Scale, end: Scale) -> Scale:
 def _shrink(cfg: DictConfig, scale: Scale) -> DictConfig:
     _shrink_model(cfg.model, scale)
     _shrink_images(cfg.dataloader, scale)
+    for split in ("train", "test"):  # proposals from files, where the config says so itself
+        _scale(cfg, f"dataloader.{split}.mapper.precomputed_proposal_topk", scale.counts)
     _use_embedded_data(cfg, scale)
     _train_from_random_weights(cfg, scale)
     _shorten(cfg, scale)
@@ -141,6 +148,7 @@ def _shrink_model(model: DictConfig, scale: Scale) -> None:
         "backbone.out_channels",
         "roi_heads.box_head.fc_dim",
         "roi_heads.mask_head.conv_dim",
+        "roi_heads.mask_head.fc_dim",
         "roi_heads.keypoint_head.conv_dim",
     ):
         _scale(model, key, scale.width)
@@ -214,6 +222,7 @@ def _shorten(cfg: DictConfig, scale: Scale) -> None:
     _scale(cfg, "dataloader.train.total_batch_size", scale.batch)
     _scale(cfg, "train.reference_batch_size", scale.batch)
     cfg.train.eval_period = 0
+    cfg.train.amp.enabled = cfg.train.channels_last = scale.bf16
     cfg.train.checkpointer.period = scale.checkpoint_period
     cfg.train.log_period = scale.log_period
 

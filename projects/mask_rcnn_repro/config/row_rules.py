@@ -17,6 +17,9 @@ _FORBIDDEN: dict[type[ast.AST], str] = {
 }
 
 
+_OUTPUT_KEYS = ("output_dir", "output_root")
+
+
 def check_row_rules(path: str | Path) -> list[str]:
     """Checks one runnable config file against the rules of rows.
 
@@ -41,7 +44,7 @@ def check_row_rules(path: str | Path) -> list[str]:
             )
         elif isinstance(node, ast.Constant) and node is not docstring and _is_absolute(node.value):
             problems.append(f"line {line}: holds the absolute path {node.value!r}")
-    problems += [f"line {line}: sets train.output_dir" for line in _sets_output_dir(tree)]
+    problems += [f"line {line}: sets train.{name}" for line, name in _sets_output(tree)]
     problems += _import_problems(tree, file)
     return problems
 
@@ -53,23 +56,24 @@ def _is_absolute(text: object) -> bool:
     return text.startswith(("/", "~/", "\\\\", "file://")) or is_drive
 
 
-def _sets_output_dir(tree: ast.Module) -> Iterator[int]:
+def _sets_output(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """Lines that say where a run writes, with the key."""
     for node in ast.walk(tree):
         if isinstance(node, (ast.Assign, ast.AnnAssign, ast.AugAssign)):
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
             for target in targets:
                 last = target
                 if isinstance(last, ast.Subscript) and isinstance(last.slice, ast.Constant):
-                    if last.slice.value == "output_dir":
-                        yield node.lineno
-                elif isinstance(last, ast.Attribute) and last.attr == "output_dir":
-                    yield node.lineno
-        elif isinstance(node, ast.keyword) and node.arg == "output_dir":
-            yield node.value.lineno
+                    if last.slice.value in _OUTPUT_KEYS:
+                        yield node.lineno, str(last.slice.value)
+                elif isinstance(last, ast.Attribute) and last.attr in _OUTPUT_KEYS:
+                    yield node.lineno, last.attr
+        elif isinstance(node, ast.keyword) and node.arg in _OUTPUT_KEYS:
+            yield node.value.lineno, str(node.arg)
         elif isinstance(node, ast.Dict):
             for key in node.keys:
-                if isinstance(key, ast.Constant) and key.value == "output_dir":
-                    yield key.lineno
+                if isinstance(key, ast.Constant) and key.value in _OUTPUT_KEYS:
+                    yield key.lineno, str(key.value)
 
 
 def _import_problems(tree: ast.Module, file: Path) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from mask_rcnn_repro.config.locate import find_config
 from mask_rcnn_repro.config.targets import is_node, target_name, target_signature
 from mask_rcnn_repro.errors import ConfigError
 
@@ -38,7 +39,16 @@ def combination_problems(cfg: DictConfig, world_size: int | None = None) -> list
         world_size: number of processes, where known.
     """
     problems: list[str] = []
-    for rule in (_precision, _classes, _channels, _proposals, _annotations, _sizes, _schedule):
+    for rule in (
+        _precision,
+        _classes,
+        _channels,
+        _proposals,
+        _stages,
+        _annotations,
+        _sizes,
+        _schedule,
+    ):
         problems += rule(cfg)
     return problems + list(_batch(cfg, world_size))
 
@@ -53,23 +63,34 @@ def _precision(cfg: DictConfig) -> Iterator[str]:
 
 
 def _classes(cfg: DictConfig) -> Iterator[str]:
-    """The box classifier predicts the head's classes; a mask head predicts them all, or one."""
+    """Box classifier and mask head are told the head's classes.
+
+    A mask head with a `loss` leaves to it how many masks there are for K classes; Detectron2's is
+    told 1 for class-agnostic masks.
+    """
     classes = effective(cfg, "model.roi_heads.num_classes")
     if not isinstance(classes, int):
         return
     if classes < 1:
         yield f"model.roi_heads.num_classes must be at least 1, got {classes}"
+    loss_decides = effective(cfg, "model.roi_heads.mask_head.loss") is not None
     for part, allowed in (
         ("box_predictor", {classes}),
-        ("mask_head", {classes, 1}),  # one: class-agnostic masks
+        ("mask_head", {classes} if loss_decides else {classes, 1}),
     ):
         key = f"model.roi_heads.{part}.num_classes"
         found = effective(cfg, key)
         if isinstance(found, int) and found not in allowed:
-            yield (
+            problem = (
                 f"{key} is {found}, but model.roi_heads.num_classes is {classes}; write "
                 f'{key}="${{..num_classes}}" so that they stay equal'
             )
+            if part == "mask_head" and found == 1:
+                problem += (
+                    "; one mask for all classes is model.roi_heads.mask_head.loss._target_="
+                    "mask_rcnn_repro.modeling.ClassAgnosticMaskLoss"
+                )
+            yield problem
 
 
 def _channels(cfg: DictConfig) -> Iterator[str]:
@@ -86,11 +107,30 @@ def _proposals(cfg: DictConfig) -> Iterator[str]:
     """Without a proposal generator the loader must bring proposals."""
     if "proposal_generator" not in cfg.model or cfg.model.proposal_generator is not None:
         return
-    key = "dataloader.train.mapper.precomputed_proposal_topk"
-    if effective(cfg, key) is None:
+    mapper = "dataloader.train.mapper"
+    if effective(cfg, f"{mapper}.precomputed_proposal_topk") is None:
         yield (
             "model.proposal_generator is null, so the loader must bring proposals, but "
-            f"{key} is null; set it and give data with proposals, or keep the RPN"
+            f"{mapper}.precomputed_proposal_topk is null; set it and give data with proposals, or "
+            "keep the RPN"
+        )
+
+
+def _stages(cfg: DictConfig) -> Iterator[str]:
+    """Configs that this one depends on exist; frozen weights come from somewhere."""
+    for key in ("proposals", "init_from"):
+        name = cfg.train.get(key)
+        if name is None:
+            continue
+        try:
+            find_config(name)
+        except ConfigError as error:
+            yield f"train.{key}={name!r} names no config: {str(error).rstrip('.')}"
+    frozen = list(cfg.train.get("freeze") or [])
+    if frozen and not (cfg.train.get("init_from") or cfg.train.get("init_checkpoint")):
+        yield (
+            f"train.freeze={frozen} would keep random weights as they are; give "
+            "train.init_from or train.init_checkpoint"
         )
 
 

@@ -6,7 +6,7 @@ loading then fills it in, overrides and validation check it, and the documentati
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
@@ -75,14 +75,33 @@ class Train(Section):
 
     output_dir: str = Field(
         default="",
-        description="Folder that the run writes to; empty: `output/<id>@<profile>/seed<k>`, with "
-        "a hash of the overrides where there are any.",
+        description="Folder that the run writes to; empty: `<output_root>/<id>@<profile>/seed<k>`, "
+        "with a hash of the overrides where there are any.",
+    )
+    output_root: str = Field(
+        default="output",
+        description="Folder of all runs, those that this one depends on among them.",
     )
     init_checkpoint: str = Field(
         default="", description="Weights to start from or to evaluate; empty: random weights."
     )
     strict_init: bool = Field(
         default=True, description="The initial checkpoint must fill the whole backbone."
+    )
+    proposals: str | None = Field(
+        default=None,
+        description="RPN config (id or path) whose stored proposals are trained and tested on, "
+        "made first where they are missing; null: the RPN is trained jointly.",
+    )
+    init_from: str | None = Field(
+        default=None,
+        description="Config (id or path) whose finished run gives the initial weights in place of "
+        "`init_checkpoint`; run first where it is missing.",
+    )
+    freeze: list[str] = Field(
+        default=[],
+        description="Modules, such as `backbone`, whose weights and norm statistics stay as they "
+        "were loaded.",
     )
     max_iter: int = Field(..., ge=0, description="Training iterations (optimizer steps).")
     accumulate: int = Field(
@@ -92,6 +111,10 @@ class Train(Section):
         default=False,
         description="Scale the learning rate in proportion to images per iteration divided by "
         "`reference_batch_size`.",
+    )
+    profile: str = Field(
+        default="paper",
+        description="Profile that scaled this config; set by loading, not to be changed.",
     )
     reference_batch_size: int = Field(
         default=16, ge=1, description="Images per iteration for which the learning rate is given."
@@ -214,6 +237,8 @@ def _type_text(field: FieldInfo) -> str:
     if annotation in (bool, int, float, str):
         return annotation.__name__
     arguments = get_args(annotation)
+    if get_origin(annotation) is list:
+        return f"list of {arguments[0].__name__}"
     if arguments and all(isinstance(a, str) for a in arguments):
         return " or ".join(f"`{a}`" for a in arguments)
     names = []

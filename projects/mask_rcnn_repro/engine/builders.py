@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from detectron2.config import instantiate
 from detectron2.engine import create_ddp_model
+from detectron2.layers import FrozenBatchNorm2d
 from detectron2.solver import LRMultiplier
 from detectron2.utils import comm
 from omegaconf import DictConfig, OmegaConf
@@ -56,11 +57,41 @@ def resolve_device(name: str) -> torch.device:
 
 
 def build_model(cfg: DictConfig, device: torch.device) -> nn.Module:
-    """Builds `cfg.model` on `device`, in channels-last memory where the config asks for it."""
-    model = instantiate(cfg.model).to(device)
+    """Builds `cfg.model` on `device`: `train.freeze` applied, channels-last where asked for.
+
+    Raises:
+        ConfigError: If `train.freeze` names something that is not a module of the model.
+    """
+    model = instantiate(cfg.model)
+    for name in cfg.train.freeze:
+        freeze_module(model, name)
+    model = model.to(device)
     if cfg.train.channels_last:
         model = model.to(memory_format=torch.channels_last)
     return model
+
+
+def freeze_module(model: nn.Module, name: str) -> None:
+    """Fixes the weights and batch norm statistics of a module, in place.
+
+    Args:
+        model: The model.
+        name: Dotted name of a module in it, such as "backbone".
+
+    Raises:
+        ConfigError: If there is no such module.
+    """
+    parent_name, _, child_name = name.rpartition(".")
+    try:
+        parent, module = model.get_submodule(parent_name), model.get_submodule(name)
+    except AttributeError:
+        known = ", ".join(child for child, _ in model.named_children())
+        raise ConfigError(
+            f"train.freeze names {name!r}, which is no module of the model; it has {known} and "
+            "their parts."
+        ) from None
+    setattr(parent, child_name, FrozenBatchNorm2d.convert_frozen_batchnorm(module))
+    parent.get_submodule(child_name).requires_grad_(False)
 
 
 def wrap_distributed(model: nn.Module, cfg: DictConfig, device: torch.device) -> nn.Module:

@@ -13,7 +13,6 @@ from detectron2.utils import comm
 from omegaconf import DictConfig
 
 from mask_rcnn_repro.config import (
-    claim_output_dir,
     config_id,
     default_output_dir,
     diff_configs,
@@ -28,20 +27,19 @@ from mask_rcnn_repro.engine.checkpoint import (
     checkpoint_iteration,
     find_last_checkpoint,
 )
-from mask_rcnn_repro.engine.evaluate import Evaluation, evaluate_model
+from mask_rcnn_repro.engine.evaluate import evaluate_model
 from mask_rcnn_repro.engine.processes import run_distributed
-from mask_rcnn_repro.engine.run_folder import keep_logs, setup_logging
+from mask_rcnn_repro.engine.run_folder import keep_logs
+from mask_rcnn_repro.engine.runs import Run
 from mask_rcnn_repro.engine.seeding import make_deterministic, seed_everything
-from mask_rcnn_repro.engine.train import train
+from mask_rcnn_repro.engine.stages import prepare, store_own_proposals, train_stage
 from mask_rcnn_repro.engine.trainer import autocast_context
 from mask_rcnn_repro.errors import CheckpointError, ConfigError, UserError
-from mask_rcnn_repro.evaluation.records import Record, load_record, make_record, save_record
+from mask_rcnn_repro.evaluation.records import Record
 from mask_rcnn_repro.paper import format_results
 from mask_rcnn_repro.registration import register
 
 logger = logging.getLogger(__name__)
-
-RECORD_FILE = "record.json"
 
 
 def main(args: argparse.Namespace) -> None:
@@ -91,26 +89,21 @@ def run(args: argparse.Namespace) -> None:
     checkpoint = _checkpoint_to_evaluate(args, cfg, output_dir) if args.eval_only else ""
     device = resolve_device(cfg.train.device)
     autocast_context(device, cfg.train.amp.enabled, cfg.train.amp.dtype)  # refused now, not later
-    if comm.is_main_process():
-        claim_output_dir(output_dir, cfg)
-    comm.synchronize()
-    setup_logging(output_dir, earlier)
+    this = Run(config_id(args.config_file), cfg, output_dir, device, tuple(args.overrides))
+    this.open(earlier)
     if cfg.train.num_threads:
         torch.set_num_threads(cfg.train.num_threads)
     if cfg.train.deterministic:
         make_deterministic()
     logger.info(
         "%s, profile %s, %d process(es) on %s, output in %s",
-        config_id(args.config_file),
-        args.profile,
+        this.config_id,
+        this.profile,
         comm.get_world_size(),
         device,
         output_dir,
     )
-    if args.eval_only:
-        record = _evaluate_only(args, cfg, output_dir, device, checkpoint)
-    else:
-        record = _train(args, cfg, output_dir, device)
+    record = _evaluate_only(this, checkpoint) if args.eval_only else _train(this, args.resume)
     if record is not None:
         print(format_results(record), flush=True)
 
@@ -129,6 +122,7 @@ def _output_dir(args: argparse.Namespace, cfg: DictConfig) -> Path:
             cfg.train.seed,
             args.overrides,
             ignore=ignored,
+            root=str(cfg.train.output_root),
         )
     )
     if not args.eval_only:
@@ -139,52 +133,29 @@ def _output_dir(args: argparse.Namespace, cfg: DictConfig) -> Path:
     return folder / "eval" / ("last" if args.resume else f"{Path(path).stem}-{digest}")
 
 
-def _train(
-    args: argparse.Namespace, cfg: DictConfig, output_dir: Path, device: torch.device
-) -> Record | None:
-    finished = _finished_record(output_dir) if args.resume else None
+def _train(this: Run, resume: bool) -> Record | None:
+    finished = this.finished_record() if resume else None
     if finished is not None:
         logger.info("This run is complete already; its record follows.")
+        if this.is_rpn:
+            store_own_proposals(this)
         return finished if comm.is_main_process() else None
-    result = train(cfg, output_dir, device, args.resume)
-    return _write_record(
-        args,
-        cfg,
-        output_dir,
-        device,
-        result.evaluation,
-        mode="train",
-        iterations_done=result.iterations,
-        checkpoint=output_dir / "model_final.pth",
-        train_seconds=result.seconds,
-    )
+    return train_stage(this, prepare(this), resume=resume)
 
 
-def _finished_record(output_dir: Path) -> Record | None:
-    file = output_dir / RECORD_FILE
-    record = load_record(file) if file.is_file() else None
-    if record is None or record.mode != "train":
-        return None
-    return record if record.iterations_done == record.iterations_planned else None
-
-
-def _evaluate_only(
-    args: argparse.Namespace, cfg: DictConfig, output_dir: Path, device: torch.device, path: str
-) -> Record | None:
-    seed_everything(cfg.train.seed)
-    model = build_model(cfg, device)
-    checkpointer = SafeCheckpointer(model, str(output_dir))
-    checkpointer.load(path, checkpointables=[], policy="exact")
-    evaluation = evaluate_model(cfg, model, device, output_dir, final=True)
-    return _write_record(
-        args,
-        cfg,
-        output_dir,
-        device,
+def _evaluate_only(this: Run, checkpoint: str) -> Record | None:
+    inputs = prepare(this, eval_only=True)
+    seed_everything(this.cfg.train.seed)
+    model = build_model(this.cfg, this.device)
+    checkpointer = SafeCheckpointer(model, str(this.folder))
+    checkpointer.load(checkpoint, checkpointables=[], policy="exact")
+    evaluation = evaluate_model(inputs.fill(this.cfg), model, this.device, this.folder, final=True)
+    return this.write_record(
         evaluation,
+        inputs,
         mode="eval",
-        iterations_done=checkpoint_iteration(path),
-        checkpoint=path,
+        iterations_done=checkpoint_iteration(checkpoint),
+        checkpoint=checkpoint,
         train_seconds=None,
     )
 
@@ -217,35 +188,3 @@ def _checkpoint_to_evaluate(args: argparse.Namespace, cfg: DictConfig, output_di
             "this config's own run."
         )
     return str(cfg.train.init_checkpoint)
-
-
-def _write_record(
-    args: argparse.Namespace,
-    cfg: DictConfig,
-    output_dir: Path,
-    device: torch.device,
-    evaluation: Evaluation,
-    *,
-    mode: str,
-    iterations_done: int | None,
-    checkpoint: Path | str,
-    train_seconds: float | None,
-) -> Record | None:
-    if not comm.is_main_process():
-        return None
-    record = make_record(
-        cfg,
-        config_id=config_id(args.config_file),
-        profile=args.profile,
-        overrides=args.overrides,
-        mode=mode,
-        metrics=evaluation.metrics,
-        seconds_per_image=evaluation.seconds_per_image,
-        iterations_done=iterations_done,
-        checkpoint=checkpoint,
-        train_seconds=train_seconds,
-        device=device,
-    )
-    save_record(record, output_dir / RECORD_FILE)
-    logger.info("Record written to %s", output_dir / RECORD_FILE)
-    return record

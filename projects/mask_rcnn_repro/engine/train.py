@@ -27,6 +27,7 @@ from mask_rcnn_repro.engine.checkpoint import (
     find_last_checkpoint,
 )
 from mask_rcnn_repro.engine.evaluate import Evaluation, evaluate_model
+from mask_rcnn_repro.engine.init_from import load_initial_weights
 from mask_rcnn_repro.engine.run_folder import build_writer_hook, forget_metrics_from
 from mask_rcnn_repro.engine.seeding import seed_everything
 from mask_rcnn_repro.engine.trainer import Trainer
@@ -52,7 +53,14 @@ class TrainingResult:
     seconds: float
 
 
-def train(cfg: DictConfig, output_dir: Path, device: torch.device, resume: bool) -> TrainingResult:
+def train(
+    cfg: DictConfig,
+    output_dir: Path,
+    device: torch.device,
+    resume: bool,
+    detector_weights: Path | None = None,
+    rpn_weights: Path | None = None,
+) -> TrainingResult:
     """Trains `cfg.model` for `cfg.train.max_iter` iterations and evaluates it at the end.
 
     Args:
@@ -61,6 +69,9 @@ def train(cfg: DictConfig, output_dir: Path, device: torch.device, resume: bool)
         device: Where to train.
         resume: Continue from the last checkpoint in `output_dir`, if there is one. On the CPU the
             result is, bit for bit, that of a run that was never interrupted.
+        detector_weights: Initial weights from a run of this project, which take the place of
+            `cfg.train.init_checkpoint`.
+        rpn_weights: With them, the RPN of a model that shares its features.
 
     Raises:
         UserError: If data, checkpoints or losses stop the run. Except for a loss that is not
@@ -97,7 +108,11 @@ def train(cfg: DictConfig, output_dir: Path, device: torch.device, resume: bool)
         return evaluations[-1].scalars()
 
     trainer.register_hooks([hooks.IterationTimer(), scheduler_hook])
-    start = _load_weights(cfg, checkpointer, trainer, resume)
+    start = _resume(checkpointer, trainer, resume)
+    if start == 0 and detector_weights is not None:
+        load_initial_weights(model, detector_weights, rpn_weights, list(cfg.train.freeze))
+    elif start == 0:
+        _load_init_checkpoint(cfg, checkpointer)
     if start < cfg.train.max_iter:
         trainer.data_loader = build_train_data(cfg, start)
     if comm.is_main_process():
@@ -131,19 +146,22 @@ def sync_buffers(model: torch.nn.Module) -> None:
             torch.distributed.broadcast(buffer, 0)
 
 
-def _load_weights(
-    cfg: DictConfig, checkpointer: SafeCheckpointer, trainer: Trainer, resume: bool
-) -> int:
-    """Loads the last checkpoint when resuming, else the initial weights; returns the start."""
-    if resume and checkpointer.has_checkpoint():
-        checkpointer.load(checkpointer.get_checkpoint_file(), policy="exact")
-        logger.info("Resuming after %d iterations.", trainer.iter + 1)
-        return trainer.iter + 1
-    if checkpointer.has_checkpoint():
+def _resume(checkpointer: SafeCheckpointer, trainer: Trainer, resume: bool) -> int:
+    """Loads the last checkpoint if resuming and if there is one; returns the iterations done."""
+    if not checkpointer.has_checkpoint():
+        return 0
+    if not resume:
         raise UserError(
             f"{checkpointer.save_dir} already holds checkpoints of this config. Continue with "
             "--resume, or start afresh in another folder with train.output_dir=..., or delete it."
         )
+    checkpointer.load(checkpointer.get_checkpoint_file(), policy="exact")
+    logger.info("Resuming after %d iterations.", trainer.iter + 1)
+    done: int = trainer.iter + 1
+    return done
+
+
+def _load_init_checkpoint(cfg: DictConfig, checkpointer: SafeCheckpointer) -> None:
     if cfg.train.init_checkpoint:
         checkpointer.load(
             cfg.train.init_checkpoint,
@@ -152,7 +170,6 @@ def _load_weights(
         )
     else:
         logger.info("train.init_checkpoint is empty: training from random weights.")
-    return 0
 
 
 def _save_completed(

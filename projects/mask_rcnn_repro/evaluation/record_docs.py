@@ -19,6 +19,7 @@ _SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("seconds_per_image", records.SecondsPerImage),
     ("test_data, train_data", records.DatasetInfo),
     ("checkpoint", records.CheckpointInfo),
+    ("proposals, init_from", records.InputRun),
     ("device", records.DeviceInfo),
     ("amp", records.AmpInfo),
     ("code", records.CodeInfo),

@@ -21,7 +21,7 @@ from mask_rcnn_repro.engine.atomic import atomic_write_text
 from mask_rcnn_repro.errors import RecordError
 from mask_rcnn_repro.evaluation import provenance
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 class _Section(BaseModel):
@@ -47,7 +47,8 @@ class TaskMetrics(BaseModel):
 
     Beside the listed field each metric is a field of its own. COCO's are `AP` (mean over IoU 0.50
     to 0.95), `AP50`, `AP75` and, by the objects' size, `APs`, `APm`, `APl` (not `APs` for
-    keypoints).
+    keypoints). Those of proposals are their average recall over the same IoUs, with the best 100,
+    300 or 1000 an image: `AR@100`, `AR@300`, `AR@1000`, `ARs@1000`, `ARm@1000`, `ARl@1000`.
     """
 
     model_config = ConfigDict(extra="allow", allow_inf_nan=False, frozen=True)
@@ -128,10 +129,27 @@ class CheckpointInfo(_Section):
     )
 
 
+class InputRun(_Section):
+    """A run that this one stands on: the RPN of its proposals, or the source of its weights."""
+
+    id: str = Field(min_length=1, description="Its config, as in `config.id`.")
+    hash: str = Field(pattern=r"^[0-9a-f]{12,64}$", description="Its config's hash.")
+    seed: int = Field(description="Its seed.")
+    checkpoint: str | None = Field(
+        pattern=r"^[0-9a-f]{64}$", description="SHA-256 of its weights; null if they do not say."
+    )
+    recall: dict[str, float | None] | None = Field(
+        default=None,
+        description="Average recall of an RPN on its own test data, percent; null if unmeasured.",
+    )
+
+
 class Record(_Section):
     """One run: what was run, on what, and what came out."""
 
-    schema_version: Literal[1] = Field(description="Version of this schema.")
+    schema_version: Literal[1, 2] = Field(
+        description="Version of this schema; 2 added `proposals` and `init_from`."
+    )
     created: str = Field(
         pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$", description="When the record was made, UTC."
     )
@@ -148,13 +166,21 @@ class Record(_Section):
         ge=0, description="Wall-clock seconds that the last start of the training took, else null."
     )
     metrics: dict[str, TaskMetrics] = Field(
-        description="Task (`bbox`, `segm`, `keypoints`) to metrics; empty without annotations."
+        description="Task (`bbox`, `segm`, `keypoints`, `proposals`) to metrics; empty without "
+        "annotations."
     )
     seconds_per_image: SecondsPerImage | None = Field(description="See below; null if unmeasured.")
     evaluator_backend: str | None = Field(description="What computed the metrics.")
     test_data: DatasetInfo | None = Field(description="What was evaluated on.")
     train_data: DatasetInfo | None = Field(description="What was trained on; null for `eval`.")
     checkpoint: CheckpointInfo | None = Field(description="See below.")
+    proposals: InputRun | None = Field(
+        default=None,
+        description="RPN stage of a row that is trained stage by stage; null: proposes for itself.",
+    )
+    init_from: InputRun | None = Field(
+        default=None, description="Run that gave the initial weights (`train.init_from`), if any."
+    )
     device: DeviceInfo = Field(description="See below.")
     world_size: int = Field(ge=1, description="Number of processes.")
     amp: AmpInfo = Field(description="See below.")
@@ -188,6 +214,8 @@ def make_record(
     checkpoint: str | os.PathLike[str] | None,
     train_seconds: float | None = None,
     device: Any = "cpu",
+    proposals: Mapping[str, Any] | None = None,
+    init_from: Mapping[str, Any] | None = None,
 ) -> Record:
     """Makes the record of a run; code, versions, hardware and data sets are looked up here.
 
@@ -203,6 +231,8 @@ def make_record(
         checkpoint: file or address of the evaluated weights.
         train_seconds: see :class:`Record`.
         device: of the model.
+        proposals: fields of an :class:`InputRun`.
+        init_from: the same.
 
     Raises:
         RecordError: a value that the schema does not allow.
@@ -234,6 +264,8 @@ def make_record(
         "test_data": provenance.dataset_info(cfg.dataloader.test),
         "train_data": provenance.dataset_info(cfg.dataloader.train) if mode == "train" else None,
         "checkpoint": provenance.checkpoint_info(checkpoint) if checkpoint else None,
+        "proposals": dict(proposals) if proposals else None,
+        "init_from": dict(init_from) if init_from else None,
         "device": provenance.device_info(device),
         "world_size": comm.get_world_size(),
         "amp": {"enabled": enabled, "dtype": amp.get("dtype") if enabled else None},

@@ -1,0 +1,94 @@
+"""What follows from `train.proposals`: a row trained on stored proposals has no RPN of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from mask_rcnn_repro.config.keys import format_key
+from mask_rcnn_repro.config.overrides import parse_override
+from mask_rcnn_repro.config.targets import locate_target
+from mask_rcnn_repro.errors import ConfigError
+
+_GENERATOR = "model.proposal_generator"
+_COUNT = f"{_GENERATOR}.post_nms_topk"
+
+
+def use_stored_proposals(cfg: DictConfig, overrides: Iterable[str] = ()) -> None:
+    """Sets, in place, what `train.proposals` implies (section 3.1, "RPN is trained separately").
+
+    Files always contain the RPN, so that `train.proposals=null` gives joint training. Otherwise its
+    `post_nms_topk` tells how many stored proposals an image has in training and at test, and the
+    RPN itself is taken out. A :class:`~mask_rcnn_repro.modeling.SharedFeatureRCNN` keeps it.
+
+    Args:
+        cfg: a config after all overrides; one without `train.proposals` stays as it is.
+        overrides: as on the command line.
+
+    Raises:
+        ConfigError: an override of the RPN, which does not reach stored proposals; or no numbers of
+            proposals.
+    """
+    if cfg.train.get("proposals") is None:
+        return
+    given = {key: text for text in overrides for key in _changed(text)}
+    for key, text in given.items():
+        if f"{key}.".startswith(f"{_GENERATOR}.") and not f"{key}.".startswith(f"{_COUNT}."):
+            raise ConfigError(
+                f"{text!r} has no effect on the proposals: they are those of {cfg.train.proposals}."
+                " Change that RPN in a config of its own and name it in train.proposals, or train "
+                "jointly with train.proposals=null."
+            )
+    if OmegaConf.select(cfg, _GENERATOR) is None:  # a saved config
+        return
+    keeps, counted = keeps_rpn(cfg), any(key.startswith(_COUNT) for key in given)
+    for index, split in enumerate(("train",) if keeps else ("train", "test")):
+        mapper = OmegaConf.select(cfg, f"dataloader.{split}.mapper")
+        if not isinstance(mapper, DictConfig):  # validation says so
+            continue
+        own = f"dataloader.{split}.mapper.precomputed_proposal_topk"
+        if mapper.get("precomputed_proposal_topk") is None or (counted and own not in given):
+            mapper.precomputed_proposal_topk = _count(cfg, index)
+    if not keeps:
+        cfg.model.proposal_generator = None
+
+
+def keeps_rpn(cfg: DictConfig) -> bool:
+    """Whether the model has its RPN besides training on stored proposals."""
+    target = cfg.model.get("_target_")
+    if isinstance(target, str):
+        try:
+            target = locate_target(target)
+        except ConfigError:  # validation says so
+            return False
+    return any(c.__name__ == "SharedFeatureRCNN" for c in getattr(target, "__mro__", ()))
+
+
+def _changed(text: str) -> Iterator[str]:
+    """Keys that an override changes: those within a mapping, which is merged part by part."""
+
+    def leaves(key: str, value: Any) -> Iterator[str]:
+        if not isinstance(value, Mapping) or "_target_" in value:
+            yield key
+            return
+        for name, item in value.items():
+            yield from leaves(f"{key}.{name}", item)
+
+    override = parse_override(text)
+    key = format_key(override.key)
+    # setting the RPN to null, or deleting it, changes nothing in it
+    if key != _GENERATOR or override.value is not None:
+        yield from leaves(key, override.value)
+
+
+def _count(cfg: DictConfig, index: int) -> int:
+    counts = OmegaConf.select(cfg, _COUNT)
+    count = counts[index] if isinstance(counts, ListConfig) and len(counts) == 2 else None
+    if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+        raise ConfigError(
+            f"{_COUNT} says how many of the proposals of {cfg.train.proposals} an image has: two "
+            f"whole numbers from 1, for training and test, such as [2000, 1000]; got {counts}."
+        )
+    return count

@@ -1,0 +1,175 @@
+"""One run: a config, the folder that it writes to, and what it takes from runs before it."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from detectron2.utils import comm
+from omegaconf import DictConfig, OmegaConf
+
+from mask_rcnn_repro.config import claim_output_dir
+from mask_rcnn_repro.engine.evaluate import Evaluation
+from mask_rcnn_repro.engine.run_folder import setup_logging
+from mask_rcnn_repro.engine.train import train
+from mask_rcnn_repro.evaluation.records import Record, load_record, make_record, save_record
+
+logger = logging.getLogger(__name__)
+
+RECORD_FILE = "record.json"
+FINAL_CHECKPOINT = "model_final.pth"
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a run takes from the runs that it depends on (none of it for joint training).
+
+    Attributes:
+        train_proposals: Folders of stored proposals, one for each training data set.
+        test_proposals: The same for the test data sets.
+        initial_weights: Checkpoint of the run named by `train.init_from`.
+        rpn_weights: Checkpoint of the RPN stage, for a model that keeps its RPN.
+        proposals: What a record says about the RPN stage.
+        init_from: What a record says about the run that gave the initial weights.
+    """
+
+    train_proposals: tuple[Path, ...] = ()
+    test_proposals: tuple[Path, ...] = ()
+    initial_weights: Path | None = None
+    rpn_weights: Path | None = None
+    proposals: dict[str, Any] | None = None
+    init_from: dict[str, Any] | None = None
+
+    def fill(self, cfg: DictConfig) -> DictConfig:
+        """Returns a copy of `cfg` whose mappers know the files; the hash is that of `cfg` alone."""
+        filled = copy.deepcopy(cfg)
+        for split, folders in (("train", self.train_proposals), ("test", self.test_proposals)):
+            if folders:
+                filled.dataloader[split].mapper.proposal_files = [str(f) for f in folders]
+        return filled
+
+
+@dataclass(frozen=True)
+class Run:
+    """A config that is run in a folder.
+
+    Attributes:
+        config_id: As :func:`~mask_rcnn_repro.config.config_id` gives it.
+        cfg: The validated config.
+        folder: Output folder.
+        device: Where it runs.
+        overrides: As on the command line, for the record.
+        file: The config's file, of a run that another one depends on.
+    """
+
+    config_id: str
+    cfg: DictConfig
+    folder: Path
+    device: torch.device
+    overrides: tuple[str, ...] = field(default=())
+    file: Path | None = None
+
+    @property
+    def profile(self) -> str:
+        """The profile that scaled the config."""
+        return str(self.cfg.train.profile)
+
+    @property
+    def checkpoint(self) -> Path:
+        """Where the final weights are or will be."""
+        return self.folder / FINAL_CHECKPOINT
+
+    @property
+    def is_rpn(self) -> bool:
+        """Whether the model proposes regions and nothing else."""
+        heads, generator = (
+            OmegaConf.select(self.cfg, f"model.{part}")
+            for part in ("roi_heads", "proposal_generator")
+        )
+        return heads is None and generator is not None
+
+    def open(self, earlier: Sequence[logging.LogRecord] = ()) -> None:
+        """Takes the folder into possession and logs into it; a folder of another config refuses.
+
+        Args:
+            earlier: Log lines from before, which come first.
+
+        Raises:
+            ConfigError: See :func:`~mask_rcnn_repro.config.claim_output_dir`.
+        """
+        if comm.is_main_process():
+            claim_output_dir(self.folder, self.cfg)
+        comm.synchronize()
+        setup_logging(self.folder, earlier)
+
+    def finished_record(self) -> Record | None:
+        """The record of the complete training run in the folder, if there is one."""
+        file = self.folder / RECORD_FILE
+        record = load_record(file) if file.is_file() else None
+        if record is None or record.mode != "train":
+            return None
+        return record if record.iterations_done == record.iterations_planned else None
+
+    def train(self, inputs: Inputs, resume: bool) -> Record | None:
+        """Trains, evaluates and writes the record.
+
+        Args:
+            inputs: What the run stands on.
+            resume: See :func:`~mask_rcnn_repro.engine.train.train`.
+
+        Returns:
+            The record; None off the first process.
+        """
+        result = train(
+            inputs.fill(self.cfg),
+            self.folder,
+            self.device,
+            resume,
+            detector_weights=inputs.initial_weights,
+            rpn_weights=inputs.rpn_weights,
+        )
+        return self.write_record(
+            result.evaluation,
+            inputs,
+            mode="train",
+            iterations_done=result.iterations,
+            checkpoint=self.checkpoint,
+            train_seconds=result.seconds,
+        )
+
+    def write_record(
+        self,
+        evaluation: Evaluation,
+        inputs: Inputs,
+        *,
+        mode: str,
+        iterations_done: int | None,
+        checkpoint: Path | str,
+        train_seconds: float | None,
+    ) -> Record | None:
+        """Writes `record.json` into the folder; see :func:`make_record` for the arguments."""
+        if not comm.is_main_process():
+            return None
+        record = make_record(
+            self.cfg,
+            config_id=self.config_id,
+            profile=self.profile,
+            overrides=self.overrides,
+            mode=mode,
+            metrics=evaluation.metrics,
+            seconds_per_image=evaluation.seconds_per_image,
+            iterations_done=iterations_done,
+            checkpoint=checkpoint,
+            train_seconds=train_seconds,
+            device=self.device,
+            proposals=inputs.proposals,
+            init_from=inputs.init_from if mode == "train" else None,
+        )
+        save_record(record, self.folder / RECORD_FILE)
+        logger.info("Record written to %s", self.folder / RECORD_FILE)
+        return record

@@ -1,0 +1,400 @@
+"""Stage-wise training (section 3.1): what a run depends on is run first and shared.
+
+A row names its RPN stage in `train.proposals` and, for fine-tuning, the run that it starts from in
+`train.init_from`. Both are configs of their own with runs of their own, always of seed 0, below
+`train.output_root`; every row and seed that names them uses the same ones. Stored proposals lie in
+`<run of the RPN>/proposals/<data set>` (docs/proposals.md). Nothing that exists is made again: what
+no longer fits its config or data stops the run with its name.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from detectron2.config import instantiate
+from detectron2.utils import comm
+from omegaconf import DictConfig, OmegaConf
+
+from mask_rcnn_repro.config import (
+    claim_output_dir,
+    config_hash,
+    config_id,
+    config_root,
+    default_output_dir,
+    find_config,
+    load_config,
+    parse_override,
+)
+from mask_rcnn_repro.config.num_classes import fit_num_classes
+from mask_rcnn_repro.config.proposals import keeps_rpn
+from mask_rcnn_repro.data import dataset_fingerprint
+from mask_rcnn_repro.data.proposals import ProposalFile, check_proposals, proposals_exist
+from mask_rcnn_repro.engine.builders import build_model, check_batch_size
+from mask_rcnn_repro.engine.checkpoint import SafeCheckpointer
+from mask_rcnn_repro.engine.run_folder import setup_logging
+from mask_rcnn_repro.engine.runs import Inputs, Run
+from mask_rcnn_repro.engine.seeding import seed_everything
+from mask_rcnn_repro.engine.trainer import autocast_context
+from mask_rcnn_repro.errors import CheckpointError, ConfigError, DataError
+from mask_rcnn_repro.evaluation.loop import evaluate
+from mask_rcnn_repro.evaluation.proposals import ProposalStore
+from mask_rcnn_repro.evaluation.records import Record
+
+logger = logging.getLogger(__name__)
+
+PROPOSAL_FOLDER = "proposals"
+
+_INHERITED = (
+    "train.output_root",
+    "train.device",
+    "train.num_threads",
+    "dataloader.train.num_workers",
+    "dataloader.test.num_workers",
+)
+"""Keys that a run hands on to those that it depends on; all say where and how, none what."""
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """What a loader's `dataset` node names.
+
+    Attributes:
+        name: One registered name.
+        json: Annotation file of a data set of the user's own.
+        image_root: Its images.
+    """
+
+    name: str
+    json: str | None = None
+    image_root: str | None = None
+
+    def keys(self) -> dict[str, Any]:
+        """The keys of a `dataset` node."""
+        return {"names": self.name, "json": self.json, "image_root": self.image_root}
+
+
+def prepare(run: Run, *, eval_only: bool = False) -> Inputs:
+    """Provides what `run` depends on: makes what is missing, checks what is there.
+
+    All processes of a run call it together.
+
+    Args:
+        run: Run that is about to start.
+        eval_only: Only the test proposals are needed, and no model is trained for them.
+
+    Returns:
+        The files; empty for a joint run.
+
+    Raises:
+        ConfigError: The configs depend on each other in a circle, `train.proposals` names something
+            that is no RPN or stores fewer proposals than are asked for, a run that is depended on
+            is of another config, or a mistake that would end `run` itself later.
+        DataError: Stored proposals are stale: made by another RPN config or for other data.
+        CheckpointError: With `eval_only`, an RPN that is not trained yet.
+    """
+    return _prepare(run, eval_only=eval_only, above=())
+
+
+def _prepare(run: Run, *, eval_only: bool, above: tuple[str, ...]) -> Inputs:
+    cfg = run.cfg
+    chain = (*above, run.config_id)
+    train_folders: tuple[Path, ...] = ()
+    test_folders: tuple[Path, ...] = ()
+    weights = rpn_weights = None
+    proposals = init_from = None
+    if not eval_only:
+        _check_early(run)
+    if cfg.train.init_from and not eval_only:
+        source = _dependency(run, cfg.train.init_from, chain)
+        _ensure_trained(source, chain, f"the initial weights of {run.config_id}")
+        weights, init_from = source.checkpoint, _facts(source)
+    if cfg.train.proposals:
+        rpn = _dependency(run, cfg.train.proposals, chain)
+        if not rpn.is_rpn:
+            raise ConfigError(
+                f"train.proposals names {rpn.config_id}, which is no RPN stage: its model has RoI "
+                "heads, or no proposal generator. Name one of configs/rpn/, or a config like them."
+            )
+        keeps = keeps_rpn(cfg)
+        if not eval_only:
+            train_folders = _stored(rpn, _data_sets(cfg, "train"), chain, may_train=True)
+        if not keeps:
+            test_folders = _stored(rpn, _data_sets(cfg, "test"), chain, may_train=not eval_only)
+        elif not eval_only:
+            _ensure_trained(rpn, chain, f"the RPN of {run.config_id}")
+            rpn_weights = rpn.checkpoint
+        _check_counts(run, rpn, train_folders, test_folders)
+        proposals = _facts(rpn, *train_folders, *test_folders)
+    setup_logging(run.folder)  # stages log into their own folders
+    return Inputs(train_folders, test_folders, weights, rpn_weights, proposals, init_from)
+
+
+def _check_early(run: Run) -> None:
+    """Mistakes that would stop the run are told before the runs that it depends on, not after."""
+    cfg = run.cfg
+    if not (cfg.train.proposals or cfg.train.init_from):
+        return
+    check_batch_size(cfg)
+    if cfg.train.proposals and keeps_rpn(cfg) and not cfg.train.init_from:
+        raise ConfigError(
+            f"{run.config_id} is a network that shares features with its RPN "
+            f"({cfg.train.proposals}), but train.init_from is null, so that it would not begin "
+            "with them. Name the config whose backbone that RPN was trained on in train.init_from."
+        )
+    if cfg.train.freeze:
+        build_model(cfg, torch.device("cpu"))
+
+
+def _check_counts(run: Run, rpn: Run, train: Sequence[Path], test: Sequence[Path]) -> None:
+    """Fewer proposals than a row asks for would be another experiment than its config says."""
+    for split, folders in (("train", train), ("test", test)):
+        wanted = run.cfg.dataloader[split].mapper.get("precomputed_proposal_topk")
+        for folder in folders:
+            stored = ProposalFile(folder).info.topk
+            if wanted is not None and wanted > stored:
+                raise ConfigError(
+                    f"{run.config_id} asks for {wanted} proposals an image in {folder}, but "
+                    f"{rpn.config_id} stores {stored}. Lower model.proposal_generator.post_nms_topk"
+                    ", or name an RPN config that has more of them in train.proposals."
+                )
+
+
+def train_stage(run: Run, inputs: Inputs, *, resume: bool) -> Record | None:
+    """Trains a run and, if it is an RPN stage, stores the proposals of its data.
+
+    Returns:
+        The record; None off the first process.
+    """
+    record = run.train(inputs, resume)
+    if run.is_rpn:
+        store_own_proposals(run)
+    return record
+
+
+def store_own_proposals(run: Run) -> None:
+    """Stores the proposals of a trained RPN for its own training and test data, where missing."""
+    for split in ("train", "test"):
+        _stored(run, _data_sets(run.cfg, split), (), may_train=False)
+
+
+def _dependency(run: Run, path: str, chain: tuple[str, ...]) -> Run:
+    """The run of another config that `run` stands on: same profile and data, seed 0."""
+    file = find_config(path)
+    name = config_id(file)
+    if name in chain:
+        raise ConfigError(f"Configs depend on each other: {' -> '.join((*chain, name))}.")
+    handed = [_override(key, OmegaConf.select(run.cfg, key)) for key in _INHERITED]
+    plain = load_config(file, run.profile, handed)
+    data = _data_overrides(run.cfg, plain)
+    cfg = load_config(file, run.profile, [*handed, *data]) if data else plain
+    cfg = fit_num_classes(cfg, data)
+    folder = default_output_dir(
+        name, run.profile, cfg.train.seed, data, root=str(cfg.train.output_root)
+    )
+    return Run(name, cfg, Path(folder), run.device, tuple(data), file)
+
+
+def _override(key: str, value: Any) -> str:
+    """The override that sets a key; text is quoted only where it would be read otherwise."""
+    plain = f"{key}={value}"
+    try:
+        if isinstance(value, str) and parse_override(plain).value == value:
+            return plain
+    except ConfigError:
+        pass
+    return f"{key}={json.dumps(value, ensure_ascii=False)}"
+
+
+def _data_overrides(row: DictConfig, stage: DictConfig) -> list[str]:
+    """Puts the row's data into a stage that was written for other data (a user's own, say)."""
+    if _data_sets(row, "train") == _data_sets(stage, "train"):
+        return []  # another test set alone needs no other RPN, only proposals for it
+    overrides = []
+    for split in ("train", "test"):
+        node = row.dataloader[split].dataset
+        for key in ("names", "json", "image_root"):
+            value = node.get(key)
+            if value != stage.dataloader[split].dataset.get(key):
+                plain = list(value) if OmegaConf.is_list(value) else value
+                overrides.append(_override(f"dataloader.{split}.dataset.{key}", plain))
+    return overrides
+
+
+def _data_sets(cfg: DictConfig, split: str) -> list[DataSet]:
+    node = cfg.dataloader[split].dataset
+    names = [node.names] if isinstance(node.names, str) else list(node.names)
+    return [DataSet(name, node.get("json"), node.get("image_root")) for name in names]
+
+
+def _ensure_trained(run: Run, chain: tuple[str, ...], purpose: str) -> None:
+    """Runs a config to its end unless its folder holds the finished run."""
+    if _agreed(run.finished_record() is not None and run.checkpoint.is_file()):
+        _check_folder(run, purpose)
+        return
+    logger.info("Missing: %s. Running %s first, in %s.", purpose, run.config_id, run.folder)
+    try:
+        run.open()
+    except ConfigError as error:
+        raise _stale(run, purpose, error) from None
+    inputs = _prepare(run, eval_only=False, above=chain)
+    train_stage(run, inputs, resume=True)
+    comm.synchronize()
+
+
+def _check_folder(run: Run, purpose: str) -> None:
+    """A finished run must be of this config, on this data."""
+    _check_config(run, purpose)
+    record = run.finished_record()
+    if record is None or record.train_data is None:
+        return
+    now = _fingerprint(_data_sets(run.cfg, "train"))
+    if record.train_data.fingerprint != now:
+        raise DataError(
+            f"The run in {run.folder}, which gives {purpose}, is stale: it was trained on other "
+            f"data ({record.train_data.name}: {record.train_data.fingerprint[:19]}... then, "
+            f"{now[:19]}... now). Delete the folder to have it run again."
+        )
+
+
+def _check_config(run: Run, purpose: str) -> None:
+    try:
+        if comm.is_main_process():
+            claim_output_dir(run.folder, run.cfg)
+    except ConfigError as error:
+        raise _stale(run, purpose, error) from None
+
+
+def _stale(run: Run, purpose: str, error: ConfigError) -> ConfigError:
+    return ConfigError(
+        f"{run.folder} is stale: {run.config_id}, which gives {purpose}, has changed since.\n"
+        f"{error}\nDelete the folder to have it run again, with its proposals."
+    )
+
+
+def _fingerprint(data_sets: Sequence[DataSet]) -> str:
+    first = data_sets[0]
+    names = [d.name for d in data_sets]
+    facts = dataset_fingerprint(names, first.json, first.image_root)
+    return f"sha256:{facts['sha256']}"
+
+
+def _stored(
+    rpn: Run, data_sets: Sequence[DataSet], chain: tuple[str, ...], *, may_train: bool
+) -> tuple[Path, ...]:
+    """Folders of the RPN's proposals for some data sets, made where they are missing."""
+    folders = []
+    for data in data_sets:
+        folder = rpn.folder / PROPOSAL_FOLDER / data.name
+        exists = _agreed(proposals_exist(folder))
+        if not exists:
+            purpose = f"the proposals for {data.name}"
+            if may_train:
+                _ensure_trained(rpn, chain, purpose)
+            elif not rpn.checkpoint.is_file():
+                raise CheckpointError(
+                    f"There are no proposals of {rpn.config_id} for {data.name}, and no trained "
+                    f"RPN in {rpn.folder} to make them. An evaluation trains nothing: run\n"
+                    f"  {_command(rpn)}\nfirst."
+                )
+            else:  # its training data need not be here
+                _check_config(rpn, purpose)
+        # training an RPN stores the proposals of its own data
+        if not exists and not _agreed(proposals_exist(folder)):
+            _store(rpn, data, folder)
+        check_proposals(folder, fingerprint=_fingerprint([data]), source_hash=config_hash(rpn.cfg))
+        folders.append(folder)
+    return tuple(folders)
+
+
+def _command(run: Run) -> str:
+    """The command line that trains a run in its folder."""
+    inside = run.file is None or run.file.is_relative_to(config_root().resolve())
+    config = run.config_id if inside else str(run.file)
+    words = ["train_net.py", "--config-file", config, "--profile", run.profile, *run.overrides]
+    if run.cfg.train.output_root != "output":
+        words.append(_override("train.output_root", run.cfg.train.output_root))
+    return shlex.join(words)
+
+
+def _store(rpn: Run, data: DataSet, folder: Path) -> None:
+    """Runs a trained RPN over a data set; as many proposals an image as it trains with, if it was
+    trained on these images, and as many as at test otherwise.
+    """
+    setup_logging(rpn.folder)
+    cfg = copy.deepcopy(rpn.cfg)
+    trains_on_it = data in _data_sets(cfg, "train")
+    generator = cfg.model.proposal_generator
+    for key in ("pre_nms_topk", "post_nms_topk"):
+        count = generator[key][0 if trains_on_it else 1]
+        generator[key] = [count, count]
+    cfg.dataloader.test.dataset.update(data.keys())
+    logger.info("Storing the proposals of %s for %s in %s.", rpn.config_id, data.name, folder)
+    seed_everything(cfg.train.seed)
+    model = build_model(cfg, rpn.device)
+    loaded = SafeCheckpointer(model, str(rpn.folder)).load(
+        str(rpn.checkpoint), checkpointables=[], policy="exact"
+    )
+    amp = cfg.train.amp
+    evaluate(
+        model,
+        instantiate(cfg.dataloader.test),
+        ProposalStore(
+            folder,
+            data.name,
+            source=_source(rpn, loaded.get("iteration")),
+            topk=generator.post_nms_topk[1],
+        ),
+        autocast=lambda: autocast_context(rpn.device, amp.enabled, amp.dtype),
+    )
+    comm.synchronize()
+
+
+def _agreed(flag: bool) -> bool:
+    """What the first process sees: files appear at slightly different times to the others."""
+    return bool(comm.all_gather(flag)[0])
+
+
+def _source(rpn: Run, last_iteration: Any) -> dict[str, Any]:
+    """What stored proposals say about the RPN that made them."""
+    facts = _facts(rpn)
+    return {
+        "config": facts["id"],
+        "profile": rpn.profile,
+        "config_hash": facts["hash"],
+        "seed": facts["seed"],
+        "checkpoint_sha256": facts["checkpoint"],
+        "iterations": None if last_iteration is None else last_iteration + 1,
+        "recall": facts["recall"],
+    }
+
+
+def _facts(run: Run, *stored: Path) -> dict[str, Any]:
+    """What records and proposal files say about a run that they stand on.
+
+    Args:
+        run: The run.
+        stored: Folders of the proposals that it gives, if it gives them. They may have outlived its
+            record, and know which weights they are from.
+    """
+    record = run.finished_record()
+    found = record.metrics.get("proposals") if record is not None else None
+    facts = {
+        "id": run.config_id,
+        "hash": config_hash(run.cfg),
+        "seed": run.cfg.train.seed,
+        "checkpoint": record.checkpoint.sha256 if record and record.checkpoint else None,
+        "recall": found.values() if found is not None else None,
+    }
+    for folder in stored[:1]:
+        source = ProposalFile(folder).info.source
+        known = {"checkpoint": source.get("checkpoint_sha256"), "recall": source.get("recall")}
+        facts.update({key: value for key, value in known.items() if value is not None})
+    return facts
