@@ -59,5 +59,6 @@ setup(
         "tabulate>=0.9",
         "tensorboard>=2.13",
         "tqdm>=4.65",
+        "filelock>=3.12",
     ],
 )

@@ -7,6 +7,7 @@
 | configs/README.md | the configs, their differences, paper/tables.json |
 | docs/train_keys.md | the schema of the `train` section |
 | docs/records.md | the schema of result records |
+| results/README.md | records below results/, paper/tables.json, paper/claims.json |
 | README.md, between its two markers | the configs, paper/tables.json, records below results/ |
 """
 
@@ -37,6 +38,7 @@ from mask_rcnn_repro.errors import ConfigError, UserError
 from mask_rcnn_repro.evaluation.record_docs import format_record_schema
 from mask_rcnn_repro.evaluation.records import Record
 from mask_rcnn_repro.paper import load_tables, paper_numbers
+from mask_rcnn_repro.paper.claims_page import format_claims_page
 from mask_rcnn_repro.paper.results import (
     format_results_of,
     load_results,
@@ -347,11 +349,14 @@ def replace_section(text: str, section: str) -> str | None:
 def generated_files(root: Path) -> dict[Path, str | None]:
     """Returns every generated file with its text; None for a README.md without the markers."""
     readme = root / "README.md"
-    contents = format_contents(load_results(root / "results"))
+    records = load_results(root / "results")
+    contents = format_contents(records)
+    printed = [(row.table, row.name, row.id) for row in load_rows() if row.table]
     return {
         root / "configs" / "README.md": format_configs_readme(),
         root / "docs" / "train_keys.md": format_train_keys(),
         root / "docs" / "records.md": format_record_schema(),
+        root / "results" / "README.md": format_claims_page(printed, records),
         readme: replace_section(readme.read_text(encoding="utf-8"), contents),
     }
 

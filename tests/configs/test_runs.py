@@ -119,7 +119,7 @@ def test_it_trains_resumes_and_evaluates(config, shared, tmp_path):
     assert evaluated.metrics == first.metrics
     if config in RPN_STAGES:
         check_stored_proposals(folder, cfg, first)
-        # info.json says which file the weights came from: it holds times, so it has another hash
+        # info.json names the hash of a checkpoint, which holds more than weights
         again = stored_bytes(folder / "proposals")
         assert {k: v for k, v in again.items() if k.name != "info.json"} == {
             k: v for k, v in stored.items() if k.name != "info.json"

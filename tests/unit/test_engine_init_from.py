@@ -197,15 +197,13 @@ def test_frozen_modules_stay_bitwise_and_others_move(kind):
         train_step(model, make_inputs())
         optimizer.step()
     frozen = ("backbone.", "proposal_generator.rpn_head.conv.")
-    changed = moved(before, model)
+    changed = {key for key in moved(before, model) if "num_batches" not in key}
     assert [key for key in changed if key.startswith(frozen)] == []
     statistics = [k for k in before if k.startswith("backbone.") and "running" in k]
     assert len(statistics) > 20 and set(statistics) <= model.state_dict().keys()
     rest = {k for k in before if not k.startswith(frozen) and "num_batches" not in k}
     assert any("running_var" in key for key in rest) == (kind == "c4")  # res5 is a head there
-    biases_before_norm = rest - changed
-    assert {"roi_heads.box_predictor.cls_score.weight"} <= changed
-    assert all("rpn_head" in k or "roi_heads" in k for k in changed) and not biases_before_norm
+    assert rest and changed == rest
 
 
 def test_frozen_features_are_those_of_evaluation():

@@ -83,6 +83,8 @@ def freeze_module(model: nn.Module, name: str) -> None:
     """
     parent_name, _, child_name = name.rpartition(".")
     try:
+        if not name:
+            raise AttributeError
         parent, module = model.get_submodule(parent_name), model.get_submodule(name)
     except AttributeError:
         known = ", ".join(child for child, _ in model.named_children())

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import logging
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -28,11 +30,17 @@ from mask_rcnn_repro.engine.checkpoint import (
     find_last_checkpoint,
 )
 from mask_rcnn_repro.engine.evaluate import evaluate_model
+from mask_rcnn_repro.engine.locks import exclusive
 from mask_rcnn_repro.engine.processes import run_distributed
 from mask_rcnn_repro.engine.run_folder import keep_logs
 from mask_rcnn_repro.engine.runs import Run
 from mask_rcnn_repro.engine.seeding import make_deterministic, seed_everything
-from mask_rcnn_repro.engine.stages import prepare, store_own_proposals, train_stage
+from mask_rcnn_repro.engine.stages import (
+    check_dependencies,
+    prepare,
+    store_own_proposals,
+    train_stage,
+)
 from mask_rcnn_repro.engine.trainer import autocast_context
 from mask_rcnn_repro.errors import CheckpointError, ConfigError, UserError
 from mask_rcnn_repro.evaluation.records import Record
@@ -90,6 +98,19 @@ def run(args: argparse.Namespace) -> None:
     device = resolve_device(cfg.train.device)
     autocast_context(device, cfg.train.amp.enabled, cfg.train.amp.dtype)  # refused now, not later
     this = Run(config_id(args.config_file), cfg, output_dir, device, tuple(args.overrides))
+    check_dependencies(this, eval_only=args.eval_only)
+    with contextlib.ExitStack() as stack:
+        if not args.eval_only:
+            stack.enter_context(exclusive(output_dir, purpose="this very run", wait=False))
+        record = _run(this, args, earlier, checkpoint)
+    if record is not None:
+        print(format_results(record), flush=True)
+
+
+def _run(
+    this: Run, args: argparse.Namespace, earlier: Sequence[logging.LogRecord], checkpoint: str
+) -> Record | None:
+    cfg = this.cfg
     this.open(earlier)
     if cfg.train.num_threads:
         torch.set_num_threads(cfg.train.num_threads)
@@ -100,12 +121,10 @@ def run(args: argparse.Namespace) -> None:
         this.config_id,
         this.profile,
         comm.get_world_size(),
-        device,
-        output_dir,
+        this.device,
+        this.folder,
     )
-    record = _evaluate_only(this, checkpoint) if args.eval_only else _train(this, args.resume)
-    if record is not None:
-        print(format_results(record), flush=True)
+    return _evaluate_only(this, checkpoint) if args.eval_only else _train(this, args.resume)
 
 
 def _output_dir(args: argparse.Namespace, cfg: DictConfig) -> Path:

@@ -39,6 +39,7 @@ from mask_rcnn_repro.data import dataset_fingerprint
 from mask_rcnn_repro.data.proposals import ProposalFile, check_proposals, proposals_exist
 from mask_rcnn_repro.engine.builders import build_model, check_batch_size
 from mask_rcnn_repro.engine.checkpoint import SafeCheckpointer
+from mask_rcnn_repro.engine.locks import exclusive
 from mask_rcnn_repro.engine.run_folder import setup_logging
 from mask_rcnn_repro.engine.runs import Inputs, Run
 from mask_rcnn_repro.engine.seeding import seed_everything
@@ -103,6 +104,37 @@ def prepare(run: Run, *, eval_only: bool = False) -> Inputs:
     return _prepare(run, eval_only=eval_only, above=())
 
 
+def check_dependencies(run: Run, *, eval_only: bool = False, above: tuple[str, ...] = ()) -> None:
+    """Looks at the configs that `run` depends on, before anything is written.
+
+    Args:
+        run: A run, which may depend on nothing.
+        eval_only: See :func:`prepare`.
+        above: Configs that depend on it.
+
+    Raises:
+        ConfigError: As :func:`prepare`, of the mistakes that the configs alone show.
+    """
+    chain = (*above, run.config_id)
+    train = run.cfg.train
+    for path in filter(None, (train.init_from, train.proposals)):
+        other = _dependency(run, path, chain)
+        if path == train.proposals:
+            _check_rpn(run, other)
+        check_dependencies(other, eval_only=eval_only, above=chain)
+    if not eval_only:
+        _check_early(run)
+
+
+def _check_rpn(run: Run, rpn: Run) -> None:
+    if not rpn.is_rpn:
+        raise ConfigError(
+            f"train.proposals names {rpn.config_id}, which is no RPN stage: its model has RoI "
+            "heads, or no proposal generator. Name one of configs/rpn/, or a config like them."
+        )
+    _check_counts(run, rpn)
+
+
 def _prepare(run: Run, *, eval_only: bool, above: tuple[str, ...]) -> Inputs:
     cfg = run.cfg
     chain = (*above, run.config_id)
@@ -110,19 +142,12 @@ def _prepare(run: Run, *, eval_only: bool, above: tuple[str, ...]) -> Inputs:
     test_folders: tuple[Path, ...] = ()
     weights = rpn_weights = None
     proposals = init_from = None
-    if not eval_only:
-        _check_early(run)
     if cfg.train.init_from and not eval_only:
         source = _dependency(run, cfg.train.init_from, chain)
         _ensure_trained(source, chain, f"the initial weights of {run.config_id}")
         weights, init_from = source.checkpoint, _facts(source)
     if cfg.train.proposals:
         rpn = _dependency(run, cfg.train.proposals, chain)
-        if not rpn.is_rpn:
-            raise ConfigError(
-                f"train.proposals names {rpn.config_id}, which is no RPN stage: its model has RoI "
-                "heads, or no proposal generator. Name one of configs/rpn/, or a config like them."
-            )
         keeps = keeps_rpn(cfg)
         if not eval_only:
             train_folders = _stored(rpn, _data_sets(cfg, "train"), chain, may_train=True)
@@ -131,7 +156,6 @@ def _prepare(run: Run, *, eval_only: bool, above: tuple[str, ...]) -> Inputs:
         elif not eval_only:
             _ensure_trained(rpn, chain, f"the RPN of {run.config_id}")
             rpn_weights = rpn.checkpoint
-        _check_counts(run, rpn, train_folders, test_folders)
         proposals = _facts(rpn, *train_folders, *test_folders)
     setup_logging(run.folder)  # stages log into their own folders
     return Inputs(train_folders, test_folders, weights, rpn_weights, proposals, init_from)
@@ -153,18 +177,17 @@ def _check_early(run: Run) -> None:
         build_model(cfg, torch.device("cpu"))
 
 
-def _check_counts(run: Run, rpn: Run, train: Sequence[Path], test: Sequence[Path]) -> None:
+def _check_counts(run: Run, rpn: Run) -> None:
     """Fewer proposals than a row asks for would be another experiment than its config says."""
-    for split, folders in (("train", train), ("test", test)):
+    counts = rpn.cfg.model.proposal_generator.post_nms_topk
+    for split, stored in zip(("train", "test"), counts, strict=True):
         wanted = run.cfg.dataloader[split].mapper.get("precomputed_proposal_topk")
-        for folder in folders:
-            stored = ProposalFile(folder).info.topk
-            if wanted is not None and wanted > stored:
-                raise ConfigError(
-                    f"{run.config_id} asks for {wanted} proposals an image in {folder}, but "
-                    f"{rpn.config_id} stores {stored}. Lower model.proposal_generator.post_nms_topk"
-                    ", or name an RPN config that has more of them in train.proposals."
-                )
+        if wanted is not None and wanted > stored:
+            raise ConfigError(
+                f"{run.config_id} asks for {wanted} proposals an image of its {split} data, but "
+                f"{rpn.config_id} stores {stored}. Lower model.proposal_generator.post_nms_topk, "
+                "or name an RPN config that has more of them in train.proposals."
+            )
 
 
 def train_stage(run: Run, inputs: Inputs, *, resume: bool) -> Record | None:
@@ -239,6 +262,21 @@ def _ensure_trained(run: Run, chain: tuple[str, ...], purpose: str) -> None:
     if _agreed(run.finished_record() is not None and run.checkpoint.is_file()):
         _check_folder(run, purpose)
         return
+    with exclusive(run.folder, purpose=purpose, wait=True) as waited:
+        if waited:  # another run has made it meanwhile, or has been stopped
+            _ensure_trained_alone(run, chain, purpose)
+        else:
+            _run_first(run, chain, purpose)
+
+
+def _ensure_trained_alone(run: Run, chain: tuple[str, ...], purpose: str) -> None:
+    if run.finished_record() is not None and run.checkpoint.is_file():
+        _check_folder(run, purpose)
+    else:
+        _run_first(run, chain, purpose)
+
+
+def _run_first(run: Run, chain: tuple[str, ...], purpose: str) -> None:
     logger.info("Missing: %s. Running %s first, in %s.", purpose, run.config_id, run.folder)
     try:
         run.open()
@@ -308,10 +346,26 @@ def _stored(
                 _check_config(rpn, purpose)
         # training an RPN stores the proposals of its own data
         if not exists and not _agreed(proposals_exist(folder)):
-            _store(rpn, data, folder)
+            with exclusive(folder.parent, purpose="proposals of this RPN", wait=True) as waited:
+                if not (waited and proposals_exist(folder)):
+                    _store(rpn, data, folder)
         check_proposals(folder, fingerprint=_fingerprint([data]), source_hash=config_hash(rpn.cfg))
+        _check_weights(rpn, folder)
         folders.append(folder)
     return tuple(folders)
+
+
+def _check_weights(rpn: Run, folder: Path) -> None:
+    """Proposals must be of the RPN that lies beside them, if one does."""
+    record = rpn.finished_record()
+    now = record.checkpoint.sha256 if record is not None and record.checkpoint else None
+    then = ProposalFile(folder).info.source.get("checkpoint_sha256")
+    if now is not None and then is not None and now != then:
+        raise DataError(
+            f"The stored proposals in {folder} are stale: they were made by other weights "
+            f"({then[:12]}...) of {rpn.config_id} than those beside them ({now[:12]}...). Delete "
+            f"{folder} to have them made again."
+        )
 
 
 def _command(run: Run) -> str:

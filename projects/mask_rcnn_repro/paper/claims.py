@@ -78,7 +78,7 @@ _COMPOSITE: Mapping[str, tuple[Term, ...]] = {
 
 
 @functools.cache
-def testable_claims() -> tuple[Claim, ...]:
+def claims_to_test() -> tuple[Claim, ...]:
     """The claims that rows of this project can test, each metric of a claim on its own.
 
     Claims about seconds are left out; benchmarks test them.
