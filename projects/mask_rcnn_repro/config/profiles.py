@@ -27,7 +27,8 @@ class Scale:
         pixels: Image sizes (800 px and 1333 px, say).
         objects: Anchor sizes. Not the factor of `pixels`, since the embedded objects are larger in
             their images than COCO's.
-        counts: RoIs, anchors and proposals an image.
+        counts: Proposals, and anchors sampled, an image.
+        rois: RoIs sampled an image.
         batch: Images an iteration.
         lr: AdamW's learning rate for SGD's.
         iterations: Iterations, drops of the learning rate included.
@@ -44,6 +45,7 @@ class Scale:
     pixels: float
     objects: float
     counts: float
+    rois: float
     batch: float
     lr: float
     iterations: float
@@ -62,6 +64,7 @@ MINI = Scale(
     pixels=384 / 800,
     objects=3 / 4,
     counts=1 / 4,
+    rois=1 / 8,
     batch=1 / 2,
     lr=1 / 10,
     iterations=1 / 160,
@@ -78,6 +81,7 @@ TINY = Scale(
     pixels=64 / 800,
     objects=1 / 8,
     counts=1 / 16,
+    rois=1 / 16,
     batch=1 / 8,
     lr=1 / 20,
     iterations=1 / 16_000,
@@ -158,9 +162,9 @@ def _shrink_model(model: DictConfig, scale: Scale) -> None:
         "proposal_generator.batch_size_per_image",
         "proposal_generator.pre_nms_topk",
         "proposal_generator.post_nms_topk",
-        "roi_heads.batch_size_per_image",
     ):
         _scale(model, key, scale.counts)
+    _scale(model, "roi_heads.batch_size_per_image", scale.rois)
     # The pyramid's canonical box stays: it says how many cells of a level an RoI has, whatever
     # the size of the image.
     _scale(model, "proposal_generator.anchor_generator.sizes", scale.objects)

@@ -19,7 +19,9 @@ _POLL_SECONDS = 2.0
 
 
 @contextmanager
-def exclusive(folder: Path, *, purpose: str, wait: bool) -> Iterator[bool]:
+def exclusive(
+    folder: Path, *, purpose: str, wait: bool, lock_file: str = LOCK_FILE
+) -> Iterator[bool]:
     """Holds a folder for this run, by a lock file that a killed process releases.
 
     All processes of a run call it together; the first holds the lock.
@@ -29,6 +31,7 @@ def exclusive(folder: Path, *, purpose: str, wait: bool) -> Iterator[bool]:
         purpose: What is made there, for messages.
         wait: Wait for another run to finish there, rather than refuse. Several processes never
             wait, since their connection would time out.
+        lock_file: Its name in the folder.
 
     Yields:
         Whether another run has been waited for: what is made there may exist now.
@@ -40,7 +43,7 @@ def exclusive(folder: Path, *, purpose: str, wait: bool) -> Iterator[bool]:
     waited = False
     if comm.is_main_process():
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / LOCK_FILE)
+        lock = FileLock(folder / lock_file)
         try:
             lock.acquire(timeout=0)
         except Timeout:

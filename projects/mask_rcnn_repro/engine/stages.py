@@ -346,7 +346,12 @@ def _stored(
                 _check_config(rpn, purpose)
         # training an RPN stores the proposals of its own data
         if not exists and not _agreed(proposals_exist(folder)):
-            with exclusive(folder.parent, purpose="proposals of this RPN", wait=True) as waited:
+            with exclusive(
+                rpn.folder,
+                purpose="its proposals",
+                wait=True,
+                lock_file=".proposals.lock",  # the run's own may be held, by this very process
+            ) as waited:
                 if not (waited and proposals_exist(folder)):
                     _store(rpn, data, folder)
         check_proposals(folder, fingerprint=_fingerprint([data]), source_hash=config_hash(rpn.cfg))
