@@ -552,3 +552,32 @@ def test_two_processes_run_every_stage(tmp_path: Path) -> None:
     assert load_record(tmp_path / RPN_RUN / "record.json").world_size == 2
     names = {p.name for p in (tmp_path / RPN_RUN / "proposals").iterdir()}
     assert names == {"embedded_tiny_train", "embedded_tiny_val"}
+
+
+def test_an_rpn_made_anew_under_a_half_trained_row_is_noticed(copied: Path) -> None:
+    here = (*SHORT, "train.checkpointer.period=1", "train.output_dir=row")
+    with stopped_at(1):
+        assert launch(copied, *here, config=R50_FPN).code == 130
+    kept = json.loads((copied / "row" / "inputs.json").read_text())
+    assert (
+        kept["proposals"]["checkpoint"]
+        == load_record(copied / RPN_RUN / "record.json").checkpoint.sha256
+    )  # type: ignore[union-attr]
+    stored = copied / RPN_RUN / "proposals"
+    for file in [*stored.glob("*/info.json"), copied / RPN_RUN / "record.json"]:
+        file.write_text(file.read_text().replace(kept["proposals"]["checkpoint"], "f" * 64))
+    message = launch(copied, *here, "--resume", config=R50_FPN).failed_plainly()
+    assert "The run in row began with the proposals of other weights" in message
+    shutil.rmtree(copied / "row")
+    launch(copied, *here, config=R50_FPN).succeeded()
+
+
+def test_proposals_of_other_weights_than_the_rpn_beside_them_are_stale(copied: Path) -> None:
+    info = copied / RPN_RUN / "proposals" / "embedded_tiny_val" / "info.json"
+    content = json.loads(info.read_text())
+    info.write_text(
+        json.dumps({**content, "source": {**content["source"], "checkpoint_sha256": "0" * 64}})
+    )
+    message = launch(copied, *SHORT, config=R50_FPN).failed_plainly()
+    assert "are stale: they were made by other weights" in message
+    assert str(info.parent.relative_to(copied)) in message

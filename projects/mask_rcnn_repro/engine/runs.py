@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,14 +15,18 @@ from detectron2.utils import comm
 from omegaconf import DictConfig, OmegaConf
 
 from mask_rcnn_repro.config import claim_output_dir
+from mask_rcnn_repro.engine.atomic import atomic_write_text
+from mask_rcnn_repro.engine.checkpoint import find_last_checkpoint
 from mask_rcnn_repro.engine.evaluate import Evaluation
 from mask_rcnn_repro.engine.run_folder import setup_logging
 from mask_rcnn_repro.engine.train import train
+from mask_rcnn_repro.errors import DataError
 from mask_rcnn_repro.evaluation.records import Record, load_record, make_record, save_record
 
 logger = logging.getLogger(__name__)
 
 RECORD_FILE = "record.json"
+INPUTS_FILE = "inputs.json"
 FINAL_CHECKPOINT = "model_final.pth"
 
 
@@ -124,7 +129,11 @@ class Run:
 
         Returns:
             The record; None off the first process.
+
+        Raises:
+            DataError: What the run stood on when it began has been made anew since.
         """
+        self._keep_inputs(inputs)
         result = train(
             inputs.fill(self.cfg),
             self.folder,
@@ -141,6 +150,24 @@ class Run:
             checkpoint=self.checkpoint,
             train_seconds=result.seconds,
         )
+
+    def _keep_inputs(self, inputs: Inputs) -> None:
+        """Half a training on one RPN's proposals and half on another's would be no row at all."""
+        file = self.folder / INPUTS_FILE
+        now = {"proposals": inputs.proposals, "init_from": inputs.init_from}
+        begun = find_last_checkpoint(self.folder) is not None and file.is_file()
+        then = json.loads(file.read_text(encoding="utf-8")) if begun else now
+        for key, facts in now.items():
+            old, new = ((f or {}).get("checkpoint") for f in (then.get(key), facts))
+            if old != new:
+                raise DataError(
+                    f"The run in {self.folder} began with the {key.replace('_', ' ')} of other "
+                    f"weights ({old}) than there are now ({new}). Delete the folder to begin anew, "
+                    "or put back what it began with."
+                )
+        comm.synchronize()
+        if comm.is_main_process() and not begun:
+            atomic_write_text(file, json.dumps(now, indent=2) + "\n")
 
     def write_record(
         self,
