@@ -71,6 +71,10 @@ _COMPOSITE: Mapping[str, tuple[Term, ...]] = {
         Term(1, "2d", "RoIAlign", "segm/AP"),
         Term(-1, "2c", "RoIAlign ave", "segm/AP"),
     ),
+    "shared-features": (
+        Term(1, "timing", "R101-FPN inference, shared features", "segm/AP"),
+        Term(-1, "2a", "R101-FPN", "segm/AP"),
+    ),
     "gain-grows-with-stride": (*_gain(*_C5, "segm/AP"), *_gain(*_C4, "segm/AP", -1)),
     "gain-at-strict-iou": (*_gain(*_C4, "segm/AP75"), *_gain(*_C4, "segm/AP50", -1)),
     "gain-masks-over-boxes": (*_gain(*_C5, "segm/AP"), *_gain(*_C5, "bbox/AP", -1)),
