@@ -14,6 +14,7 @@ __version__ = "0.1.0"
 
 _LAZY = {
     "add_mask_rcnn_repro_config": "mask_rcnn_repro.config.yacs",
+    "build_predictor": "mask_rcnn_repro.engine.predictor",
     "get_config": "mask_rcnn_repro.config",
     "load_config": "mask_rcnn_repro.config",
     "register": "mask_rcnn_repro.registration",

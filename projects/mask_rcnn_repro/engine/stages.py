@@ -126,6 +126,18 @@ def check_dependencies(run: Run, *, eval_only: bool = False, above: tuple[str, .
         _check_early(run)
 
 
+def find_rpn(cfg: DictConfig, device: torch.device) -> Run:
+    """The RPN stage that a config names in `train.proposals`, trained or not.
+
+    Raises:
+        ConfigError: As :func:`prepare`.
+    """
+    run = Run("this config", cfg, Path(), device)
+    rpn = _dependency(run, cfg.train.proposals, ())
+    _check_rpn(run, rpn)
+    return rpn
+
+
 def _check_rpn(run: Run, rpn: Run) -> None:
     if not rpn.is_rpn:
         raise ConfigError(

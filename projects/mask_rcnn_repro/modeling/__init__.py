@@ -9,6 +9,7 @@
 | box_head.py, box_predictor.py | box branch |
 | mask_heads.py, mask_losses.py | mask branch |
 | keypoint_head.py | keypoint branch |
+| stagewise.py | detector and RPN of two stages joined, for images alone |
 | shared_features.py | detector that shares its features with an RPN trained before it |
 """
 
@@ -39,6 +40,7 @@ from mask_rcnn_repro.modeling.roi_layers import POOLER_REGISTRY
 from mask_rcnn_repro.modeling.rpn_head import PaperRPNHead, anchors_per_location
 from mask_rcnn_repro.modeling.rpn_stage import StageRPN
 from mask_rcnn_repro.modeling.shared_features import SharedFeatureRCNN
+from mask_rcnn_repro.modeling.stagewise import StageWiseRCNN
 
 __all__ = [
     "MASK_LOSS_REGISTRY",
@@ -59,6 +61,7 @@ __all__ = [
     "RoIPooler",
     "SharedFeatureRCNN",
     "StageRPN",
+    "StageWiseRCNN",
     "anchors_per_location",
     "build_fpn",
     "build_mask_loss",

@@ -1,0 +1,63 @@
+"""From a config and its weights to a model that takes images alone."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+from omegaconf import DictConfig
+from torch import nn
+
+from mask_rcnn_repro.config.proposals import keeps_rpn
+from mask_rcnn_repro.engine.builders import build_model, resolve_device
+from mask_rcnn_repro.engine.checkpoint import SafeCheckpointer
+from mask_rcnn_repro.engine.stages import find_rpn
+from mask_rcnn_repro.errors import CheckpointError
+from mask_rcnn_repro.modeling import StageWiseRCNN
+from mask_rcnn_repro.registration import register
+
+
+def build_predictor(
+    cfg: DictConfig,
+    checkpoint: str | os.PathLike[str],
+    rpn_checkpoint: str | os.PathLike[str] | None = None,
+    device: str | torch.device | None = None,
+) -> nn.Module:
+    """Builds the model of a config in evaluation mode, joined with its RPN if it has none.
+
+    Args:
+        cfg: As :func:`~mask_rcnn_repro.config.get_config` loads it, stage-wise or joint.
+        checkpoint: Weights of the model.
+        rpn_checkpoint: Weights of the RPN named by `train.proposals`; None takes those of its run
+            below `train.output_root`.
+        device: Where to build it; None takes `train.device`.
+
+    Returns:
+        A model that maps a list of dicts with ``image`` (and ``height``, ``width`` of the original)
+        to detections, and has ``inference`` as Detectron2's ``GeneralizedRCNN`` has.
+
+    Raises:
+        CheckpointError: Weights that are missing or do not fit.
+        ConfigError: See :func:`~mask_rcnn_repro.engine.stages.prepare`.
+    """
+    register()
+    where = torch.device(device) if device is not None else resolve_device(cfg.train.device)
+    detector = _loaded(cfg, where, checkpoint)
+    if cfg.train.proposals is None or keeps_rpn(cfg):
+        return detector
+    rpn = find_rpn(cfg, where)
+    weights = rpn.checkpoint if rpn_checkpoint is None else rpn_checkpoint
+    if rpn_checkpoint is None and not rpn.checkpoint.is_file():
+        raise CheckpointError(
+            f"The RPN {rpn.config_id}, on whose proposals this model was trained, has no weights "
+            f"in {rpn.folder}. Train it, set train.output_root, or give rpn_checkpoint."
+        )
+    counts = rpn.cfg.model.proposal_generator.post_nms_topk
+    counts[1] = min(counts[1], cfg.dataloader.test.mapper.precomputed_proposal_topk)
+    return StageWiseRCNN(_loaded(rpn.cfg, where, weights), detector).eval()
+
+
+def _loaded(cfg: DictConfig, device: torch.device, path: str | os.PathLike[str]) -> nn.Module:
+    model = build_model(cfg, device)
+    SafeCheckpointer(model).load(os.fspath(path), checkpointables=[], policy="exact")
+    return model.eval()
