@@ -29,6 +29,8 @@ class Scale:
             their images than COCO's.
         counts: Proposals, and anchors sampled, an image.
         rois: RoIs sampled an image.
+        most_rois: Limit of these. An image has four objects, so that of the 128 that the FPN heads
+            would sample most are repetitions; C4's 16 are not.
         batch: Images an iteration.
         lr: AdamW's learning rate for SGD's.
         iterations: Iterations, drops of the learning rate included.
@@ -46,6 +48,7 @@ class Scale:
     objects: float
     counts: float
     rois: float
+    most_rois: int
     batch: float
     lr: float
     iterations: float
@@ -64,7 +67,8 @@ MINI = Scale(
     pixels=384 / 800,
     objects=3 / 4,
     counts=1 / 4,
-    rois=1 / 8,
+    rois=1 / 4,
+    most_rois=64,
     batch=1 / 2,
     lr=1 / 10,
     iterations=1 / 160,
@@ -82,6 +86,7 @@ TINY = Scale(
     objects=1 / 8,
     counts=1 / 16,
     rois=1 / 16,
+    most_rois=64,
     batch=1 / 8,
     lr=1 / 20,
     iterations=1 / 16_000,
@@ -165,6 +170,9 @@ def _shrink_model(model: DictConfig, scale: Scale) -> None:
     ):
         _scale(model, key, scale.counts)
     _scale(model, "roi_heads.batch_size_per_image", scale.rois)
+    if OmegaConf.select(model, "roi_heads.batch_size_per_image") is not None:
+        heads = model.roi_heads
+        heads.batch_size_per_image = min(heads.batch_size_per_image, scale.most_rois)
     # The pyramid's canonical box stays: it says how many cells of a level an RoI has, whatever
     # the size of the image.
     _scale(model, "proposal_generator.anchor_generator.sizes", scale.objects)
