@@ -381,6 +381,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         elif file.is_file() and file.read_text(encoding="utf-8") == text:
             continue
         elif not check:
+            file.parent.mkdir(parents=True, exist_ok=True)
             atomic_write_text(file, text)
             print(f"{name}: written")
             continue
