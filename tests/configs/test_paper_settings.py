@@ -210,12 +210,14 @@ def test_an_rpn_stage_is_trained_as_its_rows(config):
 
 @pytest.mark.parametrize("config", ROWS)
 def test_a_row_and_its_rpn_stage_have_the_same_backbone_and_rpn(config):
-    """Apart from proposals an image at test, of which the stage keeps more."""
+    """Apart from its proposals: none in training, and at test more of them."""
     row, stage = load_joint(config), load(load(config).train.proposals)
     parts = ("backbone", "proposal_generator", "pixel_mean", "pixel_std")
     ours, theirs = ({part: to_plain(cfg)["model"][part] for part in parts} for cfg in (row, stage))
     differing = {key for key, *_ in diff_configs(ours, theirs)}
-    assert differing <= {"proposal_generator.post_nms_topk"}
+    assert differing <= {"proposal_generator.post_nms_topk", "proposal_generator._target_"}
+    targets = [model["proposal_generator"]["_target_"] for model in (ours, theirs)]
+    assert [target.rpartition(".")[2] for target in targets] == ["RPN", "StageRPN"]
     optimizers = to_plain(row.optimizer), to_plain(stage.optimizer)
     assert optimizers[0] == optimizers[1]
     assert to_plain(row.lr_multiplier, resolve=False) == to_plain(
