@@ -10,7 +10,7 @@ from pathlib import Path
 from detectron2.utils import comm
 from filelock import FileLock, Timeout
 
-from mask_rcnn_repro.errors import UserError
+from mask_rcnn_repro.errors import ConfigError, UserError
 
 logger = logging.getLogger(__name__)
 
@@ -37,21 +37,30 @@ def exclusive(
         Whether another run has been waited for: what is made there may exist now.
 
     Raises:
+        ConfigError: The folder cannot be written to.
         UserError: Another run holds the folder and is not waited for.
     """
     lock: FileLock | None = None
     waited = False
+    fault = ""
     if comm.is_main_process():
-        folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / lock_file)
         try:
+            folder.mkdir(parents=True, exist_ok=True)
             lock.acquire(timeout=0)
         except Timeout:
             if wait and comm.get_world_size() == 1:
                 logger.info("Another run is at work in %s; waiting for %s.", folder, purpose)
                 lock.acquire(poll_interval=_POLL_SECONDS)
                 waited = True
-    held, waited = comm.all_gather((lock is None or lock.is_locked, waited))[0]
+        except OSError as error:
+            fault = str(error)
+    held, waited, fault = comm.all_gather((lock is None or lock.is_locked, waited, fault))[0]
+    if fault:
+        raise ConfigError(
+            f"The output folder {folder} cannot be written to: {fault}. Give another one with "
+            "train.output_dir=FOLDER."
+        )
     if not held:
         raise UserError(
             f"Another run is at work in {folder} ({purpose}). Start this one again when it has "

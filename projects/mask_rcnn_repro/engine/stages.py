@@ -115,6 +115,8 @@ def check_dependencies(run: Run, *, eval_only: bool = False, above: tuple[str, .
     Raises:
         ConfigError: As :func:`prepare`, of the mistakes that the configs alone show.
     """
+    if not eval_only:
+        _check_early(run)
     chain = (*above, run.config_id)
     train = run.cfg.train
     for path in filter(None, (train.init_from, train.proposals)):
@@ -122,8 +124,6 @@ def check_dependencies(run: Run, *, eval_only: bool = False, above: tuple[str, .
         if path == train.proposals:
             _check_rpn(run, other)
         check_dependencies(other, eval_only=eval_only, above=chain)
-    if not eval_only:
-        _check_early(run)
 
 
 def find_rpn(cfg: DictConfig, device: torch.device) -> Run:
