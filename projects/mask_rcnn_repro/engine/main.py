@@ -29,18 +29,14 @@ from mask_rcnn_repro.engine.checkpoint import (
     checkpoint_iteration,
     find_last_checkpoint,
 )
+from mask_rcnn_repro.engine.dependencies import check_dependencies
 from mask_rcnn_repro.engine.evaluate import evaluate_model
 from mask_rcnn_repro.engine.locks import exclusive
 from mask_rcnn_repro.engine.processes import run_distributed
 from mask_rcnn_repro.engine.run_folder import keep_logs
 from mask_rcnn_repro.engine.runs import Run
 from mask_rcnn_repro.engine.seeding import make_deterministic, seed_everything
-from mask_rcnn_repro.engine.stages import (
-    check_dependencies,
-    prepare,
-    store_own_proposals,
-    train_stage,
-)
+from mask_rcnn_repro.engine.stages import prepare, store_own_proposals, train_stage
 from mask_rcnn_repro.engine.trainer import autocast_context
 from mask_rcnn_repro.errors import CheckpointError, ConfigError, UserError
 from mask_rcnn_repro.evaluation.records import Record

@@ -11,7 +11,7 @@ from torch import nn
 from mask_rcnn_repro.config.proposals import keeps_rpn
 from mask_rcnn_repro.engine.builders import build_model, resolve_device
 from mask_rcnn_repro.engine.checkpoint import SafeCheckpointer
-from mask_rcnn_repro.engine.stages import find_rpn
+from mask_rcnn_repro.engine.dependencies import find_rpn
 from mask_rcnn_repro.errors import CheckpointError
 from mask_rcnn_repro.modeling import StageWiseRCNN
 from mask_rcnn_repro.registration import register

@@ -10,35 +10,29 @@ no longer fits its config or data stops the run with its name.
 from __future__ import annotations
 
 import copy
-import json
 import logging
-import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from detectron2.config import instantiate
 from detectron2.utils import comm
-from omegaconf import DictConfig, OmegaConf
 
 from mask_rcnn_repro.config import (
     claim_output_dir,
     config_hash,
-    config_id,
-    config_root,
-    default_output_dir,
-    find_config,
-    load_config,
-    parse_override,
 )
-from mask_rcnn_repro.config.num_classes import fit_num_classes
 from mask_rcnn_repro.config.proposals import keeps_rpn
 from mask_rcnn_repro.data import dataset_fingerprint
 from mask_rcnn_repro.data.proposals import ProposalFile, check_proposals, proposals_exist
-from mask_rcnn_repro.engine.builders import build_model, check_batch_size
+from mask_rcnn_repro.engine.builders import build_model
 from mask_rcnn_repro.engine.checkpoint import SafeCheckpointer
+from mask_rcnn_repro.engine.dependencies import (
+    DataSet,
+    command,
+    data_sets,
+    dependency,
+)
 from mask_rcnn_repro.engine.locks import exclusive
 from mask_rcnn_repro.engine.run_folder import setup_logging
 from mask_rcnn_repro.engine.runs import Inputs, Run
@@ -52,34 +46,6 @@ from mask_rcnn_repro.evaluation.records import Record
 logger = logging.getLogger(__name__)
 
 PROPOSAL_FOLDER = "proposals"
-
-_INHERITED = (
-    "train.output_root",
-    "train.device",
-    "train.num_threads",
-    "dataloader.train.num_workers",
-    "dataloader.test.num_workers",
-)
-"""Keys that a run hands on to those that it depends on; all say where and how, none what."""
-
-
-@dataclass(frozen=True)
-class DataSet:
-    """What a loader's `dataset` node names.
-
-    Attributes:
-        name: One registered name.
-        json: Annotation file of a data set of the user's own.
-        image_root: Its images.
-    """
-
-    name: str
-    json: str | None = None
-    image_root: str | None = None
-
-    def keys(self) -> dict[str, Any]:
-        """The keys of a `dataset` node."""
-        return {"names": self.name, "json": self.json, "image_root": self.image_root}
 
 
 def prepare(run: Run, *, eval_only: bool = False) -> Inputs:
@@ -104,49 +70,6 @@ def prepare(run: Run, *, eval_only: bool = False) -> Inputs:
     return _prepare(run, eval_only=eval_only, above=())
 
 
-def check_dependencies(run: Run, *, eval_only: bool = False, above: tuple[str, ...] = ()) -> None:
-    """Looks at the configs that `run` depends on, before anything is written.
-
-    Args:
-        run: A run, which may depend on nothing.
-        eval_only: See :func:`prepare`.
-        above: Configs that depend on it.
-
-    Raises:
-        ConfigError: As :func:`prepare`, of the mistakes that the configs alone show.
-    """
-    if not eval_only:
-        _check_early(run)
-    chain = (*above, run.config_id)
-    train = run.cfg.train
-    for path in filter(None, (train.init_from, train.proposals)):
-        other = _dependency(run, path, chain)
-        if path == train.proposals:
-            _check_rpn(run, other)
-        check_dependencies(other, eval_only=eval_only, above=chain)
-
-
-def find_rpn(cfg: DictConfig, device: torch.device) -> Run:
-    """The RPN stage that a config names in `train.proposals`, trained or not.
-
-    Raises:
-        ConfigError: As :func:`prepare`.
-    """
-    run = Run("this config", cfg, Path(), device)
-    rpn = _dependency(run, cfg.train.proposals, ())
-    _check_rpn(run, rpn)
-    return rpn
-
-
-def _check_rpn(run: Run, rpn: Run) -> None:
-    if not rpn.is_rpn:
-        raise ConfigError(
-            f"train.proposals names {rpn.config_id}, which is no RPN stage: its model has RoI "
-            "heads, or no proposal generator. Name one of configs/rpn/, or a config like them."
-        )
-    _check_counts(run, rpn)
-
-
 def _prepare(run: Run, *, eval_only: bool, above: tuple[str, ...]) -> Inputs:
     cfg = run.cfg
     chain = (*above, run.config_id)
@@ -155,51 +78,22 @@ def _prepare(run: Run, *, eval_only: bool, above: tuple[str, ...]) -> Inputs:
     weights = rpn_weights = None
     proposals = init_from = None
     if cfg.train.init_from and not eval_only:
-        source = _dependency(run, cfg.train.init_from, chain)
+        source = dependency(run, cfg.train.init_from, chain)
         _ensure_trained(source, chain, f"the initial weights of {run.config_id}")
         weights, init_from = source.checkpoint, _facts(source)
     if cfg.train.proposals:
-        rpn = _dependency(run, cfg.train.proposals, chain)
+        rpn = dependency(run, cfg.train.proposals, chain)
         keeps = keeps_rpn(cfg)
         if not eval_only:
-            train_folders = _stored(rpn, _data_sets(cfg, "train"), chain, may_train=True)
+            train_folders = _stored(rpn, data_sets(cfg, "train"), chain, may_train=True)
         if not keeps:
-            test_folders = _stored(rpn, _data_sets(cfg, "test"), chain, may_train=not eval_only)
+            test_folders = _stored(rpn, data_sets(cfg, "test"), chain, may_train=not eval_only)
         elif not eval_only:
             _ensure_trained(rpn, chain, f"the RPN of {run.config_id}")
             rpn_weights = rpn.checkpoint
         proposals = _facts(rpn, *train_folders, *test_folders)
     setup_logging(run.folder)  # stages log into their own folders
     return Inputs(train_folders, test_folders, weights, rpn_weights, proposals, init_from)
-
-
-def _check_early(run: Run) -> None:
-    """Mistakes that would stop the run are told before the runs that it depends on, not after."""
-    cfg = run.cfg
-    if not (cfg.train.proposals or cfg.train.init_from):
-        return
-    check_batch_size(cfg)
-    if cfg.train.proposals and keeps_rpn(cfg) and not cfg.train.init_from:
-        raise ConfigError(
-            f"{run.config_id} is a network that shares features with its RPN "
-            f"({cfg.train.proposals}), but train.init_from is null, so that it would not begin "
-            "with them. Name the config whose backbone that RPN was trained on in train.init_from."
-        )
-    if cfg.train.freeze:
-        build_model(cfg, torch.device("cpu"))
-
-
-def _check_counts(run: Run, rpn: Run) -> None:
-    """Fewer proposals than a row asks for would be another experiment than its config says."""
-    counts = rpn.cfg.model.proposal_generator.post_nms_topk
-    for split, stored in zip(("train", "test"), counts, strict=True):
-        wanted = run.cfg.dataloader[split].mapper.get("precomputed_proposal_topk")
-        if wanted is not None and wanted > stored:
-            raise ConfigError(
-                f"{run.config_id} asks for {wanted} proposals an image of its {split} data, but "
-                f"{rpn.config_id} stores {stored}. Lower model.proposal_generator.post_nms_topk, "
-                "or name an RPN config that has more of them in train.proposals."
-            )
 
 
 def train_stage(run: Run, inputs: Inputs, *, resume: bool) -> Record | None:
@@ -217,56 +111,7 @@ def train_stage(run: Run, inputs: Inputs, *, resume: bool) -> Record | None:
 def store_own_proposals(run: Run) -> None:
     """Stores the proposals of a trained RPN for its own training and test data, where missing."""
     for split in ("train", "test"):
-        _stored(run, _data_sets(run.cfg, split), (), may_train=False)
-
-
-def _dependency(run: Run, path: str, chain: tuple[str, ...]) -> Run:
-    """The run of another config that `run` stands on: same profile and data, seed 0."""
-    file = find_config(path)
-    name = config_id(file)
-    if name in chain:
-        raise ConfigError(f"Configs depend on each other: {' -> '.join((*chain, name))}.")
-    handed = [_override(key, OmegaConf.select(run.cfg, key)) for key in _INHERITED]
-    plain = load_config(file, run.profile, handed)
-    data = _data_overrides(run.cfg, plain)
-    cfg = load_config(file, run.profile, [*handed, *data]) if data else plain
-    cfg = fit_num_classes(cfg, data)
-    folder = default_output_dir(
-        name, run.profile, cfg.train.seed, data, root=str(cfg.train.output_root)
-    )
-    return Run(name, cfg, Path(folder), run.device, tuple(data), file)
-
-
-def _override(key: str, value: Any) -> str:
-    """The override that sets a key; text is quoted only where it would be read otherwise."""
-    plain = f"{key}={value}"
-    try:
-        if isinstance(value, str) and parse_override(plain).value == value:
-            return plain
-    except ConfigError:
-        pass
-    return f"{key}={json.dumps(value, ensure_ascii=False)}"
-
-
-def _data_overrides(row: DictConfig, stage: DictConfig) -> list[str]:
-    """Puts the row's data into a stage that was written for other data (a user's own, say)."""
-    if _data_sets(row, "train") == _data_sets(stage, "train"):
-        return []  # another test set alone needs no other RPN, only proposals for it
-    overrides = []
-    for split in ("train", "test"):
-        node = row.dataloader[split].dataset
-        for key in ("names", "json", "image_root"):
-            value = node.get(key)
-            if value != stage.dataloader[split].dataset.get(key):
-                plain = list(value) if OmegaConf.is_list(value) else value
-                overrides.append(_override(f"dataloader.{split}.dataset.{key}", plain))
-    return overrides
-
-
-def _data_sets(cfg: DictConfig, split: str) -> list[DataSet]:
-    node = cfg.dataloader[split].dataset
-    names = [node.names] if isinstance(node.names, str) else list(node.names)
-    return [DataSet(name, node.get("json"), node.get("image_root")) for name in names]
+        _stored(run, data_sets(run.cfg, split), (), may_train=False)
 
 
 def _ensure_trained(run: Run, chain: tuple[str, ...], purpose: str) -> None:
@@ -275,17 +120,11 @@ def _ensure_trained(run: Run, chain: tuple[str, ...], purpose: str) -> None:
         _check_folder(run, purpose)
         return
     with exclusive(run.folder, purpose=purpose, wait=True) as waited:
-        if waited:  # another run has made it meanwhile, or has been stopped
-            _ensure_trained_alone(run, chain, purpose)
+        # another run may have made it meanwhile
+        if waited and run.finished_record() is not None and run.checkpoint.is_file():
+            _check_folder(run, purpose)
         else:
             _run_first(run, chain, purpose)
-
-
-def _ensure_trained_alone(run: Run, chain: tuple[str, ...], purpose: str) -> None:
-    if run.finished_record() is not None and run.checkpoint.is_file():
-        _check_folder(run, purpose)
-    else:
-        _run_first(run, chain, purpose)
 
 
 def _run_first(run: Run, chain: tuple[str, ...], purpose: str) -> None:
@@ -305,7 +144,7 @@ def _check_folder(run: Run, purpose: str) -> None:
     record = run.finished_record()
     if record is None or record.train_data is None:
         return
-    now = _fingerprint(_data_sets(run.cfg, "train"))
+    now = _fingerprint(data_sets(run.cfg, "train"))
     if record.train_data.fingerprint != now:
         raise DataError(
             f"The run in {run.folder}, which gives {purpose}, is stale: it was trained on other "
@@ -329,19 +168,19 @@ def _stale(run: Run, purpose: str, error: ConfigError) -> ConfigError:
     )
 
 
-def _fingerprint(data_sets: Sequence[DataSet]) -> str:
-    first = data_sets[0]
-    names = [d.name for d in data_sets]
+def _fingerprint(sets: Sequence[DataSet]) -> str:
+    first = sets[0]
+    names = [d.name for d in sets]
     facts = dataset_fingerprint(names, first.json, first.image_root)
     return f"sha256:{facts['sha256']}"
 
 
 def _stored(
-    rpn: Run, data_sets: Sequence[DataSet], chain: tuple[str, ...], *, may_train: bool
+    rpn: Run, sets: Sequence[DataSet], chain: tuple[str, ...], *, may_train: bool
 ) -> tuple[Path, ...]:
     """Folders of the RPN's proposals for some data sets, made where they are missing."""
     folders = []
-    for data in data_sets:
+    for data in sets:
         folder = rpn.folder / PROPOSAL_FOLDER / data.name
         exists = _agreed(proposals_exist(folder))
         if not exists:
@@ -352,7 +191,7 @@ def _stored(
                 raise CheckpointError(
                     f"There are no proposals of {rpn.config_id} for {data.name}, and no trained "
                     f"RPN in {rpn.folder} to make them. An evaluation trains nothing: run\n"
-                    f"  {_command(rpn)}\nfirst."
+                    f"  {command(rpn)}\nfirst."
                 )
             else:  # its training data need not be here
                 _check_config(rpn, purpose)
@@ -385,23 +224,13 @@ def _check_weights(rpn: Run, folder: Path) -> None:
         )
 
 
-def _command(run: Run) -> str:
-    """The command line that trains a run in its folder."""
-    inside = run.file is None or run.file.is_relative_to(config_root().resolve())
-    config = run.config_id if inside else str(run.file)
-    words = ["train_net.py", "--config-file", config, "--profile", run.profile, *run.overrides]
-    if run.cfg.train.output_root != "output":
-        words.append(_override("train.output_root", run.cfg.train.output_root))
-    return shlex.join(words)
-
-
 def _store(rpn: Run, data: DataSet, folder: Path) -> None:
     """Runs a trained RPN over a data set; as many proposals an image as it trains with, if it was
     trained on these images, and as many as at test otherwise.
     """
     setup_logging(rpn.folder)
     cfg = copy.deepcopy(rpn.cfg)
-    trains_on_it = data in _data_sets(cfg, "train")
+    trains_on_it = data in data_sets(cfg, "train")
     generator = cfg.model.proposal_generator
     for key in ("pre_nms_topk", "post_nms_topk"):
         count = generator[key][0 if trains_on_it else 1]
