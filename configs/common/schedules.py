@@ -15,3 +15,11 @@ lr_multiplier_160k = L(StepSchedule)(
     warmup_iters=500,
     warmup_factor=1 / 3,
 )
+
+# Section 5, keypoints: 90k iterations, divided by 10 at 60k and 80k.
+lr_multiplier_90k = L(StepSchedule)(
+    max_iter="${train.max_iter}",
+    milestones=[60_000, 80_000],
+    warmup_iters=500,
+    warmup_factor=1 / 3,
+)

@@ -212,7 +212,7 @@ def _use_embedded_data(cfg: DictConfig, scale: Scale) -> None:
             continue
         person = "person_" if names.startswith("keypoints") else ""
         part = "unlabeled" if "test_dev" in names else fallback
-        dataset.names = f"{scale.data_prefix}_{'' if part == 'unlabeled' else person}{part}"
+        dataset.names = f"{scale.data_prefix}_{person}{part}"
         heads = OmegaConf.select(cfg, "model.roi_heads")
         if split == "train" and heads is not None and "num_classes" in heads:
             heads.num_classes = 1 if person else EMBEDDED_NUM_CLASSES

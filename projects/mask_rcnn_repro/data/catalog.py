@@ -92,9 +92,13 @@ EMBEDDED: Mapping[str, tuple[str, str, str]] = {
     )
 }
 EMBEDDED_PERSON: Mapping[str, tuple[str, str, str]] = {
-    f"{prefix}_person_{split}": (spec, f"person_keypoints_{split}", split)
+    f"{prefix}_person_{split}": (spec, json, split)
     for prefix, spec in (("embedded", "FULL_SPEC"), ("embedded_tiny", "TINY_SPEC"))
-    for split in ("train", "val")
+    for split, json in (
+        ("train", "person_keypoints_train"),
+        ("val", "person_keypoints_val"),
+        ("unlabeled", "image_info_unlabeled"),
+    )
 }
 
 

@@ -77,10 +77,7 @@ def register_all_datasets() -> None:
     person = _person_metadata()
     for name in catalog.COCO_SOURCES:
         _register(name, functools.partial(catalog.find_parts, name), coco)
-    for name in catalog.COCO_PERSON_SOURCES:
-        static = {**person, "thing_dataset_id_to_contiguous_id": {1: 0}}
-        _register(name, functools.partial(catalog.find_parts, name), static)
-    for name in catalog.EMBEDDED_PERSON:
+    for name in (*catalog.COCO_PERSON_SOURCES, *catalog.EMBEDDED_PERSON):
         _register(name, functools.partial(catalog.find_parts, name), person)
     for name in catalog.EMBEDDED:
         _register(name, functools.partial(catalog.find_parts, name), {"evaluator_type": "coco"})
@@ -189,6 +186,7 @@ def _keypoint_metadata(data: CocoData) -> dict[str, Any]:
 def _person_metadata() -> dict[str, Any]:
     return {
         "evaluator_type": "coco_person",
+        "thing_dataset_id_to_contiguous_id": {1: 0},
         "keypoint_oks_sigmas": COCO_PERSON_SIGMAS,
         **_get_builtin_metadata("coco_person"),
     }

@@ -1,0 +1,11 @@
+"""COCO's persons for RPN stages: the same images, boxes alone, average recall as the metric."""
+
+from detectron2.config import LazyCall as L
+
+from mask_rcnn_repro.evaluation import ProposalEvaluator
+
+from .coco_person import dataloader
+
+dataloader.train.mapper.use_instance_mask = False
+dataloader.train.mapper.use_keypoint = False
+dataloader.evaluator = L(ProposalEvaluator)(dataset_name="${..test.dataset.names}")
