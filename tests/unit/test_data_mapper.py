@@ -16,7 +16,7 @@ from PIL import Image
 
 from mask_rcnn_repro.data import MaskRCNNMapper
 from mask_rcnn_repro.data.coco_json import load_coco_json
-from mask_rcnn_repro.data.mapper import keypoint_flip_indices
+from mask_rcnn_repro.data.keypoints import keypoint_flip_indices
 from mask_rcnn_repro.errors import ConfigError, DataError
 
 from .data_helpers import HEIGHT, WIDTH, annotation, content, write

@@ -24,7 +24,7 @@ from mask_rcnn_repro.data import (
     get_training_dicts,
     register_all_datasets,
 )
-from mask_rcnn_repro.data.registration import COCO_PERSON_SIGMAS
+from mask_rcnn_repro.data.keypoints import COCO_PERSON_SIGMAS
 from mask_rcnn_repro.errors import ConfigError, DataError
 
 from .data_helpers import HEIGHT, WIDTH, annotation, content, write

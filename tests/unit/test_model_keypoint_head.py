@@ -56,6 +56,18 @@ def test_loss_of_visible_keypoints_only_in_mixed_precision(visibility):
     assert head.score_lowres.weight.grad.isfinite().all()
 
 
+def test_channels_last_is_the_same():
+    torch.manual_seed(0)
+    head = KeypointHead(SHAPE, num_conv=1, conv_dim=8)
+    x = torch.randn(2, 4, 14, 14)
+    people = [person(2.0), person(2.0)]
+    with EventStorage(0):
+        expected = head(x, people)["loss_keypoint"]
+        head = head.to(memory_format=torch.channels_last)
+        found = head(x.to(memory_format=torch.channels_last), people)["loss_keypoint"]
+    torch.testing.assert_close(found, expected)
+
+
 def test_no_detections_in_mixed_precision():
     head = KeypointHead(SHAPE, num_conv=1, conv_dim=8).eval()
     instances = Instances((64, 64))

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from mask_rcnn_repro.data.dicts import (
         check_num_classes,
         dataset_info,
+        dataset_keypoints,
         get_test_dicts,
         get_training_dicts,
     )
@@ -33,6 +34,7 @@ _LAZY = {
     "check_proposals": "proposals",
     "dataset_fingerprint": "fingerprint",
     "dataset_info": "dicts",
+    "dataset_keypoints": "dicts",
     "get_test_dicts": "dicts",
     "get_training_dicts": "dicts",
     "proposals_exist": "proposals",
@@ -50,6 +52,7 @@ __all__ = [
     "check_proposals",
     "dataset_fingerprint",
     "dataset_info",
+    "dataset_keypoints",
     "get_test_dicts",
     "get_training_dicts",
     "proposals_exist",

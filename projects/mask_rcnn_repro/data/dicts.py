@@ -19,6 +19,13 @@ from detectron2.data.build import (
 )
 
 from mask_rcnn_repro.data.catalog import EMBEDDED
+from mask_rcnn_repro.data.json_scan import read_categories
+from mask_rcnn_repro.data.keypoints import (
+    KeypointSet,
+    check_flip_pairs,
+    check_sigmas,
+    keypoint_metadata,
+)
 from mask_rcnn_repro.data.registration import (
     LazyMetadata,
     coco_parts,
@@ -37,6 +44,7 @@ def get_training_dicts(
     image_root: str | None = None,
     filter_empty: bool = True,
     min_keypoints: int = 0,
+    flip_pairs: Sequence[Sequence[str]] | None = None,
 ) -> list[dict[str, Any]]:
     """Reads data sets for training, one after the other.
 
@@ -45,7 +53,10 @@ def get_training_dicts(
         json: annotation file in COCO format.
         image_root: folder of that file's images.
         filter_empty: leave out images without any annotation that is not a crowd region.
-        min_keypoints: leave out images with fewer visible keypoints than this.
+        min_keypoints: leave out images with fewer labelled keypoints (visibility 1 or 2) than
+            this, crowd regions aside.
+        flip_pairs: with ``json``, the pairs of keypoint names that change places in a mirrored
+            image; None tells left and right by the names.
 
     Returns:
         Dicts in Detectron2's format.
@@ -54,7 +65,7 @@ def get_training_dicts(
         ConfigError: json without image_root or the reverse, or a name that is taken.
         DataError: unknown names, missing or broken files, or nothing to train on.
     """
-    chosen = register_names(names, json, image_root)
+    chosen = register_names(names, json, image_root, flip_pairs=flip_pairs)
     records = [_read_annotated(name) for name in chosen]
     _same_classes(chosen)
     dicts = list(itertools.chain.from_iterable(records))
@@ -73,13 +84,18 @@ def get_training_dicts(
 
 
 def get_test_dicts(
-    names: str | Sequence[str], json: str | None = None, image_root: str | None = None
+    names: str | Sequence[str],
+    json: str | None = None,
+    image_root: str | None = None,
+    oks_sigmas: Sequence[float] | None = None,
 ) -> list[dict[str, Any]]:
     """Reads data sets for testing: all images, with or without annotations.
 
-    Args and errors are those of :func:`get_training_dicts`.
+    Args and errors are those of :func:`get_training_dicts`; ``oks_sigmas`` are, with ``json``, the
+    standard deviations of the object keypoint similarity, one a keypoint, which COCO's keypoints
+    have already.
     """
-    chosen = register_names(names, json, image_root)
+    chosen = register_names(names, json, image_root, oks_sigmas=oks_sigmas)
     return [record for name in chosen for record in read_registered(name)]
 
 
@@ -121,13 +137,69 @@ def check_num_classes(
         )
 
 
+def dataset_keypoints(
+    names: str | Sequence[str],
+    json: str | None = None,
+    image_root: str | None = None,
+    *,
+    flip_pairs: Sequence[Sequence[str]] | None = None,
+    oks_sigmas: Sequence[float] | None = None,
+) -> KeypointSet | None:
+    """Returns what is known about a data set's keypoints, cheaply; None where it has none.
+
+    Args are those of :func:`get_training_dicts` and :func:`get_test_dicts`.
+
+    Raises:
+        ConfigError: pairs or sigmas, given or in the metadata, that do not fit the keypoints; data
+            sets with different keypoints; or as :func:`get_training_dicts`.
+        DataError: unknown names, or a json that is missing or broken.
+    """
+    chosen = register_names(names, json, image_root, flip_pairs=flip_pairs, oks_sigmas=oks_sigmas)
+    found = {name: _keypoints(name) for name in chosen}
+    for name in chosen[1:]:
+        if found[name] != found[chosen[0]]:
+            raise ConfigError(
+                f"The data sets {chosen[0]!r} and {name!r} have different keypoints and cannot be "
+                f"used together: {found[chosen[0]]} and {found[name]}."
+            )
+    return found[chosen[0]]
+
+
+def _keypoints(name: str) -> KeypointSet | None:
+    metadata = MetadataCatalog.get(name)
+    known = {key: metadata.get(key) for key in LazyMetadata.KEYPOINTS}
+    if known["keypoint_names"] is None:
+        if isinstance(metadata, LazyMetadata) or metadata.get("json_file") is None:
+            return None
+        # Registered by a user for Detectron2's loader, which knows nothing of the json's names.
+        given = {key: value for key, value in known.items() if value is not None}
+        known.update(keypoint_metadata(read_categories(metadata.json_file)), **given)
+        if known["keypoint_names"] is None:
+            return None
+    names = tuple(known["keypoint_names"])
+    where = f"the metadata of {name!r}"
+    pairs = check_flip_pairs(
+        names, known["keypoint_flip_map"] or (), f"keypoint_flip_map in {where}"
+    )
+    sigmas = tuple(known["keypoint_oks_sigmas"] or ())
+    if sigmas:
+        sigmas = check_sigmas(names, sigmas, f"keypoint_oks_sigmas in {where}")
+    return KeypointSet(names, pairs, sigmas)
+
+
 def register_names(
-    names: str | Sequence[str], json: str | None, image_root: str | None
+    names: str | Sequence[str],
+    json: str | None,
+    image_root: str | None,
+    *,
+    flip_pairs: Sequence[Sequence[str]] | None = None,
+    oks_sigmas: Sequence[float] | None = None,
 ) -> list[str]:
     """Registers what the keys of a config's ``dataset`` name, and returns the names as a list.
 
     Raises:
-        ConfigError: no name, or a json without image_root, or the reverse, or a name taken.
+        ConfigError: no name, or a json without image_root, or the reverse, or a name taken;
+            keypoint pairs or sigmas without json, or that do not fit.
         DataError: a name that is not registered.
     """
     register_all_datasets()
@@ -140,7 +212,13 @@ def register_names(
                 "A data set of your own needs dataset.names (one name), dataset.json and "
                 f"dataset.image_root; got names={chosen}, json={json}, image_root={image_root}."
             )
-        register_custom(chosen[0], json, image_root)
+        register_custom(chosen[0], json, image_root, flip_pairs=flip_pairs, oks_sigmas=oks_sigmas)
+    elif flip_pairs is not None or oks_sigmas is not None:
+        raise ConfigError(
+            "dataset.flip_pairs and dataset.oks_sigmas describe a json of your own (dataset.json, "
+            f"dataset.image_root). What is known about {', '.join(chosen)} is in the metadata "
+            "under its name: keypoint_flip_map, keypoint_oks_sigmas."
+        )
     known = DatasetCatalog.list()
     for name in chosen:
         if name not in known:
@@ -188,7 +266,5 @@ def _class_names(name: str) -> list[str] | None:
     classes = metadata.get("thing_classes")
     if classes is None and metadata.get("json_file") is not None and coco_parts(name) is not None:
         # Registered by a user for Detectron2's loader, which finds the classes when it reads.
-        from mask_rcnn_repro.data.json_scan import read_categories
-
         classes = read_categories(metadata.json_file).names
     return None if classes is None else list(classes)

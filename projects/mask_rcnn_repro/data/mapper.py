@@ -13,24 +13,12 @@ import numpy as np
 import torch
 from detectron2.data import DatasetMapper, detection_utils
 from detectron2.data import transforms as T
-from detectron2.data.datasets.builtin_meta import (
-    COCO_PERSON_KEYPOINT_FLIP_MAP,
-    COCO_PERSON_KEYPOINT_NAMES,
-)
 from detectron2.structures import BoxMode
 
 from mask_rcnn_repro.data.image_io import read_image
+from mask_rcnn_repro.data.keypoints import keypoint_flip_indices
 from mask_rcnn_repro.data.proposals import ProposalFile
 from mask_rcnn_repro.errors import ConfigError, DataError
-
-
-def keypoint_flip_indices(
-    names: Sequence[str] = COCO_PERSON_KEYPOINT_NAMES,
-    flip_map: Sequence[tuple[str, str]] = COCO_PERSON_KEYPOINT_FLIP_MAP,
-) -> list[int]:
-    """Returns for each keypoint the index of the one that takes its place in a mirrored image."""
-    partner = {a: b for pair in flip_map for a, b in (pair, pair[::-1])}
-    return [list(names).index(partner.get(name, name)) for name in names]
 
 
 class MaskRCNNMapper(DatasetMapper):
@@ -50,7 +38,8 @@ class MaskRCNNMapper(DatasetMapper):
         image_format: channel order of the image, the model's ``input_format``.
         use_instance_mask: produce ``gt_masks``.
         use_keypoint: produce ``gt_keypoints``.
-        keypoint_hflip_indices: see :func:`keypoint_flip_indices`; None means COCO's 17 keypoints.
+        keypoint_hflip_indices: see :func:`keypoint_flip_indices`; None means COCO's 17 keypoints
+            (a config gets those of its training data when it is run).
         precomputed_proposal_topk: give the model this many stored proposals, those of the highest
             scores; None: none.
         proposal_files: folders of stored proposals (:class:`ProposalFile`), one for each data set

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -20,15 +20,13 @@ from mask_rcnn_repro.data import catalog
 from mask_rcnn_repro.data.catalog import Part
 from mask_rcnn_repro.data.coco_json import CocoData, load_coco_json
 from mask_rcnn_repro.data.json_scan import read_categories
-from mask_rcnn_repro.errors import ConfigError, DataError
-
-# Standard deviations of COCO's object keypoint similarity, in the order of the 17 keypoints
-# (https://cocodataset.org/#keypoints-eval; the same as in pycocotools).
-COCO_PERSON_SIGMAS = (
-    *(0.026, 0.025, 0.025, 0.035, 0.035),
-    *(0.079, 0.079, 0.072, 0.072, 0.062, 0.062),
-    *(0.107, 0.107, 0.087, 0.087, 0.089, 0.089),
+from mask_rcnn_repro.data.keypoints import (
+    COCO_PERSON_SIGMAS,
+    check_flip_pairs,
+    check_sigmas,
+    keypoint_metadata,
 )
+from mask_rcnn_repro.errors import ConfigError, DataError
 
 
 class LazyMetadata(Metadata):
@@ -41,6 +39,12 @@ class LazyMetadata(Metadata):
 
     _FILES = ("json_file", "image_root", "json_files", "image_roots")
     _CLASSES = ("thing_classes", "thing_dataset_id_to_contiguous_id")
+    KEYPOINTS = (
+        "keypoint_names",
+        "keypoint_flip_map",
+        "keypoint_connection_rules",
+        "keypoint_oks_sigmas",
+    )
 
     def __getattr__(self, key: str) -> Any:
         fields = self.__dict__
@@ -58,6 +62,12 @@ class LazyMetadata(Metadata):
             fields.setdefault("thing_classes", list(categories.names))
             fields.setdefault("thing_dataset_id_to_contiguous_id", dict(categories.id_map))
             return fields[key]
+        elif key in self.KEYPOINTS and "_custom" in fields:
+            categories = read_categories(fields["_find"]()[0].json_file)
+            for name, value in keypoint_metadata(categories).items():
+                fields.setdefault(name, value)
+            if key in fields:
+                return fields[key]
         return super().__getattr__(key)
 
     @classmethod
@@ -83,32 +93,79 @@ def register_all_datasets() -> None:
         _register(name, functools.partial(catalog.find_parts, name), {"evaluator_type": "coco"})
 
 
-def register_custom(name: str, json_file: str, image_root: str) -> None:
+def register_custom(
+    name: str,
+    json_file: str,
+    image_root: str,
+    *,
+    flip_pairs: Sequence[Sequence[str]] | None = None,
+    oks_sigmas: Sequence[float] | None = None,
+) -> None:
     """Registers any data set in COCO format under a name of the user's choice.
 
-    Class names and ids are taken from the json when they are first needed, ids need not be
-    contiguous. Repeating a registration with the same files does nothing.
+    Class names and ids, and the names and lines of keypoints, are taken from the json when they are
+    first needed; ids need not be contiguous. Repeating a registration with the same files does
+    nothing but add what was not given before.
 
     Args:
         name: not the name of another data set.
         json_file: annotation file; a relative path starts at the working directory.
         image_root: folder of the images.
+        flip_pairs: keypoints that change places in a mirrored image; None tells left and right by
+            the names.
+        oks_sigmas: one standard deviation a keypoint for the object keypoint similarity; None:
+            COCO's where the keypoints are COCO's, else not known.
 
     Raises:
-        ConfigError: the name already stands for other files.
+        ConfigError: the name already stands for other files, or for other pairs or sigmas; or these
+            do not fit the json's keypoints.
+        DataError: pairs or sigmas for a json that is missing or has no keypoints.
     """
     part = Part(os.path.abspath(json_file), os.path.abspath(image_root))
     if name in DatasetCatalog:
         fields = MetadataCatalog.get(name).__dict__
-        if fields.get("_custom") == part:
-            return
-        taken = f"the files {fields['_custom']}" if "_custom" in fields else "another data set"
-        raise ConfigError(
-            f"The data set name {name!r} already stands for {taken}; got {part}. Give each pair of "
-            "json and image_root a name of its own (dataloader.train.dataset.names, "
-            "dataloader.test.dataset.names)."
+        if fields.get("_custom") != part:
+            taken = f"the files {fields['_custom']}" if "_custom" in fields else "another data set"
+            raise ConfigError(
+                f"The data set name {name!r} already stands for {taken}; got {part}. Give each "
+                "pair of json and image_root a name of its own (dataloader.train.dataset.names, "
+                "dataloader.test.dataset.names)."
+            )
+    else:
+        _register(name, lambda: (part,), {"evaluator_type": "coco", "_custom": part})
+    _set_keypoints(name, part, flip_pairs, oks_sigmas)
+
+
+def _set_keypoints(
+    name: str,
+    part: Part,
+    flip_pairs: Sequence[Sequence[str]] | None,
+    oks_sigmas: Sequence[float] | None,
+) -> None:
+    """Puts what a config says about a json's keypoints into the metadata, checked."""
+    if flip_pairs is None and oks_sigmas is None:
+        return
+    names = read_categories(part.json_file).keypoint_names
+    if not names:
+        raise DataError(
+            f"{part.json_file} has no category with 'keypoints' (their names), so dataset."
+            "flip_pairs and dataset.oks_sigmas have no meaning. Add the names to its category, or "
+            "take the keys out."
         )
-    _register(name, lambda: (part,), {"evaluator_type": "coco", "_custom": part})
+    given: dict[str, tuple[Any, ...]] = {}
+    if flip_pairs is not None:
+        given["keypoint_flip_map"] = check_flip_pairs(names, flip_pairs, "dataset.flip_pairs")
+    if oks_sigmas is not None:
+        given["keypoint_oks_sigmas"] = check_sigmas(names, oks_sigmas, "dataset.oks_sigmas")
+    fields = MetadataCatalog.get(name).__dict__
+    stated = fields.setdefault("_stated", {})
+    for key, value in given.items():
+        if stated.setdefault(key, value) != value:
+            raise ConfigError(
+                f"The data set {name!r} has two values of {key}: {stated[key]} and {value}. Give "
+                "dataloader.train.dataset and dataloader.test.dataset the same, or two names."
+            )
+        fields[key] = value
 
 
 def read_registered(name: str) -> list[dict[str, Any]]:
@@ -162,25 +219,9 @@ def _read_part(metadata: Metadata, part: Part) -> list[dict[str, Any]]:
                 f"{metadata.name!r} has the numbers {sorted(known_ids)}, so results could not be "
                 "told apart. Renumber the categories, or register the file under another name."
             )
-        for key, value in _keypoint_metadata(data).items():
+        for key, value in keypoint_metadata(data.categories).items():
             fields.setdefault(key, value)
     return data.dicts
-
-
-def _keypoint_metadata(data: CocoData) -> dict[str, Any]:
-    """Names, flip pairs (left_x, right_x) and lines to draw, for categories with keypoints."""
-    if data.categories is None or not data.categories.keypoint_names:
-        return {}
-    names = data.categories.keypoint_names
-    mirrored = {n: n.replace("left", "right", 1) for n in names if n.startswith("left")}
-    colour = (102, 204, 255)
-    return {
-        "keypoint_names": names,
-        "keypoint_flip_map": tuple((a, b) for a, b in mirrored.items() if b in names),
-        "keypoint_connection_rules": [
-            (names[a], names[b], colour) for a, b in data.categories.skeleton
-        ],
-    }
 
 
 def _person_metadata() -> dict[str, Any]:

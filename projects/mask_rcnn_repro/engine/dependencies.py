@@ -23,7 +23,7 @@ from mask_rcnn_repro.config import (
     load_config,
     parse_override,
 )
-from mask_rcnn_repro.config.num_classes import fit_num_classes
+from mask_rcnn_repro.config.fit import fit_to_data
 from mask_rcnn_repro.config.proposals import keeps_rpn
 from mask_rcnn_repro.engine.builders import build_model, check_batch_size
 from mask_rcnn_repro.engine.runs import Run
@@ -141,7 +141,7 @@ def dependency(run: Run, path: str, chain: tuple[str, ...]) -> Run:
     plain = load_config(file, run.profile, handed)
     data = _data_overrides(run.cfg, plain)
     cfg = load_config(file, run.profile, [*handed, *data]) if data else plain
-    cfg = fit_num_classes(cfg, data)
+    cfg = fit_to_data(cfg, data)
     folder = default_output_dir(
         name, run.profile, cfg.train.seed, data, root=str(cfg.train.output_root)
     )

@@ -22,7 +22,7 @@ from mask_rcnn_repro.config import (
     format_diff,
     load_config,
 )
-from mask_rcnn_repro.config.num_classes import fit_num_classes
+from mask_rcnn_repro.config.fit import fit_to_data
 from mask_rcnn_repro.engine.builders import build_model, check_batch_size, resolve_device
 from mask_rcnn_repro.engine.checkpoint import (
     SafeCheckpointer,
@@ -72,7 +72,7 @@ def main(args: argparse.Namespace) -> None:
 def _load(args: argparse.Namespace) -> DictConfig:
     register()
     cfg = load_config(args.config_file, args.profile, args.overrides, seed=args.seed)
-    return fit_num_classes(cfg, args.overrides)
+    return fit_to_data(cfg, args.overrides)
 
 
 def _show(args: argparse.Namespace) -> None:
@@ -81,7 +81,7 @@ def _show(args: argparse.Namespace) -> None:
         print(format_config(cfg))
     if args.diff_config:
         other = load_config(args.diff_config, args.profile, args.overrides, seed=args.seed)
-        other = fit_num_classes(other, args.overrides)
+        other = fit_to_data(other, args.overrides)
         print(format_diff(diff_configs(other, cfg), args.diff_config, args.config_file))
 
 

@@ -20,6 +20,8 @@ from mask_rcnn_repro.errors import ConfigError
 class KeypointHead(KRCNNConvDeconvUpsampleHead):
     """Detectron2's head with one width for all layers; its heatmaps are always float32.
 
+    It works in channels-last memory format, too.
+
     State-dict keys are Detectron2's.
 
     Args:
@@ -73,7 +75,8 @@ class KeypointHead(KRCNNConvDeconvUpsampleHead):
             x: (R, C, S, S); R may be 0.
 
         Returns:
-            Logits (R, num_keypoints, 4 S, 4 S), float32; each map is a softmax over its places.
+            Logits (R, num_keypoints, 4 S, 4 S), float32, contiguous whatever the memory format of
+            `x`; each map is a softmax over its places.
         """
         logits: torch.Tensor = super().layers(x)
-        return logits.float()
+        return logits.float().contiguous()  # Detectron2's loss takes views of it
