@@ -24,6 +24,7 @@ PRINTED_TWICE = [
     ["section4_4/r101_c4", "table2a/r101_c4"],
     ["table1/r101_fpn", "table3/r101_fpn"],
     ["table1/x101_fpn", "table3/x101_fpn"],
+    ["table5/keypoint_only", "table6/roi_align"],
 ]
 """All rows that the paper prints in several places: one model, one training, one test set."""
 

