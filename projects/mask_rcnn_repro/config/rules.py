@@ -126,8 +126,19 @@ def _stages(cfg: DictConfig) -> Iterator[str]:
             find_config(name)
         except ConfigError as error:
             yield f"train.{key}={name!r} names no config: {str(error).rstrip('.')}"
+    started = cfg.train.get("init_from") or cfg.train.get("init_checkpoint")
+    if cfg.train.get("init_classes") is not None and not started:
+        yield (
+            "train.init_classes says how classes of initial weights are taken over, but there are "
+            "none; give train.init_from or train.init_checkpoint, or set train.init_classes=null"
+        )
+    if cfg.train.get("init_classes_of") is not None and cfg.train.get("init_classes") is None:
+        yield (
+            "train.init_classes_of has no effect while train.init_classes is null; "
+            "train.init_classes='{}' takes classes over by equal names"
+        )
     frozen = list(cfg.train.get("freeze") or [])
-    if frozen and not (cfg.train.get("init_from") or cfg.train.get("init_checkpoint")):
+    if frozen and not started:
         yield (
             f"train.freeze={frozen} would keep random weights as they are; give "
             "train.init_from or train.init_checkpoint"

@@ -98,6 +98,17 @@ class Train(Section):
         description="Config (id or path) whose finished run gives the initial weights in place of "
         "`init_checkpoint`; run first where it is missing.",
     )
+    init_classes: dict[str, str | None] | None = Field(
+        default=None,
+        description="Initial weights of other classes are taken over class by class: by equal "
+        "names (`{}`), and as stated, class here: class there, or null for a random start. null: "
+        "the classes are the same.",
+    )
+    init_classes_of: str | None = Field(
+        default=None,
+        description="Data set whose classes the initial weights have; null: the training data of "
+        "`init_from`.",
+    )
     freeze: list[str] = Field(
         default=[],
         description="Modules, such as `backbone`, whose weights and norm statistics stay as they "

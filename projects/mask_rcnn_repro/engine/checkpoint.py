@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, get_args
 from urllib.parse import parse_qs, urlparse
@@ -71,6 +72,7 @@ class SafeCheckpointer(DetectionCheckpointer):
         super().__init__(model, save_dir, save_to_disk=save_to_disk, **checkpointables)
         self.policy = _checked_policy(policy)
         self._given_path = ""
+        self._adapt: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]] | None = None
         self._wanted: list[str] = []
         if self.save_to_disk and save_dir:
             clean_leftovers(save_dir)
@@ -118,6 +120,7 @@ class SafeCheckpointer(DetectionCheckpointer):
         checkpointables: list[str] | None = None,
         *,
         policy: Policy | None = None,
+        adapt: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]] | None = None,
     ) -> dict[str, Any]:
         """Loads weights and the named checkpointables.
 
@@ -126,6 +129,7 @@ class SafeCheckpointer(DetectionCheckpointer):
             checkpointables: names of the objects to restore; all by default. Under ``exact`` the
                 file must hold each of them.
             policy: overrides the constructor's policy.
+            adapt: changes the file's weights, named as the model's, before they are loaded.
 
         Returns:
             What else the file holds, such as ``iteration``.
@@ -137,6 +141,7 @@ class SafeCheckpointer(DetectionCheckpointer):
         path = os.fspath(path)
         previous, self.policy = self.policy, _checked_policy(policy or self.policy)
         self._given_path = path
+        self._adapt = adapt
         self._wanted = list(self.checkpointables) if checkpointables is None else checkpointables
         try:
             if not path and self.policy == "exact":
@@ -194,6 +199,9 @@ class SafeCheckpointer(DetectionCheckpointer):
                 checkpoint["model"],
                 c2_conversion=checkpoint.get("__author__") == "Caffe2",
             )
+        if self._adapt is not None:
+            self._convert_ndarray_to_tensor(checkpoint["model"])
+            checkpoint["model"] = self._adapt(checkpoint["model"])
         shapes = {key: tuple(value.shape) for key, value in checkpoint["model"].items()}
         incompatible = self._without_tolerated(super()._load_model(checkpoint))
         incompatible = self._with_misfits(incompatible, shapes)

@@ -26,6 +26,7 @@ from mask_rcnn_repro.config import (
 from mask_rcnn_repro.config.fit import fit_to_data
 from mask_rcnn_repro.config.proposals import keeps_rpn
 from mask_rcnn_repro.engine.builders import build_model, check_batch_size
+from mask_rcnn_repro.engine.init_classes import class_map_of
 from mask_rcnn_repro.engine.runs import Run
 from mask_rcnn_repro.errors import ConfigError
 
@@ -73,11 +74,16 @@ def check_dependencies(run: Run, *, eval_only: bool = False, above: tuple[str, .
         _check_early(run)
     chain = (*above, run.config_id)
     train = run.cfg.train
+    source = None
     for path in filter(None, (train.init_from, train.proposals)):
         other = dependency(run, path, chain)
         if path == train.proposals:
             check_rpn(run, other)
+        else:
+            source = other.cfg
         check_dependencies(other, eval_only=eval_only, above=chain)
+    if not eval_only:
+        class_map_of(run.cfg, source)
 
 
 def find_rpn(cfg: DictConfig, device: torch.device) -> Run:
@@ -132,14 +138,17 @@ def _check_counts(run: Run, rpn: Run) -> None:
 
 
 def dependency(run: Run, path: str, chain: tuple[str, ...]) -> Run:
-    """The run of another config that `run` stands on: same profile and data, seed 0."""
+    """The run of another config that `run` stands on: same profile, seed 0, and the same data but
+    for weights whose classes are taken over by name.
+    """
     file = find_config(path)
     name = config_id(file)
     if name in chain:
         raise ConfigError(f"Configs depend on each other: {' -> '.join((*chain, name))}.")
     handed = [_override(key, OmegaConf.select(run.cfg, key)) for key in _INHERITED]
     plain = load_config(file, run.profile, handed)
-    data = _data_overrides(run.cfg, plain)
+    fine_tunes = path == run.cfg.train.init_from and run.cfg.train.init_classes is not None
+    data = [] if fine_tunes else _data_overrides(run.cfg, plain)
     cfg = load_config(file, run.profile, [*handed, *data]) if data else plain
     cfg = fit_to_data(cfg, data)
     folder = default_output_dir(

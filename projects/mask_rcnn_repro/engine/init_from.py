@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from mask_rcnn_repro.engine.init_classes import ClassMap, take_classes
 from mask_rcnn_repro.engine.safe_load import safe_torch_load
 from mask_rcnn_repro.errors import CheckpointError
 
@@ -20,7 +21,11 @@ _COUNTER = "num_batches_tracked"  # of batch norm; frozen norms have none
 
 
 def load_initial_weights(
-    model: nn.Module, detector: Path, rpn: Path | None = None, frozen: Sequence[str] = ()
+    model: nn.Module,
+    detector: Path,
+    rpn: Path | None = None,
+    frozen: Sequence[str] = (),
+    classes: ClassMap | None = None,
 ) -> None:
     """Fills `model` with the weights of a finished run, in place.
 
@@ -33,6 +38,7 @@ def load_initial_weights(
         rpn: Checkpoint of an RPN whose `proposal_generator` is added; it must have the same
             backbone as `detector`, or the two would not share features (section 4.4).
         frozen: Modules that are not trained, all of whose weights must be filled.
+        classes: Where the run was of other classes, which takes which; None: the same classes.
 
     Raises:
         CheckpointError: If weights are missing, misshapen, nothing is shared, or the backbones
@@ -41,6 +47,8 @@ def load_initial_weights(
     state = _weights(detector)
     if rpn is not None:
         state = _with_rpn(state, _weights(rpn), detector, rpn)
+    if classes is not None:
+        state = take_classes(model, state, classes, str(detector))
     own = {k: tuple(v.shape) for k, v in model.state_dict().items()}
     shared = {_part(k) for k in state} & {_part(k) for k in own}
     given = {k: v for k, v in state.items() if _part(k) in shared}
@@ -58,7 +66,8 @@ def load_initial_weights(
     if problems:
         raise CheckpointError(
             f"The weights in {detector} do not fit the model ({len(problems)} differences). Name a "
-            "config with the same network in train.init_from.\n  " + "\n  ".join(problems[:20])
+            "config with the same network in train.init_from, or, if the classes differ, say how "
+            "they are taken over in train.init_classes.\n  " + "\n  ".join(problems[:20])
         )
     model.load_state_dict(given, strict=False)
     logger.info(

@@ -18,6 +18,7 @@ from mask_rcnn_repro.config import claim_output_dir
 from mask_rcnn_repro.engine.atomic import atomic_write_text
 from mask_rcnn_repro.engine.checkpoint import find_last_checkpoint
 from mask_rcnn_repro.engine.evaluate import Evaluation
+from mask_rcnn_repro.engine.init_classes import ClassMap
 from mask_rcnn_repro.engine.run_folder import setup_logging
 from mask_rcnn_repro.engine.train import train
 from mask_rcnn_repro.errors import DataError
@@ -39,6 +40,7 @@ class Inputs:
         test_proposals: The same for the test data sets.
         initial_weights: Checkpoint of the run named by `train.init_from`.
         rpn_weights: Checkpoint of the RPN stage, for a model that keeps its RPN.
+        classes: How the classes of the initial weights are taken over; None: they are the same.
         proposals: What a record says about the RPN stage.
         init_from: What a record says about the run that gave the initial weights.
     """
@@ -47,6 +49,7 @@ class Inputs:
     test_proposals: tuple[Path, ...] = ()
     initial_weights: Path | None = None
     rpn_weights: Path | None = None
+    classes: ClassMap | None = None
     proposals: dict[str, Any] | None = None
     init_from: dict[str, Any] | None = None
 
@@ -141,6 +144,7 @@ class Run:
             resume,
             detector_weights=inputs.initial_weights,
             rpn_weights=inputs.rpn_weights,
+            classes=inputs.classes,
         )
         return self.write_record(
             result.evaluation,

@@ -33,6 +33,7 @@ from mask_rcnn_repro.engine.dependencies import (
     data_sets,
     dependency,
 )
+from mask_rcnn_repro.engine.init_classes import class_map_of
 from mask_rcnn_repro.engine.locks import exclusive
 from mask_rcnn_repro.engine.run_folder import setup_logging
 from mask_rcnn_repro.engine.runs import Inputs, Run
@@ -76,7 +77,7 @@ def _prepare(run: Run, *, eval_only: bool, above: tuple[str, ...]) -> Inputs:
     train_folders: tuple[Path, ...] = ()
     test_folders: tuple[Path, ...] = ()
     weights = rpn_weights = None
-    proposals = init_from = None
+    proposals = init_from = source = None
     if cfg.train.init_from and not eval_only:
         source = dependency(run, cfg.train.init_from, chain)
         _ensure_trained(source, chain, f"the initial weights of {run.config_id}")
@@ -93,7 +94,16 @@ def _prepare(run: Run, *, eval_only: bool, above: tuple[str, ...]) -> Inputs:
             rpn_weights = rpn.checkpoint
         proposals = _facts(rpn, *train_folders, *test_folders)
     setup_logging(run.folder)  # stages log into their own folders
-    return Inputs(train_folders, test_folders, weights, rpn_weights, proposals, init_from)
+    classes = None if eval_only else class_map_of(cfg, None if source is None else source.cfg)
+    return Inputs(
+        train_proposals=train_folders,
+        test_proposals=test_folders,
+        initial_weights=weights,
+        rpn_weights=rpn_weights,
+        classes=classes,
+        proposals=proposals,
+        init_from=init_from,
+    )
 
 
 def train_stage(run: Run, inputs: Inputs, *, resume: bool) -> Record | None:
@@ -235,7 +245,8 @@ def _store(rpn: Run, data: DataSet, folder: Path) -> None:
     for key in ("pre_nms_topk", "post_nms_topk"):
         count = generator[key][0 if trains_on_it else 1]
         generator[key] = [count, count]
-    cfg.dataloader.test.dataset.update(data.keys())
+    node = cfg.dataloader.test.dataset
+    node.update({k: v for k, v in data.keys().items() if v is not None or k in node})
     logger.info("Storing the proposals of %s for %s in %s.", rpn.config_id, data.name, folder)
     seed_everything(cfg.train.seed)
     model = build_model(cfg, rpn.device)

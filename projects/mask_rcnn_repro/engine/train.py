@@ -27,6 +27,7 @@ from mask_rcnn_repro.engine.checkpoint import (
     find_last_checkpoint,
 )
 from mask_rcnn_repro.engine.evaluate import Evaluation, evaluate_model
+from mask_rcnn_repro.engine.init_classes import ClassMap, take_classes
 from mask_rcnn_repro.engine.init_from import load_initial_weights
 from mask_rcnn_repro.engine.run_folder import build_writer_hook, forget_metrics_from
 from mask_rcnn_repro.engine.seeding import seed_everything
@@ -60,6 +61,7 @@ def train(
     resume: bool,
     detector_weights: Path | None = None,
     rpn_weights: Path | None = None,
+    classes: ClassMap | None = None,
 ) -> TrainingResult:
     """Trains `cfg.model` for `cfg.train.max_iter` iterations and evaluates it at the end.
 
@@ -72,6 +74,7 @@ def train(
         detector_weights: Initial weights from a run of this project, which take the place of
             `cfg.train.init_checkpoint`.
         rpn_weights: With them, the RPN of a model that shares its features.
+        classes: How the classes of the initial weights are taken over; None: they are the same.
 
     Raises:
         UserError: If data, checkpoints or losses stop the run. Except for a loss that is not
@@ -110,9 +113,9 @@ def train(
     trainer.register_hooks([hooks.IterationTimer(), scheduler_hook])
     start = _resume(checkpointer, trainer, resume)
     if start == 0 and detector_weights is not None:
-        load_initial_weights(model, detector_weights, rpn_weights, list(cfg.train.freeze))
+        load_initial_weights(model, detector_weights, rpn_weights, list(cfg.train.freeze), classes)
     elif start == 0:
-        _load_init_checkpoint(cfg, checkpointer)
+        _load_init_checkpoint(cfg, checkpointer, classes)
     if start < cfg.train.max_iter:
         trainer.data_loader = build_train_data(cfg, start)
     if comm.is_main_process():
@@ -161,12 +164,16 @@ def _resume(checkpointer: SafeCheckpointer, trainer: Trainer, resume: bool) -> i
     return done
 
 
-def _load_init_checkpoint(cfg: DictConfig, checkpointer: SafeCheckpointer) -> None:
-    if cfg.train.init_checkpoint:
+def _load_init_checkpoint(
+    cfg: DictConfig, checkpointer: SafeCheckpointer, classes: ClassMap | None
+) -> None:
+    path, model = str(cfg.train.init_checkpoint), checkpointer.model
+    if path:
         checkpointer.load(
-            cfg.train.init_checkpoint,
+            path,
             checkpointables=[],
             policy="init" if cfg.train.strict_init else "relaxed",
+            adapt=None if classes is None else lambda s: take_classes(model, s, classes, path),
         )
     else:
         logger.info("train.init_checkpoint is empty: training from random weights.")

@@ -9,11 +9,12 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode, configurable
-from detectron2.layers import ShapeSpec
+from detectron2.layers import Conv2d, ShapeSpec
 from detectron2.modeling.roi_heads import KRCNNConvDeconvUpsampleHead
 from detectron2.modeling.roi_heads.keypoint_head import ROI_KEYPOINT_HEAD_REGISTRY
 
 from mask_rcnn_repro.errors import ConfigError
+from mask_rcnn_repro.modeling.backbone.norm import build_norm
 
 
 @ROI_KEYPOINT_HEAD_REGISTRY.register()
@@ -29,9 +30,13 @@ class KeypointHead(KRCNNConvDeconvUpsampleHead):
         num_keypoints: Keypoint types; COCO's persons have 17.
         num_conv: 3x3 convolutions.
         conv_dim: Channels of each.
+        conv_norm: Norm of the 3x3 convolutions; the paper has none.
         loss_weight: Factor of the loss.
         loss_normalizer: ``"visible"`` averages over the visible keypoints of the batch; a number
             divides the sum by itself times the images.
+
+    Raises:
+        ConfigError: For an unknown norm.
     """
 
     @configurable
@@ -42,6 +47,7 @@ class KeypointHead(KRCNNConvDeconvUpsampleHead):
         num_keypoints: int = 17,
         num_conv: int = 8,
         conv_dim: int = 512,
+        conv_norm: str = "",
         loss_weight: float = 1.0,
         loss_normalizer: float | str = "visible",
     ) -> None:
@@ -52,6 +58,9 @@ class KeypointHead(KRCNNConvDeconvUpsampleHead):
             loss_weight=loss_weight,
             loss_normalizer=loss_normalizer,
         )
+        for layer in self.children():
+            if isinstance(layer, Conv2d):
+                layer.norm = build_norm(conv_norm, conv_dim)
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: ShapeSpec) -> dict[str, Any]:

@@ -1,0 +1,216 @@
+"""Fine-tuning on other classes: class-specific weights are taken over by class name.
+
+A detector's last layers have one output, or a block of them, for each class: box score, box deltas,
+mask. Where initial weights were trained on other classes than the model is for, each class takes
+the outputs of the class of its name; classes that the weights do not know start at random
+(appendix A, "fine + COCO": seven of Cityscapes' classes are COCO's, `rider` is not).
+
+Shapes: K classes of the model, K' of the weights.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from detectron2.modeling.roi_heads import FastRCNNOutputLayers
+from detectron2.modeling.roi_heads.mask_head import MaskRCNNConvUpsampleHead
+from omegaconf import DictConfig
+from torch import nn
+
+from mask_rcnn_repro.data import dataset_info
+from mask_rcnn_repro.errors import CheckpointError, ConfigError
+from mask_rcnn_repro.modeling.mask_heads import MaskHead
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ClassMap:
+    """Which class of a model starts as which class of its initial weights.
+
+    Attributes:
+        here: classes of the model, in the order of its outputs.
+        there: classes of the weights.
+        source: for each class of the model its class there; None starts at random.
+    """
+
+    here: tuple[str, ...]
+    there: tuple[str, ...]
+    source: tuple[str | None, ...]
+
+    @property
+    def pairs(self) -> list[tuple[int, int]]:
+        """(index here, index there) of the classes that are taken over."""
+        return [(i, self.there.index(s)) for i, s in enumerate(self.source) if s is not None]
+
+    def __str__(self) -> str:
+        taken = [h if h == s else f"{h} from {s}" for h, s in self._named() if s is not None]
+        random = [h for h, s in self._named() if s is None]
+        return f"taken over: {', '.join(taken) or 'none'}; at random: {', '.join(random) or 'none'}"
+
+    def _named(self) -> list[tuple[str, str | None]]:
+        return list(zip(self.here, self.source, strict=True))
+
+
+def class_map_of(cfg: DictConfig, source: DictConfig | None) -> ClassMap | None:
+    """Works out what `train.init_classes` says.
+
+    Args:
+        cfg: the config that is trained.
+        source: the config named by `train.init_from`, if any.
+
+    Returns:
+        None where `train.init_classes` is null: the classes are the same.
+
+    Raises:
+        ConfigError: unknown class names, or classes of the weights that are not known.
+        DataError: a data set that is not registered, or whose json is missing.
+    """
+    if cfg.train.init_classes is None:
+        return None
+    here = _classes_of(cfg)
+    if cfg.train.init_classes_of is not None:
+        names = str(cfg.train.init_classes_of)
+        there, name = dataset_info(names), f"train.init_classes_of={names}"
+        if there is None:
+            raise ConfigError(f"The classes of the data set {name} are not known.")
+    elif source is not None:
+        there = _classes_of(source)
+        name = f"the training data of train.init_from={cfg.train.init_from}"
+    else:
+        raise ConfigError(
+            "train.init_classes says how classes are taken over from train.init_checkpoint, but "
+            "not which classes these weights have. Name a data set with the same classes in "
+            "train.init_classes_of, such as coco_trainval35k."
+        )
+    return map_classes(here, there, cfg.train.init_classes, name)
+
+
+def map_classes(
+    here: Sequence[str], there: Sequence[str], stated: Mapping[str, str | None], name: str
+) -> ClassMap:
+    """Maps classes by equal names, and as stated.
+
+    Args:
+        here: classes of the model.
+        there: classes of the weights.
+        stated: class here to class there, or to None: at random.
+        name: what the weights' classes are, for messages.
+
+    Raises:
+        ConfigError: a class in `stated` that is not there, or nothing in common.
+    """
+    for kind, given, known in (
+        ("the training data", stated, here),
+        (name, [s for s in stated.values() if s is not None], there),
+    ):
+        if unknown := [c for c in given if c not in known]:
+            raise ConfigError(
+                f"train.init_classes names {', '.join(map(repr, unknown))}, which {kind} does not "
+                f"have: its classes are {', '.join(known)}."
+            )
+    source = tuple(stated.get(c, c if c in there else None) for c in here)
+    if not any(source):
+        raise ConfigError(
+            f"No class of the training data ({', '.join(here)}) has the name of a class of {name} "
+            f"({', '.join(there)}), so train.init_classes takes nothing over. State pairs, such as "
+            "train.init_classes='{person: pedestrian}', or set it to null and the model's classes "
+            "to those of the weights."
+        )
+    return ClassMap(tuple(here), tuple(there), source)
+
+
+def take_classes(
+    model: nn.Module, state: Mapping[str, torch.Tensor], classes: ClassMap, where: str
+) -> dict[str, torch.Tensor]:
+    """Cuts class-specific weights to the model's classes.
+
+    Args:
+        model: bare model, whose own weights the classes at random keep.
+        state: weights of a model like it for K' classes.
+        classes: which takes what.
+        where: file of the weights, for messages.
+
+    Returns:
+        `state` with the last layers of the box and mask branches replaced. The output for
+        "background" and layers without classes are taken over as they are.
+
+    Raises:
+        CheckpointError: weights that are not there, or not for K' classes.
+    """
+    own = model.state_dict()
+    cut = dict(state)
+    for layer in _class_layers(model, classes):
+        for key in (f"{layer.name}.weight", f"{layer.name}.bias"):
+            if key in own:
+                cut[key] = _rows(own[key], state.get(key), layer, classes, f"{where}: {key}")
+    logger.info("Classes of the initial weights %s", classes)
+    return cut
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """A last layer: `unit` outputs for each class, then those for `extra` further ones."""
+
+    name: str
+    unit: int
+    extra: int
+
+
+def _class_layers(model: nn.Module, classes: ClassMap) -> Iterator[_Layer]:
+    """The layers whose outputs belong to classes; what has none is left out."""
+    count = len(classes.here)
+    for name, module in model.named_modules():
+        if isinstance(module, FastRCNNOutputLayers):
+            yield _Layer(f"{name}.cls_score", 1, 1)
+            if module.bbox_pred.out_features == 4 * count:
+                yield _Layer(f"{name}.bbox_pred", 4, 0)
+        elif isinstance(module, MaskHead):
+            outputs = module.loss.num_outputs(count)
+            if outputs != module.loss.num_outputs(count + 1):  # else class-agnostic
+                unit = module.predictor.weight.shape[0] // outputs
+                yield _Layer(f"{name}.predictor", unit, outputs - count)
+        elif isinstance(module, MaskRCNNConvUpsampleHead) and (
+            module.predictor.out_channels == count  # else class-agnostic
+        ):
+            yield _Layer(f"{name}.predictor", 1, 0)
+
+
+def _rows(
+    own: torch.Tensor,
+    theirs: torch.Tensor | None,
+    layer: _Layer,
+    classes: ClassMap,
+    where: str,
+) -> torch.Tensor:
+    if theirs is None:
+        raise CheckpointError(f"{where} is not in the file, so that no class can be taken over.")
+    expected = ((len(classes.there) + layer.extra) * layer.unit, *own.shape[1:])
+    if tuple(theirs.shape) != expected:
+        raise CheckpointError(
+            f"{where} has the shape {tuple(theirs.shape)}, but for {len(classes.there)} classes "
+            f"({', '.join(classes.there[:8])}{', ...' if len(classes.there) > 8 else ''}) it would "
+            f"be {expected}. The weights are of another network, or of other classes: name a data "
+            "set with theirs in train.init_classes_of."
+        )
+    result = own.clone().unflatten(0, (-1, layer.unit))
+    given = theirs.to(result).unflatten(0, (-1, layer.unit))
+    for here, there in classes.pairs:
+        result[here] = given[there]
+    if layer.extra:  # background is last
+        result[-layer.extra :] = given[-layer.extra :]
+    return result.flatten(0, 1)
+
+
+def _classes_of(cfg: DictConfig) -> list[str]:
+    node = cfg.dataloader.train.dataset
+    found = dataset_info(node.names, node.get("json"), node.get("image_root"))
+    if found is None:
+        raise ConfigError(
+            f"The classes of dataloader.train.dataset.names={node.names} are not known, so none "
+            "can be taken over by name. Set thing_classes in the data set's metadata."
+        )
+    return found
