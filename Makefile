@@ -27,7 +27,7 @@ export PYTHONPATH := $(CURDIR)/projects:$(PYTHONPATH)
 
 setup: $(STAMP)
 
-$(VENV)/.installed: requirements/torch.txt requirements/runtime.txt requirements/detectron2.txt requirements/dev.txt setup.py
+$(VENV)/.installed: requirements/torch.txt requirements/runtime.txt requirements/detectron2.txt requirements/cityscapes.txt requirements/dev.txt setup.py
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
 	$(PY) requirements/install.py
 	touch $@

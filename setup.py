@@ -50,6 +50,7 @@ setup(
         "omegaconf>=2.1,<2.4",
         "hydra-core>=1.1",
         "pycocotools>=2.0.6",
+        "cityscapesscripts>=2.2",
         "pydantic>=2.5,<3",
         "numpy>=1.24",
         "opencv-python-headless>=4.8",

@@ -39,6 +39,7 @@ def main() -> None:
         "-r",
         str(HERE / "detectron2.txt"),
     )
+    pip("--quiet", "--no-deps", "-r", str(HERE / "cityscapes.txt"))
     pip("--quiet", "--no-build-isolation", "--no-deps", "-e", str(HERE.parent))
 
 

@@ -23,3 +23,11 @@ lr_multiplier_90k = L(StepSchedule)(
     warmup_iters=500,
     warmup_factor=1 / 3,
 )
+
+# Appendix A, Cityscapes: 24k iterations, 0.001 instead of 0.01 from 18k on.
+lr_multiplier_24k = L(StepSchedule)(
+    max_iter="${train.max_iter}",
+    milestones=[18_000],
+    warmup_iters=500,
+    warmup_factor=1 / 3,
+)

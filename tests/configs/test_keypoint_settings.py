@@ -139,6 +139,7 @@ def test_keypoint_head(config):
     assert [layer.weight.shape for layer in convolutions] == [
         (512, 256 if i == 0 else 512, 3, 3) for i in range(8)
     ]
+    assert all(layer.norm is None for layer in convolutions)
     others = [layer for layer in head if not isinstance(layer, nn.Conv2d)]
     assert [type(layer) for layer in others[:-1]] == [nn.ReLU] * 8
     assert isinstance(others[-1], nn.ConvTranspose2d) and others[-1].stride == (2, 2)

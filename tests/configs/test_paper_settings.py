@@ -187,7 +187,9 @@ def test_every_rpn_stage_is_used():
     assert used | waiting == set(RPN_STAGES)
 
 
-@pytest.mark.parametrize("config", [c for c in RPN_STAGES if not c.endswith("_person")])
+@pytest.mark.parametrize(
+    "config", [c for c in RPN_STAGES if not c.endswith(("_person", "_cityscapes"))]
+)
 def test_an_rpn_stage_is_trained_as_its_rows(config):
     cfg = load(config)
     resnext = config == "rpn/x101_fpn"
@@ -222,6 +224,8 @@ def test_a_row_and_its_rpn_stage_have_the_same_backbone_and_rpn(config):
     assert [target.rpartition(".")[2] for target in targets] == ["RPN", "StageRPN"]
     optimizers = to_plain(row.optimizer), to_plain(stage.optimizer)
     assert optimizers[0] == optimizers[1]
+    if row.train.init_classes is not None:  # fine-tuned, for a shorter time
+        return
     assert to_plain(row.lr_multiplier, resolve=False) == to_plain(
         stage.lr_multiplier, resolve=False
     )

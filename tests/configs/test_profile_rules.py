@@ -196,6 +196,17 @@ def check_ratio(key, full, small):
             )
 
 
+@pytest.mark.parametrize(
+    ("config", "iterations"),
+    [("table2a/r50_fpn", 1000), ("table5/keypoint_only", 1000), ("table7/fine", 1000)],
+)
+def test_usual_schedules_are_equally_long(config, iterations):
+    """160k, 90k and 24k iterations in the paper."""
+    assert load(config, "mini").train.max_iter == iterations
+    assert load(config, "tiny").train.max_iter == iterations / 100
+    assert load("table7/fine_coco", "mini").train.max_iter == 167  # 4k of 24k
+
+
 def test_a_lost_ratio_is_noticed():
     check_ratio("k", (2000, 300), (125, 19))
     check_ratio("k", ([0.02], [0.01]), ([0.001], [0.0005]))
@@ -216,7 +227,7 @@ def test_small_profiles_need_neither_downloads_nor_real_data(config, profile):
         assert cfg.dataloader[split].num_workers <= 1
     # the class count is the data's already: nothing is left to fit
     assert fit_num_classes(cfg.copy()) == cfg
-    assert cfg.train.max_iter <= (20 if profile == "tiny" else 2000)
+    assert cfg.train.max_iter <= (30 if profile == "tiny" else 3000)
 
 
 @pytest.mark.parametrize("config", IDS)

@@ -82,3 +82,29 @@ def test_uneven_widths_by_name_are_refused():
     cfg.MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS = (8, 16)
     with pytest.raises(ConfigError, match=r"CONV_DIMS=\[8, 16\]"):
         KeypointHead(cfg, SHAPE)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"loss_normalizer": "seen"}, "'visible' or a number above 0, got 'seen'"),
+        ({"loss_normalizer": 0.0}, "got 0.0"),
+        ({"num_keypoints": 0}, "num_keypoints must be at least 1, got 0"),
+        ({"num_conv": 0}, "num_conv must be at least 1, got 0"),
+        ({"conv_norm": "LN"}, "norm='LN' is unknown"),
+    ],
+)
+def test_arguments_that_cannot_work(options, message):
+    with pytest.raises(ConfigError, match=message):
+        KeypointHead(SHAPE, **{"num_conv": 1, "conv_dim": 8} | options)
+
+
+def test_whole_numbers_normalize_too():
+    assert KeypointHead(SHAPE, num_conv=1, conv_dim=8, loss_normalizer=2).loss_normalizer == 2.0
+
+
+def test_norms_of_the_convolutions():
+    head = KeypointHead(SHAPE, num_conv=2, conv_dim=8, conv_norm="GN")
+    assert isinstance(head.conv_fcn2.norm, torch.nn.GroupNorm)
+    assert KeypointHead(SHAPE, num_conv=2, conv_dim=8).conv_fcn2.norm is None
+    assert head.layers(torch.randn(2, 4, 14, 14)).shape == (2, 17, 56, 56)

@@ -17,6 +17,14 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 EMBEDDED_NUM_CLASSES = 7
 
+_USUAL_SCHEDULE = 160_000
+_OTHER_SCHEDULES = {"keypoints": 90_000, "cityscapes": 24_000}
+"""Data set names that contain a word, and the iterations that the paper usually trains on them.
+
+In the paper all start from weights that know images already. From random weights none is learned
+faster than another, so that small profiles give each the same number of iterations.
+"""
+
 
 @dataclass(frozen=True)
 class Scale:
@@ -31,9 +39,11 @@ class Scale:
         rois: RoIs sampled an image.
         most_rois: Limit of these. An image has four objects, so that of the 128 that the FPN heads
             would sample most are repetitions; C4's 16 are not.
+        most_person_rois: The same where persons alone are learned, of whom an image has one or two.
         batch: Images an iteration.
         lr: AdamW's learning rate for SGD's.
-        iterations: Iterations, drops of the learning rate included.
+        iterations: Iterations, drops of the learning rate included, of a schedule of 160k; other
+            data has other schedules, which become equally long (:data:`_OTHER_SCHEDULES`).
         warmup: Iterations of warm-up.
         data_prefix: Names of the data sets that stand in for COCO's.
         num_workers: Loader processes.
@@ -49,6 +59,7 @@ class Scale:
     counts: float
     rois: float
     most_rois: int
+    most_person_rois: int
     batch: float
     lr: float
     iterations: float
@@ -69,6 +80,7 @@ MINI = Scale(
     counts=1 / 4,
     rois=1 / 4,
     most_rois=64,
+    most_person_rois=32,
     batch=1 / 2,
     lr=1 / 10,
     iterations=1 / 160,
@@ -90,6 +102,7 @@ TINY = Scale(
     counts=1 / 16,
     rois=1 / 16,
     most_rois=64,
+    most_person_rois=32,
     batch=1 / 8,
     lr=1 / 20,
     iterations=1 / 16_000,
@@ -142,17 +155,18 @@ def _between(start: Scale, end: Scale) -> Scale:
 
 
 def _shrink(cfg: DictConfig, scale: Scale) -> DictConfig:
-    _shrink_model(cfg.model, scale)
+    usual = _usual_schedule(cfg)  # told by the data's name, which is about to change
+    _shrink_model(cfg.model, scale, persons=_usual_schedule(cfg) == _OTHER_SCHEDULES["keypoints"])
     _shrink_images(cfg.dataloader, scale)
     for split in ("train", "test"):  # proposals from files, where the config says so itself
         _scale(cfg, f"dataloader.{split}.mapper.precomputed_proposal_topk", scale.counts)
     _use_embedded_data(cfg, scale)
     _train_from_random_weights(cfg, scale)
-    _shorten(cfg, scale)
+    _shorten(cfg, scale, usual)
     return cfg
 
 
-def _shrink_model(model: DictConfig, scale: Scale) -> None:
+def _shrink_model(model: DictConfig, scale: Scale, persons: bool) -> None:
     for key in (
         "backbone.width_multiplier",
         "backbone.bottom_up.width_multiplier",
@@ -175,7 +189,8 @@ def _shrink_model(model: DictConfig, scale: Scale) -> None:
     _scale(model, "roi_heads.batch_size_per_image", scale.rois)
     if OmegaConf.select(model, "roi_heads.batch_size_per_image") is not None:
         heads = model.roi_heads
-        heads.batch_size_per_image = min(heads.batch_size_per_image, scale.most_rois)
+        most = scale.most_person_rois if persons else scale.most_rois
+        heads.batch_size_per_image = min(heads.batch_size_per_image, most)
     # The pyramid's canonical box stays: it says how many cells of a level an RoI has, whatever
     # the size of the image.
     _scale(model, "proposal_generator.anchor_generator.sizes", scale.objects)
@@ -208,6 +223,9 @@ def _use_embedded_data(cfg: DictConfig, scale: Scale) -> None:
         if names.startswith("embedded"):
             dataset.names = names.replace("embedded", scale.data_prefix, 1)
             continue
+        if names.startswith("cityscapes"):
+            dataset.names = f"{scale.data_prefix}_{names}"
+            continue
         if "coco" not in names:
             continue
         person = "person_" if names.startswith("keypoints") else ""
@@ -232,9 +250,16 @@ def _train_from_random_weights(cfg: DictConfig, scale: Scale) -> None:
     }
 
 
-def _shorten(cfg: DictConfig, scale: Scale) -> None:
-    _scale(cfg, "train.max_iter", scale.iterations)
-    _scale(cfg, "lr_multiplier.milestones", scale.iterations)
+def _usual_schedule(cfg: DictConfig) -> int:
+    """Iterations of the paper's usual schedule for the data of a config."""
+    names = str(cfg.dataloader.train.dataset.names)
+    return next((n for key, n in _OTHER_SCHEDULES.items() if key in names), _USUAL_SCHEDULE)
+
+
+def _shorten(cfg: DictConfig, scale: Scale, usual: int) -> None:
+    iterations = scale.iterations * _USUAL_SCHEDULE / usual
+    _scale(cfg, "train.max_iter", iterations)
+    _scale(cfg, "lr_multiplier.milestones", iterations)
     _scale(cfg, "lr_multiplier.warmup_iters", scale.warmup)
     _scale(cfg, "dataloader.train.total_batch_size", scale.batch)
     _scale(cfg, "train.reference_batch_size", scale.batch)

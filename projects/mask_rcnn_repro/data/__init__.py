@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mask_rcnn_repro.data.cityscapes import get_cityscapes_dicts, load_cityscapes
     from mask_rcnn_repro.data.dicts import (
         check_num_classes,
         dataset_info,
@@ -35,8 +36,10 @@ _LAZY = {
     "dataset_fingerprint": "fingerprint",
     "dataset_info": "dicts",
     "dataset_keypoints": "dicts",
+    "get_cityscapes_dicts": "cityscapes",
     "get_test_dicts": "dicts",
     "get_training_dicts": "dicts",
+    "load_cityscapes": "cityscapes",
     "proposals_exist": "proposals",
     "register_all_datasets": "registration",
     "register_custom": "registration",
@@ -53,8 +56,10 @@ __all__ = [
     "dataset_fingerprint",
     "dataset_info",
     "dataset_keypoints",
+    "get_cityscapes_dicts",
     "get_test_dicts",
     "get_training_dicts",
+    "load_cityscapes",
     "proposals_exist",
     "register_all_datasets",
     "register_custom",

@@ -19,6 +19,7 @@ from detectron2.data.build import (
 )
 
 from mask_rcnn_repro.data.catalog import EMBEDDED
+from mask_rcnn_repro.data.cityscapes_registration import CityscapesMetadata
 from mask_rcnn_repro.data.json_scan import read_categories
 from mask_rcnn_repro.data.keypoints import (
     KeypointSet,
@@ -222,7 +223,8 @@ def register_names(
     known = DatasetCatalog.list()
     for name in chosen:
         if name not in known:
-            ours = [n for n in known if isinstance(MetadataCatalog.get(n), LazyMetadata)]
+            kinds = (LazyMetadata, CityscapesMetadata)
+            ours = [n for n in known if isinstance(MetadataCatalog.get(n), kinds)]
             near = difflib.get_close_matches(name, known, n=3)
             hint = f"Did you mean {' or '.join(near)}? " if near else ""
             raise DataError(

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mask_rcnn_repro.data.catalog import Part
+from mask_rcnn_repro.data.cityscapes_registration import cityscapes_metadata
 from mask_rcnn_repro.data.coco_checks import read_json
 from mask_rcnn_repro.data.dicts import register_names
 from mask_rcnn_repro.data.registration import coco_parts, read_registered
@@ -30,8 +31,8 @@ def dataset_fingerprint(
 
     Returns:
         ``names`` (list), ``sha256`` (hex digest over the contents of all annotation files, in
-        order), ``num_images`` and ``num_instances`` (annotations in the files, crowd regions
-        included).
+        order; of Cityscapes over image ids and the pixels' instance ids), ``num_images`` and
+        ``num_instances`` (annotations in the files, crowd regions included).
 
     Raises:
         DataError: missing or broken files.
@@ -53,6 +54,10 @@ def dataset_fingerprint(
 
 
 def _parts(name: str) -> list[tuple[str, int, int]]:
+    if cityscapes_metadata(name) is not None:
+        from mask_rcnn_repro.data.cityscapes import annotation_facts
+
+        return [annotation_facts(name)]
     parts = coco_parts(name)
     if parts is not None:
         return [_file_facts(part) for part in parts]

@@ -212,6 +212,9 @@ class MaskRCNNMapper(DatasetMapper):
                 image_shape,
                 keypoint_hflip_indices=self.keypoint_hflip_indices,
             )
+            mask = annotation.get("segmentation")
+            if isinstance(mask, np.ndarray) and not mask.flags.writeable:
+                annotation["segmentation"] = mask.copy()  # resized by PIL; torch wants its own
             if "keypoints" in annotation:  # a tensor is made faster from lists than from arrays
                 annotation["keypoints"] = annotation["keypoints"].tolist()
         instances = detection_utils.annotations_to_instances(

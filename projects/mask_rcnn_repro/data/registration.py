@@ -18,6 +18,7 @@ from detectron2.data.datasets.builtin_meta import _get_builtin_metadata
 
 from mask_rcnn_repro.data import catalog
 from mask_rcnn_repro.data.catalog import Part
+from mask_rcnn_repro.data.cityscapes_registration import register_cityscapes
 from mask_rcnn_repro.data.coco_json import CocoData, load_coco_json
 from mask_rcnn_repro.data.json_scan import read_categories
 from mask_rcnn_repro.data.keypoints import (
@@ -79,10 +80,11 @@ class LazyMetadata(Metadata):
 
 
 def register_all_datasets() -> None:
-    """Registers the paper's COCO splits, COCO's unlabeled images and the embedded data sets.
+    """Registers the paper's COCO splits, COCO's unlabeled images, Cityscapes and the embedded data.
 
     Idempotent, and opens no file. Detectron2 registers COCO 2014 and 2017 itself on import.
     """
+    register_cityscapes()
     coco = {"evaluator_type": "coco", **_get_builtin_metadata("coco")}
     person = _person_metadata()
     for name in catalog.COCO_SOURCES:

@@ -1,6 +1,7 @@
 """Evaluation: evaluators by data set type, the inference loop, metrics, and result records."""
 
 from mask_rcnn_repro.evaluation.backends import COCO_BACKENDS, coco_metrics
+from mask_rcnn_repro.evaluation.cityscapes import CityscapesInstanceEvaluator
 from mask_rcnn_repro.evaluation.coco import CocoEvaluator
 from mask_rcnn_repro.evaluation.loop import evaluate
 from mask_rcnn_repro.evaluation.proposals import ProposalEvaluator, ProposalStore
@@ -11,6 +12,7 @@ from mask_rcnn_repro.evaluation.rle import instances_to_results
 __all__ = [
     "COCO_BACKENDS",
     "EVALUATOR_REGISTRY",
+    "CityscapesInstanceEvaluator",
     "CocoEvaluator",
     "ProposalEvaluator",
     "ProposalStore",

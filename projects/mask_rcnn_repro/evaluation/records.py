@@ -260,7 +260,7 @@ def make_record(
         "training_seconds": train_seconds,
         "metrics": {task: _nan_to_none(values) for task, values in metrics.items()},
         "seconds_per_image": dict(seconds_per_image) if seconds_per_image else None,
-        "evaluator_backend": evaluator.get("backend", "pycocotools") if evaluator else None,
+        "evaluator_backend": _evaluator_backend(evaluator) if evaluator else None,
         "test_data": provenance.dataset_info(cfg.dataloader.test),
         "train_data": provenance.dataset_info(cfg.dataloader.train) if mode == "train" else None,
         "checkpoint": provenance.checkpoint_info(checkpoint) if checkpoint else None,
@@ -273,6 +273,20 @@ def make_record(
         "versions": provenance.versions(),
     }
     return parse_record(content, "the new record")
+
+
+def _evaluator_backend(evaluator: Mapping[str, Any]) -> str:
+    """What the evaluator's config names, or what the data set's evaluator stands on."""
+    from detectron2.data import MetadataCatalog
+
+    from mask_rcnn_repro.evaluation.registry import evaluator_types
+
+    name = str(evaluator.get("dataset_name"))
+    known = name in MetadataCatalog.list()
+    kind = MetadataCatalog.get(name).get("evaluator_type") if known else None
+    of_proposals = "Proposal" in str(evaluator.get("_target_"))
+    server = None if of_proposals else evaluator_types().get(kind)
+    return str(evaluator.get("backend", getattr(server, "default_backend", "pycocotools")))
 
 
 def parse_record(content: Any, origin: str) -> Record:

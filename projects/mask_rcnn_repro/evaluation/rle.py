@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-import numpy as np
+import cv2
 import pycocotools.mask as mask_util
 import torch
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
@@ -107,9 +107,10 @@ def encode_masks(
             part = paste_masks_in_image(
                 part[:, 0].float(), boxes[start : start + step], (height, width), threshold
             )
-        # pycocotools wants (H, W, R) in Fortran order, which is (R, W, H) in C order
-        pixels = part.to(torch.uint8).transpose(1, 2).contiguous().cpu().numpy()
-        rles.extend(mask_util.encode(np.transpose(pixels, (2, 1, 0))))
+        for mask in part.to(torch.uint8).cpu().numpy():
+            # pycocotools wants (H, W) in Fortran order, which is (W, H) in C order; OpenCV
+            # transposes ten times as fast as PyTorch and NumPy
+            rles.append(mask_util.encode(cv2.transpose(mask).T))
     for rle in rles:
         rle["counts"] = rle["counts"].decode("ascii")  # json knows no bytes
     return rles

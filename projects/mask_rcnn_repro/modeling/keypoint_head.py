@@ -36,7 +36,8 @@ class KeypointHead(KRCNNConvDeconvUpsampleHead):
             divides the sum by itself times the images.
 
     Raises:
-        ConfigError: For an unknown norm.
+        ConfigError: For an unknown norm, no keypoints or convolutions, or another normalizer than
+            ``"visible"`` and positive numbers.
     """
 
     @configurable
@@ -51,6 +52,16 @@ class KeypointHead(KRCNNConvDeconvUpsampleHead):
         loss_weight: float = 1.0,
         loss_normalizer: float | str = "visible",
     ) -> None:
+        for name, value in {"num_keypoints": num_keypoints, "num_conv": num_conv}.items():
+            if value < 1:
+                raise ConfigError(f"KeypointHead's {name} must be at least 1, got {value}")
+        if loss_normalizer != "visible":
+            if isinstance(loss_normalizer, str) or not loss_normalizer > 0:
+                raise ConfigError(
+                    "KeypointHead's loss_normalizer must be 'visible' or a number above 0, got "
+                    f"{loss_normalizer!r}"
+                )
+            loss_normalizer = float(loss_normalizer)
         super().__init__(
             input_shape,
             num_keypoints=num_keypoints,

@@ -10,18 +10,12 @@ Layout below the root::
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import hashlib
 import json
-import logging
-import multiprocessing
 import os
-import shutil
 import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +33,13 @@ from mask_rcnn_repro.data.embedded.spec import (
     SPLITS,
     EmbeddedSpec,
 )
+from mask_rcnn_repro.data.generated_cache import (
+    default_workers,
+    ensure_in_cache,
+    parallel_results,
+)
+from mask_rcnn_repro.data.generated_cache import file_lock as _lock
 from mask_rcnn_repro.errors import DataError
-
-logger = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
 
@@ -82,43 +80,6 @@ def _write_image(task: tuple[str, int], root: str, spec: EmbeddedSpec) -> dict[s
         "annotations": [] if split == "unlabeled" else annotate(scene),
         "sha256": hashlib.sha256(data).hexdigest(),
     }
-
-
-def _default_workers(num_images: int) -> int:
-    """Processes that pay for their start: one per 150 images, at most one a core."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return max(1, min(cores or 1, num_images // 150))
-
-
-@contextlib.contextmanager
-def _single_threaded_opencv() -> Iterator[None]:
-    """Small images gain nothing from OpenCV's threads, and processes already fill the cores."""
-    before = cv2.getNumThreads()
-    cv2.setNumThreads(1)
-    try:
-        yield
-    finally:
-        cv2.setNumThreads(before)
-
-
-def _init_worker() -> None:
-    cv2.setNumThreads(1)
-
-
-def _results(
-    tasks: list[tuple[str, int]], root: str, spec: EmbeddedSpec, num_workers: int
-) -> Iterator[dict[str, Any]]:
-    """Results in the order of the tasks, whoever makes them."""
-    work = functools.partial(_write_image, root=root, spec=spec)
-    # Also before forking: a worker that inherits OpenCV's pool, without its threads, would hang.
-    with _single_threaded_opencv():
-        if num_workers <= 1:
-            yield from map(work, tasks)
-            return
-        # Forking spares each worker the import of everything that the package imports.
-        method = "fork" if sys.platform.startswith("linux") else "spawn"
-        with multiprocessing.get_context(method).Pool(num_workers, _init_worker) as pool:
-            yield from pool.imap(work, tasks, chunksize=8)
 
 
 def _split_json(
@@ -185,10 +146,11 @@ def generate(root: str | Path, spec: EmbeddedSpec, num_workers: int | None = Non
     except OSError as error:
         raise DataError(f"cannot write the embedded data set to {root}: {error}") from error
     tasks = [(split, index) for split in SPLITS for index in range(spec.num_images(split))]
-    workers = _default_workers(len(tasks)) if num_workers is None else max(1, num_workers)
+    workers = default_workers(len(tasks)) if num_workers is None else max(1, num_workers)
+    work = functools.partial(_write_image, root=str(root), spec=spec)
     interval = 0.3 if sys.stderr.isatty() else 5.0
     bar = tqdm(
-        _results(tasks, str(root), spec, workers),
+        parallel_results(work, tasks, workers),
         total=len(tasks),
         desc=f"embedded data ({spec.name})",
         unit="img",
@@ -247,23 +209,6 @@ def is_complete(root: Path, spec: EmbeddedSpec) -> bool:
         return False
 
 
-@contextlib.contextmanager
-def _lock(path: Path) -> Iterator[bool]:
-    """Exclusive lock between processes; yields False where the file system has no locks."""
-    try:
-        import fcntl
-    except ImportError:
-        yield False
-        return
-    with open(path, "a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX)
-        except OSError:
-            yield False
-            return
-        yield True  # closing the file releases the lock, also when the process dies
-
-
 def ensure_generated(spec: EmbeddedSpec, num_workers: int | None = None) -> Path:
     """The folder of a data set in the cache, generated if it is not there yet.
 
@@ -280,43 +225,10 @@ def ensure_generated(spec: EmbeddedSpec, num_workers: int | None = None) -> Path
     Raises:
         DataError: the cache cannot be written.
     """
-    cache = embedded_root()
-    target = cache / f"{spec.name}-{spec.fingerprint()}"
-    if is_complete(target, spec):
-        return target
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-        with _lock(cache / f"{target.name}.lock") as locked:
-            if is_complete(target, spec):
-                return target
-            if locked:  # nobody else is at work: what lies about is left from a killed run
-                for stale in cache.glob(f"{target.name}.tmp-*"):
-                    shutil.rmtree(stale, ignore_errors=True)
-            _generate_into(cache, target, spec, num_workers)
-    except OSError as error:
-        raise DataError(
-            f"cannot write the embedded data set to {target}: {error}. Set "
-            "MASK_RCNN_REPRO_CACHE to a folder that can be written"
-        ) from error
-    return target
-
-
-def _generate_into(cache: Path, target: Path, spec: EmbeddedSpec, num_workers: int | None) -> None:
-    """Makes the data set beside ``target`` and moves it there."""
-    logger.info("Writing the embedded data set %s", target)
-    temporary = Path(tempfile.mkdtemp(prefix=f"{target.name}.tmp-", dir=cache))
-    try:
-        generate(temporary, spec, num_workers)
-        temporary.chmod(0o755)  # mkdtemp's folders are private
-        if target.exists() and not is_complete(target, spec):
-            # Damaged: out of the way first, since a folder with content cannot be replaced.
-            doomed = Path(tempfile.mkdtemp(prefix=f"{target.name}.tmp-", dir=cache))
-            os.replace(target, doomed)
-            shutil.rmtree(doomed, ignore_errors=True)
-        try:
-            os.replace(temporary, target)
-        except OSError:
-            if not is_complete(target, spec):  # otherwise another process was faster
-                raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    return ensure_in_cache(
+        embedded_root() / f"{spec.name}-{spec.fingerprint()}",
+        what="the embedded data set",
+        generate=lambda root: generate(root, spec, num_workers),
+        is_complete=lambda root: is_complete(root, spec),
+        lock=_lock,
+    )

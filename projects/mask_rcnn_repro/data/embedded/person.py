@@ -111,9 +111,14 @@ def _arm_angles(
     return angles
 
 
-def _joints(rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """Joints of a random pose in the body frame."""
-    pose = str(
+def random_joints(rng: np.random.Generator, pose: str | None = None) -> dict[str, np.ndarray]:
+    """Joints in the body frame, in a random pose unless one is given.
+
+    Args:
+        rng: source of randomness.
+        pose: ``stand``, ``walk``, ``run``, ``sit``, ``crouch`` or ``jump``.
+    """
+    pose = pose or str(
         rng.choice(
             ["stand", "walk", "run", "sit", "crouch", "jump"],
             p=[0.48, 0.24, 0.08, 0.07, 0.04, 0.09],
@@ -148,7 +153,7 @@ def _joints(rng: np.random.Generator) -> dict[str, np.ndarray]:
     return joints
 
 
-def _view(yaw: float, pitch: float) -> np.ndarray:
+def view_matrix(yaw: float, pitch: float) -> np.ndarray:
     """(3, 3) matrix from the body frame to (image x, image y, depth towards the viewer)."""
     c, s = np.cos(yaw), np.sin(yaw)
     cp, sp = np.cos(pitch), np.sin(pitch)
@@ -163,12 +168,8 @@ def _capsule(p: np.ndarray, q: np.ndarray, rp: float, rq: float) -> np.ndarray:
     return cv2.convexHull(points)[:, 0]
 
 
-def make_person(rng: np.random.Generator) -> PersonShape:
-    """A person in a random pose, seen from a random side, about one unit tall.
-
-    Args:
-        rng: source of randomness.
-    """
+def _random_view(rng: np.random.Generator) -> np.ndarray:
+    """From the front more often than from behind or from the side."""
     facing = rng.random()
     if facing < 0.52:
         yaw = rng.normal(0.0, 0.4)
@@ -176,8 +177,24 @@ def make_person(rng: np.random.Generator) -> PersonShape:
         yaw = np.pi + rng.normal(0.0, 0.4)
     else:
         yaw = (np.pi / 2 if rng.random() < 0.5 else -np.pi / 2) + rng.normal(0.0, 0.3)
-    view = _view(yaw, rng.normal(0.0, 0.1))
-    joints = {name: view @ point for name, point in _joints(rng).items()}
+    return view_matrix(yaw, rng.normal(0.0, 0.1))
+
+
+def make_person(
+    rng: np.random.Generator,
+    body: dict[str, np.ndarray] | None = None,
+    view: np.ndarray | None = None,
+) -> PersonShape:
+    """A person about one unit tall.
+
+    Args:
+        rng: source of randomness.
+        body: joints in the body frame, as from :func:`random_joints`; None for a random pose.
+        view: (3, 3) as from :func:`view_matrix`; None to see it from a random side.
+    """
+    view = _random_view(rng) if view is None else view
+    body = random_joints(rng) if body is None else body
+    joints = {name: view @ point for name, point in body.items()}
     build = rng.uniform(1.05, 1.55)
     drawn: list[tuple[float, Part]] = []
 
@@ -269,7 +286,7 @@ def _head(
     assert callable(add)
     center = joints["head"]
     rx, ry = rng.uniform(0.058, 0.066), rng.uniform(0.074, 0.084)
-    turn = view @ _view(rng.normal(0.0, 0.35), rng.normal(0.0, 0.15))
+    turn = view @ view_matrix(rng.normal(0.0, 0.35), rng.normal(0.0, 0.15))
     scale = np.array([rx, ry, rx])
 
     def on_head(point: tuple[float, float, float]) -> np.ndarray:

@@ -215,10 +215,10 @@ def make_scene(rng: np.random.Generator, spec: EmbeddedSpec) -> Scene:
         reach = min(distance * extent, 7.0)
         shadow = (-light[0] * reach, -light[1] * reach, max(0.7, 0.6 * reach), darkness)
         paint(image, solid, raster, light, shadow)
-    return Scene(_photograph(rng, image), solids, rasters, owner)
+    return Scene(photograph(rng, image), solids, rasters, owner)
 
 
-def _photograph(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
+def photograph(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
     """Uneven light, exposure, colour cast, blur and sensor noise.
 
     Args:

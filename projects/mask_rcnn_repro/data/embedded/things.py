@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mask_rcnn_repro.data.embedded.person import PERSON_AREA, make_person
+from mask_rcnn_repro.data.embedded.person import PERSON_AREA, PersonShape, make_person
 from mask_rcnn_repro.data.embedded.shapes import OBJECTS, UPRIGHT, Shape, distractor
 from mask_rcnn_repro.data.embedded.solid import Part, Solid, Stroke
 from mask_rcnn_repro.data.embedded.textures import (
@@ -115,9 +115,17 @@ _SKIN_TONES = np.array(
 )
 
 
-def _person_solid(rng: np.random.Generator, extent: float, theme: list[np.ndarray]) -> Solid:
-    """A person of about ``extent`` squared pixels around the origin."""
-    shape = make_person(rng)
+def dressed(
+    rng: np.random.Generator, shape: PersonShape, extent: float, theme: list[np.ndarray]
+) -> Solid:
+    """A person with skin, hair and clothes, still in unit coordinates.
+
+    Args:
+        rng: source of randomness.
+        shape: the posed person.
+        extent: square root of the area in pixels that it will have.
+        theme: colours of the scene, from which some clothes take theirs.
+    """
     size = extent / float(np.sqrt(PERSON_AREA))
     k = rng.uniform(0, len(_SKIN_TONES) - 1)
     low = int(k)
@@ -142,7 +150,7 @@ def _person_solid(rng: np.random.Generator, extent: float, theme: list[np.ndarra
     ]
     palette = np.stack([plain[0], plain[1], *clothes, *plain[2:]]).astype(np.float32)
     slots = np.array([0, 0, 0, 1, 0, 0, 0, 0], dtype=np.float32)
-    solid = Solid(
+    return Solid(
         "person",
         shape.parts,
         palette,
@@ -155,6 +163,12 @@ def _person_solid(rng: np.random.Generator, extent: float, theme: list[np.ndarra
         relief=float(rng.uniform(0.3, 0.8)),
         seams=float(rng.uniform(0.15, 0.5)),
     )
+
+
+def _person_solid(rng: np.random.Generator, extent: float, theme: list[np.ndarray]) -> Solid:
+    """A person of about ``extent`` squared pixels around the origin."""
+    solid = dressed(rng, make_person(rng), extent, theme)
+    size = extent / float(np.sqrt(PERSON_AREA))
     roll = rng.normal(0.0, 0.08)
     if rng.random() < 0.05:
         roll += np.pi / 2 * (1 if rng.random() < 0.5 else -1)
