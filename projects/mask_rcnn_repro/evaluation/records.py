@@ -285,7 +285,7 @@ def _evaluator_backend(evaluator: Mapping[str, Any]) -> str:
     known = name in MetadataCatalog.list()
     kind = MetadataCatalog.get(name).get("evaluator_type") if known else None
     of_proposals = "Proposal" in str(evaluator.get("_target_"))
-    server = None if of_proposals else evaluator_types().get(kind)
+    server = None if of_proposals or kind is None else evaluator_types().get(kind)
     return str(evaluator.get("backend", getattr(server, "default_backend", "pycocotools")))
 
 

@@ -19,6 +19,8 @@ _COLUMNS = {
     "mask AP75": "segm/AP75",
     "box AP": "bbox/AP",
     "box AP75": "bbox/AP75",
+    "keypoint AP": "keypoints/AP",
+    "keypoint AP75": "keypoints/AP75",
 }
 
 _INTRODUCTION = f"""\
@@ -36,7 +38,7 @@ little.
 
 _PROFILES = {
     "paper": "Full scale",
-    "mini": "`mini`: embedded data, narrow networks from random weights, 1/160 of the schedule",
+    "mini": "`mini`: embedded data, narrow networks from random weights, about 1000 iterations",
 }
 
 

@@ -37,7 +37,8 @@ def compare(record: Record, paper: Mapping[str, Mapping[str, Any]]) -> list[Diff
     Args:
         record: a run.
         paper: as :func:`mask_rcnn_repro.paper.paper_numbers` returns it. A task such as
-            "bbox_person" stands for the AP of class "person" in task "bbox".
+            "bbox_person" stands for the AP of class "person" in task "bbox"; "cityscapes_val" for
+            the masks of a run on a split of that name.
 
     Returns:
         One entry per number that the paper prints, in its order.
@@ -47,7 +48,9 @@ def compare(record: Record, paper: Mapping[str, Mapping[str, Any]]) -> list[Diff
         for name, number in values.items():
             if isinstance(number, Mapping):
                 result += [
-                    _difference(f"{task}/AP ({c})", _class_ap(record, task, c), float(v))
+                    _difference(
+                        f"{task}/AP ({c})", _class_ap(record, _task(record, task), c), float(v)
+                    )
                     for c, v in number.items()
                 ]
             else:
@@ -138,7 +141,17 @@ def _class_table(record: Record) -> str:
     return tabulate(wide, headers=headers * blocks, **_STYLE)
 
 
+def _task(record: Record, task: str) -> str:
+    """The record's task that a task of the paper stands for; itself where there is none."""
+    if not task.startswith("cityscapes_"):
+        return task
+    split = task.removeprefix("cityscapes_")
+    on_it = record.test_data is not None and record.test_data.name.endswith(f"cityscapes_{split}")
+    return "segm" if on_it else task
+
+
 def _ours(record: Record, task: str, name: str) -> float | None:
+    task = _task(record, task)
     if task.endswith("_person") and name == "AP":
         return _class_ap(record, task.removesuffix("_person"), "person")
     metrics = record.metrics.get(task)

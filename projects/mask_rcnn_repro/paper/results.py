@@ -21,7 +21,7 @@ from mask_rcnn_repro.evaluation.records import Record, load_record
 from mask_rcnn_repro.paper.numbers import paper_numbers
 from mask_rcnn_repro.paper.report import compare
 
-_TASKS = {"bbox": "box", "segm": "mask", "keypoints": "keypoint"}
+_TASKS = {"bbox": "box", "segm": "mask", "keypoints": "keypoint", "cityscapes": "mask"}
 
 
 def load_results(folder: Path) -> list[Record]:
