@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mask_rcnn_repro.config import apply_overrides, parse_override, to_plain
+from mask_rcnn_repro.config import apply_overrides, get_config, parse_override, to_plain
 from mask_rcnn_repro.config.keys import format_key, parse_key
 from mask_rcnn_repro.config.yaml_io import dump_yaml, parse_yaml
 from mask_rcnn_repro.errors import ConfigError
@@ -310,3 +310,23 @@ def test_a_deletion_may_ask_for_the_value(sample):
     assert "momentum" not in apply_overrides(sample, ["~optimizer.momentum=0.9"]).optimizer
     with pytest.raises(ConfigError, match=r"is 0\.9, not 0\.8"):
         apply_overrides(sample, ["~optimizer.momentum=0.8"])
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("train.init_classes={}", {}),
+        ("train.init_classes={rider: person, car: null}", {"rider": "person", "car": None}),
+        ("train.init_classes=null", None),
+    ],
+)
+def test_a_mapping_of_the_train_section(text, expected):
+    overrides = [text] if expected is None else [text, "train.init_checkpoint=a.pth"]
+    cfg = get_config("table2a/r50_c4", "tiny", overrides)
+    assert cfg.train.init_classes == expected
+
+
+@pytest.mark.parametrize("text", ["train.init_classes={rider: 3}", "train.init_classes=[rider]"])
+def test_a_mapping_of_other_types(text):
+    with pytest.raises(ConfigError, match="init_classes"):
+        get_config("table2a/r50_c4", "tiny", [text, "train.init_checkpoint=a.pth"])

@@ -225,6 +225,10 @@ def check_train_value(path: tuple[str, ...], value: Any) -> str | None:
         What is wrong, or None.
     """
     fields = train_fields(path[:-1])
+    if fields is None:  # an entry of a mapping, such as `init_classes`
+        holder = (train_fields(path[:-2]) or {}).get(path[-2]) if len(path) > 1 else None
+        if holder is not None and _holds_mappings(holder):
+            return check_train_value(path[:-1], {path[-1]: value})
     field = None if fields is None else fields.get(path[-1])
     if field is None:
         return "is not a key of the train section"
@@ -241,6 +245,11 @@ def check_train_value(path: tuple[str, ...], value: Any) -> str | None:
         # Of a union's errors the first is about the type that is not null.
         return _reword(error.errors()[0])
     return None
+
+
+def _holds_mappings(field: FieldInfo) -> bool:
+    annotation = field.annotation
+    return dict in (get_origin(a) for a in (annotation, *get_args(annotation)))
 
 
 def _type_text(field: FieldInfo) -> str:
