@@ -17,11 +17,8 @@ from typing import Any
 import numpy as np
 import pycocotools.mask as mask_util
 
+from mask_rcnn_repro.data.run_lengths import decode_counts
 from mask_rcnn_repro.errors import DataError
-
-# Characters of a compressed run length string are '0'..'o': 48 plus a six bit group.
-_FIRST_CHARACTER = 48
-_LARGEST_GROUP = 63
 
 
 def finite_numbers(value: Any, where: str) -> bool:
@@ -116,7 +113,7 @@ def run_lengths(segmentation: Mapping[str, Any], height: int, width: int, where:
         runs = np.asarray(counts if whole else [-1], dtype=object)
         compressed = False
     elif isinstance(counts, str | bytes):
-        runs = _decode_counts(counts, where)
+        runs = _decoded(counts, where)
         compressed = True
     else:
         raise DataError(f"{where}: 'counts' must be a list or a string, got {short(counts)}.")
@@ -129,36 +126,13 @@ def run_lengths(segmentation: Mapping[str, Any], height: int, width: int, where:
     return dict(segmentation) if compressed else mask_util.frPyObjects(segmentation, height, width)
 
 
-def _decode_counts(counts: str | bytes, where: str) -> np.ndarray:
-    """Returns the runs (int64) of a compressed COCO string.
-
-    A number is a sequence of groups of five bits, lowest first, bit 6 set on all but the last,
-    with the last group's highest bit as sign; from the fourth number on, each is the difference
-    to the number two places before.
-    """
-    try:
-        raw = counts.encode("ascii") if isinstance(counts, str) else counts
-    except UnicodeEncodeError:
-        raw = b"\0"
-    groups = np.frombuffer(raw, dtype=np.uint8).astype(np.int64) - _FIRST_CHARACTER
-    if not len(groups):
-        return groups
-    last = (groups & 32) == 0
-    ends = np.flatnonzero(last)
-    bad_groups = groups.min() < 0 or groups.max() > _LARGEST_GROUP or not last[-1]
-    starts = np.concatenate([[0], ends[:-1] + 1]) if not bad_groups else ends
-    # Seven groups hold 35 bits, more than any image needs; longer ones would overflow.
-    if bad_groups or (ends - starts).max() >= 7:
+def _decoded(counts: str | bytes, where: str) -> np.ndarray:
+    runs = decode_counts(counts)
+    if runs is None:
         raise DataError(
             f"{where}: 'counts' is not a compressed run length encoding: {short(counts)}."
         )
-    place = np.arange(len(groups)) - np.repeat(starts, ends - starts + 1)
-    numbers = np.add.reduceat((groups & 31) << (5 * place), starts)
-    negative = (groups[ends] & 16) != 0
-    numbers -= np.where(negative, np.int64(1) << (5 * (ends - starts + 1)), 0)
-    numbers[1::2] = np.cumsum(numbers[1::2])
-    numbers[2::2] = np.cumsum(numbers[2::2])
-    return numbers
+    return runs
 
 
 def short(value: Any, limit: int = 80) -> str:

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from mask_rcnn_repro.data.run_lengths import decode_counts
 from mask_rcnn_repro.errors import DataError
 
 _LARGEST = 1 << 16  # of instanceIds files: 16 bits
@@ -139,29 +140,16 @@ def annotation_runs(ids: np.ndarray) -> AnnotationRuns:
 def rle_runs(counts: str | bytes) -> tuple[np.ndarray, np.ndarray]:
     """Decodes COCO's compressed run lengths to the runs of the mask, without making the mask.
 
-    The format (``rleToString`` in pycocotools): numbers in groups of 5 bits, lowest first, as
-    characters from code 48, with 32 added to all but the last group; from the fourth number on,
-    differences from the number two places before.
-
     Args:
-        counts: lengths of runs of 0, 1, 0, ... in turn, compressed.
+        counts: lengths of runs of 0, 1, 0, ... in turn, compressed; as pycocotools writes them.
 
     Returns:
         starts and ends (exclusive) of the runs of 1, int64, in pixels down the columns; none for
         an empty mask.
     """
-    text = counts.encode("ascii") if isinstance(counts, str) else counts
-    groups = np.frombuffer(text, dtype=np.uint8).astype(np.int64) - 48
-    last = np.flatnonzero((groups & 0x20) == 0)
-    first = np.concatenate([np.zeros(1, np.int64), last[:-1] + 1])
-    lengths = last - first + 1
-    place = np.arange(len(groups)) - np.repeat(first, lengths)
-    numbers = np.add.reduceat((groups & 0x1F) << (5 * place), first)
-    negative = (groups[last] & 0x10) != 0
-    numbers = numbers - np.where(negative, np.int64(1) << (5 * lengths), 0)
-    numbers[1::2] = np.cumsum(numbers[1::2])
-    numbers[2::2] = np.cumsum(numbers[2::2])  # the first run of 0 is no summand
-    edges = np.cumsum(numbers)
+    lengths = decode_counts(counts)
+    assert lengths is not None, counts
+    edges = np.cumsum(lengths)
     starts, ends = edges[0::2], edges[1::2]
     starts = starts[: len(ends)]
     return starts[ends > starts], ends[ends > starts]
