@@ -1,6 +1,6 @@
-"""RPN stage of the X101-FPN keypoint rows: ResNeXt-101-64x4d instead of ResNet-101.
+"""RPN stage of the X101-FPN keypoint rows (table 9): ResNeXt-101-64x4d instead of ResNet-101.
 
-8 images an iteration and learning rate 0.01, as for `rpn/x101_fpn`.
+8 images an iteration and learning rate 0.01, as for `rpn/x101_fpn`; 130k iterations.
 """
 
 from .r101_fpn_person import dataloader, lr_multiplier, model, optimizer, train

@@ -97,7 +97,11 @@ def build_parser() -> argparse.ArgumentParser:
         "embedded data), tiny (seconds; proves that it runs)",
     )
     add("--eval-only", action="store_true", help="evaluate weights instead of training")
-    add("--tta", action="store_true", help="with --eval-only: test-time augmentation")
+    add(
+        "--tta",
+        action="store_true",
+        help="with --eval-only: test-time augmentation; the same as train.tta.enabled=true",
+    )
     add(
         "--verify",
         action="store_true",
@@ -194,4 +198,6 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         parser.error("several machines need --dist-url, such as tcp://10.0.0.1:29500")
     if args.tta and not args.eval_only:
         parser.error("--tta needs --eval-only")
+    if args.tta:
+        args.overrides.append("train.tta.enabled=true")
     return args

@@ -39,6 +39,12 @@ WITH_CONTROL = [config for config in ROWS if load(config).paper.get("control")]
 RPN_STAGES = [config for config in IDS if config.startswith("rpn/")]
 STAGE_WISE = [config for config in IDS if load(config).train.proposals is not None]
 """Configs that are trained on the stored proposals of an RPN stage."""
+JOINT_ROWS = [
+    config
+    for config in ROWS
+    if config.startswith("table8/") and config not in ("table8/original", "table8/updated_baseline")
+]
+"""Rows that the paper trains end to end: table 8 from `+ e2e training` on."""
 
 
 def docstring(config: str) -> str:

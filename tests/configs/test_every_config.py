@@ -25,7 +25,17 @@ from mask_rcnn_repro.config import (
 )
 from mask_rcnn_repro.paper import load_claims, load_tables
 
-from .config_sets import IDS, PROFILES, ROWS, RPN_STAGES, WITH_CONTROL, docstring, is_row, load
+from .config_sets import (
+    IDS,
+    JOINT_ROWS,
+    PROFILES,
+    ROWS,
+    RPN_STAGES,
+    WITH_CONTROL,
+    docstring,
+    is_row,
+    load,
+)
 
 
 def test_there_are_configs():
@@ -119,14 +129,15 @@ def test_every_claim_about_two_rows_has_configs():
     claims = [c for c in load_claims() if c["table"] in tables and c["better"]]
     assert len(claims) >= 15
     sides = {(c["table"], c[side]) for c in claims for side in ("better", "worse")}
-    assert sides - rows == set()
+    waiting = {("9", "+ data distillation"), ("9", "+ test-time augm.")}  # need generated data
+    assert sides - rows == waiting
 
 
 @pytest.mark.parametrize("config", IDS)
 def test_what_a_config_stands_on(config):
     """Proposals come from RPN stages, weights from runs, and no config waits for itself."""
     train = load(config).train
-    if config in ROWS:
+    if config in ROWS and config not in JOINT_ROWS:
         assert train.proposals in RPN_STAGES, "rows are trained stage by stage"
     waiting, seen = [config], set()
     while waiting:

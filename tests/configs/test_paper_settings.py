@@ -11,7 +11,7 @@ from detectron2.config import instantiate
 
 from mask_rcnn_repro.config import config_root, diff_configs, to_plain
 
-from .config_sets import ROWS, RPN_STAGES, load, load_joint
+from .config_sets import JOINT_ROWS, ROWS, RPN_STAGES, load, load_joint
 
 
 @dataclass(frozen=True)
@@ -182,13 +182,13 @@ def test_steps_of_the_training_with_shared_features():
 
 
 def test_every_rpn_stage_is_used():
-    waiting = {"rpn/r101_fpn_person", "rpn/x101_fpn_person"}  # for table 9
     used = {load(config).train.proposals for config in ROWS}
-    assert used | waiting == set(RPN_STAGES)
+    assert used - {None} == set(RPN_STAGES)
 
 
+# Those of persons, of Cityscapes and of longer schedules are tested beside their rows.
 @pytest.mark.parametrize(
-    "config", [c for c in RPN_STAGES if not c.endswith(("_person", "_cityscapes"))]
+    "config", [c for c in RPN_STAGES if not c.endswith(("_person", "_cityscapes", "0k"))]
 )
 def test_an_rpn_stage_is_trained_as_its_rows(config):
     cfg = load(config)
@@ -212,7 +212,7 @@ def test_an_rpn_stage_is_trained_as_its_rows(config):
     assert "paper" not in cfg
 
 
-@pytest.mark.parametrize("config", ROWS)
+@pytest.mark.parametrize("config", [c for c in ROWS if c not in JOINT_ROWS])
 def test_a_row_and_its_rpn_stage_have_the_same_backbone_and_rpn(config):
     """Apart from its proposals: none in training, and at test more of them."""
     row, stage = load_joint(config), load(load(config).train.proposals)

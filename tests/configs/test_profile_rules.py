@@ -35,7 +35,7 @@ SCALED = re.compile(
     | dataloader\.train\.total_batch_size
     | lr_multiplier\.(milestones|warmup_iters)
     | optimizer\.lr
-    | train\.(max_iter|reference_batch_size)
+    | train\.(max_iter|reference_batch_size|tta\.sizes)
     """,
     re.VERBOSE,
 )

@@ -158,6 +158,7 @@ def _shrink(cfg: DictConfig, scale: Scale) -> DictConfig:
     usual = _usual_schedule(cfg)  # told by the data's name, which is about to change
     _shrink_model(cfg.model, scale, persons=_usual_schedule(cfg) == _OTHER_SCHEDULES["keypoints"])
     _shrink_images(cfg.dataloader, scale)
+    _scale(cfg, "train.tta.sizes", scale.pixels)  # null follows the test images
     for split in ("train", "test"):  # proposals from files, where the config says so itself
         _scale(cfg, f"dataloader.{split}.mapper.precomputed_proposal_topk", scale.counts)
     _use_embedded_data(cfg, scale)

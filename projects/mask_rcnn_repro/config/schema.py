@@ -70,6 +70,28 @@ class Checkpointer(Section):
     max_to_keep: int = Field(default=3, ge=1, description="Newest checkpoints that are kept.")
 
 
+class Tta(Section):
+    """Test-time augmentation."""
+
+    enabled: bool = Field(
+        default=False,
+        description="Evaluate with several sizes and mirrored views of an image, merged; of a "
+        "training run its last evaluation. `--tta` sets it.",
+    )
+    sizes: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)] | None = Field(
+        default=None,
+        description="Shorter edges of the views; null: nine steps from half to one and a half "
+        "times the shorter edge of test images, such as 400, 500, ... 1200 for 800.",
+    )
+    flip: bool = Field(default=True, description="Look at every size mirrored, too.")
+    max_size: int = Field(default=4000, ge=1, description="Limit of the longer edge of a view.")
+    views_per_batch: int = Field(
+        default=2,
+        ge=1,
+        description="Views of one size that go through the model together; bounds memory.",
+    )
+
+
 class Train(Section):
     """How a run is carried out."""
 
@@ -151,6 +173,7 @@ class Train(Section):
         default=5000, ge=0, description="Iterations between evaluations; 0: only at the end."
     )
     log_period: int = Field(default=20, ge=1, description="Iterations between lines of the log.")
+    tta: Tta = Field(default=Tta(), description="Test-time augmentation.")
     draw: int = Field(
         default=0,
         ge=0,

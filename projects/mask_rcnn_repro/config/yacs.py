@@ -22,6 +22,8 @@ def add_mask_rcnn_repro_config(cfg: CfgNode) -> None:
     """
     # Scales every channel count of the backbone; in ResNeXt the number of groups, not their width.
     cfg.MODEL.RESNETS.WIDTH_MULTIPLIER = 1.0
+    # Stages with a non-local block before their last residual block, such as ["res4"].
+    cfg.MODEL.RESNETS.NON_LOCAL = []
     # PaperRes5ROIHeads: side of the pooled RoI, and stride of stage 5's first block on it. The
     # paper's 7 and 1; Detectron2's are 14 and 2. ROI_BOX_HEAD.POOLER_RESOLUTION is not read there.
     cfg.MODEL.ROI_BOX_HEAD.RES5_RESOLUTION = 7

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mask_rcnn_repro.data.fingerprint import dataset_fingerprint
     from mask_rcnn_repro.data.loader import build_test_loader, build_train_loader
     from mask_rcnn_repro.data.mapper import MaskRCNNMapper
+    from mask_rcnn_repro.data.mixing import get_mixed_dicts
     from mask_rcnn_repro.data.proposal_writer import ProposalWriter
     from mask_rcnn_repro.data.proposals import ProposalFile, check_proposals, proposals_exist
     from mask_rcnn_repro.data.registration import register_all_datasets, register_custom
@@ -37,6 +38,7 @@ _LAZY = {
     "dataset_info": "dicts",
     "dataset_keypoints": "dicts",
     "get_cityscapes_dicts": "cityscapes",
+    "get_mixed_dicts": "mixing",
     "get_test_dicts": "dicts",
     "get_training_dicts": "dicts",
     "load_cityscapes": "cityscapes",
@@ -57,6 +59,7 @@ __all__ = [
     "dataset_info",
     "dataset_keypoints",
     "get_cityscapes_dicts",
+    "get_mixed_dicts",
     "get_test_dicts",
     "get_training_dicts",
     "load_cityscapes",

@@ -139,6 +139,14 @@ def build_test_loader(
     )
 
 
+def build_local_loader(dataset: DatasetDicts, mapper: Mapper, num_workers: int = 0) -> DataLoader:
+    """Builds a loader that gives each image once, in order and one by one, in this process alone.
+
+    Args are those of :func:`build_test_loader`; nothing is shared among processes.
+    """
+    return UserErrorLoader(_Mapped(dataset, mapper), batch_size=1, **_options(num_workers))
+
+
 class UserErrorLoader(DataLoader):
     """A loader that raises a worker's :class:`UserError` as it is, without the worker's traceback.
 
@@ -242,14 +250,28 @@ def _one_opencv_thread() -> None:
 
 
 def _check_targets(dataset: DatasetDicts, mapper: Mapper) -> None:
-    """Refuses data without a single mask or keypoint where the mapper is to produce them."""
-    for attribute, field in (("use_instance_mask", "segmentation"), ("use_keypoint", "keypoints")):
-        if getattr(mapper, attribute, False) and not any(
-            annotation.get(field) is not None
-            for record in dataset
-            for annotation in record.get("annotations", ())
+    """Refuses data without a single mask or keypoint where the mapper is to produce them.
+
+    Generated annotations that are mixed with labeled ones are looked at by themselves: their images
+    would be learned as if they were empty.
+    """
+    labeled = [record for record in dataset if not record.get("generated")]
+    generated = [record for record in dataset if record.get("generated")]
+    for what, records in (("the training set", labeled), ("the generated annotations", generated)):
+        for attribute, field in (
+            ("use_instance_mask", "segmentation"),
+            ("use_keypoint", "keypoints"),
         ):
-            raise DataError(
-                f"dataloader.train.mapper.{attribute} is true, but no annotation of the training "
-                f"set has {field!r}. Choose a data set that has it, or train without."
-            )
+            if (
+                records
+                and getattr(mapper, attribute, False)
+                and not any(
+                    annotation.get(field) is not None
+                    for record in records
+                    for annotation in record.get("annotations", ())
+                )
+            ):
+                raise DataError(
+                    f"dataloader.train.mapper.{attribute} is true, but no annotation of {what} "
+                    f"has {field!r}. Choose a data set that has it, or train without."
+                )

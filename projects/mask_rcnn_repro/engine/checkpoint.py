@@ -41,7 +41,8 @@ class SafeCheckpointer(DetectionCheckpointer):
 
     - ``exact`` (evaluation, resuming): every missing, unexpected or misshapen weight does.
     - ``init`` (training from `train.init_checkpoint`): every weight of the backbone must be
-      filled. With FPN that means its bottom-up network: pre-trained classifiers know no pyramid.
+      filled. With FPN that means its bottom-up network: pre-trained classifiers know no pyramid,
+      nor blocks that are added to them (modules with `added_to_pretrained`), which may be absent.
     - ``relaxed``: nothing; differences are only logged.
 
     Never counted, under any policy: pixel means and standard deviations and cell anchors, which
@@ -288,7 +289,8 @@ class SafeCheckpointer(DetectionCheckpointer):
         missing, unexpected, misshapen = incompatible
         if self.policy == "init":
             part = _pretrained_part(self.model)
-            missing = [k for k in missing if k.startswith(part)]
+            added = _absent_additions(self.model, missing)
+            missing = [k for k in missing if k.startswith(part) and k not in added]
             misshapen = [m for m in misshapen if m[0].startswith(part)]
             unexpected = []
         if self.policy == "relaxed" or not (missing or unexpected or misshapen):
@@ -385,6 +387,17 @@ def _pretrained_part(model: nn.Module) -> str:
     """Prefix of the weights that classification weights must fill."""
     has_pyramid = hasattr(getattr(model, "backbone", None), "bottom_up")
     return "backbone.bottom_up." if has_pyramid else "backbone."
+
+
+def _absent_additions(model: nn.Module, missing: list[str]) -> set[str]:
+    """Weights of added blocks of which the file has none; a part of a block is no block."""
+    absent = set(missing)
+    found: set[str] = set()
+    for name, module in model.named_modules():
+        if getattr(module, "added_to_pretrained", False):
+            own = {f"{name}.{k}" for k in module.state_dict() if "num_batches_tracked" not in k}
+            found |= own if own <= absent else set()
+    return found
 
 
 def _checked_policy(policy: str) -> Policy:

@@ -53,8 +53,15 @@ def evaluate_model(
         device: Where the model lives.
         output_dir: Result files go to `<output_dir>/inference`, drawn images to
             `<output_dir>/drawings`.
-        final: Whether to draw `cfg.train.draw` images, as after the last evaluation of a run.
+        final: Whether this is a run's last evaluation: the one with test-time augmentation where
+            `cfg.train.tta` enables it, and after which `cfg.train.draw` images are drawn.
+
+    Raises:
+        CheckpointError: The RPN that test-time augmentation needs has no weights.
+        ConfigError: Test-time augmentation does not suit the model.
     """
+    if final and cfg.train.tta.enabled:
+        cfg, model = _augmented(cfg, model, device)
     loader = instantiate(cfg.dataloader.test)
     node = copy.deepcopy(cfg.dataloader.evaluator)
     OmegaConf.update(node, "output_dir", str(output_dir / "inference"))
@@ -80,3 +87,21 @@ def evaluate_model(
             logger.warning("Nothing was drawn: %s: %s", type(error).__name__, error)
     comm.synchronize()
     return Evaluation(metrics or {}, seconds)
+
+
+def _augmented(
+    cfg: DictConfig, model: torch.nn.Module, device: torch.device
+) -> tuple[DictConfig, torch.nn.Module]:
+    """The config for images as they are, and the model with test-time augmentation."""
+    # what a detector depends on are runs, and runs evaluate: these import this module
+    from mask_rcnn_repro.engine.predictor import join_rpn
+    from mask_rcnn_repro.engine.tta import with_original_images, with_tta
+
+    augmented = with_tta(cfg, join_rpn(cfg, model, device))
+    logger.info(
+        "Test-time augmentation: shorter edges of %s pixels%s, in place of "
+        "dataloader.test.mapper.augmentations.",
+        ", ".join(map(str, augmented.sizes)),
+        " and mirrored" * augmented.flip,
+    )
+    return with_original_images(cfg), augmented

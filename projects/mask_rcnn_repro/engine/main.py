@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 from detectron2.utils import comm
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from mask_rcnn_repro.config import (
     config_id,
@@ -23,6 +23,7 @@ from mask_rcnn_repro.config import (
     load_config,
 )
 from mask_rcnn_repro.config.fit import fit_to_data
+from mask_rcnn_repro.config.schema import train_fields
 from mask_rcnn_repro.engine.builders import build_model, check_batch_size, resolve_device
 from mask_rcnn_repro.engine.checkpoint import (
     SafeCheckpointer,
@@ -45,13 +46,14 @@ from mask_rcnn_repro.registration import register
 
 logger = logging.getLogger(__name__)
 
+_TTA_KEYS = tuple(f"train.tta.{name}" for name in train_fields(("tta",)) or ())
+
 
 def main(args: argparse.Namespace) -> None:
     """Runs a parsed command line; a user's mistake is printed plainly and exits with 2."""
     try:
-        for flag in ("tta", "verify"):
-            if getattr(args, flag):
-                raise ConfigError(f"--{flag} is not available yet; leave it out.")
+        if args.verify:
+            raise ConfigError("--verify is not available yet; leave it out.")
         if args.print_config or args.diff_config:
             _show(args)
             return
@@ -95,6 +97,11 @@ def run(args: argparse.Namespace) -> None:
     autocast_context(device, cfg.train.amp.enabled, cfg.train.amp.dtype)  # refused now, not later
     this = Run(config_id(args.config_file), cfg, output_dir, device, tuple(args.overrides))
     check_dependencies(this, eval_only=args.eval_only)
+    if cfg.train.tta.enabled and this.is_rpn:  # told now, not after the training
+        raise ConfigError(
+            f"{this.config_id} is an RPN stage, which detects nothing that test-time augmentation "
+            "could merge. Leave --tta or train.tta.enabled=true away."
+        )
     with contextlib.ExitStack() as stack:
         if not args.eval_only:
             stack.enter_context(exclusive(output_dir, purpose="this very run", wait=False))
@@ -124,12 +131,13 @@ def _run(
 
 
 def _output_dir(args: argparse.Namespace, cfg: DictConfig) -> Path:
+    suffix = _tta_suffix(cfg)
     if cfg.train.output_dir:
         given = Path(cfg.train.output_dir)
         # the folder is a run's, whose record stays
-        return given / "eval" / "last" if args.eval_only and args.resume else given
+        return given / "eval" / f"last{suffix}" if args.eval_only and args.resume else given
     # An evaluation belongs to the run whose weights it takes, whatever they are.
-    ignored = ["train.init_checkpoint"] if args.eval_only else []
+    ignored = ["train.init_checkpoint", *_TTA_KEYS] if args.eval_only else []
     folder = Path(
         default_output_dir(
             config_id(args.config_file),
@@ -145,7 +153,17 @@ def _output_dir(args: argparse.Namespace, cfg: DictConfig) -> Path:
     # one folder a checkpoint, named after it; two files of one name differ in the digest
     path = str(cfg.train.init_checkpoint)
     digest = hashlib.sha256(path.encode()).hexdigest()[:6]
-    return folder / "eval" / ("last" if args.resume else f"{Path(path).stem}-{digest}")
+    name = "last" if args.resume else f"{Path(path).stem}-{digest}"
+    return folder / "eval" / f"{name}{suffix}"
+
+
+def _tta_suffix(cfg: DictConfig) -> str:
+    """What sets an evaluation's folder apart from those with other test-time augmentation."""
+    if not cfg.train.tta.enabled:
+        return ""
+    values = [OmegaConf.select(cfg, key) for key in _TTA_KEYS]
+    digest = hashlib.sha256(repr(values).encode()).hexdigest()[:6]
+    return f"-tta-{digest}"
 
 
 def _train(this: Run, resume: bool) -> Record | None:

@@ -42,10 +42,33 @@ def build_predictor(
     """
     register()
     where = torch.device(device) if device is not None else resolve_device(cfg.train.device)
-    detector = _loaded(cfg, where, checkpoint)
+    return join_rpn(cfg, _loaded(cfg, where, checkpoint), where, rpn_checkpoint).eval()
+
+
+def join_rpn(
+    cfg: DictConfig,
+    detector: nn.Module,
+    device: torch.device,
+    rpn_checkpoint: str | os.PathLike[str] | None = None,
+) -> nn.Module:
+    """Joins a detector with the RPN that its config names, if it was trained without one.
+
+    Args:
+        cfg: The detector's config.
+        detector: With its weights, on `device`.
+        device: Where to build the RPN.
+        rpn_checkpoint: See :func:`build_predictor`.
+
+    Returns:
+        A :class:`StageWiseRCNN`; a detector that has its RPN is returned as it is.
+
+    Raises:
+        CheckpointError: See :func:`build_predictor`.
+        ConfigError: See :func:`~mask_rcnn_repro.engine.stages.prepare`.
+    """
     if cfg.train.proposals is None or keeps_rpn(cfg):
         return detector
-    rpn = find_rpn(cfg, where)
+    rpn = find_rpn(cfg, device)
     weights = rpn.checkpoint if rpn_checkpoint is None else rpn_checkpoint
     if rpn_checkpoint is None and not rpn.checkpoint.is_file():
         raise CheckpointError(
@@ -54,7 +77,7 @@ def build_predictor(
         )
     counts = rpn.cfg.model.proposal_generator.post_nms_topk
     counts[1] = min(counts[1], cfg.dataloader.test.mapper.precomputed_proposal_topk)
-    return StageWiseRCNN(_loaded(rpn.cfg, where, weights), detector).eval()
+    return StageWiseRCNN(_loaded(rpn.cfg, device, weights), detector)
 
 
 def _loaded(cfg: DictConfig, device: torch.device, path: str | os.PathLike[str]) -> nn.Module:

@@ -56,7 +56,8 @@ def prepare(run: Run, *, eval_only: bool = False) -> Inputs:
 
     Args:
         run: Run that is about to start.
-        eval_only: Only the test proposals are needed, and no model is trained for them.
+        eval_only: Only the test proposals are needed, and no model is trained for them; with
+            test-time augmentation not even they, but the trained RPN, which proposes for each view.
 
     Returns:
         The files; empty for a joint run.
@@ -87,7 +88,9 @@ def _prepare(run: Run, *, eval_only: bool, above: tuple[str, ...]) -> Inputs:
         keeps = keeps_rpn(cfg)
         if not eval_only:
             train_folders = _stored(rpn, data_sets(cfg, "train"), chain, may_train=True)
-        if not keeps:
+        if not keeps and eval_only and cfg.train.tta.enabled:
+            _check_trained(rpn, f"the RPN of {run.config_id}")
+        elif not keeps:
             test_folders = _stored(rpn, data_sets(cfg, "test"), chain, may_train=not eval_only)
         elif not eval_only:
             _ensure_trained(rpn, chain, f"the RPN of {run.config_id}")
@@ -161,6 +164,15 @@ def _check_folder(run: Run, purpose: str) -> None:
             f"data ({record.train_data.name}: {record.train_data.fingerprint[:19]}... then, "
             f"{now[:19]}... now). Delete the folder to have it run again."
         )
+
+
+def _check_trained(run: Run, purpose: str) -> None:
+    if not run.checkpoint.is_file():
+        raise CheckpointError(
+            f"There are no weights of {run.config_id}, {purpose}, in {run.folder}. An evaluation "
+            f"trains nothing: run\n  {command(run)}\nfirst."
+        )
+    _check_config(run, purpose)
 
 
 def _check_config(run: Run, purpose: str) -> None:

@@ -2,7 +2,7 @@
 
 | file | what it is |
 |---|---|
-| backbone/ | ResNet, ResNeXt, FPN of any width; stage 5 as a RoI head |
+| backbone/ | ResNet, ResNeXt, FPN of any width; stage 5 as a RoI head; non-local block |
 | rpn_head.py, rpn_stage.py | the RPN's head; the RPN that is trained on its own |
 | poolers.py, roi_layers.py | choice of the pyramid level; RoI layers |
 | roi_heads/ | C4 (res5) and FPN/C5 heads |
@@ -11,9 +11,11 @@
 | keypoint_head.py | keypoint branch |
 | stagewise.py | detector and RPN of two stages joined, for images alone |
 | shared_features.py | detector that shares its features with an RPN trained before it |
+| test_time_augmentation.py, tta_views.py | several sizes and mirrored views of an image, merged |
 """
 
 from mask_rcnn_repro.modeling.backbone import (
+    NonLocalBlock,
     build_fpn,
     build_norm,
     build_res5,
@@ -41,6 +43,7 @@ from mask_rcnn_repro.modeling.rpn_head import PaperRPNHead, anchors_per_location
 from mask_rcnn_repro.modeling.rpn_stage import StageRPN
 from mask_rcnn_repro.modeling.shared_features import SharedFeatureRCNN
 from mask_rcnn_repro.modeling.stagewise import StageWiseRCNN
+from mask_rcnn_repro.modeling.test_time_augmentation import TestTimeAugmentation
 
 __all__ = [
     "MASK_LOSS_REGISTRY",
@@ -54,6 +57,7 @@ __all__ = [
     "MaskHead",
     "MaskLoss",
     "MultinomialMaskLoss",
+    "NonLocalBlock",
     "PaperRPNHead",
     "PaperRes5ROIHeads",
     "PaperStandardROIHeads",
@@ -62,6 +66,7 @@ __all__ = [
     "SharedFeatureRCNN",
     "StageRPN",
     "StageWiseRCNN",
+    "TestTimeAugmentation",
     "anchors_per_location",
     "build_fpn",
     "build_mask_loss",

@@ -35,6 +35,11 @@ class StageWiseRCNN(nn.Module):
         """Where the model lives."""
         return self.detector.device
 
+    @property
+    def roi_heads(self) -> nn.Module:
+        """The detector's."""
+        return self.detector.roi_heads
+
     @torch.no_grad()
     def propose(self, batched_inputs: Sequence[dict[str, Any]]) -> list[Instances]:
         """Proposals in the frame of each ``image``: `proposal_boxes`, `objectness_logits`.

@@ -20,6 +20,7 @@ from detectron2.modeling.backbone.resnet import BasicBlock, BottleneckBlock
 from torch import nn
 
 from mask_rcnn_repro.errors import ConfigError
+from mask_rcnn_repro.modeling.backbone.non_local import insert_non_local
 from mask_rcnn_repro.modeling.backbone.norm import resolve_norm
 
 # Residual blocks in stages 2 to 5 (He et al., "Deep Residual Learning", table 1).
@@ -204,6 +205,7 @@ def build_resnet(
     stride_in_1x1: bool = False,
     res5_dilation: int = 1,
     freeze_at: int = 2,
+    non_local: Sequence[str] = (),
 ) -> ResNet:
     """Builds a ResNet or ResNeXt up to the last of ``out_features``.
 
@@ -221,13 +223,16 @@ def build_resnet(
             the ResNeXt weights. Unused in ResNet-18/34.
         res5_dilation: 2 keeps stage 5 at stride 16 with dilated convolutions.
         freeze_at: Stages that are not trained: 0 none, 1 the stem, 2 stem and ``res2``, ...
+        non_local: Stages that get a non-local block just before their last residual block, such
+            as ``["res4"]`` (:func:`~mask_rcnn_repro.modeling.backbone.non_local.insert_non_local`).
 
     Returns:
         Detectron2's module; maps (N, 3, H, W) normalised images to {name: (N, C, H / s, W / s)}.
 
     Raises:
         ConfigError: For values that do not fit together (see :func:`resnet_widths`), unknown
-            features, norms or dilations.
+            features, norms or dilations, and non-local blocks in stages that are not there or not
+            trained.
     """
     widths = resnet_widths(
         depth,
@@ -262,7 +267,9 @@ def build_resnet(
             )
         )
     stem = BasicStem(in_channels=in_channels, out_channels=widths.stem, norm=resolve_norm(norm))
-    return ResNet(stem, stages, out_features=list(out_features), freeze_at=freeze_at)
+    network = ResNet(stem, stages, out_features=list(out_features), freeze_at=freeze_at)
+    insert_non_local(network, non_local, norm, freeze_at)
+    return network
 
 
 def build_res5(
@@ -356,7 +363,9 @@ def resnet_width_arguments(cfg: CfgNode) -> dict[str, Any]:
 
 @BACKBONE_REGISTRY.register()
 def build_mask_rcnn_repro_resnet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> ResNet:
-    """:func:`build_resnet` by name: Detectron2's keys and ``MODEL.RESNETS.WIDTH_MULTIPLIER``."""
+    """:func:`build_resnet` by name: Detectron2's keys and ``MODEL.RESNETS.{WIDTH_MULTIPLIER,
+    NON_LOCAL}``.
+    """
     return build_resnet(
         **resnet_width_arguments(cfg),
         in_channels=input_shape.channels,
@@ -364,4 +373,5 @@ def build_mask_rcnn_repro_resnet_backbone(cfg: CfgNode, input_shape: ShapeSpec) 
         res5_dilation=cfg.MODEL.RESNETS.RES5_DILATION,
         out_features=cfg.MODEL.RESNETS.OUT_FEATURES,
         freeze_at=cfg.MODEL.BACKBONE.FREEZE_AT,
+        non_local=cfg.MODEL.RESNETS.NON_LOCAL,
     )

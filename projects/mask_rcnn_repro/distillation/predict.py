@@ -1,0 +1,123 @@
+"""Predicting on unlabeled images, whatever is not on disk yet, shared among processes."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import pycocotools.mask as mask_util
+import torch
+from detectron2.utils import comm
+from torch import nn
+
+from mask_rcnn_repro.data.loader import Mapper, build_local_loader
+from mask_rcnn_repro.distillation.predictions import Detections, PredictionStore
+from mask_rcnn_repro.evaluation.loop import predict_small
+from mask_rcnn_repro.evaluation.rle import instances_to_results
+
+logger = logging.getLogger(__name__)
+
+_PIXEL_DIGITS = 2
+_SCORE_DIGITS = 6
+
+
+def predict_missing(
+    store: PredictionStore,
+    records: Sequence[Mapping[str, Any]],
+    build: Callable[[], nn.Module],
+    mapper: Mapper,
+    *,
+    num_workers: int = 0,
+    autocast: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext,
+    log_seconds: float = 10.0,
+) -> None:
+    """Predicts on the images whose file is missing; all processes call it together.
+
+    Each of N processes takes every N-th missing file.
+
+    Args:
+        store: where predictions go.
+        records: the images' data set dicts, in the store's order.
+        build: makes the model in evaluation mode, called only if there is something to do.
+        mapper: from such a dict to the model's input.
+        num_workers: processes that load ahead.
+        autocast: makes the context that inference runs in.
+        log_seconds: seconds between progress lines.
+    """
+    # as the first process sees it: a quick one may have written files when a slow one looks
+    missing = comm.all_gather(store.missing())[0]
+    done = store.num_files - len(missing)
+    if done:
+        logger.info("%d of %d files of predictions are there already.", done, store.num_files)
+    mine = missing[comm.get_rank() :: comm.get_world_size()]
+    if mine:
+        model = build()
+        indices = [i for number in mine for i in store.images_of(number)]
+        loader = build_local_loader([records[i] for i in indices], mapper, num_workers)
+        results = _predict(model, loader, len(indices), autocast, log_seconds)
+        for number in mine:
+            store.write(number, [next(results) for _ in store.images_of(number)])
+    comm.synchronize()
+
+
+@torch.no_grad()
+def _predict(
+    model: nn.Module,
+    loader: Any,
+    count: int,
+    autocast: Callable[[], contextlib.AbstractContextManager[Any]],
+    log_seconds: float,
+) -> Iterator[Detections]:
+    begun = last = time.perf_counter()
+    done = 0
+    for inputs in loader:
+        with autocast():
+            outputs = predict_small(model, inputs)
+        for image, output in zip(inputs, outputs, strict=True):
+            yield detections_of(output["instances"], image)
+        done += len(inputs)
+        now = time.perf_counter()
+        if now - last > log_seconds:
+            last = now
+            each = (now - begun) / done
+            left = datetime.timedelta(seconds=round(each * (count - done)))
+            logger.info("Predicted %d/%d images, %.3f s/image, ETA %s", done, count, each, left)
+
+
+def detections_of(instances: Any, image: Mapping[str, Any]) -> Detections:
+    """Compact predictions of one image, see :mod:`mask_rcnn_repro.distillation.predictions`.
+
+    Args:
+        instances: as :func:`mask_rcnn_repro.evaluation.rle.instances_to_results` takes them.
+        image: `image_id`, `height` and `width` of the original.
+
+    Returns:
+        Detections in the order given, without those whose mask has no pixel or whose box vanishes
+        when it is rounded to hundredths of a pixel: nothing could be learned from them.
+    """
+    height, width = int(image["height"]), int(image["width"])
+    results = instances_to_results(instances, height, width, image["image_id"])
+    kept = []
+    for result in results:
+        box = [round(float(v), _PIXEL_DIGITS) for v in result["bbox"]]
+        mask = result.get("segmentation")
+        if min(box[2:]) <= 0 or (mask is not None and not mask_util.area(mask)):
+            continue
+        compact: dict[str, Any] = {
+            "category_id": int(result["category_id"]),
+            "bbox": box,
+            "score": round(float(result["score"]), _SCORE_DIGITS),
+        }
+        if mask is not None:
+            compact["segmentation"] = {"size": [height, width], "counts": mask["counts"]}
+        if "keypoints" in result:
+            compact["keypoints"] = [
+                round(float(v), _SCORE_DIGITS if i % 3 == 2 else _PIXEL_DIGITS)
+                for i, v in enumerate(result["keypoints"])
+            ]
+        kept.append(compact)
+    return kept

@@ -1,0 +1,135 @@
+"""Predictions on disk: small files of a fixed number of images each, whole or not there at all.
+
+Which images a file holds does not depend on how many processes there are, so that any number of
+processes can continue what any other number began. A file is JSON lines, one an image: its
+``image_id`` and ``detections``, COCO results (``category_id`` is the model's class index, ``bbox``
+XYWH, ``score``, ``segmentation`` as compressed RLE, ``keypoints`` as x, y, score) in the original
+image's frame.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mask_rcnn_repro.engine.atomic import atomic_write_text, clean_leftovers
+from mask_rcnn_repro.errors import ConfigError, DataError
+
+IMAGES_PER_FILE = 16
+SETTINGS_FILE = "settings.json"
+
+Detections = list[dict[str, Any]]
+
+
+class PredictionStore:
+    """The predictions of one model on one list of images.
+
+    Args:
+        folder: where they are; made by :meth:`claim`.
+        image_ids: of all images, in order.
+        images_per_file: images in a file, which is what a killed process loses at most.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        image_ids: Sequence[int | str],
+        images_per_file: int = IMAGES_PER_FILE,
+    ) -> None:
+        self.folder = folder
+        self.image_ids = list(image_ids)
+        self.images_per_file = images_per_file
+
+    def claim(self, settings: Mapping[str, Any]) -> None:
+        """Makes the folder hold predictions of these settings alone.
+
+        Args:
+            settings: plain data that decides what is predicted.
+
+        Raises:
+            ConfigError: the folder holds predictions of other settings, or cannot be made.
+        """
+        now = {**settings, "images_per_file": self.images_per_file}
+        now = json.loads(json.dumps(now))
+        file = self.folder / SETTINGS_FILE
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            clean_leftovers(self.folder)
+            if not any(self.folder.glob("*.jsonl")):
+                atomic_write_text(file, json.dumps(now, indent=2) + "\n")
+                return
+            held = json.loads(file.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ConfigError(
+                f"The folder {self.folder} cannot be written to: {error}. Give another one with "
+                "--output FOLDER."
+            ) from None
+        except ValueError:
+            held = None
+        if held != now:
+            raise ConfigError(
+                f"The folder {self.folder} holds predictions of other settings:\n"
+                f"{_differences(held, now)}\nGive another folder with --output FOLDER, or delete "
+                "this one."
+            )
+
+    @property
+    def num_files(self) -> int:
+        """Files that hold all images."""
+        return -(-len(self.image_ids) // self.images_per_file)
+
+    def file(self, number: int) -> Path:
+        """Path of one file."""
+        return self.folder / f"{number:06d}.jsonl"
+
+    def images_of(self, number: int) -> range:
+        """Indices of the images in one file."""
+        start = number * self.images_per_file
+        return range(start, min(start + self.images_per_file, len(self.image_ids)))
+
+    def missing(self) -> list[int]:
+        """Numbers of the files that are not there yet."""
+        return [n for n in range(self.num_files) if not self.file(n).is_file()]
+
+    def write(self, number: int, detections: Sequence[Detections]) -> None:
+        """Writes one file in one step; `detections` holds one list for each of its images."""
+        ids = [self.image_ids[i] for i in self.images_of(number)]
+        lines = [
+            json.dumps({"image_id": i, "detections": d}, separators=(",", ":"))
+            for i, d in zip(ids, detections, strict=True)
+        ]
+        atomic_write_text(self.file(number), "\n".join(lines) + "\n")
+
+    def read(self) -> Iterator[tuple[int | str, Detections]]:
+        """Yields image id and detections of all images, in order, a file in memory at a time.
+
+        Raises:
+            DataError: a file is missing, damaged, or of other images.
+        """
+        for number in range(self.num_files):
+            path = self.file(number)
+            try:
+                text = path.read_text(encoding="utf-8")
+                rows = [json.loads(line) for line in text.splitlines()]
+                found = [(row["image_id"], list(row["detections"])) for row in rows]
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                raise self._damaged(path, f"{type(error).__name__}: {error}") from None
+            expected = [self.image_ids[i] for i in self.images_of(number)]
+            if [image_id for image_id, _ in found] != expected:
+                raise self._damaged(path, "it is of other images")
+            yield from found
+
+    def _damaged(self, path: Path, what: str) -> DataError:
+        return DataError(
+            f"The predictions in {path} cannot be used ({what}). Delete this file and run the same "
+            "command again: its images alone are predicted anew."
+        )
+
+
+def _differences(held: Any, now: Mapping[str, Any]) -> str:
+    if not isinstance(held, dict):
+        return f"  {SETTINGS_FILE} cannot be read"
+    keys = [key for key in {**held, **now} if held.get(key) != now.get(key)]
+    return "\n".join(f"  {key}: {held.get(key)} there, {now.get(key)} now" for key in keys)

@@ -1,0 +1,103 @@
+"""Views of one image for test-time augmentation: resized, and each size mirrored.
+
+Shapes: image (C, H, W), a view of it (C, h, w); R boxes as absolute XYXY, in the frame of the image
+or of the view.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby, islice
+
+import numpy as np
+import torch
+from detectron2.data.transforms import ResizeShortestEdge, ResizeTransform
+
+
+@dataclass(frozen=True)
+class View:
+    """One way of looking at an image.
+
+    Coordinates are converted in float64, so that float32 coordinates of a view come back bit for
+    bit after being taken to the image and back.
+
+    Attributes:
+        image_size: (H, W).
+        size: (h, w), whole pixels: the two edges may be scaled by slightly different factors.
+        flip: Whether it is mirrored, left and right.
+    """
+
+    image_size: tuple[int, int]
+    size: tuple[int, int]
+    flip: bool
+
+    def render(self, image: torch.Tensor) -> torch.Tensor:
+        """Resizes as Detectron2's mapper does (PIL, bilinear) and mirrors.
+
+        Args:
+            image: (C, H, W), uint8 for results that equal the mapper's.
+
+        Returns:
+            (C, h, w), on the CPU.
+        """
+        pixels = image.cpu().permute(1, 2, 0).numpy()
+        resized = ResizeTransform(*self.image_size, *self.size).apply_image(pixels)
+        if self.flip:
+            resized = resized[:, ::-1]
+        return torch.from_numpy(np.array(resized.transpose(2, 0, 1), order="C"))
+
+    def boxes_in_view(self, boxes: torch.Tensor) -> torch.Tensor:
+        """(R, 4) boxes of the image as boxes of the view, float64."""
+        boxes = boxes.double() * self._scale(boxes).repeat(2)
+        return self._mirrored(boxes) if self.flip else boxes
+
+    def boxes_in_image(self, boxes: torch.Tensor) -> torch.Tensor:
+        """(R, 4) boxes of the view as boxes of the image, float64."""
+        boxes = boxes.double()
+        return (self._mirrored(boxes) if self.flip else boxes) / self._scale(boxes).repeat(2)
+
+    def points_in_image(self, points: torch.Tensor) -> torch.Tensor:
+        """(..., 2) x and y in the view as x and y in the image, float64."""
+        points = points.double()
+        if self.flip:
+            points = torch.stack([self.size[1] - points[..., 0], points[..., 1]], dim=-1)
+        return points / self._scale(points)
+
+    def _mirrored(self, boxes: torch.Tensor) -> torch.Tensor:
+        x1, y1, x2, y2 = boxes.unbind(dim=1)
+        return torch.stack([self.size[1] - x2, y1, self.size[1] - x1, y2], dim=1)
+
+    def _scale(self, like: torch.Tensor) -> torch.Tensor:
+        """Factors of x and y from the image to the view."""
+        height, width = (new / old for new, old in zip(self.size, self.image_size, strict=True))
+        return torch.tensor([width, height], dtype=torch.float64, device=like.device)
+
+
+def make_views(
+    image_size: tuple[int, int], sizes: Sequence[int], flip: bool, max_size: int
+) -> list[View]:
+    """Lists the views of an image, each size and then, where asked for, its mirror image.
+
+    Args:
+        image_size: (H, W).
+        sizes: Shorter edges.
+        flip: Whether to add the mirror images.
+        max_size: Limit of the longer edge, which goes before `sizes`.
+    """
+    found = []
+    for size in sizes:
+        shape = ResizeShortestEdge.get_output_shape(*image_size, size, max_size)
+        found += [View(image_size, shape, mirrored) for mirrored in (False, True)[: 1 + flip]]
+    return found
+
+
+def batches(views: Iterable[View], most: int) -> Iterator[list[View]]:
+    """Cuts views into batches of at most `most` views of one size, in order.
+
+    Views of different sizes would have to be padded, which changes features at their borders: what
+    is detected would depend on the batches.
+    """
+    for _, same in groupby(views, key=lambda view: view.size):
+        while batch := list(islice(same, most)):
+            yield batch

@@ -1,0 +1,93 @@
+"""Test-time augmentation by config and flag: sizes, profiles, hashes, images as they are."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from mask_rcnn_repro.cli import parse_args
+from mask_rcnn_repro.config import config_hash, get_config
+from mask_rcnn_repro.config.profiles import PROFILES
+from mask_rcnn_repro.config.schema import train_defaults
+from mask_rcnn_repro.engine.tta import tta_sizes, with_original_images, with_tta
+from mask_rcnn_repro.errors import ConfigError
+
+from .test_model_tta import PixelDetector
+
+ON = "train.tta.enabled=true"
+PAPER = [400, 500, 600, 700, 800, 900, 1000, 1100, 1200]
+ROW = "table2a/r50_fpn"
+
+
+@pytest.mark.parametrize(
+    ("config", "profile", "sizes"),
+    [
+        (ROW, "paper", PAPER),
+        (ROW, "mini", [192, 240, 288, 336, 384, 432, 480, 528, 576]),  # 384 px
+        (ROW, "tiny", [32, 40, 48, 56, 64, 72, 80, 88, 96]),  # 64 px
+        ("quickstart/mask_rcnn_r18_fpn", "paper", [64, 80, 96, 112, 128, 144, 160, 176, 192]),
+        ("table5/keypoint_only", "paper", PAPER),  # trained at 640 to 800, tested at 800
+    ],
+)
+def test_sizes_follow_the_test_images(config, profile, sizes):
+    assert tta_sizes(get_config(config, profile)) == sizes
+
+
+def test_given_sizes_are_taken():
+    cfg = get_config(ROW, "tiny", ["train.tta.sizes=[30, 50]"])
+    assert tta_sizes(cfg) == [30, 50]  # the command line comes after the profile
+    cfg = get_config(ROW)
+    cfg.train.tta.sizes = [400, 800]  # a file's
+    assert tta_sizes(PROFILES["tiny"](cfg)) == [32, 64]
+
+
+def test_sizes_of_images_that_are_not_resized():
+    cfg = get_config(ROW)
+    cfg.dataloader.test.mapper.augmentations = []
+    assert tta_sizes(cfg) == PAPER
+    cfg = get_config(ROW)
+    cfg.dataloader.test.mapper.augmentations[0].short_edge_length = 400  # Detectron2 takes both
+    assert tta_sizes(cfg)[::4] == [200, 400, 600]
+
+
+@pytest.mark.parametrize("value", ["[]", "[0]", "[1.5]", "400", "[400, big]"])
+def test_sizes_that_cannot_be(value):
+    with pytest.raises(ConfigError, match=r"train\.tta\.sizes"):
+        get_config(ROW, "paper", [f"train.tta.sizes={value}"])
+
+
+def test_hashes_change_only_where_it_is_used():
+    assert config_hash(get_config("table2a/r50_c4", "mini")) == "343c0eaf5d6c"  # as recorded
+    plain, augmented = (config_hash(get_config(ROW, "mini", keys)) for keys in ([], [ON]))
+    assert plain != augmented
+    assert train_defaults()["tta"]["enabled"] is False
+
+
+def test_the_flag_is_an_override():
+    argv = ["--config-file", "x.py", "--eval-only", "--tta", "train.seed=1"]
+    assert parse_args(argv).overrides == ["train.seed=1", ON]
+    assert parse_args(["--config-file", "x.py", "--eval-only"]).overrides == []
+
+
+def test_images_come_as_they_are():
+    cfg = get_config(ROW, "tiny", [ON])
+    before = OmegaConf.to_container(cfg.dataloader, resolve=False)
+    assert before["test"]["mapper"]["precomputed_proposal_topk"]
+    changed = with_original_images(cfg)
+    mapper = changed.dataloader.test.mapper
+    assert list(mapper.augmentations) == []
+    assert mapper.precomputed_proposal_topk is None and mapper.get("proposal_files") is None
+    assert OmegaConf.to_container(cfg.dataloader, resolve=False) == before
+    assert changed.dataloader.train == cfg.dataloader.train
+
+
+def test_the_section_is_followed():
+    keys = ["sizes=[32, 64]", "flip=false", "max_size=77", "views_per_batch=5"]
+    cfg = get_config(ROW, "tiny", [f"train.tta.{key}" for key in keys])
+    cfg.dataloader.train.mapper.keypoint_hflip_indices = [2, 1, 0]
+    tta = with_tta(cfg, PixelDetector())
+    assert (tta.sizes, tta.flip, tta.max_size, tta.views_per_batch) == ([32, 64], False, 77, 5)
+    assert tta.flip_indices == [2, 1, 0]
+    (found,) = tta.inference([{"image": torch.full((3, 40, 60), 255, dtype=torch.uint8)}])
+    assert len(found) == 1 and found.image_size == (40, 60)
