@@ -163,7 +163,7 @@ def test_malformed_overrides_are_refused(text):
         ("tran.max_iter=3", "train.max_iter"),
         ("max_iter=3", "train.max_iter"),
         ("train.amp.enable=true", "train.amp.enabled"),
-        ("train.enabled=true", "train.amp.enabled"),
+        ("train.dtype=bf16", "train.amp.dtype"),
         ("train.amp={enable: true}", "train.amp.enabled"),
         ("num_classes=3", "model.roi_heads.num_classes"),
         ("model.num_classes=3", "model.roi_heads.num_classes"),
