@@ -130,7 +130,7 @@ def counter(monkeypatch: pytest.MonkeyPatch) -> Counter:
 def test_cache_scans_what_has_changed(
     root: Path, cache: Path, counter: Counter, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO, cityscapes_scan.__name__)
+    caplog.set_level(logging.INFO, "mask_rcnn_repro.data")
     stems = write_split(root)
     first = load_cityscapes(root, "train")
     assert counter.take() == stems
@@ -199,7 +199,7 @@ def test_damaged_cache_is_made_anew(
     damage: Any,
     told: str,
 ) -> None:
-    caplog.set_level(logging.INFO, cityscapes_scan.__name__)
+    caplog.set_level(logging.INFO, "mask_rcnn_repro.data")
     stems = write_split(root)
     first = load_cityscapes(root, "train")
     counter.take()
@@ -214,7 +214,7 @@ def test_damaged_cache_is_made_anew(
 def test_cache_that_cannot_be_written(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO, cityscapes_scan.__name__)
+    caplog.set_level(logging.INFO, "mask_rcnn_repro.data")
     write_split(root)
     (tmp_path / "file").touch()  # where a folder is needed, which stops root, too
     monkeypatch.setenv("MASK_RCNN_REPRO_CACHE", str(tmp_path / "file"))
@@ -226,7 +226,7 @@ def test_cache_that_cannot_be_written(
 def test_one_scans_while_the_others_wait(
     root: Path, counter: Counter, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO, cityscapes_scan.__name__)
+    caplog.set_level(logging.INFO, "mask_rcnn_repro.data")
     stems = write_split(root)
     begun, go_on = threading.Event(), threading.Event()
     original = cityscapes_scan._scan_image

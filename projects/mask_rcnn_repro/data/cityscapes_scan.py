@@ -20,12 +20,11 @@ import multiprocessing
 import os
 import sys
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from mask_rcnn_repro.data.cityscapes_files import ImageFiles, list_files
@@ -39,6 +38,7 @@ from mask_rcnn_repro.data.cityscapes_instances import (
 )
 from mask_rcnn_repro.data.cityscapes_labels import THING_CLASSES
 from mask_rcnn_repro.data.embedded import embedded_root
+from mask_rcnn_repro.data.generated_cache import file_lock
 from mask_rcnn_repro.engine.atomic import atomic_write
 from mask_rcnn_repro.errors import DataError
 
@@ -105,7 +105,9 @@ def scan(
     }
     name = hashlib.sha256(place.encode()).hexdigest()[:16]
     path = embedded_root() / "cityscapes_scans" / f"{split}-{masks}-{name}.json.gz"
-    with _locked(path):
+    with contextlib.suppress(OSError):  # a read-only cache: scanned without
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with file_lock(path.with_name(f"{path.name}.lock")):
         entries, state = _read_cache(path, key)
         stamps = {f.image_id: _stamp(f, place) for f in files}
         kept = {
@@ -242,22 +244,3 @@ def _write_cache(path: Path, key: dict[str, Any], entries: list[dict[str, Any]])
     except OSError as error:
         return f" (which cannot be written: {error}; set MASK_RCNN_REPRO_CACHE to another folder)"
     return ""
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Lets one process scan at a time; does without where no lock can be had."""
-    lock = FileLock(f"{path}.lock")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            _logger.info("Another process is scanning for %s; waiting for it.", path)
-            lock.acquire()
-    except (OSError, NotImplementedError):
-        pass  # a read-only folder, or a file system without locks
-    try:
-        yield
-    finally:
-        lock.release()

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import cv2
+from filelock import FileLock, Timeout
 
 from mask_rcnn_repro.errors import DataError
 
@@ -71,19 +72,27 @@ def parallel_results(
 
 @contextlib.contextmanager
 def file_lock(path: Path) -> Iterator[bool]:
-    """Exclusive lock between processes; yields False where the file system has no locks."""
+    """Exclusive lock between processes, waited for; a killed process releases it.
+
+    Args:
+        path: the lock's file, in a folder that exists.
+
+    Yields:
+        Whether it is held: not where the folder is read-only or its file system has no locks.
+    """
+    lock = FileLock(path)
     try:
-        import fcntl
-    except ImportError:
-        yield False
-        return
-    with open(path, "a") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX)
-        except OSError:
-            yield False
-            return
-        yield True  # closing the file releases the lock, also when the process dies
+            lock.acquire(timeout=0)
+        except Timeout:
+            logger.info("Another process holds %s; waiting for it.", path)
+            lock.acquire()
+    except (OSError, NotImplementedError) as error:
+        logger.debug("No lock on %s: %s", path, error)
+    try:
+        yield lock.is_locked
+    finally:
+        lock.release()
 
 
 def ensure_in_cache(
