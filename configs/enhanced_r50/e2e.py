@@ -1,0 +1,5 @@
+"""`table8/e2e` on ResNet-50-FPN: RPN and heads trained together."""
+
+from .updated_baseline import dataloader, lr_multiplier, model, optimizer, train
+
+train.proposals = None
