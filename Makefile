@@ -1,6 +1,7 @@
 # make demo      set everything up, train the quickstart, evaluate it, draw predictions
 # make test      set everything up, run all tests
 # make lint      ruff (format and lint) and mypy
+# make bench     the benchmarks, against Detectron2, torchvision and pycocotools; writes their records
 # make setup     only the environment
 #
 # Targets use .venv, made on first use. `make demo VENV=folder` makes or completes another one with the
@@ -23,7 +24,7 @@ JOBS ?= 2
 # with VENV= this package need not be installed
 export PYTHONPATH := $(CURDIR)/projects:$(PYTHONPATH)
 
-.PHONY: demo test lint format setup docs clean
+.PHONY: demo test bench lint format setup docs clean
 
 setup: $(STAMP)
 
@@ -39,6 +40,10 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) --dist loadfile
+
+bench: $(STAMP)
+	for script in benchmarks/*.py; do $(PY) -W ignore $$script --threads $(JOBS) --record || exit 1; done
+	$(PY) -m mask_rcnn_repro.documentation
 
 lint: $(STAMP)
 	$(PY) -m ruff format --check .

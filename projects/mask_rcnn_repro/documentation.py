@@ -7,6 +7,7 @@
 | configs/README.md | the configs, their differences, paper/tables.json |
 | docs/train_keys.md | the schema of the `train` section |
 | docs/records.md | the schema of result records |
+| docs/performance.md and its plots | records of benchmarks |
 | results/README.md | records below results/, paper/tables.json, paper/claims.json |
 | README.md, between its two markers | the configs, paper/tables.json, records below results/ |
 """
@@ -47,6 +48,8 @@ from mask_rcnn_repro.paper.results import (
     stages_of,
     task_title,
 )
+from mask_rcnn_repro.performance.page import format_performance_page, performance_plots
+from mask_rcnn_repro.performance.record import RECORDS, load_benchmarks
 
 BEGIN, END = "<!-- generated: tables -->", "<!-- /generated -->"
 """What stands in README.md between these lines is generated."""
@@ -55,6 +58,8 @@ _COMMAND = "python -m mask_rcnn_repro.documentation"
 _INLINE = 8  # up to so many differences from a control stand in the table, more below it
 
 _FOLDER_TITLES = {
+    "enhanced_r50": "Tables 8 and 9 on ResNet-50-FPN: their components on a network that one "
+    "machine can train",
     "rpn": "RPN stages: proposals for the rows that are trained stage by stage",
     "quickstart": "Quickstart: embedded data, no row of the paper",
     "model_zoo": "Model zoo: Detectron2's published models, for `--eval-only`",
@@ -352,11 +357,15 @@ def generated_files(root: Path) -> dict[Path, str | None]:
     records = load_results(root / "results")
     contents = format_contents(records)
     printed = [(row.table, row.name, row.id) for row in load_rows() if row.table]
+    benchmarks = load_benchmarks(root / RECORDS)
+    plots = {root / file: text for file, text in performance_plots(benchmarks).items()}
     return {
         root / "configs" / "README.md": format_configs_readme(),
         root / "docs" / "train_keys.md": format_train_keys(),
         root / "docs" / "records.md": format_record_schema(),
         root / "results" / "README.md": format_claims_page(printed, records),
+        root / "docs" / "performance.md": format_performance_page(benchmarks),
+        **plots,
         readme: replace_section(readme.read_text(encoding="utf-8"), contents),
     }
 

@@ -1,0 +1,171 @@
+"""Benchmarks: what is timed, what the record says, what the page makes of it. Never how fast."""
+
+import sys
+import time
+import xml.etree.ElementTree as ElementTree
+
+import pytest
+import torch
+
+from mask_rcnn_repro.errors import RecordError
+from mask_rcnn_repro.performance import Benchmark, benchmark
+from mask_rcnn_repro.performance.page import (
+    PLOTS,
+    draw_series,
+    format_performance_page,
+    performance_plots,
+)
+from mask_rcnn_repro.performance.record import RECORDS, Series, load_benchmarks, save_benchmark
+
+
+class Clock:
+    """Stands for `time`: it moves when a contender says so."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def perf_counter(self):
+        return self.now
+
+    def work(self, seconds, log=None, name=""):
+        def function():
+            self.now += seconds
+            if log is not None:
+                log.append(name)
+            return name
+
+        return function
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(benchmark, "time", clock)
+    return clock
+
+
+def parsed(*arguments):
+    bench = Benchmark("masks", "Masks to RLE", "Masks.\n\nOf an image.\n\nRun: python x\n\nMore.")
+    bench.parse(bench.parser(), arguments)
+    return bench
+
+
+def test_contenders_take_turns_and_the_medians_ratio_counts(clock):
+    log = []
+    bench = parsed("--repeats", "3")
+    contenders = {"stock": clock.work(8, log, "stock"), "ours": clock.work(2, log, "ours")}
+    outputs = bench.compare("100", contenders, reference="stock", goal=3)
+    assert outputs == {"stock": "stock", "ours": "ours"}
+    assert log == ["stock", "stock", "ours", "ours", *["stock", "ours"] * 3]  # warm-up: two calls
+    (comparison,) = bench.finish().comparisons
+    assert comparison.ratio("ours") == 4.0
+    assert comparison.ratio("stock") == 1.0
+    assert comparison.goals == {"ours": 3.0}
+    assert comparison.seconds["ours"].repeats == 3
+
+
+def test_short_work_is_done_several_times_for_one_time(clock):
+    log = []
+    bench = parsed("--repeats", "2")
+    bench.compare("x", {"a": clock.work(0.01, log, "a")}, reference="a")
+    assert len(log) == 2 + 2 * 5
+    assert bench.finish().comparisons[0].seconds["a"].median == pytest.approx(0.01)
+
+
+def test_work_of_minutes_is_done_once_without_warm_up(clock):
+    log = []
+    bench = parsed("--repeats", "5")
+    bench.compare("x", {"a": clock.work(99, log, "a")}, reference="a", repeats=1, warmup=False)
+    assert log == ["a"]
+
+
+def test_the_median_and_the_extremes():
+    bench = parsed()
+    bench.add("x", {"a": [5.0, 1.0, 2.0], "b": [4.0]}, reference="a", memory={"b": 12.0})
+    (comparison,) = bench.finish().comparisons
+    timing = comparison.seconds["a"]
+    assert (timing.median, timing.lowest, timing.highest, timing.repeats) == (2.0, 1.0, 5.0, 3)
+    assert comparison.ratio("b") == 0.5
+
+
+def test_an_unknown_contender_is_named():
+    with pytest.raises(ValueError, match=r"\['stock'\] are no contenders"):
+        parsed().add("x", {"a": [1.0]}, reference="stock")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(["--repeats", "0"], "at least 1"), (["--device", "cuda"], "no CUDA device")],
+)
+def test_what_cannot_be_measured_is_refused(arguments, message, capsys, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SystemExit):
+        parsed(*arguments)
+    assert message in capsys.readouterr().err
+
+
+def full_record(monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "argv", ["x.py", "--record", "--images", str(tmp_path / "photos")])
+    bench = parsed()
+    bench.add(
+        "100 instances", {"stock": [0.9], "ours": [0.03]}, reference="stock", goals={"ours": 10}
+    )
+    bench.add("1 instance", {"stock": [1.5], "ours": [1.0]}, reference="stock", goals={"ours": 2})
+    bench.equality("100 instances", "identical in 100 of 100")
+    bench.series("Cost", "instances", "seconds", {"ours": [(1, 0.1), (10, 1.0)]})
+    bench.note("Made-up pictures.")
+    return bench.finish()
+
+
+def test_a_record_is_read_back_as_it_was(monkeypatch, tmp_path):
+    record = full_record(monkeypatch, tmp_path)
+    assert record.command == "python benchmarks/masks.py --record --images photos"
+    assert record.about == "Masks.\n\nOf an image."
+    file = save_benchmark(record, tmp_path / "records")
+    assert file.name == "masks.json"
+    assert load_benchmarks(tmp_path / "records") == [record]
+    assert load_benchmarks(tmp_path / "nothing") == []
+
+
+def test_records_are_written_on_demand_alone(monkeypatch, tmp_path):
+    monkeypatch.setattr(benchmark, "config_root", lambda: tmp_path / "configs")
+    parsed().finish()
+    assert not (tmp_path / RECORDS).exists()
+    parsed("--record").finish()
+    assert [f.name for f in (tmp_path / RECORDS).iterdir()] == ["masks.json"]
+
+
+def test_a_file_that_is_no_record_is_named(tmp_path):
+    (tmp_path / "masks-cuda.json").write_text('{"name": "masks"}')
+    with pytest.raises(RecordError, match=r"(?s)masks-cuda\.json.*benchmarks/masks\.py --record"):
+        load_benchmarks(tmp_path)
+
+
+def test_the_page_says_what_was_reached_and_what_not(monkeypatch, tmp_path):
+    record = full_record(monkeypatch, tmp_path)
+    page = format_performance_page([record])
+    assert "[Masks to RLE](#masks-to-rle): 100 instances | - | stock | 30.0 | 10 | yes" in page
+    assert "[Masks to RLE](#masks-to-rle): 1 instance | - | stock | 1.50 | 2 | no" in page
+    assert "| 100 instances | stock | 900 ms | 1 |  | identical in 100 of 100 |" in page
+    assert "|  | ours | 30.0 ms | **30.0** | 10 |  |" in page
+    assert "| 1 instance | stock | 1.50 s | 1 |  |  |" in page
+    assert "- Made-up pictures." in page
+    assert "![Cost](performance/masks-1.svg)" in page
+    assert list(performance_plots([record])) == [PLOTS / "masks-1.svg"]
+    assert "Not run." in format_performance_page([])
+
+
+def test_a_plot_is_the_same_each_time_and_shows_its_words():
+    series = Series(
+        title="Cost", x_label="images", y_label="seconds", lines={"ours": [(1, 1), (10, 9)]}
+    )
+    text = draw_series(series)
+    time.sleep(0.01)
+    assert draw_series(series) == text
+    words = [e.text for e in ElementTree.fromstring(text).iter() if e.tag.endswith("text")]
+    assert {"Cost", "images", "seconds", "ours", "in proportion"} <= set(words)
+
+
+def test_a_plot_with_zeros_has_plain_axes():
+    series = Series(title="Cost", x_label="x", y_label="y", lines={"ours": [(0, 1), (10, 9)]})
+    assert "in proportion" not in draw_series(series)
