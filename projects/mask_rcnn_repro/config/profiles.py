@@ -285,4 +285,4 @@ def _scaled(value: Any, factor: float, whole: bool) -> Any:
     if isinstance(value, (list, tuple, ListConfig)):
         return [_scaled(v, factor, whole) for v in value]
     scaled = value * factor
-    return max(1, round(scaled)) if whole else scaled
+    return max(min(value, 1), round(scaled)) if whole else scaled

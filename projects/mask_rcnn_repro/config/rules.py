@@ -221,7 +221,7 @@ def _schedule(cfg: DictConfig) -> Iterator[str]:
         )
     milestones = effective(cfg, "lr_multiplier.milestones")
     late = [m for m in milestones or [] if isinstance(m, int) and m >= cfg.train.max_iter]
-    if late:
+    if late and cfg.train.max_iter > 0:
         _logger.warning(
             "The learning rate never drops at %s: training ends at iteration %d.",
             ", ".join(map(str, late)),

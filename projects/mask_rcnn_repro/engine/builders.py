@@ -129,7 +129,9 @@ def build_optimizer(cfg: DictConfig, model: nn.Module) -> torch.optim.Optimizer:
 
 def build_scheduler(cfg: DictConfig, optimizer: torch.optim.Optimizer) -> LRMultiplier:
     """Builds the per-iteration learning rate scheduler from `cfg.lr_multiplier`."""
-    return LRMultiplier(optimizer, instantiate(cfg.lr_multiplier), max_iter=cfg.train.max_iter)
+    # an evaluation of initial weights has no iterations; the multiplier divides by them
+    length = max(cfg.train.max_iter, 1)
+    return LRMultiplier(optimizer, instantiate(cfg.lr_multiplier), max_iter=length)
 
 
 def build_train_data(cfg: DictConfig, start_iteration: int) -> Any:

@@ -26,6 +26,9 @@ logger = logging.getLogger(__name__)
 
 Policy = Literal["exact", "init", "relaxed"]
 
+FINAL_CHECKPOINT = "model_final.pth"
+"""File of the weights after the last iteration."""
+
 _POINTER = "last_checkpoint"
 
 

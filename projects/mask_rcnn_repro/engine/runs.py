@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from mask_rcnn_repro.config import claim_output_dir
 from mask_rcnn_repro.engine.atomic import atomic_write_text
-from mask_rcnn_repro.engine.checkpoint import find_last_checkpoint
+from mask_rcnn_repro.engine.checkpoint import FINAL_CHECKPOINT, find_last_checkpoint
 from mask_rcnn_repro.engine.evaluate import Evaluation
 from mask_rcnn_repro.engine.init_classes import ClassMap
 from mask_rcnn_repro.engine.run_folder import setup_logging
@@ -28,7 +28,6 @@ logger = logging.getLogger(__name__)
 
 RECORD_FILE = "record.json"
 INPUTS_FILE = "inputs.json"
-FINAL_CHECKPOINT = "model_final.pth"
 
 
 @dataclass(frozen=True)

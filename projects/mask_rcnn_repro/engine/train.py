@@ -22,6 +22,7 @@ from mask_rcnn_repro.engine.builders import (
     wrap_distributed,
 )
 from mask_rcnn_repro.engine.checkpoint import (
+    FINAL_CHECKPOINT,
     SafeCheckpointer,
     checkpoint_iteration,
     find_last_checkpoint,
@@ -64,6 +65,8 @@ def train(
     classes: ClassMap | None = None,
 ) -> TrainingResult:
     """Trains `cfg.model` for `cfg.train.max_iter` iterations and evaluates it at the end.
+
+    With no iterations at all the initial weights are evaluated, and saved as the run's own.
 
     Args:
         cfg: A validated config.
@@ -118,6 +121,9 @@ def train(
         _load_init_checkpoint(cfg, checkpointer, classes)
     if start < cfg.train.max_iter:
         trainer.data_loader = build_train_data(cfg, start)
+    elif cfg.train.max_iter == 0 and not checkpointer.has_checkpoint():
+        comm.synchronize()  # all have looked for it
+        checkpointer.save(FINAL_CHECKPOINT.removesuffix(".pth"), iteration=-1)
     if comm.is_main_process():
         forget_metrics_from(output_dir / "metrics.json", start)
     trainer.register_hooks(
