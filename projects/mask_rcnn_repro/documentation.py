@@ -39,7 +39,7 @@ from mask_rcnn_repro.errors import ConfigError, UserError
 from mask_rcnn_repro.evaluation.record_docs import format_record_schema
 from mask_rcnn_repro.evaluation.records import Record
 from mask_rcnn_repro.paper import load_tables, paper_numbers
-from mask_rcnn_repro.paper.claims_page import format_claims_page
+from mask_rcnn_repro.paper.claims_page import Variant, format_claims_page
 from mask_rcnn_repro.paper.results import (
     format_results_of,
     load_results,
@@ -57,8 +57,10 @@ BEGIN, END = "<!-- generated: tables -->", "<!-- /generated -->"
 _COMMAND = "python -m mask_rcnn_repro.documentation"
 _INLINE = 8  # up to so many differences from a control stand in the table, more below it
 
+_VARIANTS = "enhanced_r50"
+
 _FOLDER_TITLES = {
-    "enhanced_r50": "Tables 8 and 9 on ResNet-50-FPN: their components on a network that one "
+    _VARIANTS: "Tables 8 and 9 on ResNet-50-FPN: their components on a network that one "
     "machine can train",
     "rpn": "RPN stages: proposals for the rows that are trained stage by stage",
     "quickstart": "Quickstart: embedded data, no row of the paper",
@@ -111,6 +113,29 @@ def load_rows() -> list[Row]:
         return len(order), folders.index(row.group) if known else len(folders), row.id
 
     return sorted(rows, key=place)
+
+
+def load_variants() -> list[Variant]:
+    """Rows of tables 8 and 9 on a smaller network, in the order of the tables."""
+    by_id = {row.id: row for row in load_rows()}
+    variants: dict[str, Variant] = {}
+    for row in by_id.values():
+        config = f"{_VARIANTS}/{row.id.partition('/')[2]}"
+        if row.group in ("8", "9") and row.control and config in by_id:
+            # both tables have an updated baseline and test-time augmentation; here table 8's
+            variants.setdefault(config, Variant(config, _parent(config), row.id, row.control))
+    return list(variants.values())
+
+
+def _parent(config: str) -> str:
+    """The config that another one takes its model from."""
+    file = config_root() / f"{config}.py"
+    for node in ast.parse(file.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.ImportFrom) and any(n.name == "model" for n in node.names):
+            folder = file.parents[node.level - 1]
+            path = folder.joinpath(*str(node.module).split("."))
+            return path.relative_to(config_root()).as_posix()
+    raise ConfigError(f"{file} takes its model from no other config.")
 
 
 def _printed_rows() -> list[tuple[str, int, dict[str, Any]]]:
@@ -363,7 +388,7 @@ def generated_files(root: Path) -> dict[Path, str | None]:
         root / "configs" / "README.md": format_configs_readme(),
         root / "docs" / "train_keys.md": format_train_keys(),
         root / "docs" / "records.md": format_record_schema(),
-        root / "results" / "README.md": format_claims_page(printed, records),
+        root / "results" / "README.md": format_claims_page(printed, records, load_variants()),
         root / "docs" / "performance.md": format_performance_page(benchmarks),
         **plots,
         readme: replace_section(readme.read_text(encoding="utf-8"), contents),

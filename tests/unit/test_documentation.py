@@ -22,6 +22,7 @@ from mask_rcnn_repro.documentation import (
     generated_files,
     group_title,
     load_rows,
+    load_variants,
     main,
     replace_section,
     stated_differences,
@@ -417,3 +418,21 @@ def test_it_runs_as_a_module():
     )
     assert result.returncode == 0, result.stderr
     assert "--check" in result.stdout
+
+
+def test_rows_on_a_smaller_network_are_set_beside_the_papers_gain():
+    variants = {v.config: v for v in load_variants()}
+    assert list(variants)[:2] == ["enhanced_r50/updated_baseline", "enhanced_r50/e2e"]
+    assert variants["enhanced_r50/updated_baseline"].parent == "table2a/r50_fpn"
+    assert variants["enhanced_r50/test_aug"] == (
+        "enhanced_r50/test_aug",
+        "enhanced_r50/non_local",
+        "table8/test_aug",
+        "table8/non_local",
+    )
+    found = {c for c in list_configs() if c.startswith("enhanced_r50/")}
+    assert found == set(variants), "each is a row's counterpart"
+    text = generated_files(ROOT)[ROOT / "results" / "README.md"]
+    # table 8: mask AP 39.2 -> 40.7 by the paper
+    line = next(x for x in text.splitlines() if "enhanced_r50/test_aug" in x and "mask AP" in x)
+    assert line.endswith("| +1.5 |")

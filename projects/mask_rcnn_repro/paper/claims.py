@@ -166,7 +166,7 @@ def _by_seed(
     seeds = [set(runs.get((term.table, term.row), {})) for term in claim.terms]
     differences = {}
     for seed in sorted(set.intersection(*seeds)):
-        values = [_number(runs[term.table, term.row][seed], term.metric) for term in claim.terms]
+        values = [number_of(runs[term.table, term.row][seed], term.metric) for term in claim.terms]
         known = [v for v in values if v is not None]
         if len(known) == len(values):
             differences[seed] = sum(
@@ -175,6 +175,7 @@ def _by_seed(
     return differences
 
 
-def _number(record: Record, metric: str) -> float | None:
+def number_of(record: Record, metric: str) -> float | None:
+    """A record's number, in percent, such as "segm/AP"; None where it has none."""
     task, _, name = metric.partition("/")
     return compare(record, {task: {name: 0.0}})[0].ours

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from statistics import fmean
+from typing import NamedTuple
 
 from mask_rcnn_repro.evaluation.records import Record
-from mask_rcnn_repro.paper.claims import NEARLY, Evidence, claims_to_test, collect_evidence
+from mask_rcnn_repro.paper.claims import (
+    NEARLY,
+    Evidence,
+    claims_to_test,
+    collect_evidence,
+    number_of,
+)
+from mask_rcnn_repro.paper.numbers import paper_numbers
 from mask_rcnn_repro.paper.report import compare
 from mask_rcnn_repro.paper.results import records_of
 
@@ -23,6 +31,8 @@ _COLUMNS = {
     "keypoint AP75": "keypoints/AP75",
 }
 
+_TASK_COLUMNS = {"segm": "mask AP", "bbox": "box AP", "keypoints": "keypoint AP"}
+
 _INTRODUCTION = f"""\
 # Results
 
@@ -36,18 +46,44 @@ paper's sign, or, where the paper calls rows nearly equal, differs by at most {N
 little.
 """
 
+_VARIANTS_INTRODUCTION = """\
+Their networks are ResNeXt-101 and -152 in the paper. Gains are those over the config beside it,
+seed by seed; the paper's are of its own row over the one above it, on its own network.
+"""
+
 _PROFILES = {
     "paper": "Full scale",
     "mini": "`mini`: embedded data, narrow networks from random weights, about 1000 iterations",
 }
 
 
-def format_claims_page(rows: Sequence[tuple[str, str, str]], records: Sequence[Record]) -> str:
+class Variant(NamedTuple):
+    """A row of the paper on another network.
+
+    Attributes:
+        config: its id.
+        parent: the config that it builds upon, which it is compared with.
+        row: id of the paper's row.
+        row_parent: id of the row that the paper compares that with.
+    """
+
+    config: str
+    parent: str
+    row: str
+    row_parent: str
+
+
+def format_claims_page(
+    rows: Sequence[tuple[str, str, str]],
+    records: Sequence[Record],
+    variants: Sequence[Variant] = (),
+) -> str:
     """The text of results/README.md.
 
     Args:
         rows: table, row and config id of each row, in the order of the paper.
         records: all, oldest first.
+        variants: rows on another network.
     """
     parts = [_INTRODUCTION]
     for profile, title in _PROFILES.items():
@@ -67,6 +103,10 @@ def format_claims_page(rows: Sequence[tuple[str, str, str]], records: Sequence[R
         missing = sorted({e.claim.id for e in evidence if not e.by_seed})
         if missing:
             parts.append(f"Not run: {', '.join(missing)}.\n")
+        if variants:
+            parts.append("### Rows of tables 8 and 9 on ResNet-50-FPN\n")
+            parts.append(_VARIANTS_INTRODUCTION)
+            parts.append(_variants_table(variants, rows, records, profile))
     return "\n".join(parts)
 
 
@@ -84,6 +124,43 @@ def _rows_table(rows: Sequence[tuple[str, str, str]], runs: Runs) -> str:
             [table, row, name, seeds, *(_spread(records, key) for key in _COLUMNS.values())]
         )
     return _markdown(["table", "row", "config", "seeds", *_COLUMNS], lines)
+
+
+def _variants_table(
+    variants: Sequence[Variant],
+    rows: Sequence[tuple[str, str, str]],
+    records: Sequence[Record],
+    profile: str,
+) -> str:
+    printed = {config: paper_numbers(table, row) for table, row, config in rows}
+    lines = []
+    for variant in variants:
+        ours, theirs = (
+            records_of(config, records).get(profile, {})
+            for config in (variant.config, variant.parent)
+        )
+        better, worse = printed[variant.row], printed[variant.row_parent]
+        for task in [t for t in better if t in worse and t in _TASK_COLUMNS]:
+            key = f"{task}/AP"
+            gains = [
+                after - before
+                for seed in sorted(ours.keys() & theirs.keys())
+                if (after := number_of(ours[seed], key)) is not None
+                and (before := number_of(theirs[seed], key)) is not None
+            ]
+            lines.append(
+                [
+                    f"[{variant.config}](../configs/{variant.config}.py)",
+                    f"[{variant.parent}](../configs/{variant.parent}.py)",
+                    ", ".join(map(str, sorted(ours))) or "not run",
+                    _TASK_COLUMNS[task],
+                    _spread(list(ours.values()), key),
+                    _mean_and_range(gains, sign="+"),
+                    f"{better[task]['AP'] - worse[task]['AP']:+.1f}",
+                ]
+            )
+    header = ["config", "against", "seeds", "in", "AP", "gain", "the paper's gain"]
+    return _markdown(header, lines)
 
 
 def _spread(records: Sequence[Record], metric: str) -> str:
