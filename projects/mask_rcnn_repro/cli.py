@@ -168,6 +168,24 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def check_overrides(
+    parser: argparse.ArgumentParser, overrides: Sequence[str], *, config_given: bool = True
+) -> None:
+    """Exits with the parser's error at the first text that is no change to a config.
+
+    Args:
+        parser: of the command line.
+        overrides: positional arguments.
+        config_given: otherwise a file among them is taken for a forgotten `--config-file`.
+    """
+    for text in overrides:
+        if not text.startswith("~") and "=" not in text:
+            hint = ""
+            if text.endswith((".py", ".yaml")) and not config_given:
+                hint = f"; for a config file write --config-file {text}"
+            parser.error(f"{text!r} is not key=value, +key=value or ~key{hint}")
+
+
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parses a command line; mistakes are printed and exit with status 2.
 
@@ -179,12 +197,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """
     parser = build_parser()
     args = parser.parse_intermixed_args(sys.argv[1:] if argv is None else list(argv))
-    for text in args.overrides:
-        if not text.startswith("~") and "=" not in text:
-            hint = ""
-            if text.endswith((".py", ".yaml")) and not args.config_file:
-                hint = f"; for a config file write --config-file {text}"
-            parser.error(f"{text!r} is not key=value, +key=value or ~key{hint}")
+    check_overrides(parser, args.overrides, config_given=bool(args.config_file))
     if not args.config_file:
         parser.error(
             "--config-file is missing, such as "

@@ -11,6 +11,7 @@ from detectron2.config import instantiate
 
 from mask_rcnn_repro.cli import parse_args
 from mask_rcnn_repro.config import config_root, diff_configs, to_plain
+from mask_rcnn_repro.engine.dependencies import unlabeled_of
 from mask_rcnn_repro.engine.main import run
 from mask_rcnn_repro.engine.tta import tta_sizes
 from mask_rcnn_repro.errors import CheckpointError
@@ -36,6 +37,7 @@ class Setting:
         tta: shorter edges of the views at test, each mirrored, too; empty: the image alone.
         lr: learning rate at the beginning.
         images: an iteration.
+        teacher: config that annotates unlabeled images; None: labeled ones alone.
     """
 
     row: str
@@ -50,6 +52,7 @@ class Setting:
     tta: tuple[int, ...] = ()
     lr: float = 0.01  # section 3.1, of ResNeXt
     images: int = 8
+    teacher: str | None = None
 
 
 def after(row, above, **changes):
@@ -123,6 +126,7 @@ KP_RESNEXT = after(
     lr=0.01,
     images=8,
 )
+KP_DISTILLED = after("+ data distillation", KP_RESNEXT, teacher="table9/resnext")
 
 PAPER = {
     "table8/original": DETECTION,
@@ -137,6 +141,7 @@ PAPER = {
     "table9/updated_baseline": KP_UPDATED,
     "table9/deeper": KP_DEEPER,
     "table9/resnext": KP_RESNEXT,
+    "table9/data_distillation": KP_DISTILLED,
 }
 """Rows in the order in which they are printed."""
 
@@ -179,6 +184,11 @@ ADDED = {
         "train.init_checkpoint",
         "train.proposals",
         "train.reference_batch_size",
+    },
+    "table9/data_distillation": {
+        "dataloader.train.dataset._target_",
+        "dataloader.train.dataset.generated_part",
+        "dataloader.train.dataset.teacher",
     },
 }
 """Keys in which a row differs from the one above it: the component that it adds."""
@@ -233,6 +243,14 @@ def test_a_row_is_trained_as_in_the_paper(config):
     assert (cfg.dataloader.train.dataset.names, cfg.dataloader.test.dataset.names) == names
     assert re.search(said.weights, cfg.train.init_checkpoint)
     assert cfg.train.init_from is None
+    data = cfg.dataloader.train.dataset
+    assert data.get("teacher") == said.teacher
+    assert data.get("min_keypoints", 0) == (1 if config.startswith("table9") else 0)
+    assert data.get("generated") is None
+    if said.teacher:  # of the same labeled data
+        assert data.generated_part == 0.4
+        assert load(said.teacher).dataloader.train.dataset.names == data.names
+        assert unlabeled_of(cfg).name == "coco_2017_unlabeled"
 
 
 @pytest.mark.parametrize("config", PAPER)

@@ -182,7 +182,7 @@ def test_steps_of_the_training_with_shared_features():
 
 
 def test_every_rpn_stage_is_used():
-    used = {load(config).train.proposals for config in ROWS}
+    used = {load(config).train.proposals for config in IDS}
     assert used - {None} == set(RPN_STAGES)
 
 

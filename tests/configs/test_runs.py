@@ -103,6 +103,7 @@ def test_it_trains_resumes_and_evaluates(config, shared, tmp_path):
     assert set(first.metrics) == measured
     assert (first.proposals and first.proposals.id) == cfg.train.proposals
     assert (first.init_from and first.init_from.id) == cfg.train.init_from
+    assert (first.teacher and first.teacher.id) == cfg.dataloader.train.dataset.get("teacher")
     assert (folder / "model_final.pth").stat().st_size < MAX_CHECKPOINT_BYTES
     lines = [json.loads(line) for line in (folder / "metrics.json").read_text().splitlines()]
     losses = [line["total_loss"] for line in lines if "total_loss" in line]

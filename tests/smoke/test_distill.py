@@ -102,9 +102,17 @@ def test_masks_from_several_views_to_a_student(trained: Path, tmp_path: Path) ->
     assert "An epoch: 24 labeled images (24 draws) and" in out
     assert "(24 draws), 50.0 % generated" in out
     assert load_record(tmp_path / "student" / "record.json").iterations_done == 2
+    # what was predicted is not needed any more
+    shutil.rmtree((tmp_path / file).with_name("predictions"))
     again = distill(tmp_path, VIEWS).succeeded()
-    assert "1 of 1 files of predictions are there already" in again
     assert "The generated annotations are there already" in again
+    assert "Checkpointer" not in again
+    assert not (tmp_path / file).with_name("predictions").exists()
+    record = load_record(tmp_path / "student" / "record.json")
+    assert record.train_data is not None and record.train_data.name == "embedded_tiny_train"
+    assert record.generated_data is not None
+    assert record.generated_data.name == "embedded_tiny_unlabeled"
+    assert record.teacher is not None and record.teacher.id == "quickstart/mask_rcnn_r18_fpn"
 
 
 def test_keypoints_to_a_student(trained_persons: Path, tmp_path: Path) -> None:

@@ -13,7 +13,13 @@ from hypothesis import strategies as st
 
 from mask_rcnn_repro.data import MaskRCNNMapper, build_train_loader, get_mixed_dicts
 from mask_rcnn_repro.data.coco_checks import read_json
-from mask_rcnn_repro.data.mixing import generated_source, mixed_indices, read_info
+from mask_rcnn_repro.data.generated_annotations import (
+    distillation_info,
+    generated_facts,
+    generated_source,
+    read_info,
+)
+from mask_rcnn_repro.data.mixing import check_mixture, mixed_indices
 from mask_rcnn_repro.data.registration import coco_parts, register_all_datasets
 from mask_rcnn_repro.errors import ConfigError, DataError
 
@@ -138,12 +144,27 @@ def test_other_classes_and_keypoints_are_refused(tmp_path):
 def test_what_is_missing_is_told_with_the_command_that_makes_it(tmp_path):
     with pytest.raises(ConfigError, match=r"distill\.py --config-file table9/resnext --unlab"):
         get_mixed_dicts(LABELED, teacher="table9/resnext", unlabeled="x")
+    with pytest.raises(ConfigError, match=r"train_net\.py has table9/resnext generate"):
+        get_mixed_dicts(LABELED, teacher="table9/resnext")
+    with pytest.raises(ConfigError, match=r"generated and dataset\.teacher are null(.|\n)*distill"):
+        get_mixed_dicts(LABELED)
     with pytest.raises(DataError, match=r"none\.json do not exist\. Make them with\n .*distill"):
         get_mixed_dicts(LABELED, str(tmp_path / "none.json"))
     data = content()
     data["annotations"] = []
     with pytest.raises(DataError, match=r"Of 8 images .* none has a generated instance"):
         get_mixed_dicts(LABELED, write(tmp_path, data))
+
+
+def test_what_is_checked_before_anything_is_generated(tmp_path):
+    check_mixture(None, 0.4, teacher="a")
+    check_mixture(write(tmp_path, content()), 0.4)
+    with pytest.raises(ConfigError, match=r"teacher are null"):
+        check_mixture(None, 0.4)
+    with pytest.raises(ConfigError, match="between 0 and 1"):
+        check_mixture(None, 40, teacher="a")
+    with pytest.raises(DataError, match=r"none\.json do not exist"):  # a file comes first
+        check_mixture(str(tmp_path / "none.json"), 0.4, teacher="a")
 
 
 @pytest.mark.parametrize("part", [0, 1, -0.1, 40])
@@ -161,6 +182,33 @@ def test_info_is_read_without_the_rest(tmp_path):
     file.write_text('{"images": []}')
     assert read_info(file) == {}
     assert generated_source(file).name is None
+    assert distillation_info(file) == {}
+    file.write_text('{"info": {"distillation": "by hand"}}')
+    assert distillation_info(file) == {}
+
+
+def test_what_identifies_generated_annotations(tmp_path):
+    data = content()
+    first = generated_facts(write(tmp_path, data))
+    assert first["name"] == "embedded_tiny_unlabeled"
+    assert (first["images"], first["instances"]) == (UNLABELED, UNLABELED - 1)
+    # neither what "info" says of weights and folders nor the order of keys matters
+    again = {key: data[key] for key in sorted(data)}
+    again["info"] = {"distillation": {"checkpoint_sha256": "f" * 64}}
+    assert again["info"] != data["info"] and list(again) != list(data)
+    assert generated_facts(write(tmp_path, again)) == {**first, "name": "generated.json"}
+    for change in (
+        lambda d: d["annotations"][0]["bbox"].__setitem__(0, 9),
+        lambda d: d["annotations"].pop(),
+        lambda d: d["images"].reverse(),
+        lambda d: d["categories"][0].update(id=70),
+    ):
+        other = content()
+        change(other)
+        found = generated_facts(write(tmp_path, other))
+        assert found["fingerprint"] != first["fingerprint"]
+    with pytest.raises(DataError, match="'images' must be a list"):
+        generated_facts(write(tmp_path, {"images": {}}))
 
 
 def mapper(**switches):

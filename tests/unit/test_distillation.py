@@ -20,7 +20,7 @@ from mask_rcnn_repro.distillation import choose_threshold, default_unlabeled, pr
 from mask_rcnn_repro.distillation.cli import parse_args
 from mask_rcnn_repro.distillation.generated import annotation, labeled_categories, write_generated
 from mask_rcnn_repro.distillation.predict import detections_of, predict_missing
-from mask_rcnn_repro.distillation.predictions import PredictionStore
+from mask_rcnn_repro.distillation.predictions import PredictionStore, StalePredictionsError
 from mask_rcnn_repro.distillation.threshold import labeled_average
 from mask_rcnn_repro.errors import ConfigError, DataError
 
@@ -184,8 +184,10 @@ def test_a_folder_of_other_settings_is_refused(records, tmp_path):
     store.claim({"weights": "b"})  # nothing is in it yet
     store.write(0, [[], []])
     store.claim({"weights": "b"})
-    with pytest.raises(ConfigError, match=r"weights: b there, a now\n.*--output"):
+    with pytest.raises(ConfigError, match=r"weights: b there, a now\n.*--output") as error:
         store.claim({"weights": "a"})
+    assert isinstance(error.value, StalePredictionsError)
+    assert error.value.differences == "  weights: b there, a now"
     other = PredictionStore(store.folder, store.image_ids, images_per_file=3)
     with pytest.raises(ConfigError, match="images_per_file: 2 there, 3 now"):
         other.claim({"weights": "b"})
@@ -302,7 +304,7 @@ def test_which_images_belong_to_a_labeled_set(labeled, unlabeled):
 
 @pytest.mark.parametrize("labeled", ["cityscapes_train", "mine", "embedded_cityscapes_train"])
 def test_of_other_sets_they_must_be_named(labeled):
-    with pytest.raises(ConfigError, match=f"{labeled}.*--unlabeled"):
+    with pytest.raises(ConfigError, match=rf"{labeled}.*--unlabeled.*dataset\.unlabeled"):
         default_unlabeled(labeled)
 
 

@@ -95,8 +95,9 @@ def make(dataset, tmp_path, monkeypatch):
 
 def test_record_holds_what_was_run(make):
     record = make()
-    assert record.schema_version == 2 and record.mode == "train"
+    assert record.schema_version == 3 and record.mode == "train"
     assert record.proposals is None and record.init_from is None
+    assert record.generated_data is None and record.teacher is None
     assert record.config.id == "table2a/r50_c4" and record.config.hash == "0123456789ab"
     assert record.config.overrides == ["train.max_iter=100", "train.init_checkpoint=R-50.pkl"]
     assert (record.iterations_done, record.iterations_planned) == (100, 100)
@@ -157,21 +158,37 @@ def test_facts_about_another_run_are_required(make):
             make(proposals={k: v for k, v in RPN.items() if k != key})
 
 
-def test_records_of_version_1_can_be_read(make):
-    """They were of runs that stood on no other."""
-    content = {**make().model_dump(mode="json"), "schema_version": 1}
-    for name in ("proposals", "init_from"):
+@pytest.mark.parametrize("version", [1, 2])
+def test_records_of_earlier_versions_can_be_read(make, version):
+    """Those of version 1 were of runs that stood on no other."""
+    content = {**make(proposals=RPN).model_dump(mode="json"), "schema_version": version}
+    later = ["generated_data", "teacher", *(["proposals", "init_from"] if version == 1 else [])]
+    for name in later:
         del content[name]
     record = parse_record(content, "it")
-    assert record.schema_version == 1
-    assert record.proposals is None and record.init_from is None
+    assert record.schema_version == version
+    assert [getattr(record, name) for name in later] == [None] * len(later)
+    assert (record.proposals is not None) == (version == 2)
+
+
+def test_generated_annotations_and_their_teacher(make, tmp_path):
+    data = {"name": "u", "fingerprint": f"sha256:{'a' * 64}", "images": 5, "instances": 7}
+    record = make(generated_data=data, teacher=RPN)
+    assert record.generated_data.model_dump() == data
+    assert record.teacher.model_dump() == {**record.teacher.model_dump(), **RPN}
+    save_record(record, tmp_path / "record.json")
+    assert load_record(tmp_path / "record.json") == record
+    with pytest.raises(RecordError, match=r"generated_data\.fingerprint"):
+        make(generated_data={**data, "fingerprint": "a"})
+    with pytest.raises(RecordError, match=r"generated_data\.name: .*|absolute path"):
+        make(generated_data={**data, "name": "/data/mine.json"})
 
 
 def test_committed_records_can_be_read():
     files = list((ROOT / "results").rglob("*.json"))
     assert files
     for file in files:
-        assert load_record(file).schema_version in (1, 2)
+        assert load_record(file).schema_version in (1, 2, 3)
 
 
 def test_evaluation_of_published_weights(make):
@@ -234,7 +251,7 @@ def test_wrong_field_is_named(make, tmp_path, field, value, named):
 
 def test_every_field_is_required(make):
     content = make().model_dump(mode="json")
-    later = {"proposals", "init_from"}  # records of version 1 have none
+    later = {"proposals", "init_from", "generated_data", "teacher"}  # earlier records have none
     for name in Record.model_fields.keys() - later:
         without = {k: v for k, v in content.items() if k != name}
         with pytest.raises(RecordError, match=rf"{name}: Field required"):
@@ -248,7 +265,7 @@ def test_unreadable_records(make, tmp_path):
             load_record(tmp_path / "record.json")
     with pytest.raises(RecordError, match="nowhere"):
         load_record(tmp_path / "nowhere.json")
-    newer = {**make().model_dump(mode="json"), "schema_version": 3}
+    newer = {**make().model_dump(mode="json"), "schema_version": 4}
     with pytest.raises(RecordError, match="newer version"):
         parse_record(newer, "it")
 

@@ -6,11 +6,8 @@ are generated (Radosavovic et al. 2017 mix labeled and generated images in a fix
 
 from __future__ import annotations
 
-import json as json_module
 import logging
-import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +17,10 @@ from detectron2.data.build import (
     filter_images_with_only_crowd_annotations,
 )
 
-from mask_rcnn_repro.data.coco_checks import read_json, short
+from mask_rcnn_repro.data.coco_checks import short
 from mask_rcnn_repro.data.coco_json import CocoData, load_coco_json
 from mask_rcnn_repro.data.dicts import dataset_info, dataset_keypoints, get_training_dicts
+from mask_rcnn_repro.data.generated_annotations import GeneratedSource, generated_source
 from mask_rcnn_repro.data.registration import coco_parts, register_all_datasets
 from mask_rcnn_repro.errors import ConfigError, DataError
 
@@ -30,8 +28,6 @@ _logger = logging.getLogger(__name__)
 
 GENERATED = "generated"
 """Key that the dicts of images with generated annotations have, with the value True."""
-
-_LONGEST_INFO = 1 << 20
 
 
 def get_mixed_dicts(
@@ -58,6 +54,7 @@ def get_mixed_dicts(
         names: labeled data set or sets, as for :func:`get_training_dicts`, whose arguments `json`,
             `image_root` and `flip_pairs` are, too.
         generated: file that ``tools/distill.py`` wrote; any annotations in COCO format will do.
+            ``train_net.py`` fills in the teacher's where it is None.
         generated_images: folder of its images; None takes those of the data set that the file's
             "info" names.
         generated_part: p, the part of the images of an epoch that are generated.
@@ -67,24 +64,22 @@ def get_mixed_dicts(
         filter_empty: as for :func:`get_training_dicts`, of either set.
         min_keypoints: as for :func:`get_training_dicts`, of either set.
         flip_pairs: see `names`.
-        teacher: config whose model generated the annotations, for messages.
-        unlabeled: data set that they are for, for messages.
+        teacher: config whose model generates the annotations for ``train_net.py`` unless a file
+            is given: of the same labeled data, in the same profile. Here it is in messages alone.
+        unlabeled: registered name of the images that it annotates; None takes those that belong to
+            the labeled data. Here in messages alone.
 
     Returns:
         Dicts in Detectron2's format, labeled ones first; generated ones have ``generated=True``.
         Images that come several times are the same object.
 
     Raises:
-        ConfigError: a part that is not between 0 and 1, no `generated`; or as
-            :func:`get_training_dicts`.
+        ConfigError: a part that is not between 0 and 1, no `generated`, images whose folder is
+            not known; or as :func:`get_training_dicts`.
         DataError: generated annotations that are missing or broken, or have other classes or other
             keypoints than the labeled ones; a set of which no image is left.
     """
-    if not 0 < generated_part < 1:
-        raise ConfigError(
-            f"dataset.generated_part is {generated_part}, but must lie between 0 and 1 (0.4: four "
-            "images of ten are generated). To train on one set alone use get_training_dicts."
-        )
+    check_mixture(generated, generated_part, teacher)
     file = _existing(generated, teacher, unlabeled)
     source = generated_source(file)
     root = _image_root(source, generated_images)
@@ -144,69 +139,48 @@ def _repeated(count: int, size: int, seed: int) -> np.ndarray:
     return np.repeat(np.arange(count, dtype=np.int64), times)
 
 
-@dataclass(frozen=True)
-class GeneratedSource:
-    """What the "info" of generated annotations says about their images.
+def check_mixture(generated: str | None, generated_part: float, teacher: str | None = None) -> None:
+    """Checks what can be told before anything is read, generated or trained.
 
-    Attributes:
-        name: data set of the images; None where the file does not say.
-        json: its image list, of a data set of the user's own.
-        image_root: its images, of a data set of the user's own.
-    """
-
-    name: str | None = None
-    json: str | None = None
-    image_root: str | None = None
-
-
-def generated_source(file: str | os.PathLike[str]) -> GeneratedSource:
-    """Reads where the images of generated annotations are, without parsing the annotations.
+    Args:
+        generated: as for :func:`get_mixed_dicts`.
+        generated_part: the same.
+        teacher: the same; stands in for a file that is still to be generated.
 
     Raises:
-        DataError: no such file, or not json.
+        ConfigError: a part that is not between 0 and 1; neither a file nor a teacher.
+        DataError: a file that does not exist.
     """
-    found = read_info(file).get("distillation")
-    images = found.get("unlabeled") if isinstance(found, dict) else None
-    if not isinstance(images, dict):
-        return GeneratedSource()
-    values = {key: images.get(key) for key in ("name", "json", "image_root")}
-    return GeneratedSource(**{k: v for k, v in values.items() if isinstance(v, str)})
-
-
-def read_info(file: str | os.PathLike[str]) -> dict[str, Any]:
-    """Returns the "info" of a COCO json file, quickly where it stands at the beginning.
-
-    Raises:
-        DataError: no such file, or not json.
-    """
-    path = os.fspath(file)
-    try:
-        with open(path, encoding="utf-8") as stream:
-            head = stream.read(_LONGEST_INFO)
-        start = head.index('"info"')
-        if head[:start].strip() == "{":
-            begin = head.index("{", start)
-            info, _ = json_module.JSONDecoder().raw_decode(head[begin:])
-            return dict(info)
-    except (OSError, ValueError, RecursionError):
-        pass  # the slow way says what is wrong
-    info = read_json(path).get("info")
-    return info if isinstance(info, dict) else {}
+    if not 0 < generated_part < 1:
+        raise ConfigError(
+            f"dataset.generated_part is {generated_part}, but must lie between 0 and 1 (0.4: four "
+            "images of ten are generated). To train on one set alone use get_training_dicts."
+        )
+    if generated is not None or teacher is None:
+        _existing(generated, teacher, None)
 
 
 def _existing(generated: str | None, teacher: str | None, unlabeled: str | None) -> str:
     command = f"python tools/distill.py --config-file {teacher or '<config of a trained model>'}"
     if unlabeled:
         command += f" --unlabeled {unlabeled}"
+    profile = "(with --profile, if this run has one)"
+    if generated is None and teacher is None:
+        raise ConfigError(
+            "dataset.generated and dataset.teacher are null, but generated annotations are to be "
+            "trained on: name the config of the model that shall generate them in "
+            f"dataset.teacher, or give the file that\n  {command}\nwrites {profile} in "
+            "dataset.generated."
+        )
     if generated is None:
         raise ConfigError(
-            "dataset.generated is null, but generated annotations are to be trained on: give the "
-            f"file that\n  {command}\nwrites (with --profile, if this run has one)."
+            f"dataset.generated is null. train_net.py has {teacher} generate what is missing; "
+            f"elsewhere give the file that\n  {command}\nwrites {profile}."
         )
     if not Path(generated).is_file():
         raise DataError(
             f"The generated annotations {generated} do not exist. Make them with\n  {command}\n"
-            "(with --profile, if this run has one), or give their file in dataset.generated."
+            f"{profile}, or give their file in dataset.generated."
         )
     return generated
 

@@ -7,7 +7,7 @@ import math
 import sys
 from collections.abc import Sequence
 
-from mask_rcnn_repro.cli import PROFILES
+from mask_rcnn_repro.cli import PROFILES, check_overrides
 
 _DESCRIPTION = """\
 Runs a trained model over unlabeled images and writes what it finds as annotations in COCO format,
@@ -159,9 +159,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """
     parser = build_parser()
     args = parser.parse_intermixed_args(sys.argv[1:] if argv is None else list(argv))
-    for text in args.overrides:
-        if not text.startswith("~") and "=" not in text:
-            parser.error(f"{text!r} is not key=value, +key=value or ~key")
+    check_overrides(parser, args.overrides)
     own = args.unlabeled_json is not None, args.unlabeled_images is not None
     if any(own) and not (all(own) and args.unlabeled):
         parser.error(

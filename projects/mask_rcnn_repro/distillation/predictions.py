@@ -23,6 +23,18 @@ SETTINGS_FILE = "settings.json"
 Detections = list[dict[str, Any]]
 
 
+class StalePredictionsError(ConfigError):
+    """A folder holds predictions of other settings than those that are wanted.
+
+    Attributes:
+        differences: what differs, a line for each setting.
+    """
+
+    def __init__(self, message: str, differences: str) -> None:
+        super().__init__(message)
+        self.differences = differences
+
+
 class PredictionStore:
     """The predictions of one model on one list of images.
 
@@ -49,7 +61,8 @@ class PredictionStore:
             settings: plain data that decides what is predicted.
 
         Raises:
-            ConfigError: the folder holds predictions of other settings, or cannot be made.
+            StalePredictionsError: the folder holds predictions of other settings.
+            ConfigError: it cannot be made.
         """
         now = {**settings, "images_per_file": self.images_per_file}
         now = json.loads(json.dumps(now))
@@ -69,10 +82,11 @@ class PredictionStore:
         except ValueError:
             held = None
         if held != now:
-            raise ConfigError(
-                f"The folder {self.folder} holds predictions of other settings:\n"
-                f"{_differences(held, now)}\nGive another folder with --output FOLDER, or delete "
-                "this one."
+            differences = _differences(held, now)
+            raise StalePredictionsError(
+                f"The folder {self.folder} holds predictions of other settings:\n{differences}\n"
+                "Give another folder with --output FOLDER, or delete this one.",
+                differences,
             )
 
     @property

@@ -18,9 +18,8 @@ from torch import nn
 from mask_rcnn_repro.config import config_hash
 from mask_rcnn_repro.config.proposals import keeps_rpn
 from mask_rcnn_repro.data import dataset_fingerprint, get_test_dicts, get_training_dicts
-from mask_rcnn_repro.data.catalog import COCO_SOURCES, EMBEDDED, EMBEDDED_PERSON
+from mask_rcnn_repro.data.generated_annotations import default_unlabeled, distillation_info
 from mask_rcnn_repro.data.loader import Mapper
-from mask_rcnn_repro.data.mixing import read_info
 from mask_rcnn_repro.data.registration import coco_parts
 from mask_rcnn_repro.distillation.generated import labeled_categories, write_generated
 from mask_rcnn_repro.distillation.predict import predict_missing
@@ -103,10 +102,23 @@ def distill(
     store = PredictionStore(
         folder / PREDICTION_FOLDER, [r["image_id"] for r in records], images_per_file
     )
+    file = folder / GENERATED_FILE
     settings: dict[str, Any] = {}
-    if comm.is_main_process():
+    facts: dict[str, Any] = {}
+    if average is not None:  # the first process
         settings = _settings(cfg, config_id, checkpoint, rpn_checkpoint, device)
         settings.update(unlabeled=_unlabeled_facts(unlabeled), transforms=transforms)
+        facts = {
+            "format_version": FORMAT_VERSION,
+            **settings,
+            "labeled": _labeled_facts(cfg, average),
+            "wanted_per_image": instances_per_image or average.per_image,
+            "min_keypoint_score": min_keypoint_score,
+        }
+    if comm.all_gather(average is not None and _is_finished(file, facts))[0]:
+        logger.info("The generated annotations are there already: %s", file)
+        return file
+    if comm.is_main_process():
         store.claim(settings)
     comm.synchronize()
 
@@ -123,42 +135,11 @@ def distill(
         num_workers=cfg.dataloader.test.num_workers,
         autocast=lambda: autocast_context(device, amp.enabled, amp.dtype),
     )
-    file = folder / GENERATED_FILE
-    if average is not None:  # the first process
-        facts = {
-            "format_version": FORMAT_VERSION,
-            **settings,
-            "labeled": _labeled_facts(cfg, average),
-            "wanted_per_image": instances_per_image or average.per_image,
-            "min_keypoint_score": min_keypoint_score,
-        }
-        if _is_finished(file, facts):
-            logger.info("The generated annotations are there already: %s", file)
-        else:
-            categories = labeled_categories(data_sets(cfg, "train")[0].name)
-            _annotate(file, store, records, image_root, categories, facts)
+    if comm.is_main_process():
+        categories = labeled_categories(data_sets(cfg, "train")[0].name)
+        _annotate(file, store, records, image_root, categories, facts)
     comm.synchronize()
     return file
-
-
-def default_unlabeled(labeled: str) -> str:
-    """Returns the unlabeled images that belong to a labeled data set.
-
-    Raises:
-        ConfigError: There are none that are known.
-    """
-    name = None
-    if labeled in EMBEDDED or labeled in EMBEDDED_PERSON:
-        name = f"{labeled.rpartition('_')[0]}_unlabeled"
-    elif labeled.startswith(("coco_", "keypoints_coco_")):
-        name = "coco_2017_unlabeled"
-    if name not in {*COCO_SOURCES, *EMBEDDED, *EMBEDDED_PERSON}:
-        raise ConfigError(
-            f"No unlabeled images are known that belong to the training data {labeled!r}. Name "
-            "them with --unlabeled (and, if they are your own, --unlabeled-json and "
-            "--unlabeled-images)."
-        )
-    return str(name)
 
 
 def transforms_of(cfg: DictConfig) -> dict[str, Any]:
@@ -214,6 +195,7 @@ def _settings(
         "config": config_id,
         "profile": str(cfg.train.profile),
         "config_hash": config_hash(cfg),
+        "seed": cfg.train.seed,
         "checkpoint_sha256": checkpoint_info(checkpoint)["sha256"],
         "rpn": None,
     }
@@ -257,9 +239,8 @@ def _is_finished(file: Path, facts: Mapping[str, Any]) -> bool:
     """Whether the file was made from the same things with the same aim."""
     if not file.is_file():
         return False
-    held = read_info(file).get("distillation")
-    if isinstance(held, dict):
-        held.pop("threshold", None)
+    held = distillation_info(file)
+    held.pop("threshold", None)
     return bool(held == json.loads(json.dumps(facts)))
 
 

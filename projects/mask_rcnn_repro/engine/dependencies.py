@@ -1,6 +1,7 @@
 """What a run depends on, from configs alone: which runs, of which configs, on which data.
 
-A row names its RPN stage in `train.proposals` and the run that it starts from in `train.init_from`.
+A row names its RPN stage in `train.proposals`, the run that it starts from in `train.init_from`
+and, for data distillation, the run that generates annotations in `dataset.teacher`.
 :mod:`mask_rcnn_repro.engine.stages` makes what is missing.
 """
 
@@ -25,10 +26,16 @@ from mask_rcnn_repro.config import (
 )
 from mask_rcnn_repro.config.fit import fit_to_data
 from mask_rcnn_repro.config.proposals import keeps_rpn
+from mask_rcnn_repro.config.rules import effective
+from mask_rcnn_repro.data import dataset_fingerprint
+from mask_rcnn_repro.data.generated_annotations import default_unlabeled
+from mask_rcnn_repro.data.mixing import check_mixture
 from mask_rcnn_repro.engine.builders import build_model, check_batch_size
 from mask_rcnn_repro.engine.init_classes import class_map_of
 from mask_rcnn_repro.engine.runs import Run
 from mask_rcnn_repro.errors import ConfigError
+
+_DATASET = "dataloader.train.dataset"
 
 _INHERITED = (
     "train.output_root",
@@ -48,11 +55,20 @@ class DataSet:
         name: One registered name.
         json: Annotation file of a data set of the user's own.
         image_root: Its images.
+        unlabeled: Trained on with generated annotations. The RPN was not trained on these images,
+            but stores as many proposals of them as of its training data, in a folder apart from
+            those for tests.
     """
 
     name: str
     json: str | None = None
     image_root: str | None = None
+    unlabeled: bool = False
+
+    @property
+    def folder(self) -> str:
+        """Name of the folder of its proposals."""
+        return f"{self.name}.train" if self.unlabeled else self.name
 
     def keys(self) -> dict[str, Any]:
         """The keys of a `dataset` node."""
@@ -75,12 +91,15 @@ def check_dependencies(run: Run, *, eval_only: bool = False, above: tuple[str, .
     chain = (*above, run.config_id)
     train = run.cfg.train
     source = None
-    for path in filter(None, (train.init_from, train.proposals)):
+    teacher = None if eval_only else teacher_of(run.cfg)
+    for path in dict.fromkeys(filter(None, (train.init_from, train.proposals, teacher))):
         other = dependency(run, path, chain)
         if path == train.proposals:
             check_rpn(run, other)
-        else:
+        if path == train.init_from:
             source = other.cfg
+        if path == teacher:
+            check_teacher(run, other)
         check_dependencies(other, eval_only=eval_only, above=chain)
     if not eval_only:
         class_map_of(run.cfg, source)
@@ -108,10 +127,36 @@ def check_rpn(run: Run, rpn: Run) -> None:
     _check_counts(run, rpn)
 
 
+def check_teacher(run: Run, teacher: Run) -> None:
+    """Refuses a teacher that does not predict what `run` learns (ConfigError), and images that it
+    cannot annotate because they are unknown or missing (ConfigError, DataError).
+    """
+    if OmegaConf.select(teacher.cfg, "model.roi_heads") is None:
+        raise ConfigError(
+            f"{_DATASET}.teacher names {teacher.config_id}, whose model detects nothing. Name the "
+            "config of a detector."
+        )
+    for head in ("mask_head", "keypoint_head"):
+        learned, made = (
+            OmegaConf.select(cfg, f"model.roi_heads.{head}") for cfg in (run.cfg, teacher.cfg)
+        )
+        if learned is not None and made is None:
+            raise ConfigError(
+                f"{run.config_id} has a {head}, but its teacher {teacher.config_id} has none, so "
+                f"that nothing is generated that it could learn from. Name another config in "
+                f"{_DATASET}.teacher."
+            )
+    dataset_fingerprint(unlabeled_of(run.cfg).name)  # the images' list is there
+
+
 def _check_early(run: Run) -> None:
     """Mistakes that would stop the run are told before the runs that it depends on, not after."""
     cfg = run.cfg
-    if not (cfg.train.proposals or cfg.train.init_from):
+    part = effective(cfg, f"{_DATASET}.generated_part")
+    if part is not None:
+        node = cfg.dataloader.train.dataset
+        check_mixture(node.get("generated"), part, node.get("teacher"))
+    if not (cfg.train.proposals or cfg.train.init_from or teacher_of(cfg)):
         return
     check_batch_size(cfg)
     if cfg.train.proposals and keeps_rpn(cfg) and not cfg.train.init_from:
@@ -188,6 +233,24 @@ def data_sets(cfg: DictConfig, split: str) -> list[DataSet]:
     node = cfg.dataloader[split].dataset
     names = [node.names] if isinstance(node.names, str) else list(node.names)
     return [DataSet(name, node.get("json"), node.get("image_root")) for name in names]
+
+
+def teacher_of(cfg: DictConfig) -> str | None:
+    """The config whose model generates the annotations that a run is trained on, if it names one
+    and no file of them.
+    """
+    node = cfg.dataloader.train.dataset
+    return None if node.get("generated") is not None else node.get("teacher")
+
+
+def unlabeled_of(cfg: DictConfig) -> DataSet:
+    """The images that the teacher of a config annotates.
+
+    Raises:
+        ConfigError: The config does not name them, and none are known.
+    """
+    given = cfg.dataloader.train.dataset.get("unlabeled")
+    return DataSet(given or default_unlabeled(data_sets(cfg, "train")[0].name))
 
 
 def command(run: Run) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,13 @@ logger = logging.getLogger(__name__)
 RECORD_FILE = "record.json"
 INPUTS_FILE = "inputs.json"
 
+_INPUTS = {
+    "proposals": "the proposals of other weights",
+    "init_from": "other initial weights",
+    "generated_data": "other generated annotations",
+}
+"""What a run that stands on something else began with, by its key in `inputs.json`."""
+
 
 @dataclass(frozen=True)
 class Inputs:
@@ -42,6 +49,9 @@ class Inputs:
         classes: How the classes of the initial weights are taken over; None: they are the same.
         proposals: What a record says about the RPN stage.
         init_from: What a record says about the run that gave the initial weights.
+        generated: Generated annotations that are trained on beside the labeled ones.
+        generated_data: What a record says about them.
+        teacher: What a record says about the run whose model made them.
     """
 
     train_proposals: tuple[Path, ...] = ()
@@ -51,13 +61,18 @@ class Inputs:
     classes: ClassMap | None = None
     proposals: dict[str, Any] | None = None
     init_from: dict[str, Any] | None = None
+    generated: Path | None = None
+    generated_data: dict[str, Any] | None = None
+    teacher: dict[str, Any] | None = None
 
     def fill(self, cfg: DictConfig) -> DictConfig:
-        """Returns a copy of `cfg` whose mappers know the files; the hash is that of `cfg` alone."""
+        """Returns a copy of `cfg` whose loaders know the files; the hash is that of `cfg` alone."""
         filled = copy.deepcopy(cfg)
         for split, folders in (("train", self.train_proposals), ("test", self.test_proposals)):
             if folders:
                 filled.dataloader[split].mapper.proposal_files = [str(f) for f in folders]
+        if self.generated is not None:
+            filled.dataloader.train.dataset.generated = str(self.generated)
         return filled
 
 
@@ -157,16 +172,19 @@ class Run:
     def _keep_inputs(self, inputs: Inputs) -> None:
         """Half a training on one RPN's proposals and half on another's would be no row at all."""
         file = self.folder / INPUTS_FILE
-        now = {"proposals": inputs.proposals, "init_from": inputs.init_from}
+        now = {
+            "proposals": inputs.proposals,
+            "init_from": inputs.init_from,
+            "generated_data": inputs.generated_data,
+        }
         begun = find_last_checkpoint(self.folder) is not None and file.is_file()
         then = json.loads(file.read_text(encoding="utf-8")) if begun else now
         for key, facts in now.items():
-            old, new = ((f or {}).get("checkpoint") for f in (then.get(key), facts))
+            old, new = (_identity(f) for f in (then.get(key), facts))
             if old != new:
                 raise DataError(
-                    f"The run in {self.folder} began with the {key.replace('_', ' ')} of other "
-                    f"weights ({old}) than there are now ({new}). Delete the folder to begin anew, "
-                    "or put back what it began with."
+                    f"The run in {self.folder} began with {_INPUTS[key]} ({old}) than there are "
+                    f"now ({new}). Delete the folder to begin anew, or put back what it began with."
                 )
         comm.synchronize()
         if comm.is_main_process() and not begun:
@@ -199,7 +217,14 @@ class Run:
             device=self.device,
             proposals=inputs.proposals,
             init_from=inputs.init_from if mode == "train" else None,
+            generated_data=inputs.generated_data if mode == "train" else None,
+            teacher=inputs.teacher if mode == "train" else None,
         )
         save_record(record, self.folder / RECORD_FILE)
         logger.info("Record written to %s", self.folder / RECORD_FILE)
         return record
+
+
+def _identity(facts: Mapping[str, Any] | None) -> Any:
+    """What tells one input from another: the weights, or the annotations."""
+    return (facts or {}).get("fingerprint", (facts or {}).get("checkpoint"))

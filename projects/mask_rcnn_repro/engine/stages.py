@@ -1,9 +1,11 @@
 """Stage-wise training (section 3.1): what a run depends on is run first and shared.
 
-A row names its RPN stage in `train.proposals` and, for fine-tuning, the run that it starts from in
-`train.init_from`. Both are configs of their own with runs of their own, always of seed 0, below
+A row names its RPN stage in `train.proposals`, for fine-tuning the run that it starts from in
+`train.init_from`, and for data distillation the run whose model generates annotations in
+`dataset.teacher`. All are configs of their own with runs of their own, always of seed 0, below
 `train.output_root`; every row and seed that names them uses the same ones. Stored proposals lie in
-`<run of the RPN>/proposals/<data set>` (docs/proposals.md). Nothing that exists is made again: what
+`<run of the RPN>/proposals/<data set>` (docs/proposals.md), generated annotations in `<run of the
+teacher>/distilled/<data set>` (docs/data_distillation.md). Nothing that exists is made again: what
 no longer fits its config or data stops the run with its name.
 """
 
@@ -38,6 +40,15 @@ from mask_rcnn_repro.engine.locks import exclusive
 from mask_rcnn_repro.engine.run_folder import setup_logging
 from mask_rcnn_repro.engine.runs import Inputs, Run
 from mask_rcnn_repro.engine.seeding import seed_everything
+from mask_rcnn_repro.engine.teacher import (
+    check_ids,
+    facts_of,
+    find_teacher,
+    generate,
+    generated_file,
+    generated_images,
+    outlived,
+)
 from mask_rcnn_repro.engine.trainer import autocast_context
 from mask_rcnn_repro.errors import CheckpointError, ConfigError, DataError
 from mask_rcnn_repro.evaluation.loop import evaluate
@@ -64,9 +75,11 @@ def prepare(run: Run, *, eval_only: bool = False) -> Inputs:
 
     Raises:
         ConfigError: The configs depend on each other in a circle, `train.proposals` names something
-            that is no RPN or stores fewer proposals than are asked for, a run that is depended on
-            is of another config, or a mistake that would end `run` itself later.
-        DataError: Stored proposals are stale: made by another RPN config or for other data.
+            that is no RPN or stores fewer proposals than are asked for, the teacher does not
+            predict what `run` learns, a run that is depended on is of another config, or a mistake
+            that would end `run` itself later.
+        DataError: Stored proposals or generated annotations are stale: made by another config or
+            for other data.
         CheckpointError: With `eval_only`, an RPN that is not trained yet.
     """
     return _prepare(run, eval_only=eval_only, above=())
@@ -83,11 +96,16 @@ def _prepare(run: Run, *, eval_only: bool, above: tuple[str, ...]) -> Inputs:
         source = dependency(run, cfg.train.init_from, chain)
         _ensure_trained(source, chain, f"the initial weights of {run.config_id}")
         weights, init_from = source.checkpoint, _facts(source)
+    generated = None if eval_only else _generated(run, chain)
+    generated_data, teacher = facts_of(generated) if generated is not None else (None, None)
     if cfg.train.proposals:
         rpn = dependency(run, cfg.train.proposals, chain)
         keeps = keeps_rpn(cfg)
         if not eval_only:
-            train_folders = _stored(rpn, data_sets(cfg, "train"), chain, may_train=True)
+            sets = data_sets(cfg, "train")
+            if generated is not None:
+                sets.append(generated_images(generated))
+            train_folders = _stored(rpn, sets, chain, may_train=True)
         if not keeps and eval_only and cfg.train.tta.enabled:
             _check_trained(rpn, f"the RPN of {run.config_id}")
         elif not keeps:
@@ -106,7 +124,22 @@ def _prepare(run: Run, *, eval_only: bool, above: tuple[str, ...]) -> Inputs:
         classes=classes,
         proposals=proposals,
         init_from=init_from,
+        generated=generated,
+        generated_data=generated_data,
+        teacher=teacher,
     )
+
+
+def _generated(run: Run, chain: tuple[str, ...]) -> Path | None:
+    """The generated annotations that a run is trained on, made by its teacher where it has one."""
+    teacher = find_teacher(run, chain)
+    if teacher is None or _agreed(outlived(run, teacher)):
+        return generated_file(run, teacher)
+    file = generated_file(run, teacher)
+    if not _agreed(file is not None and file.is_file()):
+        check_ids(run.cfg)
+    _ensure_trained(teacher, chain, f"the teacher of {run.config_id}")
+    return generate(run, teacher)
 
 
 def train_stage(run: Run, inputs: Inputs, *, resume: bool) -> Record | None:
@@ -164,6 +197,19 @@ def _check_folder(run: Run, purpose: str) -> None:
             f"data ({record.train_data.name}: {record.train_data.fingerprint[:19]}... then, "
             f"{now[:19]}... now). Delete the folder to have it run again."
         )
+    if record.generated_data is None:
+        return
+    # annotations that are no longer there are not needed for what was trained on them
+    file = generated_file(run, find_teacher(run, ()))
+    if file is None or not file.is_file():
+        return
+    facts, _ = facts_of(file)
+    if record.generated_data.fingerprint != facts["fingerprint"]:
+        raise DataError(
+            f"The run in {run.folder}, which gives {purpose}, is stale: it was trained on other "
+            f"generated annotations than those in {file} now. Delete the folder to have it run "
+            "again."
+        )
 
 
 def _check_trained(run: Run, purpose: str) -> None:
@@ -203,7 +249,7 @@ def _stored(
     """Folders of the RPN's proposals for some data sets, made where they are missing."""
     folders = []
     for data in sets:
-        folder = rpn.folder / PROPOSAL_FOLDER / data.name
+        folder = rpn.folder / PROPOSAL_FOLDER / data.folder
         exists = _agreed(proposals_exist(folder))
         if not exists:
             purpose = f"the proposals for {data.name}"
@@ -248,11 +294,11 @@ def _check_weights(rpn: Run, folder: Path) -> None:
 
 def _store(rpn: Run, data: DataSet, folder: Path) -> None:
     """Runs a trained RPN over a data set; as many proposals an image as it trains with, if it was
-    trained on these images, and as many as at test otherwise.
+    trained on these images or a row will be, and as many as at test otherwise.
     """
     setup_logging(rpn.folder)
     cfg = copy.deepcopy(rpn.cfg)
-    trains_on_it = data in data_sets(cfg, "train")
+    trains_on_it = data.unlabeled or data in data_sets(cfg, "train")
     generator = cfg.model.proposal_generator
     for key in ("pre_nms_topk", "post_nms_topk"):
         count = generator[key][0 if trains_on_it else 1]

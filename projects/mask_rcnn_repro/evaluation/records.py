@@ -21,7 +21,7 @@ from mask_rcnn_repro.engine.atomic import atomic_write_text
 from mask_rcnn_repro.errors import RecordError
 from mask_rcnn_repro.evaluation import provenance
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 
 class _Section(BaseModel):
@@ -130,7 +130,9 @@ class CheckpointInfo(_Section):
 
 
 class InputRun(_Section):
-    """A run that this one stands on: the RPN of its proposals, or the source of its weights."""
+    """A run that this one stands on: the RPN of its proposals, the source of its weights, or the
+    teacher that generated annotations.
+    """
 
     id: str = Field(min_length=1, description="Its config, as in `config.id`.")
     hash: str = Field(pattern=r"^[0-9a-f]{12,64}$", description="Its config's hash.")
@@ -147,8 +149,9 @@ class InputRun(_Section):
 class Record(_Section):
     """One run: what was run, on what, and what came out."""
 
-    schema_version: Literal[1, 2] = Field(
-        description="Version of this schema; 2 added `proposals` and `init_from`."
+    schema_version: Literal[1, 2, 3] = Field(
+        description="Version of this schema; 2 added `proposals` and `init_from`, 3 "
+        "`generated_data` and `teacher`."
     )
     created: str = Field(
         pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$", description="When the record was made, UTC."
@@ -172,7 +175,14 @@ class Record(_Section):
     seconds_per_image: SecondsPerImage | None = Field(description="See below; null if unmeasured.")
     evaluator_backend: str | None = Field(description="What computed the metrics.")
     test_data: DatasetInfo | None = Field(description="What was evaluated on.")
-    train_data: DatasetInfo | None = Field(description="What was trained on; null for `eval`.")
+    train_data: DatasetInfo | None = Field(
+        description="What was trained on, generated annotations aside; null for `eval`."
+    )
+    generated_data: DatasetInfo | None = Field(
+        default=None,
+        description="Generated annotations that were trained on beside `train_data`, if any; its "
+        "name is that of their images.",
+    )
     checkpoint: CheckpointInfo | None = Field(description="See below.")
     proposals: InputRun | None = Field(
         default=None,
@@ -180,6 +190,10 @@ class Record(_Section):
     )
     init_from: InputRun | None = Field(
         default=None, description="Run that gave the initial weights (`train.init_from`), if any."
+    )
+    teacher: InputRun | None = Field(
+        default=None,
+        description="Run whose model made `generated_data`; null also where these do not say.",
     )
     device: DeviceInfo = Field(description="See below.")
     world_size: int = Field(ge=1, description="Number of processes.")
@@ -216,6 +230,8 @@ def make_record(
     device: Any = "cpu",
     proposals: Mapping[str, Any] | None = None,
     init_from: Mapping[str, Any] | None = None,
+    generated_data: Mapping[str, Any] | None = None,
+    teacher: Mapping[str, Any] | None = None,
 ) -> Record:
     """Makes the record of a run; code, versions, hardware and data sets are looked up here.
 
@@ -233,6 +249,8 @@ def make_record(
         device: of the model.
         proposals: fields of an :class:`InputRun`.
         init_from: the same.
+        generated_data: fields of a :class:`DatasetInfo`.
+        teacher: as `proposals`.
 
     Raises:
         RecordError: a value that the schema does not allow.
@@ -266,6 +284,8 @@ def make_record(
         "checkpoint": provenance.checkpoint_info(checkpoint) if checkpoint else None,
         "proposals": dict(proposals) if proposals else None,
         "init_from": dict(init_from) if init_from else None,
+        "generated_data": dict(generated_data) if generated_data else None,
+        "teacher": dict(teacher) if teacher else None,
         "device": provenance.device_info(device),
         "world_size": comm.get_world_size(),
         "amp": {"enabled": enabled, "dtype": amp.get("dtype") if enabled else None},

@@ -3,7 +3,7 @@
 A record counts if it is complete and its config is, by hash, the one of the file as it is now.
 Records of rows that say the same count too; those of an older or overridden config do not. The
 same holds for the runs that it stands on: the RPN of its proposals, the source of its initial
-weights.
+weights, the teacher that generated annotations.
 """
 
 from __future__ import annotations
@@ -40,9 +40,11 @@ def loaded_config(config: str, profile: str = "paper", seed: int | None = None) 
 
 
 def stages_of(config: str) -> dict[str, str]:
-    """What a config stands on: `proposals` and `init_from` to the config that gives them."""
-    train = loaded_config(config).train
-    return {key: train[key] for key in ("proposals", "init_from") if train.get(key) is not None}
+    """What a config stands on: `proposals`, `init_from`, `teacher` to the config that gives it."""
+    cfg = loaded_config(config)
+    named = {key: cfg.train.get(key) for key in ("proposals", "init_from")}
+    named["teacher"] = cfg.dataloader.train.dataset.get("teacher")
+    return {key: other for key, other in named.items() if other is not None}
 
 
 def same_run(config: str) -> list[str]:
