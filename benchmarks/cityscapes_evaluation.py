@@ -1,28 +1,23 @@
-"""Our Cityscapes evaluator beside Detectron2's, on the same predictions.
-
-Run: python benchmarks/cityscapes_evaluation.py --images 4 --repeats 3
+"""Cityscapes' instance metrics, from small predictions to numbers, beside Detectron2's evaluator.
 
 Made-up street scenes of 1024 x 2048 pixels: by default 20 objects an image and 50 predictions,
 28 x 28 probabilities as a model gives them. Timed is all from there to the numbers: pasting the
-masks, collecting, matching, averaging. The evaluators take turns in one process; medians count.
-Prints the times, their ratio, and by how much the numbers differ.
+masks, collecting, matching, averaging. Detectron2's evaluator calls the official scripts, which
+need a NumPy before 2.4; with a newer one the two functions that they miss are put back, for them
+alone.
 
-Detectron2's evaluator and the scripts that it calls need a NumPy before 2.4; with a newer one the
-two functions that they miss are put back, for them alone.
+Run: python benchmarks/cityscapes_evaluation.py --images 4      (about 1 minute)
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import copy
 import io
 import os
-import statistics
 import tempfile
 import time
 import types
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +33,7 @@ from detectron2.structures import Boxes, Instances
 from PIL import Image
 
 from mask_rcnn_repro.evaluation.cityscapes import CityscapesInstanceEvaluator
+from mask_rcnn_repro.performance import Benchmark
 
 NAME = "benchmark_cityscapes"
 CLASSES = ("person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle")
@@ -129,23 +125,47 @@ def run_ours(data: list[tuple[dict[str, Any], Instances]]) -> dict[str, Any]:
     return evaluator.evaluate()["segm"]
 
 
+def seconds_of(run: Any, data: list[tuple[dict[str, Any], Instances]]) -> float:
+    begin = time.perf_counter()
+    run(data)
+    return time.perf_counter() - begin
+
+
+def measure(bench: Benchmark, root: Path, images: int, objects: int, predictions: int) -> None:
+    """The comparison, and cost against the number of images."""
+    data = make_data(root, images, objects, predictions)
+    run_ours(data[:1])  # imports, tables
+    work = f"{images} images, {objects} objects and {predictions} predictions each"
+    found = bench.compare(
+        work,
+        {"Detectron2": lambda: run_detectron2(data), "ours": lambda: run_ours(data)},
+        reference="Detectron2",
+        repeats=min(2, bench.repeats),
+        warmup=False,
+    )
+    theirs, ours = found["Detectron2"], found["ours"]
+    difference = max(abs(float(ours[key] - theirs[key])) for key in ("AP", "AP50"))
+    bench.equality(
+        work, f"AP {ours['AP']:.2f}, AP50 {ours['AP50']:.2f}: differ by at most {difference:.2g}"
+    )
+    lines: dict[str, list[tuple[float, float]]] = {"Detectron2": [], "ours": []}
+    for number in sorted({1, max(1, images // 2), images}):
+        for name, run in (("Detectron2", run_detectron2), ("ours", run_ours)):
+            lines[name].append((number, seconds_of(run, data[:number])))
+    bench.series("Cityscapes evaluation", "images", "seconds", lines)
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    """Measures, prints, and writes the record with --record."""
+    bench = Benchmark("cityscapes_evaluation", "Cityscapes evaluation", __doc__)
+    parser = bench.parser()
     parser.add_argument("--images", type=int, default=4)
-    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--objects", type=int, default=20, help="an image")
     parser.add_argument("--predictions", type=int, default=50, help="an image")
-    args = parser.parse_args()
-    torch.set_num_threads(1)
+    args = bench.parse(parser)
     if not hasattr(np, "in1d"):
         scripts.np = EarlierNumpy("numpy")  # type: ignore[attr-defined]
-
-    contenders: dict[str, Callable[[Any], dict[str, Any]]] = {
-        "Detectron2": run_detectron2,
-        "ours": run_ours,
-    }
-    seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    found: dict[str, dict[str, Any]] = {}
+    images = 1 if bench.quick else args.images
     here = Path.cwd()
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)  # the scripts write matches.json to the current folder
@@ -153,30 +173,10 @@ def main() -> None:
             DatasetCatalog.register(NAME, list)
             gt_dir = str(Path(folder, "gtFine", "val"))
             MetadataCatalog.get(NAME).set(thing_classes=list(CLASSES), gt_dir=gt_dir)
-            data = make_data(Path(folder), args.images, args.objects, args.predictions)
-            run_ours(data[:1])  # imports, tables
-            for _ in range(args.repeats):
-                for name, run in contenders.items():
-                    begin = time.perf_counter()
-                    found[name] = run(data)
-                    seconds[name].append(time.perf_counter() - begin)
+            measure(bench, Path(folder), images, args.objects, args.predictions)
         finally:
             os.chdir(here)
-
-    print(
-        f"{args.images} images of {HEIGHT} x {WIDTH}, {args.objects} objects and "
-        f"{args.predictions} predictions each; medians of {args.repeats}"
-    )
-    theirs = statistics.median(seconds["Detectron2"])
-    for name, times in seconds.items():
-        median = statistics.median(times)
-        print(
-            f"{name:15} {median / args.images:8.3f} s/image  {theirs / median:6.1f} x  "
-            f"AP {found[name]['AP']:.4f}  AP50 {found[name]['AP50']:.4f}"
-        )
-    for key in ("AP", "AP50"):
-        difference = max(abs(metrics[key] - found["Detectron2"][key]) for metrics in found.values())
-        print(f"{key}: largest difference {float(difference)}")
+    bench.finish()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""`table8/updated_baseline` on ResNet-50-FPN: trained longer, NMS 0.5, against `table2a/r50_fpn`."""
+"""`table8/updated_baseline` on R50-FPN: trained longer, NMS 0.5, against `table2a/r50_fpn`."""
 
 from ..common.schedules import lr_multiplier_180k as lr_multiplier
 from ..table2a.r50_fpn import dataloader, model, optimizer, train

@@ -129,8 +129,7 @@ def test_every_claim_about_two_rows_has_configs():
     claims = [c for c in load_claims() if c["table"] in tables and c["better"]]
     assert len(claims) >= 15
     sides = {(c["table"], c[side]) for c in claims for side in ("better", "worse")}
-    waiting = {("9", "+ test-time augm.")}
-    assert sides - rows == waiting
+    assert sides <= rows
 
 
 @pytest.mark.parametrize("config", IDS)

@@ -11,7 +11,7 @@ from detectron2.config import instantiate
 
 from mask_rcnn_repro.config import config_root, diff_configs, to_plain
 
-from .config_sets import JOINT_ROWS, ROWS, RPN_STAGES, load, load_joint
+from .config_sets import IDS, JOINT_ROWS, ROWS, RPN_STAGES, load, load_joint
 
 
 @dataclass(frozen=True)

@@ -235,5 +235,7 @@ def test_the_learning_rate_drops_before_the_end(config):
     """Rounding may not push a drop to the end of a short training."""
     for profile in ("paper", "mini"):
         cfg = load(config, profile)
+        if cfg.train.max_iter == 0:  # a schedule that is not followed
+            continue
         for milestone in cfg.lr_multiplier.get("milestones", []):
             assert milestone < cfg.train.max_iter, profile

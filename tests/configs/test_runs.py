@@ -19,6 +19,8 @@ from mask_rcnn_repro.cli import parse_args
 from mask_rcnn_repro.config import config_hash, get_config
 from mask_rcnn_repro.data import get_test_dicts
 from mask_rcnn_repro.data.proposals import ProposalFile
+from mask_rcnn_repro.distillation import run as distillation
+from mask_rcnn_repro.engine import tta
 from mask_rcnn_repro.engine.main import run
 from mask_rcnn_repro.evaluation import load_record
 from mask_rcnn_repro.registration import register
@@ -57,6 +59,13 @@ def _one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def _few_views(monkeypatch):
+    """A teacher, whose run takes no override of a row's, annotates from two of nine sizes."""
+    for user in (tta, distillation):
+        monkeypatch.setattr(user, "tta_sizes", lambda cfg: [48, 64])
 
 
 def weights(path):

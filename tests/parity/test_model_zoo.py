@@ -17,6 +17,7 @@ from detectron2.utils.events import EventStorage
 from torch.overrides import TorchFunctionMode
 
 import mask_rcnn_repro.modeling  # noqa: F401
+from mask_rcnn_repro import compiled
 
 ROOT = Path(__file__).resolve().parents[2] / "configs" / "model_zoo"
 PRESETS = {
@@ -27,6 +28,12 @@ PRESETS = {
     "keypoint_rcnn_R_50_FPN_3x": "COCO-Keypoints",
 }
 every_preset = pytest.mark.parametrize("name", PRESETS)
+
+
+@pytest.fixture(autouse=True)
+def the_same_operators(monkeypatch):
+    """Equal to the bit, so without compiled loops, which order sums differently."""
+    monkeypatch.setattr(compiled, "HAVE_NUMBA", False)
 
 
 def yaml_of(name: str) -> str:

@@ -40,10 +40,10 @@ def write_teacher(folder: Path, *lines: str) -> Path:
     return write_config(folder / "teacher.py", PERSONS, *SHORT, "train.tta.sizes = [800]", *lines)
 
 
-def write_student(folder: Path, teacher: Path | str, row: str = PERSONS, *lines: str) -> Path:
+def write_student(folder: Path, teacher: Path | str, *lines: str, name: str = "student") -> Path:
     return write_config(
-        folder / "student.py",
-        row,
+        folder / f"{name}.py",
+        PERSONS,
         "from detectron2.config import LazyCall as L",
         "from mask_rcnn_repro.data import get_mixed_dicts",
         f"{DATASET} = L(get_mixed_dicts)(",
@@ -254,6 +254,16 @@ def test_what_stands_on_a_student_notices_other_annotations(copied: tuple[Path, 
     # those that are gone are not needed for what was trained on them
     shutil.rmtree(folder / TEACHER_RUN)
     assert made(launch(folder, "train.output_dir=c", config=tuned)) == []
+    # nor for a row that inherits the teacher and trains nothing
+    lines = (f"train.init_from = {str(config)!r}", "train.max_iter = 0")
+    evaluated = write_student(folder, folder / "teacher.py", *lines, name="evaluated")
+    assert made(launch(folder, "train.output_dir=d", config=evaluated)) == []
+    student, again = (
+        load_record(folder / f / "record.json") for f in ("output/student@tiny/seed0", "d")
+    )
+    assert again.metrics == student.metrics
+    assert student.teacher is not None and again.teacher is None
+    assert not (folder / TEACHER_RUN).exists()
 
 
 # --- mistakes --------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from detectron2.layers import get_norm
+from detectron2.layers import FrozenBatchNorm2d, get_norm
 from detectron2.modeling.backbone import BasicStem, ResNet
 from hypothesis import given
 from hypothesis import strategies as st
@@ -189,6 +189,26 @@ def test_group_count_by_hand(channels, groups):
 def test_group_count_divides(channels):
     groups = group_count(channels)
     assert channels % groups == 0 and 1 <= groups <= 32
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("learns", [True, False])
+def test_frozen_norm_gives_detectron2s_outputs_and_gradients(learns, memory_format):
+    ours, theirs = build_norm("FrozenBN", 6), FrozenBatchNorm2d(6)
+    with torch.no_grad():
+        for buffer in theirs.buffers():
+            buffer.uniform_(0.5, 2)
+    ours.load_state_dict(theirs.state_dict())
+    outputs = []
+    x, grad = torch.randn(2, 2, 6, 5, 4)
+    for norm in (ours, theirs):
+        given = x.clone(memory_format=memory_format).requires_grad_(learns)
+        y = norm(given)
+        if learns:
+            y.backward(grad)
+        outputs.append((y.detach(), given.grad))
+    torch.testing.assert_close(*outputs, rtol=1e-6, atol=1e-6)
+    assert y.is_contiguous(memory_format=memory_format)
 
 
 def test_norms_are_detectron2s():

@@ -48,8 +48,7 @@ def test_equal_to_detectron2_values_and_gradients(pooler_type, scales, sampling_
         out = cls(7, scales, sampling_ratio, pooler_type=pooler_type)(maps, boxes)
         out.square().sum().backward()
         results.append([out, *[m.grad for m in maps]])
-    same_kernel = sampling_ratio == 0 or pooler_type == "ROIPool"
-    tolerance = 0 if same_kernel else 1e-4
+    tolerance = 1e-5  # sums in another order
     for ours, theirs in zip(*results, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=tolerance, atol=tolerance)
 
@@ -75,7 +74,7 @@ def test_no_rois(scales):
 
 
 @pytest.mark.parametrize("autocast", [False, True])
-@pytest.mark.parametrize("height", [12, 40])  # below and above the separable kernel's limit
+@pytest.mark.parametrize("height", [12, 40])
 def test_bf16_features_do_not_round_coordinates(autocast, height):
     # At 1000 px bfloat16 numbers are 4 px apart: the box would move by up to 2 px.
     box = [Boxes(torch.tensor([[1001.7, 3.3, 1064.9, 40.1]]))]

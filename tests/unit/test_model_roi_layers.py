@@ -11,9 +11,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torchvision.ops import roi_pool
 
+from mask_rcnn_repro import compiled
 from mask_rcnn_repro.errors import ConfigError
 from mask_rcnn_repro.modeling import POOLER_REGISTRY, RoIPooler, roi_layers
-from mask_rcnn_repro.modeling.roi_layers import roi_pool_cells
+from mask_rcnn_repro.modeling.roi_compiled import DTYPES, roi_pool_cells
 
 from .roi_layer_reference import (
     HEIGHT,
@@ -26,7 +27,7 @@ from .roi_layer_reference import (
     touches_border,
 )
 
-PATHS = ("matrices", "torchvision")
+PATHS = ("compiled", "torchvision")
 
 
 def make(layer, output_size=(2, 2), scale=1 / 16, n=2):
@@ -34,8 +35,14 @@ def make(layer, output_size=(2, 2), scale=1 / 16, n=2):
 
 
 def taking(path):
-    """Within it, averages are computed the one way or the other, whatever is faster."""
-    return patch.object(roi_layers, "is_profitable", lambda *_: path == "matrices")
+    """Within it, layers are computed the one way or the other, whatever is faster."""
+    if path == "compiled" and not compiled.HAVE_NUMBA:
+        pytest.skip("needs Numba")
+
+    def applies(maps, *_):
+        return path == "compiled" and maps[0].dtype in DTYPES
+
+    return patch.object(roi_layers, "applies", applies)
 
 
 def x_ramp(height, width, dtype=torch.float32):

@@ -104,6 +104,8 @@ WHERE_KEYS = frozenset(
         "train.output_root",
         "train.device",
         "train.num_threads",
+        "train.process_timeout",
+        "train.optimize_inference",
         "dataloader.train.num_workers",
         "dataloader.test.num_workers",
     }

@@ -166,6 +166,12 @@ class Train(Section):
     num_threads: Annotated[int, Field(ge=1)] | None = Field(
         default=None, description="CPU threads of a process; null: PyTorch's choice."
     )
+    process_timeout: int = Field(
+        default=1800,
+        ge=1,
+        description="Seconds that one of several processes waits for the others before it takes "
+        "them for lost and ends; must be longer than the first one computes metrics.",
+    )
     amp: Amp = Field(default=Amp(), description="Mixed precision.")
     ddp: Ddp = Field(default=Ddp(), description="DistributedDataParallel.")
     checkpointer: Checkpointer = Field(default=Checkpointer(), description="Checkpoints.")
@@ -173,6 +179,11 @@ class Train(Section):
         default=5000, ge=0, description="Iterations between evaluations; 0: only at the end."
     )
     log_period: int = Field(default=20, ge=1, description="Iterations between lines of the log.")
+    optimize_inference: bool = Field(
+        default=True,
+        description="Evaluate a copy of the model with folded norms and fused layers: faster, and "
+        "equal up to rounding.",
+    )
     tta: Tta = Field(default=Tta(), description="Test-time augmentation.")
     draw: int = Field(
         default=0,
@@ -180,7 +191,8 @@ class Train(Section):
         description="Test images drawn beside their ground truth after the final evaluation.",
     )
     channels_last: bool = Field(
-        default=False, description="Keep weights, and with them feature maps, channels-last."
+        default=False,
+        description="Keep weights, and with them feature maps, channels-last. CPUs always do.",
     )
 
 

@@ -8,6 +8,7 @@ that was not interrupted.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import random
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,6 +22,8 @@ from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset
 
 from mask_rcnn_repro.data.sampling import Draw, MicroBatchSampler
+from mask_rcnn_repro.data.worker_deaths import surviving_deaths
+from mask_rcnn_repro.data.workers import loader_workers
 from mask_rcnn_repro.errors import ConfigError, DataError, UserError
 
 DatasetDicts = Sequence[Mapping[str, Any]]
@@ -48,7 +51,8 @@ def build_train_loader(
         dataset: dicts as :func:`get_training_dicts` returns them.
         mapper: from such a dict to the model's input.
         total_batch_size: images per optimizer step, over all processes and micro-batches.
-        num_workers: processes that load ahead; 0 loads in this process.
+        num_workers: processes that load ahead, limited by :func:`loader_workers`; 0 loads in this
+            process.
         aspect_ratio_grouping: put images wider than high and others into separate micro-batches,
             which need less padding.
         seed: of the order of images and of their augmentations.
@@ -114,7 +118,8 @@ def build_test_loader(
     Args:
         dataset: dicts as :func:`get_test_dicts` returns them.
         mapper: from such a dict to the model's input.
-        num_workers: processes that load ahead; 0 loads in this process.
+        num_workers: processes that load ahead, limited by :func:`loader_workers`; 0 loads in this
+            process.
         batch_size: images in a batch; the last batch may be smaller.
 
     Returns:
@@ -154,16 +159,47 @@ class UserErrorLoader(DataLoader):
 
     Before workers are forked, this process's OpenCV goes down to one thread: a worker that inherits
     OpenCV's thread pool, whose threads do not exist there, hangs as soon as it changes or uses it.
+
+    Workers that die are replaced, see :func:`surviving_deaths`.
     """
 
     def __iter__(self) -> Iterator[list[dict[str, Any]]]:
         if self.num_workers > 0:
             _one_opencv_thread()
-        for batch in super().__iter__():
+        for batch in surviving_deaths(self._from_batch):
             for item in batch:
                 if isinstance(item, UserError):
                     raise item
             yield batch
+
+    def _from_batch(self, number: int) -> Iterator[list[dict[str, Any]]]:
+        if number == 0:
+            return super().__iter__()
+        rest = DataLoader(
+            self.dataset,
+            batch_sampler=_Rest(self.batch_sampler, number),
+            num_workers=self.num_workers,
+            collate_fn=self.collate_fn,
+            worker_init_fn=self.worker_init_fn,
+            generator=self.generator,
+            pin_memory=self.pin_memory,
+        )
+        return iter(rest)
+
+
+class _Rest:
+    """The batches of a sampler from some number on."""
+
+    def __init__(self, batches: Any, start: int) -> None:
+        self._batches, self._start = batches, start
+
+    def __iter__(self) -> Iterator[Any]:
+        if isinstance(self._batches, MicroBatchSampler):
+            return iter(self._batches.after(self._start))
+        return itertools.islice(self._batches, self._start, None)
+
+    def __len__(self) -> int:
+        return max(len(self._batches) - self._start, 0)
 
 
 class _Mapped(Dataset):
@@ -227,10 +263,11 @@ def seeded(*key: int) -> Iterator[None]:
 def _options(num_workers: int) -> dict[str, Any]:
     # The generator is asked for the workers' base seed; torch's own would be advanced by it.
     return {
-        "num_workers": num_workers,
+        "num_workers": loader_workers(num_workers),
         "collate_fn": _as_list,
         "worker_init_fn": _one_thread,
         "generator": torch.Generator(),
+        "pin_memory": torch.cuda.is_available(),  # copies to a GPU need not be waited for then
     }
 
 

@@ -12,12 +12,16 @@ from detectron2.engine import create_ddp_model
 from detectron2.layers import FrozenBatchNorm2d
 from detectron2.solver import LRMultiplier
 from detectron2.utils import comm
+from detectron2.utils.registry import locate
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from mask_rcnn_repro.errors import ConfigError
 
 logger = logging.getLogger(__name__)
+
+_FUSED_OPTIMIZERS = (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW)
+_CHOOSES_LOOP = ("fused", "foreach", "capturable", "differentiable")
 
 
 def resolve_device(name: str) -> torch.device:
@@ -59,6 +63,9 @@ def resolve_device(name: str) -> torch.device:
 def build_model(cfg: DictConfig, device: torch.device) -> nn.Module:
     """Builds `cfg.model` on `device`: `train.freeze` applied, channels-last where asked for.
 
+    On the CPU models are always channels-last: results are equal up to rounding, and convolutions
+    and RoI layers faster.
+
     Raises:
         ConfigError: If `train.freeze` names something that is not a module of the model.
     """
@@ -66,7 +73,7 @@ def build_model(cfg: DictConfig, device: torch.device) -> nn.Module:
     for name in cfg.train.freeze:
         freeze_module(model, name)
     model = model.to(device)
-    if cfg.train.channels_last:
+    if cfg.train.channels_last or device.type == "cpu":
         model = model.to(memory_format=torch.channels_last)
     return model
 
@@ -110,9 +117,14 @@ def build_optimizer(cfg: DictConfig, model: nn.Module) -> torch.optim.Optimizer:
 
     With `train.scale_lr`, `optimizer.lr` holds for `train.reference_batch_size` images an iteration
     and is multiplied by `dataloader.train.total_batch_size / train.reference_batch_size`.
+
+    PyTorch's optimizers run fused, the same arithmetic in one pass over the weights, unless the
+    config chooses by `fused`, `foreach`, `capturable` or `differentiable`.
     """
     node = copy.deepcopy(cfg.optimizer)
     node.params.model = model
+    if _may_run_fused(node, model):
+        OmegaConf.update(node, "fused", True, force_add=True)
     if cfg.train.scale_lr:
         batch, reference = cfg.dataloader.train.total_batch_size, cfg.train.reference_batch_size
         old = node.lr
@@ -125,6 +137,16 @@ def build_optimizer(cfg: DictConfig, model: nn.Module) -> torch.optim.Optimizer:
             batch,
         )
     return instantiate(node)
+
+
+def _may_run_fused(node: DictConfig, model: nn.Module) -> bool:
+    """Whether an optimizer's node leaves the choice and all weights are of kinds that can."""
+    target = locate(node._target_) if isinstance(node._target_, str) else node._target_
+    if target not in _FUSED_OPTIMIZERS or any(key in node for key in _CHOOSES_LOOP):
+        return False
+    return all(
+        p.device.type in ("cpu", "cuda") and p.is_floating_point() for p in model.parameters()
+    )
 
 
 def build_scheduler(cfg: DictConfig, optimizer: torch.optim.Optimizer) -> LRMultiplier:

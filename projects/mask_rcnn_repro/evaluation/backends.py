@@ -1,21 +1,26 @@
 """Implementations of the COCO metrics, by name; pycocotools is the reference.
 
 A backend is a function with the signature of :func:`pycocotools_metrics`. All must give the same
-numbers; which one computed a record's numbers is written in the record.
+numbers; what one cannot compute so, it leaves to pycocotools (:class:`BackendCannot`). Which one
+computed a record's numbers is written in the record.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import io
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from mask_rcnn_repro.errors import DataError
+from mask_rcnn_repro.evaluation.detections import ResultStream
+from mask_rcnn_repro.evaluation.precision_recall import PrecisionRecall, precision_recall
 
 METRIC_NAMES: Mapping[str, tuple[str, ...]] = {
     "bbox": ("AP", "AP50", "AP75", "APs", "APm", "APl"),
@@ -23,12 +28,50 @@ METRIC_NAMES: Mapping[str, tuple[str, ...]] = {
     "keypoints": ("AP", "AP50", "AP75", "APm", "APl"),
 }
 
-Backend = Callable[..., tuple[list[float], dict[int, float]]]
+
+class CocoNumbers(NamedTuple):
+    """What a backend computes.
+
+    Attributes:
+        stats: the values of :data:`METRIC_NAMES` as fractions; -1 is undefined.
+        per_class: AP by category id, the same.
+        curves: precision over recall, by category id; None where a backend has none.
+    """
+
+    stats: list[float]
+    per_class: dict[int, float]
+    curves: PrecisionRecall[int] | None = None
+
+
+class CocoResult(NamedTuple):
+    """Metrics of one task and where they come from.
+
+    Attributes:
+        metrics: as :func:`coco_metrics` returns them.
+        backend: that computed them.
+        curves: precision over recall, by class name; None where the backend has none.
+    """
+
+    metrics: dict[str, Any]
+    backend: str
+    curves: PrecisionRecall[str] | None
+
+
+Backend = Callable[..., CocoNumbers]
 
 COCO_BACKENDS: dict[str, Backend] = {}
 """Backend name to function; add to it with :func:`register_backend`."""
 
-DEFAULT_BACKEND = "pycocotools"
+REFERENCE = "pycocotools"
+
+DEFAULT_BACKEND = "auto"
+"""The fastest that is installed: hotcoco, else pycocotools."""
+
+logger = logging.getLogger(__name__)
+
+
+class BackendCannot(Exception):
+    """A backend does not give pycocotools' numbers for this input; says why."""
 
 
 def register_backend(name: str) -> Callable[[Backend], Backend]:
@@ -42,14 +85,21 @@ def register_backend(name: str) -> Callable[[Backend], Backend]:
 
 
 def check_backend(name: str) -> str:
-    """Returns `name` if it is a backend.
+    """Returns `name` if it is a backend, and for "auto" the one that is meant.
 
     Raises:
-        DataError: it is not.
+        DataError: it is not, or is not installed.
     """
+    installed = importlib.util.find_spec("hotcoco") is not None
+    if name == DEFAULT_BACKEND:
+        return "hotcoco" if installed else REFERENCE
     if name not in COCO_BACKENDS:
+        allowed = ", ".join(sorted([*COCO_BACKENDS, DEFAULT_BACKEND]))
+        raise DataError(f"Unknown COCO backend {name!r}; allowed: {allowed}.")
+    if name == "hotcoco" and not installed:
         raise DataError(
-            f"Unknown COCO backend {name!r}; allowed: {', '.join(sorted(COCO_BACKENDS))}."
+            "The COCO backend 'hotcoco' is not installed. Install it (pip install hotcoco), or set "
+            f"the backend to {DEFAULT_BACKEND!r} or {REFERENCE!r}."
         )
     return name
 
@@ -75,7 +125,7 @@ def coco_metrics(
         class_names: `category_id` to name of the classes to evaluate; all by default.
         max_dets: limits of detections an image (keypoints: always 20).
         oks_sigmas: keypoint standard deviations; COCO's 17 by default.
-        backend: a name in :data:`COCO_BACKENDS`.
+        backend: a name in :data:`COCO_BACKENDS`, or "auto".
 
     Returns:
         Metric name to percent, NaN where nothing can be measured (no object of that size); and
@@ -84,27 +134,99 @@ def coco_metrics(
     Raises:
         DataError: unknown backend, or keypoints that do not agree in number.
     """
+    return coco_metrics_by(
+        gt,
+        detections,
+        iou_type,
+        image_ids=image_ids,
+        class_names=class_names,
+        max_dets=max_dets,
+        oks_sigmas=oks_sigmas,
+        backend=backend,
+    )[0]
+
+
+def coco_metrics_by(
+    gt: COCO,
+    detections: Sequence[Mapping[str, Any]],
+    iou_type: str,
+    *,
+    image_ids: Sequence[Any] | None = None,
+    class_names: Mapping[int, str] | None = None,
+    max_dets: Sequence[int] = (1, 10, 100),
+    oks_sigmas: Sequence[float] = (),
+    backend: str = DEFAULT_BACKEND,
+) -> tuple[dict[str, Any], str]:
+    """As :func:`coco_metrics`; also returns the backend that computed them."""
+    result = coco_result(
+        gt,
+        detections,
+        iou_type,
+        image_ids=image_ids,
+        class_names=class_names,
+        max_dets=max_dets,
+        oks_sigmas=oks_sigmas,
+        backend=backend,
+    )
+    return result.metrics, result.backend
+
+
+def coco_result(
+    gt: COCO,
+    detections: Sequence[Mapping[str, Any]] | ResultStream,
+    iou_type: str,
+    *,
+    image_ids: Sequence[Any] | None = None,
+    class_names: Mapping[int, str] | None = None,
+    max_dets: Sequence[int] = (1, 10, 100),
+    oks_sigmas: Sequence[float] = (),
+    backend: str = DEFAULT_BACKEND,
+) -> CocoResult:
+    """As :func:`coco_metrics`; also returns the backend and the curves behind the numbers.
+
+    Of a :class:`~mask_rcnn_repro.evaluation.detections.ResultStream` hotcoco reads the results from
+    a file; other backends are given a list.
+    """
+    name = check_backend(backend)
     if class_names is None:
         class_names = {c["id"]: str(c["name"]) for c in gt.dataset.get("categories", [])}
     if iou_type == "keypoints":
         class_names = _with_keypoints(gt, class_names)
         _check_keypoints(gt, detections, class_names, oks_sigmas)
-    stats, per_class = COCO_BACKENDS[check_backend(backend)](
-        gt,
-        [d for d in detections if d["category_id"] in class_names],
-        iou_type,
-        image_ids=sorted(gt.getImgIds()) if image_ids is None else list(image_ids),
-        category_ids=sorted(class_names),
-        max_dets=list(max_dets),
-        oks_sigmas=list(oks_sigmas),
-    )
+    if isinstance(detections, ResultStream):
+        chosen: Any = detections.only(class_names)
+    else:
+        chosen = [d for d in detections if d["category_id"] in class_names]
+    options: dict[str, Any] = {
+        "image_ids": sorted(gt.getImgIds()) if image_ids is None else list(image_ids),
+        "category_ids": sorted(class_names),
+        "max_dets": list(max_dets),
+        "oks_sigmas": list(oks_sigmas),
+    }
+    try:
+        given = chosen if name == "hotcoco" else list(chosen)  # others may want a list
+        numbers = CocoNumbers(*COCO_BACKENDS[name](gt, given, iou_type, **options))
+    except BackendCannot as reason:
+        logger.info("%s metrics by %s, not %s: %s.", iou_type, REFERENCE, name, reason)
+        name = REFERENCE
+        numbers = CocoNumbers(*COCO_BACKENDS[name](gt, list(chosen), iou_type, **options))
     metrics: dict[str, Any] = {
-        name: _percent(value) for name, value in zip(METRIC_NAMES[iou_type], stats, strict=True)
+        metric: _percent(value)
+        for metric, value in zip(METRIC_NAMES[iou_type], numbers.stats, strict=True)
     }
     metrics["per_class"] = {
-        name: _percent(per_class[category]) for category, name in class_names.items()
+        class_name: _percent(numbers.per_class[category])
+        for category, class_name in class_names.items()
     }
-    return metrics
+    curves = None if numbers.curves is None else numbers.curves.renamed(class_names)
+    return CocoResult(metrics, name, curves)
+
+
+@register_backend("hotcoco")
+def _hotcoco_metrics(*args: Any, **options: Any) -> CocoNumbers:
+    from mask_rcnn_repro.evaluation.hotcoco_backend import hotcoco_metrics  # imports this module
+
+    return hotcoco_metrics(*args, **options)
 
 
 @register_backend("pycocotools")
@@ -117,12 +239,8 @@ def pycocotools_metrics(
     category_ids: list[int],
     max_dets: list[int],
     oks_sigmas: list[float],
-) -> tuple[list[float], dict[int, float]]:
-    """The official implementation.
-
-    Returns:
-        The values of :data:`METRIC_NAMES` as fractions, and AP by category id; -1 is undefined.
-    """
+) -> CocoNumbers:
+    """The official implementation."""
     with contextlib.redirect_stdout(io.StringIO()):
         # loadRes writes into the dicts
         evaluation = COCOeval(gt, _index(gt, [dict(d) for d in detections]), iou_type)
@@ -136,8 +254,7 @@ def pycocotools_metrics(
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
-    count = len(METRIC_NAMES[iou_type])
-    return list(evaluation.stats[:count]), _average_precisions(evaluation)
+    return summed_up(evaluation)
 
 
 def _index(gt: COCO, detections: list[dict[str, Any]]) -> COCO:
@@ -151,6 +268,16 @@ def _index(gt: COCO, detections: list[dict[str, Any]]) -> COCO:
     }
     empty.createIndex()
     return empty
+
+
+def summed_up(evaluation: COCOeval) -> CocoNumbers:
+    """The numbers of an evaluation that has been accumulated and summarized."""
+    params = evaluation.params
+    return CocoNumbers(
+        list(evaluation.stats[: len(METRIC_NAMES[params.iouType])]),
+        _average_precisions(evaluation),
+        precision_recall(evaluation.eval["precision"], list(params.catIds)),
+    )
 
 
 def _average_precisions(evaluation: COCOeval) -> dict[int, float]:
@@ -186,7 +313,7 @@ def _with_keypoints(gt: COCO, class_names: Mapping[int, str]) -> dict[int, str]:
 
 def _check_keypoints(
     gt: COCO,
-    detections: Sequence[Mapping[str, Any]],
+    detections: Iterable[Mapping[str, Any]],
     class_names: Mapping[int, str],
     oks_sigmas: Sequence[float],
 ) -> None:

@@ -12,10 +12,13 @@ import cv2
 import pycocotools.mask as mask_util
 import torch
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
-from detectron2.layers.mask_ops import paste_masks_in_image
+from detectron2.layers.mask_ops import _do_paste_mask, paste_masks_in_image
 from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.logger import log_first_n
+
+from mask_rcnn_repro import compiled
+from mask_rcnn_repro.evaluation.mask_runs import encode_in_boxes
 
 _CHUNK_PIXELS = 1 << 25
 """Pixels of pasted masks that are held at once (one byte each)."""
@@ -89,6 +92,10 @@ def encode_masks(
 ) -> list[dict[str, Any]]:
     """Pastes masks into the image and encodes them; the one place that does so.
 
+    Where Numba is installed, probabilities become run lengths on the CPU, inside of their boxes
+    (:mod:`mask_rcnn_repro.evaluation.mask_runs`), with the result of Detectron2 on a CPU: of masks
+    on a GPU only the M x M probabilities are copied. Otherwise Detectron2 pastes them.
+
     Args:
         masks: (R, 1, M, M) probabilities over the boxes, or (R, H, W) bool, pasted already.
         boxes: (R, 4) absolute XYXY in the (H, W) frame; not used for pasted masks.
@@ -99,18 +106,50 @@ def encode_masks(
     Returns:
         R compressed RLEs of size [H, W], `counts` as str.
     """
-    rles: list[dict[str, Any]] = []
+    if masks.dim() == 3:
+        return [{"size": [height, width], "counts": text} for text in _encode_pasted(masks)]
+    counts: list[str | None] = [None] * len(masks)
+    masks = masks[:, 0].float()
+    if compiled.HAVE_NUMBA and threshold > 0:
+        masks, boxes = masks.cpu(), boxes.float().cpu()
+        counts = encode_in_boxes(masks, boxes, height, width, threshold)
+    left = [index for index, value in enumerate(counts) if value is None]
     step = max(1, _CHUNK_PIXELS // max(1, height * width))
-    for start in range(0, len(masks), step):
-        part = masks[start : start + step]
-        if part.dim() == 4:
-            part = paste_masks_in_image(
-                part[:, 0].float(), boxes[start : start + step], (height, width), threshold
-            )
-        for mask in part.to(torch.uint8).cpu().numpy():
-            # pycocotools wants (H, W) in Fortran order, which is (W, H) in C order; OpenCV
-            # transposes ten times as fast as PyTorch and NumPy
-            rles.append(mask_util.encode(cv2.transpose(mask).T))
-    for rle in rles:
-        rle["counts"] = rle["counts"].decode("ascii")  # json knows no bytes
-    return rles
+    for start in range(0, len(left), step):
+        part = left[start : start + step]
+        pasted = _paste(masks[part], boxes[part], height, width, threshold)
+        for index, value in zip(part, _encode_pasted(pasted), strict=True):
+            counts[index] = value
+    return [{"size": [height, width], "counts": value} for value in counts]
+
+
+def _paste(
+    masks: torch.Tensor, boxes: torch.Tensor, height: int, width: int, threshold: float
+) -> torch.Tensor:
+    """(R, H, W) bool of (R, M, M) probabilities.
+
+    Detectron2's, which fails on a CPU for boxes that lie outside of the image or upside down; on a
+    GPU it samples these in all of the image, and so they are here.
+    """
+    lowest = (boxes[:, :2].floor() - 1).clamp(min=0)
+    highest = torch.minimum(boxes[:, 2:].ceil() + 1, boxes.new_tensor([width, height]))
+    fails = (lowest > highest).any(dim=1)
+    if masks.is_cuda or not fails.any():
+        return paste_masks_in_image(masks, boxes, (height, width), threshold)
+    pasted = torch.empty((len(masks), height, width), dtype=torch.bool)
+    # .bool(): of no masks it makes bytes
+    shape = (height, width)
+    pasted[~fails] = paste_masks_in_image(masks[~fails], boxes[~fails], shape, threshold).bool()
+    values, _ = _do_paste_mask(masks[fails, None], boxes[fails], height, width, skip_empty=False)
+    pasted[fails] = values >= threshold
+    return pasted
+
+
+def _encode_pasted(masks: torch.Tensor) -> list[str]:
+    """The `counts` of (R, H, W) bool masks."""
+    return [
+        # pycocotools wants (H, W) in Fortran order, which is (W, H) in C order; OpenCV transposes
+        # ten times as fast as PyTorch and NumPy
+        mask_util.encode(cv2.transpose(mask.to(torch.uint8).cpu().numpy()).T)["counts"].decode()
+        for mask in masks
+    ]

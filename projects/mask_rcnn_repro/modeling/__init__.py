@@ -4,13 +4,17 @@
 |---|---|
 | backbone/ | ResNet, ResNeXt, FPN of any width; stage 5 as a RoI head; non-local block |
 | rpn_head.py, rpn_stage.py | the RPN's head; the RPN that is trained on its own |
+| sparse_rpn_head.py | the RPN head's backward pass where anchors were sampled alone |
 | poolers.py, roi_layers.py | choice of the pyramid level; RoI layers |
+| roi_compiled.py, roi_kernels.py, roi_pool_kernels.py | RoI layers on the CPU by compiled loops |
 | roi_heads/ | C4 (res5) and FPN/C5 heads |
 | box_head.py, box_predictor.py | box branch |
 | mask_heads.py, mask_losses.py | mask branch |
 | keypoint_head.py | keypoint branch |
 | stagewise.py | detector and RPN of two stages joined, for images alone |
 | shared_features.py | detector that shares its features with an RPN trained before it |
+| optimize.py, fused_*.py | a model made faster for inference, equal up to rounding |
+| onednn.py, winograd.py, winograd_kernels.py | its convolutions on the CPU |
 | test_time_augmentation.py, tta_views.py | several sizes and mirrored views of an image, merged |
 """
 
@@ -36,6 +40,7 @@ from mask_rcnn_repro.modeling.mask_losses import (
     build_mask_loss,
     mask_targets,
 )
+from mask_rcnn_repro.modeling.optimize import optimize_for_inference
 from mask_rcnn_repro.modeling.poolers import RoIPooler
 from mask_rcnn_repro.modeling.roi_heads import PaperRes5ROIHeads, PaperStandardROIHeads
 from mask_rcnn_repro.modeling.roi_layers import POOLER_REGISTRY
@@ -74,6 +79,7 @@ __all__ = [
     "build_res5",
     "build_resnet",
     "mask_targets",
+    "optimize_for_inference",
     "res5_shape",
     "resnet_channels",
 ]

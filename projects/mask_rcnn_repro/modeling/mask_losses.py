@@ -92,7 +92,7 @@ class PerClassSigmoidMaskLoss(MaskLoss):
 
     def probabilities(self, logits: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
         """See :meth:`MaskLoss.probabilities`."""
-        rows = torch.arange(len(classes), device=classes.device)
+        rows = torch.arange(classes.shape[0], device=classes.device)  # a size that exporters know
         return logits[rows, classes][:, None].sigmoid()
 
 
@@ -130,7 +130,7 @@ class MultinomialMaskLoss(MaskLoss):
 
     def probabilities(self, logits: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
         """See :meth:`MaskLoss.probabilities`; those of a pixel's other outputs make up the rest."""
-        rows = torch.arange(len(classes), device=classes.device)
+        rows = torch.arange(classes.shape[0], device=classes.device)  # a size that exporters know
         return logits.softmax(1)[rows, classes][:, None]
 
     def _log(

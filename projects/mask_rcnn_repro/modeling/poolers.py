@@ -8,12 +8,20 @@ Layers are in :data:`~mask_rcnn_repro.modeling.roi_layers.POOLER_REGISTRY`, name
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-from detectron2.modeling.poolers import ROIPooler
+import torch
+from detectron2.modeling.poolers import (
+    ROIPooler,
+    assign_boxes_to_levels,
+    convert_boxes_to_pooler_format,
+)
+from detectron2.structures import Boxes
 from torch import nn
 
 from mask_rcnn_repro.errors import ConfigError
-from mask_rcnn_repro.modeling.roi_layers import POOLER_REGISTRY
+from mask_rcnn_repro.modeling.roi_compiled import applies, pool_rois
+from mask_rcnn_repro.modeling.roi_layers import POOLER_REGISTRY, RoILayer
 
 
 class RoIPooler(ROIPooler):
@@ -30,9 +38,15 @@ class RoIPooler(ROIPooler):
         canonical_box_size: In image pixels.
         canonical_level: log2 of a stride.
 
+    Attributes:
+        memory_format: Of the output, by compiled loops; None: that of the features. What flattens
+            it next is better served with `torch.contiguous_format`: a copy less, there and back.
+
     Raises:
         ConfigError: For an unknown ``pooler_type``.
     """
+
+    memory_format: torch.memory_format | None = None
 
     def __init__(
         self,
@@ -54,3 +68,51 @@ class RoIPooler(ROIPooler):
         self.level_poolers = nn.ModuleList(
             layer(self.output_size, scale, sampling_ratio) for scale in scales
         )
+
+    def forward(self, x: list[torch.Tensor], box_lists: list[Boxes]) -> torch.Tensor:
+        """Pools the boxes of each image.
+
+        On the CPU all levels are pooled at once where the compiled loops apply, straight into the
+        output; else as in the base class, level by level.
+
+        Args:
+            x: (N, C, H, W) features of each scale.
+            box_lists: N lists of boxes in image pixels.
+
+        Returns:
+            (R, C, S, S), R boxes of all images in their order.
+        """
+        pooled = self._pool_compiled(x, box_lists)
+        return super().forward(x, box_lists) if pooled is None else pooled
+
+    def _pool_compiled(self, maps: Any, box_lists: Any) -> torch.Tensor | None:
+        """What :meth:`forward` returns, or None where it takes the base class."""
+        if torch.compiler.is_compiling() or torch.jit.is_tracing():
+            return None
+        if not (isinstance(maps, list) and isinstance(box_lists, list)):  # symbolically traced
+            return None
+        layers = list(self.level_poolers)
+        forms = [layer.form() if isinstance(layer, RoILayer) else None for layer in layers]
+        form = forms[0]
+        if form is None or any(other != form for other in forms):
+            return None
+        if not box_lists or len(maps) != len(layers) or len(box_lists) != len(maps[0]):
+            return None
+        if not all(type(boxes) is Boxes for boxes in box_lists):
+            return None
+        rois = convert_boxes_to_pooler_format(box_lists)
+        if not applies(maps, rois, form):
+            return None
+        levels = None
+        if len(maps) > 1:
+            levels = assign_boxes_to_levels(
+                box_lists,
+                self.min_level,
+                self.max_level,
+                self.canonical_box_size,
+                self.canonical_level,
+            )
+        wanted = self.memory_format
+        channels_last = None if wanted is None else wanted == torch.channels_last
+        scales = [layer.spatial_scale for layer in layers]
+        return pool_rois(maps, rois, scales, form, levels, channels_last)

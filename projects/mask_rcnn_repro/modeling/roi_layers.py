@@ -13,12 +13,17 @@ clamped to [0, H - 1] x [0, W - 1]. A zero takes part in the mean and in the max
 
 No layer has a gradient with respect to RoIs.
 
+On the CPU the layers are computed by compiled loops
+(:mod:`~mask_rcnn_repro.modeling.roi_compiled`) where those apply, else, and everywhere else, by
+torchvision's operators: the same numbers but for the rounding of sums.
+
 Shapes: N images, R RoIs of all images together, C channels, H x W feature map, S bins a side.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Literal
 
 import torch
 from fvcore.common.registry import Registry
@@ -27,7 +32,7 @@ from torch.nn import functional
 from torchvision.ops import roi_align, roi_pool
 
 from mask_rcnn_repro.errors import ConfigError
-from mask_rcnn_repro.modeling.roi_align_separable import is_profitable, roi_align_separable
+from mask_rcnn_repro.modeling.roi_compiled import Form, applies, pool_rois, roi_pool_cells
 
 POOLER_REGISTRY = Registry("POOLER")
 POOLER_REGISTRY.__doc__ = """
@@ -50,6 +55,13 @@ class RoILayer(nn.Module, ABC):
     """
 
     fixed_samples = True
+
+    def __init_subclass__(cls, **kwargs: object) -> None:
+        """A layer that changes what is computed no longer has its base class's form."""
+        super().__init_subclass__(**kwargs)
+        changed = {"forward", "pool", "sample"} & set(vars(cls))
+        if changed and "form" not in vars(cls):
+            cls.form = RoILayer.form  # type: ignore[method-assign]
 
     def __init__(
         self, output_size: tuple[int, int], spatial_scale: float, sampling_ratio: int
@@ -76,10 +88,21 @@ class RoILayer(nn.Module, ABC):
             rois: (R, 5) image index and XYXY box in image pixels; R may be 0.
 
         Returns:
-            (R, C, height, width) of the input's dtype.
+            (R, C, height, width) of the input's dtype; on the CPU in channels_last memory format
+            if the input is.
         """
+        form = self.form()
+        if form is not None and applies([input], rois, form):
+            return pool_rois([input], rois, [self.spatial_scale], form)
         features = input.to(torch.promote_types(input.dtype, torch.float32))
         return self.pool(features, rois.detach().to(features.dtype)).to(input.dtype)
+
+    def form(self) -> Form | None:
+        """What the compiled loops have to compute for this layer; None: they cannot.
+
+        A subclass that has its own `forward`, `pool` or `sample` has none unless it says one.
+        """
+        return None
 
     @abstractmethod
     def pool(self, features: torch.Tensor, rois: torch.Tensor) -> torch.Tensor:
@@ -110,6 +133,10 @@ class ROIPool(RoILayer):
 
     fixed_samples = False
 
+    def form(self) -> Form:
+        """See :class:`RoILayer`."""
+        return Form("cells", self.output_size, 0)
+
     def pool(self, features: torch.Tensor, rois: torch.Tensor) -> torch.Tensor:
         """Returns (R, C, height, width); see the class."""
         return roi_pool(features, rois, self.output_size, self.spatial_scale)
@@ -118,12 +145,13 @@ class ROIPool(RoILayer):
 class _SamplingLayer(RoILayer):
     """A layer of bilinear samples at the middles of n x n equal parts of each bin.
 
-    A subclass says which rectangle the RoI is, and whether samples are averaged or their max is
-    taken.
+    A subclass says which rectangle the RoI is (``half_pixel``, ``rounded``: to RoIPool's cells),
+    and whether samples are averaged or their max is taken (``use_max``).
     """
 
     use_max = False
     half_pixel = False
+    rounded = False
 
     def __init__(
         self, output_size: tuple[int, int], spatial_scale: float, sampling_ratio: int
@@ -131,32 +159,27 @@ class _SamplingLayer(RoILayer):
         super().__init__(output_size, spatial_scale, sampling_ratio)
         self.aligned = self.half_pixel  # named as in Detectron2's and torchvision's layers
 
+    def form(self) -> Form:
+        """See :class:`RoILayer`."""
+        kind: Literal["max", "mean"] = "max" if self.use_max else "mean"
+        n = self.sampling_ratio
+        return Form(kind, self.output_size, n, self.half_pixel, self.rounded)
+
     def pool(self, features: torch.Tensor, rois: torch.Tensor) -> torch.Tensor:
         """Returns (R, C, height, width); see the class."""
-        return self.sample(features, rois, self.spatial_scale)
+        if not self.rounded:
+            return self.sample(features, rois, self.spatial_scale)
+        start, size = roi_pool_cells(rois[:, 1:], self.spatial_scale)
+        return self.sample(features, torch.cat([rois[:, :1], start, start + size], dim=1), 1.0)
 
     def sample(self, features: torch.Tensor, rois: torch.Tensor, scale: float) -> torch.Tensor:
         """Aggregates the samples in RoIs (R, 5), whose boxes times ``scale`` are in cells."""
+        n, size = self.sampling_ratio, self.output_size
         if not self.use_max:
-            return self._mean(features, rois, self.output_size, scale, self.sampling_ratio)
+            return roi_align(features, rois, size, scale, n, self.aligned)
         # The same samples one by one, as bins of their own, then the max of those of a bin.
-        n = self.sampling_ratio
-        height, width = self.output_size
-        samples = self._mean(features, rois, (n * height, n * width), scale, 1)
-        return functional.max_pool2d(samples, n)
-
-    def _mean(
-        self,
-        features: torch.Tensor,
-        rois: torch.Tensor,
-        output_size: tuple[int, int],
-        scale: float,
-        sampling_ratio: int,
-    ) -> torch.Tensor:
-        align = roi_align
-        if is_profitable(features, rois, output_size, sampling_ratio):
-            align = roi_align_separable
-        return align(features, rois, output_size, scale, sampling_ratio, self.aligned)
+        size = (n * size[0], n * size[1])
+        return functional.max_pool2d(roi_align(features, rois, size, scale, 1, self.aligned), n)
 
 
 @POOLER_REGISTRY.register()
@@ -214,11 +237,7 @@ class ROIWarpAve(_SamplingLayer):
     """
 
     half_pixel = True
-
-    def pool(self, features: torch.Tensor, rois: torch.Tensor) -> torch.Tensor:
-        """Returns (R, C, height, width); see the class."""
-        start, size = roi_pool_cells(rois[:, 1:], self.spatial_scale)
-        return self.sample(features, torch.cat([rois[:, :1], start, start + size], dim=1), 1.0)
+    rounded = True
 
 
 @POOLER_REGISTRY.register()
@@ -226,24 +245,3 @@ class ROIWarpMax(ROIWarpAve):
     """RoIWarp (:class:`ROIWarpAve`) with the max of a bin's samples; of equal ones the first."""
 
     use_max = True
-
-
-def roi_pool_cells(boxes: torch.Tensor, spatial_scale: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns the feature cells that `torchvision.ops.roi_pool` takes a box to be.
-
-    Its kernels round with C's ``round``, halves away from zero, after a product in the boxes' type
-    (`torch.round` takes halves to even; adding 1/2 fails at 0.49999997).
-
-    Args:
-        boxes: (R, 4) XYXY in image pixels.
-        spatial_scale: 1 / stride.
-
-    Returns:
-        First cell (x, y) and number of cells (along x, along y), at least 1; each (R, 2), whole
-        numbers in the boxes' type. Not clipped to a map.
-    """
-    scaled = boxes * spatial_scale
-    whole = scaled.trunc()
-    rounded = whole + (2 * (scaled - whole)).trunc()  # both products and differences are exact
-    start, end = rounded[:, :2], rounded[:, 2:]
-    return start, (end - start + 1).clamp(min=1)

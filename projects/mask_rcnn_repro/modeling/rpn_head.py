@@ -10,10 +10,11 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode, configurable
-from detectron2.layers import ShapeSpec
+from detectron2.layers import Conv2d, ShapeSpec
 from detectron2.modeling.proposal_generator.rpn import RPN_HEAD_REGISTRY, StandardRPNHead
 
 from mask_rcnn_repro.errors import ConfigError
+from mask_rcnn_repro.modeling.sparse_rpn_head import merge_1x1, rpn_head
 
 
 def anchors_per_location(
@@ -52,6 +53,9 @@ def anchors_per_location(
 @RPN_HEAD_REGISTRY.register()
 class PaperRPNHead(StandardRPNHead):
     """Detectron2's head; its outputs are float32 under mixed precision too.
+
+    On the CPU its backward pass goes through the places alone that the loss has looked at
+    (:mod:`~mask_rcnn_repro.modeling.sparse_rpn_head`), with the same gradients up to rounding.
 
     In bfloat16 hundreds of anchors would share one score, which makes the ranking before and within
     NMS arbitrary, and deltas would lose two digits.
@@ -111,5 +115,32 @@ class PaperRPNHead(StandardRPNHead):
         Returns:
             Objectness logits (N, A, H, W) and deltas (N, 4 A, H, W) of each level, float32.
         """
-        logits, deltas = super().forward(features)
+        if self._sparse_backward(features):
+            logits, deltas = self._forward_merged(features)
+        else:
+            logits, deltas = super().forward(features)
         return [x.float() for x in logits], [x.float() for x in deltas]
+
+    def _sparse_backward(self, features: list[torch.Tensor]) -> bool:
+        """On the CPU; on a GPU, finding the places would make each step wait for the device."""
+        return (
+            torch.is_grad_enabled()
+            and features[0].device.type == "cpu"
+            and type(self.conv) is Conv2d
+            and self.conv.norm is None
+            and self.objectness_logits.weight.requires_grad
+        )
+
+    def _forward_merged(
+        self, features: list[torch.Tensor]
+    ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """Both 1x1 convolutions as one."""
+        parts = self.objectness_logits, self.anchor_deltas
+        weight = merge_1x1([part.weight for part in parts])
+        bias = torch.cat([part.bias for part in parts])
+        sizes = [part.out_channels for part in parts]
+        outputs = [
+            rpn_head(x, self.conv.weight, self.conv.bias, weight, bias).split(sizes, dim=1)
+            for x in features
+        ]
+        return [logits for logits, _ in outputs], [deltas for _, deltas in outputs]

@@ -21,6 +21,9 @@ from mask_rcnn_repro.evaluation.records import Record, load_record
 from mask_rcnn_repro.paper.numbers import paper_numbers
 from mask_rcnn_repro.paper.report import compare
 
+COMPANIONS = ("curves.json", "examples.json")
+"""Ends of names of files that lie beside records and are none."""
+
 _TASKS = {"bbox": "box", "segm": "mask", "keypoints": "keypoint", "cityscapes": "mask"}
 
 
@@ -28,9 +31,10 @@ def load_results(folder: Path) -> list[Record]:
     """Reads the records below a folder, oldest first.
 
     Raises:
-        RecordError: a json file there is no record.
+        RecordError: a json file there is neither a record nor one of its companions.
     """
-    return sorted((load_record(f) for f in folder.rglob("*.json")), key=lambda r: r.created)
+    files = (f for f in folder.rglob("*.json") if not f.name.endswith(COMPANIONS))
+    return sorted((load_record(f) for f in files), key=lambda r: r.created)
 
 
 @functools.cache
@@ -43,7 +47,8 @@ def stages_of(config: str) -> dict[str, str]:
     """What a config stands on: `proposals`, `init_from`, `teacher` to the config that gives it."""
     cfg = loaded_config(config)
     named = {key: cfg.train.get(key) for key in ("proposals", "init_from")}
-    named["teacher"] = cfg.dataloader.train.dataset.get("teacher")
+    if cfg.train.max_iter > 0:
+        named["teacher"] = cfg.dataloader.train.dataset.get("teacher")
     return {key: other for key, other in named.items() if other is not None}
 
 
@@ -65,15 +70,40 @@ def records_of(config: str, records: Iterable[Record]) -> dict[str, dict[int, Re
     """
     found: dict[str, dict[int, Record]] = {}
     for record in records:
-        profile = record.config.profile
-        current = record.config.hash == _hash(config, profile, record.seed)
-        if current and _complete(record) and _stands_on_current_stages(config, record):
-            found.setdefault(profile, {})[record.seed] = record
+        if _complete(record) and _is_current(config, record):
+            found.setdefault(record.config.profile, {})[record.seed] = record
     return {profile: found[profile] for profile in sorted(found, key=lambda p: (p != "paper", p))}
 
 
+def state_without_result(config: str, records: Iterable[Record], profile: str | None = None) -> str:
+    """Why a config has no result: it was not run, or only a part of its schedule.
+
+    Args:
+        config: id below `configs`.
+        records: any.
+        profile: scale; None looks at all of them and names it.
+
+    Returns:
+        `not run`, or such as `partial: 12 % of the schedule`, of the run that came farthest.
+    """
+    begun = {
+        record.iterations_done / record.iterations_planned: record
+        for record in records
+        if profile in (None, record.config.profile)
+        and record.iterations_done is not None
+        and record.iterations_done < record.iterations_planned
+        and _is_current(config, record)
+    }
+    if not begun:
+        return "not run"
+    share, record = max(begun.items(), key=lambda item: item[0])
+    scale = record.config.profile
+    label = "" if profile is not None or scale == "paper" else f"{scale} "
+    return f"{label}partial: {min(max(round(100 * share), 1), 99)} % of the schedule"
+
+
 def format_results_of(
-    config: str, records: Iterable[Record], table: str | None = None, row: str = ""
+    config: str, records: Sequence[Record], table: str | None = None, row: str = ""
 ) -> str:
     """Results of a config: AP by task, the mean over seeds, for each profile that was run.
 
@@ -84,8 +114,8 @@ def format_results_of(
         row: row of the table.
 
     Returns:
-        Such as `mask AP 33.9; mini: mask AP 21.5 (2 seeds)`, or `not run`. Of an RPN the average
-        recalls; for rows on timing the inference time, too.
+        Such as `mask AP 33.9; mini: mask AP 21.5 (2 seeds)`, or what :func:`state_without_result`
+        says. Of an RPN the average recalls; for rows on timing the inference time, too.
     """
     parts = []
     for profile, by_seed in records_of(config, records).items():
@@ -102,13 +132,19 @@ def format_results_of(
         seeds = f" ({len(runs)} seeds)" if len(runs) > 1 else ""
         label = "" if profile == "paper" else f"{profile}: "
         parts.append(f"{label}{', '.join(numbers) or 'no metrics'}{seeds}")
-    return "; ".join(parts) or "not run"
+    return "; ".join(parts) or state_without_result(config, records)
 
 
 def task_title(task: str) -> str:
     """A task in words: `segm` is mask, `bbox_person` box (person)."""
     kind, _, of = task.partition("_")
     return f"{_TASKS.get(kind, kind.capitalize())}{f' ({of})' if of else ''}"
+
+
+def _is_current(config: str, record: Record) -> bool:
+    """Whether a record's config, and those that it stands on, are as the config's are now."""
+    current = record.config.hash == _hash(config, record.config.profile, record.seed)
+    return current and _stands_on_current_stages(config, record)
 
 
 def _complete(record: Record) -> bool:

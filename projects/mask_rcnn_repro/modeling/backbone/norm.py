@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from detectron2.layers import get_norm
+import torch
+from detectron2.layers import FrozenBatchNorm2d, get_norm
 from torch import nn
 
 from mask_rcnn_repro.errors import ConfigError
@@ -34,6 +35,24 @@ def group_count(channels: int) -> int:
     return next((g for g in range(largest, 1, -1) if channels % g == 0), 1)
 
 
+class FrozenBN(FrozenBatchNorm2d):
+    """Detectron2's frozen batch norm, in one pass over the features where gradients are needed.
+
+    Scale and shift are applied by one operation instead of two, each of which writes a map. The
+    same numbers up to rounding, the same state dict; evaluation is Detectron2's.
+    """
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Maps (N, C, H, W) to the same shape and type."""
+        if not x.requires_grad:
+            y: torch.Tensor = super().forward(x)
+            return y
+        scale = self.weight * (self.running_var + self.eps).rsqrt()
+        shift = self.bias - self.running_mean * scale
+        scale, shift = (v.reshape(1, -1, 1, 1).to(x.dtype) for v in (scale, shift))
+        return torch.addcmul(shift, x, scale)
+
+
 def _group_norm(channels: int) -> nn.GroupNorm:
     return nn.GroupNorm(group_count(channels), channels)
 
@@ -52,7 +71,8 @@ def resolve_norm(norm: str) -> str | Callable[[int], nn.Module]:
     """
     if norm not in NORMS:
         raise ConfigError(f"norm={norm!r} is unknown; allowed: {', '.join(map(repr, NORMS))}")
-    return _group_norm if norm == "GN" else norm
+    layers: dict[str, Callable[[int], nn.Module]] = {"GN": _group_norm, "FrozenBN": FrozenBN}
+    return layers.get(norm, norm)
 
 
 def build_norm(norm: str, channels: int) -> nn.Module | None:

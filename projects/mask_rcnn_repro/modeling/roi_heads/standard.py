@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import ROI_HEADS_REGISTRY
@@ -15,6 +16,7 @@ from detectron2.modeling.roi_heads import (
 )
 
 from mask_rcnn_repro.errors import ConfigError
+from mask_rcnn_repro.modeling.box_head import FCBoxHead
 from mask_rcnn_repro.modeling.box_predictor import BoxPredictor
 from mask_rcnn_repro.modeling.poolers import RoIPooler
 
@@ -56,6 +58,11 @@ class PaperStandardROIHeads(StandardROIHeads):
     of ``ROIHeads``: ``num_classes``, ``batch_size_per_image``, ``positive_fraction``,
     ``proposal_matcher``, ``proposal_append_gt``.
     """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if isinstance(self.box_head, FCBoxHead) and isinstance(self.box_pooler, RoIPooler):
+            self.box_pooler.memory_format = torch.contiguous_format  # is flattened next
 
     @classmethod
     def _init_box_head(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:

@@ -1,0 +1,213 @@
+"""Whole evaluation from the start of the process to the table, on images of the embedded data.
+
+Detectron2: a script of its own parts: the same network, loader with its ``DatasetMapper``,
+``inference_on_dataset`` and ``COCOEvaluator`` (with pycocotools, unless Detectron2's compiled
+extension is there). Ours: ``train_net.py --eval-only``. Both in processes of their own, on the same
+weights and images at the profile `mini`, in turns; the embedded data exist before. Precision is
+float32 for both, and the configuration's own (bf16 at `mini`) besides.
+
+Run: python benchmarks/evaluation.py --threads 2 --checkpoint output/.../model_final.pth
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+CONFIG = "enhanced_r50/e2e"  # trained jointly: takes images alone
+
+
+def parse() -> tuple[Any, argparse.Namespace]:
+    """The command line, and the benchmark."""
+    from mask_rcnn_repro.performance import Benchmark
+
+    bench = Benchmark("evaluation", "Whole evaluation", __doc__)
+    parser = bench.parser()
+    parser.add_argument("--images", type=int, default=200)
+    parser.add_argument("--config", default=CONFIG, help="a config that is trained jointly")
+    parser.add_argument("--checkpoint", help="its weights at `mini`; random ones if not given")
+    return bench, bench.parse(parser)
+
+
+def random_weights(config: str, folder: Path) -> Path:
+    """Weights of a model as it is before training, for want of trained ones."""
+    import torch
+    from detectron2.config import instantiate
+
+    from mask_rcnn_repro import get_config, register
+
+    register()
+    torch.manual_seed(0)
+    model = instantiate(get_config(config, profile="mini").model)
+    torch.save({"model": model.state_dict(), "iteration": 0}, folder / "random.pth")
+    return folder / "random.pth"
+
+
+def subset(images: int, folder: Path) -> Path:
+    """An annotation file with the first images of the embedded validation data."""
+    from detectron2.data import DatasetCatalog, MetadataCatalog
+
+    from mask_rcnn_repro import register
+
+    register()
+    DatasetCatalog.get("embedded_val")  # makes the data
+    source = Path(MetadataCatalog.get("embedded_val").json_file)
+    data = json.loads(source.read_text())
+    data["images"] = data["images"][:images]
+    kept = {image["id"] for image in data["images"]}
+    data["annotations"] = [a for a in data["annotations"] if a["image_id"] in kept]
+    (folder / "subset.json").write_text(json.dumps(data))
+    return folder / "subset.json"
+
+
+def run_stock(
+    config: str, checkpoint: str, annotations: str, image_root: str, threads: str
+) -> None:
+    """The stock script, in its own process."""
+    import torch
+    from detectron2.checkpoint import DetectionCheckpointer
+    from detectron2.config import instantiate
+    from detectron2.data import (
+        DatasetMapper,
+        build_detection_test_loader,
+        get_detection_dataset_dicts,
+    )
+    from detectron2.data.datasets import register_coco_instances
+    from detectron2.evaluation import COCOEvaluator, inference_on_dataset, print_csv_format
+    from detectron2.modeling.poolers import ROIPooler
+    from detectron2.utils.logger import setup_logger
+
+    from mask_rcnn_repro import get_config, register
+
+    setup_logger()
+    torch.set_num_threads(int(threads))
+    register()
+    register_coco_instances("subset", {}, annotations, image_root)
+    cfg = get_config(config, profile="mini")
+    model = instantiate(cfg.model)
+    # the network is the same; these two are Detectron2's operators
+    for name in ("box_pooler", "mask_pooler"):
+        setattr(model.roi_heads, name, _stock_pooler(getattr(model.roi_heads, name), ROIPooler))
+    model.to(cfg.train.device if cfg.train.device != "auto" else "cpu").eval()
+    DetectionCheckpointer(model).load(checkpoint, checkpointables=[])
+    mapper = cfg.dataloader.test.mapper
+    augmentations = [instantiate(a) for a in mapper.augmentations]
+    loader = build_detection_test_loader(
+        get_detection_dataset_dicts("subset", filter_empty=False),
+        mapper=DatasetMapper(False, augmentations=augmentations, image_format=mapper.image_format),
+        num_workers=cfg.dataloader.test.num_workers,
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        evaluator = COCOEvaluator("subset", output_dir=folder, use_fast_impl=_has_extension())
+        metrics = inference_on_dataset(model, loader, evaluator)
+    print_csv_format(metrics)
+    print("METRICS", json.dumps({task: metrics[task]["AP"] for task in ("bbox", "segm")}))
+
+
+def _has_extension() -> bool:
+    try:
+        import detectron2._C  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+def _stock_pooler(pooler: Any, kind: Any) -> Any:
+    layer = pooler.level_poolers[0]
+    scales = [level.spatial_scale for level in pooler.level_poolers]
+    kind_name = "ROIAlignV2" if layer.half_pixel else "ROIAlign"
+    return kind(
+        pooler.output_size,
+        scales,
+        layer.sampling_ratio,
+        kind_name,
+        pooler.canonical_box_size,
+        pooler.canonical_level,
+    )
+
+
+def timed(command: list[str], folder: Path, threads: str) -> tuple[float, str]:
+    """Seconds of a process and what it printed; an error if it fails."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "projects"), "PYTHONWARNINGS": "ignore"}
+    environment["OMP_NUM_THREADS"] = threads
+    begin = time.perf_counter()
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+    seconds = time.perf_counter() - begin
+    if done.returncode:
+        raise RuntimeError(
+            f"{' '.join(command)} failed:\n{done.stdout[-2000:]}{done.stderr[-4000:]}"
+        )
+    return seconds, done.stdout
+
+
+def main() -> None:
+    """Measures, prints, and writes the record with --record."""
+    if sys.argv[1:2] == ["stock"]:
+        run_stock(*sys.argv[2:])
+        return
+    bench, args = parse()
+    import torch
+    from detectron2.data import MetadataCatalog
+
+    images = 8 if bench.quick else args.images
+    rounds = 1 if bench.quick else min(args.repeats, 3)
+    threads = str(torch.get_num_threads())
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        checkpoint = str(Path(args.checkpoint).resolve()) if args.checkpoint else ""
+        checkpoint = checkpoint or str(random_weights(args.config, folder))
+        annotations = subset(images, folder)
+        image_root = str(MetadataCatalog.get("embedded_val").image_root)
+        stock = [sys.executable, str(Path(__file__).resolve()), "stock", args.config, checkpoint]
+        stock += [str(annotations), image_root, threads]
+        ours = [sys.executable, str(ROOT / "train_net.py"), "--config-file", args.config]
+        ours += ["--profile", "mini", "--eval-only", f"train.num_threads={threads}"]
+        ours += [f"train.init_checkpoint={checkpoint}", f"train.device={bench.device.type}"]
+        ours += [f"dataloader.test.dataset.json={annotations}"]
+        ours += ["dataloader.test.dataset.names=embedded_subset"]
+        ours += [f"dataloader.test.dataset.image_root={image_root}"]
+        commands = {
+            "Detectron2": stock,
+            "ours": [*ours, "train.amp.enabled=false", f"train.output_root={folder / 'fp32'}"],
+            "ours, bf16": [*ours, "train.amp.enabled=true", f"train.output_root={folder / 'bf16'}"],
+        }
+        times: dict[str, list[float]] = {contender: [] for contender in commands}
+        found: dict[str, dict[str, float]] = {}
+        for _ in range(rounds):
+            for contender, command in commands.items():
+                seconds, text = timed(command, folder, threads)
+                times[contender].append(seconds)
+                if contender == "Detectron2":
+                    line = next(x for x in text.splitlines() if x.startswith("METRICS "))
+                    found[contender] = json.loads(line.removeprefix("METRICS "))
+        for contender, root in (("ours", "fp32"), ("ours, bf16", "bf16")):
+            record = json.loads(next((folder / root).rglob("record.json")).read_text())
+            metrics = record["metrics"]
+            found[contender] = {task: metrics[task]["AP"] for task in ("bbox", "segm")}
+    work = f"{images} images, {args.config} at mini"
+    bench.add(work, times, reference="Detectron2", goals={"ours": 1.6})
+    tasks = {"bbox": "box AP", "segm": "mask AP"}
+    bench.equality(
+        work,
+        "; ".join(
+            f"{contender}: "
+            + ", ".join(f"{label} {values[task]:.3f}" for task, label in tasks.items())
+            for contender, values in found.items()
+        ),
+    )
+    bench.note("Weights: " + ("trained." if args.checkpoint else "random, so AP says nothing."))
+    bench.finish()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,162 @@
+"""One training step of Mask R-CNN R50-FPN beside Detectron2's, fp32 and bf16.
+
+Forward, backward and optimizer on two images of 512 x 800 pixels (`--size`), with the paper's
+settings: row `table2a/r50_fpn` trained jointly with its RPN, 2000 proposals and 512 sampled RoIs an
+image. Detectron2's model is its model zoo's, built by its builder and set to the same settings;
+both start from the same weights and see the same batch with the same random numbers. "ours" is
+what a training of ours does on this device by default. Weights are a random initialisation whose
+frozen batch norms keep activations in range: proposals and gradients are of realistic number, not
+of realistic quality. Detectron2 trains in fp32 on a CPU (its mixed precision asks for CUDA), and is
+the reference of both rows.
+
+Run: python benchmarks/training_step.py --threads 2 --repeats 3
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2 import model_zoo
+from detectron2.data import transforms as T
+from detectron2.layers import FrozenBatchNorm2d
+from detectron2.modeling import build_model as build_by_name
+from detectron2.solver import build_optimizer as build_optimizer_by_name
+from detectron2.utils.events import EventStorage
+from torch import nn
+
+from mask_rcnn_repro import get_config
+from mask_rcnn_repro.data import MaskRCNNMapper, get_training_dicts
+from mask_rcnn_repro.engine.builders import build_model, build_optimizer
+from mask_rcnn_repro.engine.trainer import autocast_context
+from mask_rcnn_repro.performance import Benchmark
+from mask_rcnn_repro.registration import register
+
+SAMPLE = Path(__file__).resolve().parents[2] / "shared" / "data"
+ROW = "table2a/r50_fpn"
+LR = 1e-4  # small: weights that were not trained must survive some steps
+
+Losses = dict[str, float]
+
+
+def detectron2_model(device: torch.device) -> tuple[nn.Module, torch.optim.Optimizer]:
+    """The model zoo's R50-FPN by name, with the settings of the paper's row."""
+    cfg = model_zoo.get_config("COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_3x.yaml")
+    cfg.MODEL.DEVICE = str(device)
+    cfg.MODEL.RPN.POST_NMS_TOPK_TRAIN = 2000
+    cfg.MODEL.RPN.SMOOTH_L1_BETA = 1 / 9
+    cfg.MODEL.ROI_HEADS.NMS_THRESH_TEST = 0.3
+    cfg.MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA = 1.0
+    for head in (cfg.MODEL.ROI_BOX_HEAD, cfg.MODEL.ROI_MASK_HEAD):
+        head.POOLER_TYPE = "ROIAlign"
+        head.POOLER_SAMPLING_RATIO = 2
+    cfg.SOLVER.BASE_LR = LR
+    model = build_by_name(cfg)
+    for module in model.modules():
+        if isinstance(module, FrozenBatchNorm2d):  # or activations grow from block to block
+            module.weight.uniform_(0.2, 0.4)
+            module.bias.normal_(0, 0.1)
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.5, 1.5)
+    return model.train(), build_optimizer_by_name(cfg, model)
+
+
+def our_model(device: torch.device, weights: Any) -> tuple[nn.Module, torch.optim.Optimizer]:
+    """As a run builds it."""
+    overrides = ["train.proposals=null", f"optimizer.lr={LR}", f"train.device={device}"]
+    cfg = get_config(ROW, overrides=overrides)
+    model = build_model(cfg, device)
+    model.load_state_dict(weights)
+    return model.train(), build_optimizer(cfg, model)
+
+
+def make_batch(bench: Benchmark, images: int, size: tuple[int, int]) -> list[dict[str, Any]]:
+    """Photographs of the COCO sample, or pictures of the embedded data where it is absent."""
+    root = SAMPLE / "coco"
+    if root.is_dir():
+        file = root / "annotations" / "instances_train2017.json"
+        dicts = get_training_dicts("coco_sample", str(file), str(root / "train2017"))
+    else:
+        bench.note("No COCO sample is at ../shared/data: pictures of the embedded data are used.")
+        dicts = get_training_dicts("embedded_mini_train")
+    dicts = [d for d in dicts if d["width"] >= d["height"]]
+    busy = [d for d in dicts if len(d["annotations"]) >= 5] or dicts
+    mapper = MaskRCNNMapper(True, augmentations=[T.Resize(size)], use_instance_mask=True)
+    return [mapper(copy.deepcopy(d)) for d in busy[:images]]
+
+
+def make_step(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batch: list[dict[str, Any]],
+    device: torch.device,
+    bf16: bool,
+) -> Callable[[], Losses]:
+    """A function that trains one step and returns its losses."""
+
+    def step() -> Losses:
+        torch.manual_seed(0)
+        np.random.seed(0)
+        optimizer.zero_grad(set_to_none=True)
+        with autocast_context(device, bf16, "bf16"):
+            losses = model(batch)
+        sum(losses.values()).backward()
+        optimizer.step()
+        return {name: float(value) for name, value in losses.items()}
+
+    return step
+
+
+def farthest(ours: Losses, theirs: Losses) -> str:
+    """The largest relative difference of a loss, as a sentence."""
+    relative = {name: abs(ours[name] / value - 1) for name, value in theirs.items()}
+    name = max(relative, key=lambda key: relative[key])
+    return f"losses of a first step equal within {relative[name]:.1g} relative ({name})"
+
+
+def main() -> None:
+    """Measures, prints, and writes the record with --record."""
+    bench = Benchmark("training_step", "Training step", __doc__)
+    parser = bench.parser()
+    parser.add_argument("--images", type=int, default=2)
+    parser.add_argument("--size", type=int, nargs=2, default=None, metavar=("H", "W"))
+    args = bench.parse(parser)
+    logging.disable(logging.WARNING)
+    register()
+    device = bench.device
+    usual = (128, 192) if bench.quick else (512, 800) if device.type == "cpu" else (800, 1200)
+    height, width = args.size or usual
+    batch = make_batch(bench, args.images, (height, width))
+    torch.manual_seed(0)
+    stock = detectron2_model(device)
+    weights = copy.deepcopy(stock[0].state_dict())
+    steps = {
+        "Detectron2": make_step(*stock, batch, device, bf16=False),
+        "ours": make_step(*our_model(device, weights), batch, device, bf16=False),
+        "ours, bf16": make_step(*our_model(device, weights), batch, device, bf16=True),
+    }
+    goals = {"ours": 1.35, "ours, bf16": 2.3}
+    if device.type == "cuda":
+        goals = {"ours, bf16": 2.0}
+        stock = detectron2_model(device)
+        stock[0].load_state_dict(weights)
+        steps["Detectron2, bf16"] = make_step(*stock, batch, device, bf16=True)
+    work = f"{args.images} images, {height} x {width}"
+    with EventStorage():
+        first = {name: step() for name, step in steps.items()}
+        bench.compare(work, steps, reference="Detectron2", goal=goals)
+    exact, half = (farthest(first[name], first["Detectron2"]) for name in ("ours", "ours, bf16"))
+    bench.equality(work, f"fp32: {exact}; bf16: {half}")
+    record = bench.finish()
+    print()
+    for name, timing in record.comparisons[0].seconds.items():
+        print(f"{name}: {args.images / timing.median:.3g} images/s")
+
+
+if __name__ == "__main__":
+    main()
