@@ -2,6 +2,7 @@
 # make test      set everything up, run all tests
 # make lint      ruff (format and lint) and mypy
 # make bench     the benchmarks, against Detectron2, torchvision and pycocotools; writes their records
+# make report    tables, plots and output/report.html from the records in results/
 # make setup     only the environment
 #
 # Targets use .venv, made on first use. `make demo VENV=folder` makes or completes another one with the
@@ -24,7 +25,7 @@ JOBS ?= 2
 # with VENV= this package need not be installed
 export PYTHONPATH := $(CURDIR)/projects:$(PYTHONPATH)
 
-.PHONY: demo test bench lint format setup docs clean
+.PHONY: demo test bench report lint format setup docs clean
 
 setup: $(STAMP)
 
@@ -53,6 +54,9 @@ lint: $(STAMP)
 format: $(STAMP)
 	$(PY) -m ruff format .
 	$(PY) -m ruff check --fix .
+
+report: $(STAMP)
+	$(PY) -W ignore tools/report.py
 
 docs: $(STAMP)
 	$(PY) -m mask_rcnn_repro.documentation

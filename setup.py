@@ -39,7 +39,7 @@ setup(
     python_requires=">=3.10",
     package_dir={"": "projects"},
     packages=find_packages("projects"),
-    package_data={"mask_rcnn_repro": ["paper/*.json", "py.typed"]},
+    package_data={"mask_rcnn_repro": ["paper/*.json", "reporting/*.j2", "py.typed"]},
     cmdclass={"build_py": BuildWithConfigs},
     # Detectron2 is not on the package index under its own name: README, "Installing Detectron2".
     install_requires=[
@@ -61,7 +61,12 @@ setup(
         "tensorboard>=2.13",
         "tqdm>=4.65",
         "filelock>=3.12",
+        "jinja2>=3.1",
     ],
-    # Faster at the same numbers; without them PyTorch, torchvision and pycocotools do the work.
-    extras_require={"fast": ["numba>=0.60", "hotcoco>=1.2"]},
+    extras_require={
+        # Faster at the same numbers; without them PyTorch, torchvision and pycocotools do the work.
+        "fast": ["numba>=0.60", "hotcoco>=1.2"],
+        "export": ["onnx>=1.16", "onnxruntime>=1.18", "onnxscript>=0.2"],
+        "slurm": ["submitit>=1.5"],
+    },
 )

@@ -160,7 +160,7 @@ def main() -> None:
     from detectron2.data import MetadataCatalog
 
     images = 8 if bench.quick else args.images
-    rounds = 1 if bench.quick else min(args.repeats, 3)
+    rounds = 1 if bench.quick else min(args.repeats, 2)
     threads = str(torch.get_num_threads())
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -140,8 +140,10 @@ def difference(ours: list[list[dict[str, Any]]], theirs: list[list[dict[str, Any
                 continue
             left.remove(match)
             same += 1
-            pair = [match["segmentation"]], [theirs_one["segmentation"]]
-            overlaps.append(float(mask_util.iou(*pair, [False])[0, 0]))
+            pair = match["segmentation"], theirs_one["segmentation"]
+            both_empty = all(mask_util.area(mask) == 0 for mask in pair)
+            overlap = mask_util.iou([pair[0]], [pair[1]], [False])[0, 0]
+            overlaps.append(1.0 if both_empty else float(overlap))
     if not overlaps:
         return f"0 of {total} detections are equal"
     return (
@@ -162,6 +164,7 @@ def main() -> None:
     bench = Benchmark("inference", "Inference, image to RLE", __doc__)
     parser = bench.parser()
     parser.add_argument("--images", type=int, default=2, help="photographs a round")
+    parser.set_defaults(repeats=3)
     args = bench.parse(parser)
     inputs, what = photographs(1 if bench.quick else args.images, 256 if bench.quick else 800)
     plain = our_model().to(bench.device)

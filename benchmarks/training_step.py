@@ -125,6 +125,7 @@ def main() -> None:
     parser = bench.parser()
     parser.add_argument("--images", type=int, default=2)
     parser.add_argument("--size", type=int, nargs=2, default=None, metavar=("H", "W"))
+    parser.set_defaults(repeats=3)
     args = bench.parse(parser)
     logging.disable(logging.WARNING)
     register()

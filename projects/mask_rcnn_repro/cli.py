@@ -104,8 +104,13 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add(
         "--verify",
-        action="store_true",
-        help="after the evaluation: exit with an error unless the expected numbers are met",
+        nargs="?",
+        const="paper",
+        default=None,
+        metavar="RECORD",
+        help="after the evaluation: exit with status 3 unless the expected numbers are met: the "
+        "paper's or those of train.verify.expected (default), of this config's record below "
+        "results/ (recorded), or of a record's file; docs/verify.md",
     )
     add(
         "--resume",
@@ -197,6 +202,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """
     parser = build_parser()
     args = parser.parse_intermixed_args(sys.argv[1:] if argv is None else list(argv))
+    if args.verify is not None and (args.verify.startswith("~") or "=" in args.verify):
+        args.overrides.insert(0, args.verify)  # `--verify key=value`: not a record
+        args.verify = "paper"
     check_overrides(parser, args.overrides, config_given=bool(args.config_file))
     if not args.config_file:
         parser.error(
@@ -209,6 +217,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         )
     if args.num_machines > 1 and args.dist_url == "auto":
         parser.error("several machines need --dist-url, such as tcp://10.0.0.1:29500")
+    if args.verify and (args.print_config or args.diff_config):
+        parser.error("--verify needs an evaluation, which printing configs does without")
     if args.tta and not args.eval_only:
         parser.error("--tta needs --eval-only")
     if args.tta:

@@ -182,6 +182,7 @@ def run_in_threads(
     for future in futures:
         if not future.cancel():  # busy elsewhere: the chunks are done without it
             error = error or future.exception()
+    del function  # a cancelled future waits in its queue, and must not keep arrays alive there
     if error is not None:
         raise error
 

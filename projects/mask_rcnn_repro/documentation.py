@@ -8,7 +8,8 @@
 | docs/train_keys.md | the schema of the `train` section |
 | docs/records.md | the schema of result records |
 | docs/performance.md and its plots | records of benchmarks |
-| results/README.md | records below results/, paper/tables.json, paper/claims.json |
+| RESULTS.md and its plots in docs/report/ | records below results/, the paper's tables and claims |
+| results/README.md | records below results/ |
 | README.md, between its two markers | the configs, paper/tables.json, records below results/ |
 """
 
@@ -21,7 +22,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mask_rcnn_repro.config import (
     ABSENT,
@@ -39,10 +40,8 @@ from mask_rcnn_repro.errors import ConfigError, UserError
 from mask_rcnn_repro.evaluation.record_docs import format_record_schema
 from mask_rcnn_repro.evaluation.records import Record
 from mask_rcnn_repro.paper import load_tables, paper_numbers
-from mask_rcnn_repro.paper.claims_page import Variant, format_claims_page
 from mask_rcnn_repro.paper.results import (
     format_results_of,
-    load_results,
     loaded_config,
     same_run,
     stages_of,
@@ -50,6 +49,10 @@ from mask_rcnn_repro.paper.results import (
 )
 from mask_rcnn_repro.performance.page import format_performance_page, performance_plots
 from mask_rcnn_repro.performance.record import RECORDS, load_benchmarks
+from mask_rcnn_repro.reporting.data import ReportRow
+from mask_rcnn_repro.reporting.markdown import PLOTS, format_records_index, format_results_page
+from mask_rcnn_repro.reporting.report import Report, build_report
+from mask_rcnn_repro.reporting.store import load_material
 
 BEGIN, END = "<!-- generated: tables -->", "<!-- /generated -->"
 """What stands in README.md between these lines is generated."""
@@ -91,6 +94,22 @@ class Row:
     def group(self) -> str:
         """The table, or the folder of a config that is in none."""
         return self.table or self.id.partition("/")[0]
+
+
+class Variant(NamedTuple):
+    """A row of the paper on another network.
+
+    Attributes:
+        config: its id.
+        parent: the config that it builds upon, which it is compared with.
+        row: id of the paper's row.
+        row_parent: id of the row that the paper compares that with.
+    """
+
+    config: str
+    parent: str
+    row: str
+    row_parent: str
 
 
 def load_rows() -> list[Row]:
@@ -376,39 +395,97 @@ def replace_section(text: str, section: str) -> str | None:
     return f"{head}{begin}\n{section}\n{end}{tail}" if begin and end else None
 
 
+def load_report(folders: Iterable[Path]) -> Report:
+    """A report on all rows, from the records in folders."""
+    rows = load_rows()
+    by_id = {row.id: row for row in rows}
+    variants = {variant.config: variant for variant in load_variants()}
+    shown = []
+    last = {config: place for place, config in enumerate(variants)}
+    # variants build upon each other, which the order of their names does not tell
+    for row in sorted(rows, key=lambda row: (row.group == _VARIANTS, last.get(row.id, 0))):
+        name, control, gains = row.name or row.id.partition("/")[2], row.control, None
+        if variant := variants.get(row.id):
+            control = variant.parent
+            gains = _gains(by_id[variant.row], by_id[variant.row_parent])
+        shown.append(ReportRow(row.group, name, row.id, control, gains))
+    titles = {row.group: group_title(row.group) for row in rows}
+    return build_report(shown, titles, load_material(folders))
+
+
+def _gains(row: Row, control: Row) -> dict[str, float]:
+    """The paper's differences of AP between two rows, by task."""
+    better, worse = (paper_numbers(str(r.table), r.name) for r in (row, control))
+    return {
+        task: round(better[task]["AP"] - worse[task]["AP"], 6)
+        for task in better
+        if "AP" in better[task] and "AP" in worse.get(task, {})
+    }
+
+
+def report_files(root: Path, report: Report) -> dict[Path, str | None]:
+    """Returns the files that are made from the records, as :func:`generated_files`."""
+    readme = root / "README.md"
+    contents = format_contents(report.material.records)
+    plots = {
+        root / PLOTS / figure.name: figure.svg
+        for figures in report.figures.values()
+        for found in figures.values()
+        for figure in found
+    }
+    return {
+        root / "RESULTS.md": format_results_page(report, root),
+        root / "results" / "README.md": format_records_index(report),
+        **plots,
+        readme: replace_section(readme.read_text(encoding="utf-8"), contents),
+    }
+
+
 def generated_files(root: Path) -> dict[Path, str | None]:
     """Returns every generated file with its text; None for a README.md without the markers."""
-    readme = root / "README.md"
-    records = load_results(root / "results")
-    contents = format_contents(records)
-    printed = [(row.table, row.name, row.id) for row in load_rows() if row.table]
+    folder = root / "results"
+    report = load_report([folder] if folder.is_dir() else [])
     benchmarks = load_benchmarks(root / RECORDS)
     plots = {root / file: text for file, text in performance_plots(benchmarks).items()}
     return {
         root / "configs" / "README.md": format_configs_readme(),
         root / "docs" / "train_keys.md": format_train_keys(),
         root / "docs" / "records.md": format_record_schema(),
-        root / "results" / "README.md": format_claims_page(printed, records, load_variants()),
         root / "docs" / "performance.md": format_performance_page(benchmarks),
         **plots,
-        readme: replace_section(readme.read_text(encoding="utf-8"), contents),
+        **report_files(root, report),
     }
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Writes the generated files, or with `--check` names those that are stale.
+def checkout_root() -> Path:
+    """The folder of this checkout.
 
-    Returns:
-        1 where `--check` found something, or README.md lacks the markers; else 0.
+    Raises:
+        ConfigError: the package is installed without one.
     """
-    parser = argparse.ArgumentParser(prog=_COMMAND, description="Writes generated documentation.")
-    parser.add_argument("--check", action="store_true", help="write nothing, name stale files")
-    check = parser.parse_args(arguments).check
     root = config_root().parent
     if not (root / "train_net.py").is_file():
         raise ConfigError(f"Documentation is generated in a checkout, and {root} is none.")
+    return root
+
+
+def write_files(root: Path, files: Mapping[Path, str | None], check: bool) -> int:
+    """Writes generated files, or with `check` names those that are stale.
+
+    Plots in docs/report/ that are not among the files are of earlier records: they are removed.
+
+    Returns:
+        1 where `check` found something, or README.md lacks the markers; else 0.
+    """
     problems = 0
-    for file, text in generated_files(root).items():
+    for file in sorted(set((root / PLOTS).glob("*.svg")) - set(files)):
+        if check:
+            print(f"{file.relative_to(root)}: stale, nothing shows it; `{_COMMAND}` removes it")
+            problems += 1
+        else:
+            file.unlink()
+            print(f"{file.relative_to(root)}: removed")
+    for file, text in files.items():
         name = file.relative_to(root)
         if text is None:
             print(f"{name}: the lines {BEGIN} and {END} are missing")
@@ -423,6 +500,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"{name}: stale; `{_COMMAND}` (or `make docs`) writes it")
         problems += 1
     return min(problems, 1)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Writes the generated files, or with `--check` names those that are stale.
+
+    Returns:
+        1 where `--check` found something, or README.md lacks the markers; else 0.
+    """
+    parser = argparse.ArgumentParser(prog=_COMMAND, description="Writes generated documentation.")
+    parser.add_argument("--check", action="store_true", help="write nothing, name stale files")
+    check = parser.parse_args(arguments).check
+    root = checkout_root()
+    return write_files(root, generated_files(root), check)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,18 @@ class CheckpointError(UserError, RuntimeError):
     """A checkpoint that is missing, unsafe, damaged or does not fit the model."""
 
 
+class DamagedCheckpointError(CheckpointError):
+    """A checkpoint whose content is not what was written: cut short, or changed since."""
+
+
+class StorageError(UserError, OSError):
+    """A disk is full, or a quota or a limit of file sizes is reached."""
+
+
+class WorkerError(UserError, RuntimeError):
+    """Processes that load data died again and again."""
+
+
 class RecordError(UserError, ValueError):
     """A result record that does not follow the documented schema."""
 

@@ -95,11 +95,6 @@ def test_equal_seeds_give_equal_weights(tmp_path: Path) -> None:
     assert all(torch.equal(first[key], second[key]) for key in first)
 
 
-def test_flags_to_come_say_so(tmp_path: Path) -> None:
-    message = launch(tmp_path, "--verify").failed_plainly()
-    assert "--verify" in message and "not available yet" in message
-
-
 def test_printing_and_comparing_configs_writes_nothing(tmp_path: Path) -> None:
     printed = launch(tmp_path, "--print-config", "train.max_iter=3").succeeded()
     content = yaml.safe_load(printed)

@@ -77,7 +77,7 @@ def test_the_wheel_holds_every_config_and_the_papers_numbers(wheel):
     modules = {
         f.relative_to(ROOT / "projects").as_posix()
         for f in (ROOT / "projects").rglob("*")
-        if f.suffix in (".py", ".json", ".typed") and "__pycache__" not in f.parts
+        if f.suffix in (".py", ".json", ".typed", ".j2") and "__pycache__" not in f.parts
     }
     assert {f"mask_rcnn_repro/paper/{n}.json" for n in ("tables", "claims")} <= modules <= names
     others = {n.split("/")[0] for n in names} - {"mask_rcnn_repro"}

@@ -29,7 +29,7 @@ def test_defaults_are_detectron2s():
     assert {key: value for key, value in args.items() if key not in theirs} == {
         "profile": "paper",
         "tta": False,
-        "verify": False,
+        "verify": None,
         "seed": None,
         "print_config": False,
         "diff_config": "",

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+import weakref
 from pathlib import Path
 
 import pytest
@@ -179,3 +180,24 @@ def test_cache_that_cannot_be_used(tmp_path, broken):
 def test_unknown_attribute():
     with pytest.raises(AttributeError, match="HAVE_CUDA"):
         _ = compiled.HAVE_CUDA
+
+
+def test_nothing_is_kept_alive_by_threads_that_came_too_late():
+    class Held:
+        pass
+
+    def call(held: Held, threads_busy: threading.Event) -> None:
+        compiled.run_in_threads(lambda start, stop: held and threads_busy, 2, threads=2)
+
+    compiled.run_in_threads(lambda start, stop: None, 2, threads=2)  # the pool exists
+    go_on = threading.Event()
+    blocked = compiled._submit(go_on.wait, compiled._executor_size)
+    held = Held()
+    alive = weakref.ref(held)
+    call(held, go_on)  # the pool's threads are busy: the caller does it all
+    del held
+    kept = alive() is not None
+    go_on.set()
+    for future in blocked:
+        future.result(timeout=10)
+    assert not kept

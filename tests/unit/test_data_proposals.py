@@ -190,8 +190,9 @@ def test_any_order_and_any_counts(
     for image_id, n in enumerate(counts):
         boxes = data.draw(st.lists(st.tuples(*[values] * 4), min_size=n, max_size=n))
         scores = sorted(data.draw(st.lists(values, min_size=n, max_size=n)), reverse=True)
+        corners = np.array(boxes, np.float32).reshape(-1, 2, 2)
         proposals[image_id] = (
-            np.array(boxes, np.float32).reshape(-1, 4),
+            np.hstack([corners.min(axis=1), corners.max(axis=1)]),
             np.array(scores, np.float32),
         )
     order = data.draw(st.permutations(list(proposals)))

@@ -21,6 +21,7 @@ from mask_rcnn_repro.documentation import (
     format_numbers,
     generated_files,
     group_title,
+    load_report,
     load_rows,
     load_variants,
     main,
@@ -36,6 +37,9 @@ from mask_rcnn_repro.paper.results import (
     same_run,
     stages_of,
 )
+from mask_rcnn_repro.reporting.cli import parse_args as parse_report_args
+from mask_rcnn_repro.reporting.main import run as run_report
+from mask_rcnn_repro.reporting.markdown import PLOTS
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -43,7 +47,8 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_generated_files_are_up_to_date():
     """`make docs` writes them."""
     files = generated_files(ROOT)
-    assert len([f for f in files if f.suffix != ".svg"]) == 6
+    assert len([f for f in files if f.suffix != ".svg"]) == 7
+    assert {f for f in files if f.parent.name == "report"} == set((ROOT / PLOTS).glob("*.svg"))
     stale = [f for f, text in files.items() if text is not None and f.read_text() != text]
     assert stale == []
 
@@ -261,6 +266,11 @@ def test_our_results_are_those_of_the_config_as_it_is():
     again = record(row.id, 21.0, seed=1)  # repeated: the later counts
     assert format_ours(row, [*records, again]) == "mini: mask AP 20.5 (2 seeds)"
     full = record(row.id, 33.9, profile="paper")
+    begun = record(row.id, 1.0, profile="paper", done=19200)
+    assert format_ours(row, [begun]) == "partial: 12 % of the schedule"
+    part = record(row.id, 1.0, seed=3, done=5)
+    assert format_ours(row, [part]) == "mini partial: 1 % of the schedule"
+    assert format_ours(row, [*records, begun]) == "mini: mask AP 21.5 (2 seeds)"
     assert format_ours(row, [*records, full]) == "mask AP 33.9; mini: mask AP 21.5 (2 seeds)"
     assert format_ours(rows["table2a/r101_fpn"], records) == "mini: mask AP 30.0"
     quickstart = rows["quickstart/mask_rcnn_r18_fpn"]
@@ -407,6 +417,28 @@ def test_a_readme_without_markers_is_reported_and_left(copy, capsys):
     assert (copy / "README.md").read_text() == "placeholder\n"
 
 
+def test_the_report_is_checked_and_written_from_the_records_alone(copy, capsys):
+    (copy / "results").mkdir()
+    assert run_report(parse_report_args([])) == 0
+    assert (copy / "output" / "report.html").read_text().count("<p>Not run.</p>") == 2
+    assert run_report(parse_report_args(["--check"])) == 0
+    capsys.readouterr()
+    (copy / "RESULTS.md").write_text("old")
+    (copy / "docs" / "report" / "of_earlier_records.svg").write_text("<svg/>")
+    (copy / "configs" / "README.md").unlink()  # is made from other things
+    (copy / "output" / "report.html").unlink()  # is not committed
+    assert run_report(parse_report_args(["--check"])) == 1
+    printed = capsys.readouterr().out.splitlines()
+    assert [line.partition(":")[0] for line in printed] == [
+        "docs/report/of_earlier_records.svg",
+        "RESULTS.md",
+    ]
+    assert run_report(parse_report_args(["--html", str(copy / "mine.html")])) == 0
+    assert not list((copy / "docs" / "report").glob("*.svg"))
+    assert (copy / "mine.html").is_file()
+    assert not (copy / "configs" / "README.md").exists()
+
+
 def test_it_runs_as_a_module():
     """`make docs` calls it so."""
     assert "-m mask_rcnn_repro.documentation" in (ROOT / "Makefile").read_text()
@@ -432,7 +464,11 @@ def test_rows_on_a_smaller_network_are_set_beside_the_papers_gain():
     )
     found = {c for c in list_configs() if c.startswith("enhanced_r50/")}
     assert found == set(variants), "each is a row's counterpart"
-    text = generated_files(ROOT)[ROOT / "results" / "README.md"]
-    # table 8: mask AP 39.2 -> 40.7 by the paper
-    line = next(x for x in text.splitlines() if "enhanced_r50/test_aug" in x and "mask AP" in x)
-    assert line.endswith("| +1.5 |")
+    (mini,) = [scale for scale in load_report([]).scales if scale.profile == "mini"]
+    (section,) = [s for s in mini.sections if s.table == "enhanced_r50"]
+    names = [row.row.name for row in section.rows]
+    assert names == [config.partition("/")[2] for config in variants], "in the order of the tables"
+    row = next(row for row in section.rows if row.row.name == "test_aug")
+    assert section.control_of(row).row.config == "enhanced_r50/non_local"
+    # table 8: mask AP 40.3 -> 41.8, box AP 45.0 -> 47.3
+    assert row.row.gains == {"segm": 1.5, "bbox": 2.3}

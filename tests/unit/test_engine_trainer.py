@@ -110,3 +110,71 @@ def test_losses_logged_are_the_mean_over_micro_batches():
         trainer.run_step()
         logged, _ = trainer.storage.latest()["loss_a"]
     assert logged == pytest.approx(expected.item())
+
+
+def nan_gradient(model, parameter="linear.weight"):
+    dict(model.named_parameters())[parameter].register_hook(lambda g: g * float("nan"))
+
+
+def test_gradients_that_are_not_finite_leave_the_weights_alone():
+    torch.manual_seed(0)
+    model = Regression()
+    before = model.linear.weight.detach().clone()
+    nan_gradient(model)
+    trainer = Trainer(
+        model, [examples(2)], torch.optim.SGD(model.parameters(), 0.1), seed=0, device=CPU
+    )
+    with pytest.raises(NonFiniteLossError, match=r"gradients of linear\.weight(.|\n)*0\.jpg"):
+        trainer.train(0, 1)
+    assert torch.equal(model.linear.weight, before)
+    assert trainer.completed_iters == 0
+
+
+def test_large_gradients_are_no_error():
+    """Each is finite, the sum of their squares is not."""
+    model = Regression()
+    for p in model.parameters():
+        p.register_hook(lambda g: torch.full_like(g, 1e30))
+    optimizer = torch.optim.SGD(model.parameters(), 1e-30)
+    Trainer(model, [examples(2)], optimizer, seed=0, device=CPU).train(0, 1)
+
+
+def scaled(batches, steps, **hooks):
+    """A trainer with loss scaling, as fp16 has it, on the CPU."""
+    torch.manual_seed(0)
+    model = Regression()
+    trainer = Trainer(model, batches, torch.optim.SGD(model.parameters(), 0.1), seed=0, device=CPU)
+    trainer.grad_scaler = torch.amp.GradScaler("cpu", init_scale=2.0**16)
+    return trainer, model
+
+
+def test_loss_scaling_leaves_steps_out_and_lowers_the_scale():
+    trainer, model = scaled([examples(2)] * 3, 3)
+    before = model.linear.weight.detach().clone()
+    overflows = iter([True, True, False])
+
+    def overflow(gradient):
+        return gradient * (float("inf") if next(overflows) else 1)
+
+    model.linear.weight.register_hook(overflow)
+    with EventStorage(0) as trainer.storage:
+        trainer.max_iter = 3
+        for trainer.iter in range(2):
+            trainer.run_step()
+            assert torch.equal(model.linear.weight, before)
+        trainer.iter = 2
+        trainer.run_step()
+    assert trainer.grad_scaler.get_scale() == 2.0**14
+    assert trainer.completed_iters == 3
+    assert not torch.equal(model.linear.weight, before)
+    assert model.linear.weight.isfinite().all()
+
+
+def test_loss_scaling_that_does_not_help_is_an_error():
+    trainer, model = scaled([examples(2)] * 60, 60)
+    before = model.linear.weight.detach().clone()
+    nan_gradient(model)
+    with pytest.raises(NonFiniteLossError, match="train.amp.dtype=bf16"):
+        trainer.train(0, 60)
+    assert torch.equal(model.linear.weight, before)
+    assert 26 <= trainer.completed_iters < 30  # 2**16 halved to below 2**-10

@@ -104,8 +104,11 @@ WHERE_KEYS = frozenset(
         "train.output_root",
         "train.device",
         "train.num_threads",
+        "train.check_data",
         "train.process_timeout",
         "train.optimize_inference",
+        "train.verify.tolerance",
+        "train.verify.expected",
         "dataloader.train.num_workers",
         "dataloader.test.num_workers",
     }
@@ -128,8 +131,6 @@ def config_hash(cfg: DictConfig) -> str:
     """
     data = to_plain(cfg)
     data.pop("paper", None)
-    if isinstance(data.get("train"), dict):
-        data["train"] = _without_defaults(data["train"], schema.train_defaults())
     for key in _NOT_HASHED:
         *sections, name = key.split(".")
         node: Any = data
@@ -137,6 +138,8 @@ def config_hash(cfg: DictConfig) -> str:
             node = node.get(section) if isinstance(node, dict) else None
         if isinstance(node, dict):
             node.pop(name, None)
+    if isinstance(data.get("train"), dict):  # after that: a section left empty is its default
+        data["train"] = _without_defaults(data["train"], schema.train_defaults())
     return hashlib.sha256(canonical(data).encode()).hexdigest()[:12]
 
 

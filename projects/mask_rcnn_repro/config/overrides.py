@@ -135,6 +135,10 @@ def _apply(cfg: DictConfig, override: Override) -> None:
             _assign(cfg, parent, key, override)
     except OmegaConfBaseException as error:
         raise ConfigError(f"{override.text!r}: {str(error).splitlines()[0]}") from error
+    except ConfigError as error:
+        if format_key(override.key) in str(error):
+            raise
+        raise ConfigError(f"{override.text!r}: {error}") from error
 
 
 def _fail(override: Override, reason: str) -> ConfigError:

@@ -92,6 +92,22 @@ class Tta(Section):
     )
 
 
+class Verify(Section):
+    """What `--verify` compares an evaluation with."""
+
+    tolerance: float = Field(
+        default=0.5,
+        ge=0,
+        description="Percentage points by which AP (of proposals: average recall) may differ; the "
+        "finer metrics (AP50, APs, of one class, ...) twice as many.",
+    )
+    expected: dict[str, float] | None = Field(
+        default=None,
+        description="Numbers in percent by task/metric, such as `{segm/AP: 33.3, bbox/AP50: 55}`; "
+        "null: those of the paper's row.",
+    )
+
+
 class Train(Section):
     """How a run is carried out."""
 
@@ -178,6 +194,11 @@ class Train(Section):
     eval_period: int = Field(
         default=5000, ge=0, description="Iterations between evaluations; 0: only at the end."
     )
+    check_data: bool = Field(
+        default=True,
+        description="Look through the data before training and log what is wrong with it; "
+        "`tools/check_data.py` tells more.",
+    )
     log_period: int = Field(default=20, ge=1, description="Iterations between lines of the log.")
     optimize_inference: bool = Field(
         default=True,
@@ -185,6 +206,7 @@ class Train(Section):
         "equal up to rounding.",
     )
     tta: Tta = Field(default=Tta(), description="Test-time augmentation.")
+    verify: Verify = Field(default=Verify(), description="Numbers that are to be met.")
     draw: int = Field(
         default=0,
         ge=0,

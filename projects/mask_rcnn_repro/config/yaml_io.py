@@ -114,6 +114,20 @@ def _check_plain(value: Any, where: str) -> None:
         )
 
 
+_MOST_VALUES = 1_000_000
+
+
+def _unfolded(value: Any, known: dict[int, int]) -> int:
+    """Number of values once every alias is written out, which could take for ever to do."""
+    if not isinstance(value, dict | list):
+        return 1
+    place = id(value)
+    if place not in known:
+        parts = value.values() if isinstance(value, dict) else value
+        known[place] = 1 + sum(_unfolded(part, known) for part in parts)
+    return known[place]
+
+
 def parse_yaml(text: str, where: str) -> Any:
     """Parses one YAML document.
 
@@ -136,6 +150,11 @@ def parse_yaml(text: str, where: str) -> Any:
             hint = " Tags like !!python/... would run code when read, so they are refused."
         raise ConfigError(f"{where} cannot be read as YAML: {detail}.{hint}") from error
     try:
+        if _unfolded(value, {}) > _MOST_VALUES:
+            raise ConfigError(
+                f"{where}: its aliases (*name) unfold to more than {_MOST_VALUES} values. Write "
+                "out what is meant."
+            )
         _check_plain(value, where)
     except RecursionError as error:
         raise ConfigError(f"{where}: the YAML refers to itself or is nested too deep.") from error

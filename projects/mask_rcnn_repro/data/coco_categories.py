@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mask_rcnn_repro.data.coco_checks import records, required, short
+from mask_rcnn_repro.data.coco_checks import is_id, records, required, short
 from mask_rcnn_repro.errors import DataError
 
 
@@ -41,7 +41,7 @@ def parse_categories(value: Any, file: str) -> Categories:
     for index, entry in enumerate(entries):
         where = f"{file}: categories[{index}]"
         identity, name = required(entry, "id", where), required(entry, "name", where)
-        if type(identity) is not int or type(name) is not str:
+        if not is_id(identity) or type(name) is not str:
             raise DataError(f"{where}: 'id' must be int and 'name' a string, got {short(entry)}.")
         if identity in names:
             raise DataError(f"{where}: category id {identity} is there twice; ids must be unique.")

@@ -20,6 +20,9 @@ import pycocotools.mask as mask_util
 from mask_rcnn_repro.data.run_lengths import decode_counts
 from mask_rcnn_repro.errors import DataError
 
+# Control characters, which could also play tricks on a terminal, and halves of characters.
+_NEVER_IN_NAMES = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
+
 
 def finite_numbers(value: Any, where: str) -> bool:
     """Tells whether a list of numbers is finite.
@@ -60,13 +63,21 @@ def positive_int(value: Any, where: str) -> int:
     return value
 
 
+def is_id(value: Any) -> bool:
+    """Whether a value can be an id: a whole number of 64 bits."""
+    return type(value) is int and -(2**63) <= value < 2**63
+
+
 def relative_file_name(value: Any, where: str) -> str:
     """Returns an image's file name after checking that it stays below the image root.
 
+    Links below the root are followed wherever they lead: a json cannot make them.
+
     Raises:
-        DataError: not a string, empty, absolute, or with a ``..`` part.
+        DataError: not a string, empty, with characters that no name has, absolute, or with a
+            ``..`` part.
     """
-    if type(value) is not str or not value or "\0" in value:
+    if type(value) is not str or not value or _NEVER_IN_NAMES.search(value):
         raise DataError(f"{where} must be a file name, got {short(value)}.")
     absolute = value[0] in "/\\" or value[1:3] in (":/", ":\\")
     if absolute or (".." in value and ".." in re.split(r"[/\\]", value)):
@@ -102,7 +113,7 @@ def run_lengths(segmentation: Mapping[str, Any], height: int, width: int, where:
             f"{where}: a run length encoding needs 'size' and 'counts', {missing} not found."
         )
     size, counts = segmentation["size"], segmentation["counts"]
-    if size != [height, width]:
+    if size != [height, width] or any(type(side) is not int for side in size):
         raise DataError(
             f"{where}: the run length encoding's size is {short(size)}, but its image is "
             f"{height} x {width} (height x width). Encode the mask at the image's size, or mend "

@@ -23,6 +23,7 @@ from mask_rcnn_repro.data.coco_categories import Categories, parse_categories
 from mask_rcnn_repro.data.coco_checks import (
     Findings,
     finite_numbers,
+    is_id,
     missing_message,
     positive_int,
     read_json,
@@ -42,6 +43,11 @@ BAD_POLYGON = "polygons skipped: fewer than 3 points, an odd number of coordinat
 NO_POLYGON = "annotations dropped: no valid polygon is left"
 NO_MASK = "annotations kept without a mask: ignored where masks are trained"
 NO_IMAGE = "annotations dropped: their image is not listed"
+TOO_FAR = "annotations dropped: the box or mask reaches further than 10 times the image's size"
+
+FAR = 10
+"""Coordinates beyond so many times the image's longer side are no pixels of it. Rasterising them
+would take memory in proportion, and clipped to the image they would be another object."""
 
 # How many images are looked for on disk when a file is loaded: enough to notice a wrong folder.
 _IMAGES_LOOKED_FOR = 16
@@ -93,7 +99,7 @@ def load_coco_json(
             categories = parse_categories(content.get("categories"), file)
         if annotated and expected is not None and categories is not None:
             _check_classes(categories.names, expected, file)
-        by_id = _parse_images(content.get("images"), file, root)
+        by_id = parse_images(content.get("images"), file, root)
         if annotated and categories is not None:
             findings = Findings()
             _parse_annotations(content["annotations"], by_id, categories, file, findings)
@@ -113,8 +119,20 @@ def _check_classes(names: Sequence[str], expected: Sequence[str], file: str) -> 
         )
 
 
-def _parse_images(value: Any, file: str, root: str) -> dict[int, dict[str, Any]]:
-    """Returns one data set dict per image, without annotations yet, by image id."""
+def parse_images(value: Any, file: str, root: str) -> dict[int, dict[str, Any]]:
+    """Checks the "images" of a COCO json.
+
+    Args:
+        value: what the file holds.
+        file: its name, for messages.
+        root: image folder.
+
+    Returns:
+        One data set dict per image, without annotations yet, by image id.
+
+    Raises:
+        DataError: missing fields, wrong types, ids that are not unique, names that leave the root.
+    """
     entries = records(value, "images", file)
     if not entries:
         raise DataError(f"{file}: 'images' is empty, so there is nothing to train or test on.")
@@ -122,7 +140,7 @@ def _parse_images(value: Any, file: str, root: str) -> dict[int, dict[str, Any]]
     for index, entry in enumerate(entries):
         where = f"{file}: images[{index}]"
         identity = required(entry, "id", where)
-        if type(identity) is not int:
+        if not is_id(identity):
             raise DataError(f"{where}: 'id' must be a whole number, got {short(identity)}.")
         if identity in by_id:
             raise DataError(f"{where}: image id {identity} is there twice; ids must be unique.")
@@ -153,7 +171,7 @@ def _parse_annotations(
     any_mask = False
     for index, entry in enumerate(records(value, "annotations", file)):
         identity = required(entry, "id", f"{file}: annotations[{index}]")
-        if type(identity) is not int:
+        if not is_id(identity):
             raise DataError(
                 f"{file}: annotations[{index}]: 'id' must be a whole number, got {short(identity)}."
             )
@@ -162,13 +180,13 @@ def _parse_annotations(
             raise DataError(f"{where} is there twice; annotation ids must be unique.")
         seen.add(identity)
         image_id = required(entry, "image_id", where)
-        if type(image_id) is not int:
+        if not is_id(image_id):
             raise DataError(f"{where}: 'image_id' must be a whole number, got {short(image_id)}.")
         record = by_id.get(image_id)
         if record is None:
             findings.add(NO_IMAGE, identity)
             continue
-        annotation = _annotation(entry, record, categories, where, identity, findings)
+        annotation = parse_annotation(entry, record, categories, where, identity, findings)
         if annotation is not None:
             record["annotations"].append(annotation)
             if "segmentation" in annotation:
@@ -180,7 +198,7 @@ def _parse_annotations(
             findings.add(NO_MASK, identity)
 
 
-def _annotation(
+def parse_annotation(
     entry: Mapping[str, Any],
     record: Mapping[str, Any],
     categories: Categories,
@@ -188,7 +206,23 @@ def _annotation(
     identity: int,
     findings: Findings,
 ) -> dict[str, Any] | None:
-    """Returns one annotation in Detectron2's format, or None where it cannot be used."""
+    """Checks one annotation.
+
+    Args:
+        entry: of the json.
+        record: its image's `height` and `width` in pixels.
+        categories: of the file.
+        where: file and annotation, for messages.
+        identity: its id.
+        findings: why it is dropped or changed is added.
+
+    Returns:
+        The annotation in Detectron2's format, or None where it cannot be used.
+
+    Raises:
+        DataError: missing fields, wrong types, an unknown category, run lengths that do not fit
+            the image, keypoints of another number than the category has.
+    """
     result: dict[str, Any] = {}
     if "iscrowd" in entry:
         crowd = entry["iscrowd"]
@@ -220,6 +254,9 @@ def _annotation(
                 findings.add(NO_POLYGON, identity)
                 return None
             result["segmentation"] = polygons
+            if not _near(polygons, height, width):
+                findings.add(TOO_FAR, identity)
+                return None
     if entry.get("keypoints"):
         result["keypoints"] = _keypoints(entry["keypoints"], categories, where)
     result["bbox_mode"] = BoxMode.XYWH_ABS
@@ -229,7 +266,16 @@ def _annotation(
     if box[0] >= width or box[1] >= height or box[0] + box[2] <= 0 or box[1] + box[3] <= 0:
         findings.add(OUTSIDE, identity)
         return None
+    far = FAR * max(height, width)
+    if box[0] < -far or box[1] < -far or box[0] + box[2] > far or box[1] + box[3] > far:
+        findings.add(TOO_FAR, identity)
+        return None
     return result
+
+
+def _near(polygons: list[list[float]], height: int, width: int) -> bool:
+    far = FAR * max(height, width)
+    return all(-far <= min(polygon) and max(polygon) <= far for polygon in polygons)
 
 
 def _polygons(value: Any, where: str, identity: int, findings: Findings) -> list[list[float]]:

@@ -82,7 +82,7 @@ def get_mixed_dicts(
     check_mixture(generated, generated_part, teacher)
     file = _existing(generated, teacher, unlabeled)
     source = generated_source(file)
-    root = _image_root(source, generated_images)
+    root = image_root_of(source, generated_images)
     data = load_coco_json(file, root)
     _check_classes(data, dataset_info(names, json, image_root), file, names)
     known = dataset_keypoints(names, json, image_root, flip_pairs=flip_pairs)
@@ -185,7 +185,17 @@ def _existing(generated: str | None, teacher: str | None, unlabeled: str | None)
     return generated
 
 
-def _image_root(source: GeneratedSource, given: str | None) -> str:
+def image_root_of(source: GeneratedSource, given: str | None) -> str:
+    """Returns the folder of the images of generated annotations.
+
+    Args:
+        source: what their "info" says.
+        given: by the config, which has the last word.
+
+    Raises:
+        ConfigError: neither says it.
+        DataError: the data set that "info" names is not there.
+    """
     if given is not None:
         return given
     if source.image_root is not None:

@@ -96,7 +96,8 @@ class ProposalWriter:
             scores: (n,) objectness logits, in any order.
 
         Raises:
-            DataError: shapes that do not fit, values that are not finite, an unknown image.
+            DataError: shapes that do not fit, values that are not finite, boxes upside down, an
+                unknown image.
         """
         boxes, scores = np.asarray(boxes, np.float32), np.asarray(scores, np.float32)
         if scores.ndim != 1 or boxes.shape != (len(scores), 4):
@@ -108,6 +109,11 @@ class ProposalWriter:
             raise DataError(
                 f"Proposals of image {image_id!r} are not finite: the RPN has diverged. Train it "
                 "again, with a smaller learning rate."
+            )
+        if (boxes[:, 2:] < boxes[:, :2]).any():
+            raise DataError(
+                f"Proposals of image {image_id!r} are upside down: boxes are x1, y1, x2, y2, with "
+                "x2 and y2 no less than x1 and y1."
             )
         if str(image_id) not in self._known:
             raise DataError(

@@ -23,6 +23,9 @@ from mask_rcnn_repro.errors import DataError
 
 FORMAT_VERSION = 1
 
+_FARTHEST = 1e6
+"""Pixels; what flipped bits make of a coordinate mostly lies beyond."""
+
 ImageId = int | str
 
 
@@ -117,6 +120,12 @@ class ProposalFile:
         boxes, logits = np.array(content.boxes[begin:end]), np.array(content.scores[begin:end])
         if not (np.isfinite(boxes).all() and np.isfinite(logits).all()):
             raise self._damaged(f"image {image_id!r} has boxes or scores that are not finite")
+        if (boxes[:, 2:] < boxes[:, :2]).any():
+            raise self._damaged(
+                f"image {image_id!r} has boxes that are upside down (they are x1, y1, x2, y2)"
+            )
+        if (np.abs(boxes) > _FARTHEST).any():
+            raise self._damaged(f"image {image_id!r} has boxes far outside of any image")
         if (logits[1:] > logits[:-1]).any():
             raise self._damaged(f"the scores of image {image_id!r} do not descend")
         return boxes, logits
@@ -163,7 +172,7 @@ class ProposalFile:
             array = np.load(path, mmap_mode="r", allow_pickle=False)
         except FileNotFoundError as error:
             raise self._damaged(f"{name} is missing") from error
-        except (OSError, ValueError, EOFError) as error:
+        except Exception as error:  # of many kinds: a header is parsed as Python source
             raise self._damaged(
                 f"{name} is truncated or is not a plain .npy file ({error})"
             ) from error

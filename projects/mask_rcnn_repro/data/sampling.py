@@ -52,6 +52,13 @@ class MicroBatchSampler(Sampler):
         self.world_size = world_size
         self._sizes = np.bincount(self.groups, minlength=2)
 
+    def after(self, batches: int) -> MicroBatchSampler:
+        """What is left when this process has taken that many micro-batches, without walking."""
+        start = self.start + batches * self.world_size
+        return MicroBatchSampler(
+            self.groups, self.batch_size, self.seed, start, self.rank, self.world_size
+        )
+
     def __iter__(self) -> Iterator[list[Draw]]:
         first = self.start + self.rank
         epoch = self._epoch_of(first)

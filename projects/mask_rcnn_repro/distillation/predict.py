@@ -16,6 +16,7 @@ from torch import nn
 
 from mask_rcnn_repro.data.loader import Mapper, build_local_loader
 from mask_rcnn_repro.distillation.predictions import Detections, PredictionStore
+from mask_rcnn_repro.engine.interruption import Phase
 from mask_rcnn_repro.evaluation.loop import predict_small
 from mask_rcnn_repro.evaluation.rle import instances_to_results
 
@@ -47,6 +48,9 @@ def predict_missing(
         num_workers: processes that load ahead.
         autocast: makes the context that inference runs in.
         log_seconds: seconds between progress lines.
+
+    Raises:
+        Interrupted: a signal has stopped the processes; whole files stay.
     """
     # as the first process sees it: a quick one may have written files when a slow one looks
     missing = comm.all_gather(store.missing())[0]
@@ -54,14 +58,14 @@ def predict_missing(
     if done:
         logger.info("%d of %d files of predictions are there already.", done, store.num_files)
     mine = missing[comm.get_rank() :: comm.get_world_size()]
-    if mine:
-        model = build()
-        indices = [i for number in mine for i in store.images_of(number)]
-        loader = build_local_loader([records[i] for i in indices], mapper, num_workers)
-        results = _predict(model, loader, len(indices), autocast, log_seconds)
-        for number in mine:
-            store.write(number, [next(results) for _ in store.images_of(number)])
-    comm.synchronize()
+    with Phase() as phase:
+        if mine:
+            model = build()
+            indices = [i for number in mine for i in store.images_of(number)]
+            loader = build_local_loader([records[i] for i in indices], mapper, num_workers)
+            results = _predict(model, loader, len(indices), autocast, log_seconds, phase)
+            for number in mine:
+                store.write(number, [next(results) for _ in store.images_of(number)])
 
 
 @torch.no_grad()
@@ -71,6 +75,7 @@ def _predict(
     count: int,
     autocast: Callable[[], contextlib.AbstractContextManager[Any]],
     log_seconds: float,
+    phase: Phase,
 ) -> Iterator[Detections]:
     begun = last = time.perf_counter()
     done = 0
@@ -79,6 +84,7 @@ def _predict(
             outputs = predict_small(model, inputs)
         for image, output in zip(inputs, outputs, strict=True):
             yield detections_of(output["instances"], image)
+        phase.check()
         done += len(inputs)
         now = time.perf_counter()
         if now - last > log_seconds:

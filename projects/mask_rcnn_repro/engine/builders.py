@@ -21,6 +21,9 @@ from mask_rcnn_repro.errors import ConfigError
 logger = logging.getLogger(__name__)
 
 _FUSED_OPTIMIZERS = (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW)
+_ONEDNN_BLOCK = 16
+"""Channels that oneDNN takes at once with AVX-512; 8 with AVX2."""
+
 _CHOOSES_LOOP = ("fused", "foreach", "capturable", "differentiable")
 
 
@@ -63,8 +66,8 @@ def resolve_device(name: str) -> torch.device:
 def build_model(cfg: DictConfig, device: torch.device) -> nn.Module:
     """Builds `cfg.model` on `device`: `train.freeze` applied, channels-last where asked for.
 
-    On the CPU models are always channels-last: results are equal up to rounding, and convolutions
-    and RoI layers faster.
+    On the CPU models are channels-last: results are equal up to rounding, and convolutions and RoI
+    layers faster. Only very narrow models are not, see :func:`_breaks_onednn`.
 
     Raises:
         ConfigError: If `train.freeze` names something that is not a module of the model.
@@ -73,9 +76,25 @@ def build_model(cfg: DictConfig, device: torch.device) -> nn.Module:
     for name in cfg.train.freeze:
         freeze_module(model, name)
     model = model.to(device)
-    if cfg.train.channels_last or device.type == "cpu":
+    on_cpu = device.type == "cpu"
+    if (cfg.train.channels_last or on_cpu) and not (on_cpu and _breaks_onednn(model)):
         model = model.to(memory_format=torch.channels_last)
     return model
+
+
+def _breaks_onednn(model: nn.Module) -> bool:
+    """Whether a strided 1 x 1 convolution has fewer input channels than oneDNN takes at once.
+
+    The gradient of its weights then writes beyond its workspace if maps are channels-last, which
+    ends the process where there are three threads or more (oneDNN's issue 6035).
+    """
+    return any(
+        isinstance(module, nn.Conv2d)
+        and module.kernel_size == (1, 1)
+        and module.stride != (1, 1)
+        and module.in_channels < _ONEDNN_BLOCK
+        for module in model.modules()
+    )
 
 
 def freeze_module(model: nn.Module, name: str) -> None:

@@ -20,7 +20,8 @@ from torch import nn
 
 from mask_rcnn_repro.engine.atomic import atomic_write, atomic_write_text, clean_leftovers
 from mask_rcnn_repro.engine.safe_load import safe_pickle_load, safe_torch_load
-from mask_rcnn_repro.errors import CheckpointError
+from mask_rcnn_repro.engine.storage import free_megabytes, save_tensors
+from mask_rcnn_repro.errors import CheckpointError, StorageError
 
 logger = logging.getLogger(__name__)
 
@@ -89,7 +90,8 @@ class SafeCheckpointer(DetectionCheckpointer):
             **kwargs: further values to save; plain containers, numbers, strings, arrays, tensors.
 
         Raises:
-            OSError: the folder cannot be written to; the previous checkpoint is untouched.
+            StorageError: the disk is full or the folder cannot be written to; previous checkpoints
+                are untouched.
         """
         if not self.save_dir or not self.save_to_disk:
             return
@@ -102,9 +104,16 @@ class SafeCheckpointer(DetectionCheckpointer):
         target = Path(self.save_dir, file_name)
         target.parent.mkdir(parents=True, exist_ok=True)
         self.logger.info("Saving checkpoint to %s", target)
-        with atomic_write(target) as file:
-            torch.save(data, file)
-        self.tag_last_checkpoint(file_name)
+        try:
+            with atomic_write(target) as file:
+                save_tensors(file, data)
+            self.tag_last_checkpoint(file_name)
+        except OSError as error:
+            raise StorageError(
+                f"The checkpoint {target} could not be written: {error.strerror or error} "
+                f"({free_megabytes(target.parent)} MB are free there). Earlier checkpoints are "
+                "untouched. Make room or mend the disk; --resume continues from the last one."
+            ) from error
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         """Points ``last_checkpoint`` to a file, which must be complete by now."""
@@ -206,6 +215,7 @@ class SafeCheckpointer(DetectionCheckpointer):
         if self._adapt is not None:
             self._convert_ndarray_to_tensor(checkpoint["model"])
             checkpoint["model"] = self._adapt(checkpoint["model"])
+        self._check_values(checkpoint["model"])
         shapes = {key: tuple(value.shape) for key, value in checkpoint["model"].items()}
         incompatible = self._without_tolerated(super()._load_model(checkpoint))
         incompatible = self._with_misfits(incompatible, shapes)
@@ -251,6 +261,28 @@ class SafeCheckpointer(DetectionCheckpointer):
             raise CheckpointError(
                 f"Checkpoint {self._given_path!r} holds values that are no weights: "
                 f"{_listed(wrong)}. Save the model's state dict alone, or below the key 'model'."
+            )
+
+    def _check_values(self, weights: dict[str, Any]) -> None:
+        """Refuses numbers that would make every prediction wrong without a word."""
+        tensors = {k: torch.as_tensor(v) for k, v in weights.items()}
+        wrong = [k for k, v in tensors.items() if not torch.isfinite(v).all()]
+        if wrong:
+            raise CheckpointError(
+                f"Checkpoint {self._given_path!r} holds NaN or infinity: {_listed(wrong)}. The "
+                "training that wrote it has diverged, or the file is damaged; give an earlier one."
+            )
+        own = self.model.state_dict()
+        kinds = [
+            f"{key}: {str(value.dtype).removeprefix('torch.')}"
+            for key, value in tensors.items()
+            if value.is_complex()
+            or (key in own and own[key].is_floating_point() and not value.is_floating_point())
+        ]
+        if kinds:
+            raise CheckpointError(
+                f"Checkpoint {self._given_path!r} holds other numbers than the model's floats: "
+                f"{_listed(kinds)}. Give a checkpoint whose weights are floats."
             )
 
     def _without_tolerated(self, incompatible: _IncompatibleKeys) -> _IncompatibleKeys:

@@ -153,7 +153,7 @@ def _check_early(run: Run) -> None:
     """Mistakes that would stop the run are told before the runs that it depends on, not after."""
     cfg = run.cfg
     part = effective(cfg, f"{_DATASET}.generated_part")
-    if part is not None:
+    if part is not None and cfg.train.max_iter > 0:
         node = cfg.dataloader.train.dataset
         check_mixture(node.get("generated"), part, node.get("teacher"))
     if not (cfg.train.proposals or cfg.train.init_from or teacher_of(cfg)):
@@ -237,10 +237,13 @@ def data_sets(cfg: DictConfig, split: str) -> list[DataSet]:
 
 def teacher_of(cfg: DictConfig) -> str | None:
     """The config whose model generates the annotations that a run is trained on, if it names one
-    and no file of them.
+    and no file of them. A run of no iterations, which evaluates another's weights, needs none.
     """
     node = cfg.dataloader.train.dataset
-    return None if node.get("generated") is not None else node.get("teacher")
+    if cfg.train.max_iter == 0 or node.get("generated") is not None:
+        return None
+    teacher: str | None = node.get("teacher")
+    return teacher
 
 
 def unlabeled_of(cfg: DictConfig) -> DataSet:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,9 @@ from detectron2.config import instantiate
 from detectron2.utils import comm
 from omegaconf import DictConfig, OmegaConf
 
-from mask_rcnn_repro.engine.trainer import autocast_context
+from mask_rcnn_repro.engine.trainer import AMP_DTYPES, autocast_context
 from mask_rcnn_repro.evaluation.loop import evaluate
+from mask_rcnn_repro.evaluation.precision_recall import PrecisionRecall
 
 logger = logging.getLogger(__name__)
 
@@ -28,10 +30,14 @@ class Evaluation:
         metrics: Task ("bbox", "segm", "keypoints") to metric name to percent; "per_class" holds a
             dict by class name. Empty off the first process and on splits without annotations.
         seconds_per_image: Part ("data", "inference", ...) to seconds.
+        computed_by: The backend that computed the metrics, where the evaluator tells.
+        curves: Task to precision over recall, where the evaluator has them.
     """
 
     metrics: dict[str, Any] = field(default_factory=dict)
     seconds_per_image: dict[str, float] = field(default_factory=dict)
+    computed_by: str | None = None
+    curves: Mapping[str, PrecisionRecall[str]] = field(default_factory=dict)
 
     def scalars(self) -> dict[str, dict[str, float]]:
         """Returns task to metric to value, without the per-class values and undefined ones."""
@@ -49,7 +55,10 @@ def evaluate_model(
 
     Args:
         cfg: A validated config.
-        model: Detection model, not wrapped; its training mode is restored.
+        model: Detection model, not wrapped; neither weights nor training mode are changed. With
+            `cfg.train.optimize_inference` a copy is evaluated, made by
+            :func:`~mask_rcnn_repro.modeling.optimize_for_inference`; with `cfg.train.amp` it
+            computes in reduced precision.
         device: Where the model lives.
         output_dir: Result files go to `<output_dir>/inference`, drawn images to
             `<output_dir>/drawings`.
@@ -66,6 +75,8 @@ def evaluate_model(
     node = copy.deepcopy(cfg.dataloader.evaluator)
     OmegaConf.update(node, "output_dir", str(output_dir / "inference"))
     evaluator = instantiate(node)
+    if cfg.train.optimize_inference:
+        model = faster_copy(cfg, model)
     metrics, seconds = evaluate(
         model,
         loader,
@@ -86,7 +97,29 @@ def evaluate_model(
             # pictures are an extra: results in another form than COCO's must not cost the record
             logger.warning("Nothing was drawn: %s: %s", type(error).__name__, error)
     comm.synchronize()
-    return Evaluation(metrics or {}, seconds)
+    return Evaluation(
+        metrics or {},
+        seconds,
+        getattr(evaluator, "computed_by", None),
+        getattr(evaluator, "curves", {}),
+    )
+
+
+def faster_copy(cfg: DictConfig, model: torch.nn.Module) -> torch.nn.Module:
+    """A copy for inference in the config's precision; the model itself if that cannot be made."""
+    from mask_rcnn_repro.modeling import optimize_for_inference
+
+    dtype = AMP_DTYPES[cfg.train.amp.dtype] if cfg.train.amp.enabled else torch.float32
+    try:
+        return optimize_for_inference(model, dtype)
+    except Exception as error:  # a module of any kind; a training's result must not be lost to it
+        logger.warning(
+            "The model is evaluated as it is: no faster copy could be made of it (%s: %s). "
+            "train.optimize_inference=false leaves the attempt out.",
+            type(error).__name__,
+            error,
+        )
+        return model
 
 
 def _augmented(

@@ -29,8 +29,9 @@ def exclusive(
     Args:
         folder: Made if needed.
         purpose: What is made there, for messages.
-        wait: Wait for another run to finish there, rather than refuse. Several processes never
-            wait, since their connection would time out.
+        wait: Wait for another run to finish there, rather than refuse. Of several processes the
+            first tries again and again, and tells the others each time, so that however long it
+            takes their connection does not time out.
         lock_file: Its name in the folder.
 
     Yields:
@@ -40,22 +41,16 @@ def exclusive(
         ConfigError: The folder cannot be written to.
         UserError: Another run holds the folder and is not waited for.
     """
-    lock: FileLock | None = None
+    lock = FileLock(folder / lock_file) if comm.is_main_process() else None
     waited = False
-    fault = ""
-    if comm.is_main_process():
-        lock = FileLock(folder / lock_file)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            lock.acquire(timeout=0)
-        except Timeout:
-            if wait and comm.get_world_size() == 1:
-                logger.info("Another run is at work in %s; waiting for %s.", folder, purpose)
-                lock.acquire(poll_interval=_POLL_SECONDS)
-                waited = True
-        except OSError as error:
-            fault = str(error)
-    held, waited, fault = comm.all_gather((lock is None or lock.is_locked, waited, fault))[0]
+    while True:
+        state = _try_to_hold(lock, seconds=_POLL_SECONDS if waited else 0)
+        held, fault = comm.all_gather(state)[0]
+        if held or fault or not wait:
+            break
+        if not waited:
+            logger.info("Another run is at work in %s; waiting for %s.", folder, purpose)
+        waited = True
     if fault:
         raise ConfigError(
             f"The output folder {folder} cannot be written to: {fault}. Give another one with "
@@ -71,3 +66,17 @@ def exclusive(
     finally:
         if lock is not None:
             lock.release()
+
+
+def _try_to_hold(lock: FileLock | None, seconds: float) -> tuple[bool, str]:
+    """Whether the lock is held now, and what makes that impossible."""
+    if lock is None:
+        return False, ""
+    try:
+        Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=seconds)
+    except Timeout:
+        return False, ""
+    except OSError as error:
+        return False, str(error)
+    return True, ""

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import hashlib
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,7 +34,7 @@ from mask_rcnn_repro.engine.checkpoint import (
 from mask_rcnn_repro.engine.dependencies import check_dependencies
 from mask_rcnn_repro.engine.evaluate import evaluate_model
 from mask_rcnn_repro.engine.locks import exclusive
-from mask_rcnn_repro.engine.processes import run_distributed
+from mask_rcnn_repro.engine.processes import run_distributed, under_torchrun
 from mask_rcnn_repro.engine.run_folder import keep_logs
 from mask_rcnn_repro.engine.runs import Run
 from mask_rcnn_repro.engine.seeding import make_deterministic, seed_everything
@@ -42,6 +43,13 @@ from mask_rcnn_repro.engine.trainer import autocast_context
 from mask_rcnn_repro.errors import CheckpointError, ConfigError, UserError
 from mask_rcnn_repro.evaluation.records import Record
 from mask_rcnn_repro.paper import format_results
+from mask_rcnn_repro.paper.verify import (
+    NOT_MET,
+    Expected,
+    expected_numbers,
+    format_verification,
+    verify,
+)
 from mask_rcnn_repro.registration import register
 
 logger = logging.getLogger(__name__)
@@ -52,17 +60,19 @@ _TTA_KEYS = tuple(f"train.tta.{name}" for name in train_fields(("tta",)) or ())
 def main(args: argparse.Namespace) -> None:
     """Runs a parsed command line; a user's mistake is printed plainly and exits with 2."""
     try:
-        if args.verify:
-            raise ConfigError("--verify is not available yet; leave it out.")
         if args.print_config or args.diff_config:
             _show(args)
             return
         world_size = args.num_gpus * args.num_machines
-        if world_size > 1:  # mistakes are told once, not by each process
-            cfg = _load(args)
+        timeout = None
+        if world_size > 1 or under_torchrun():
+            cfg = _load(args)  # mistakes are told once, not by each process
+            timeout = cfg.train.process_timeout
+            if args.verify:
+                expected_numbers(cfg, config_id(args.config_file), args.verify)
             if not args.eval_only:
-                check_batch_size(cfg, world_size)
-        run_distributed(run, args)
+                check_batch_size(cfg, max(world_size, int(os.environ.get("WORLD_SIZE", "1"))))
+        run_distributed(run, args, timeout)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         raise SystemExit(2) from None
@@ -96,6 +106,7 @@ def run(args: argparse.Namespace) -> None:
     device = resolve_device(cfg.train.device)
     autocast_context(device, cfg.train.amp.enabled, cfg.train.amp.dtype)  # refused now, not later
     this = Run(config_id(args.config_file), cfg, output_dir, device, tuple(args.overrides))
+    expected = expected_numbers(cfg, this.config_id, args.verify) if args.verify else None
     check_dependencies(this, eval_only=args.eval_only)
     if cfg.train.tta.enabled and this.is_rpn:  # told now, not after the training
         raise ConfigError(
@@ -108,6 +119,19 @@ def run(args: argparse.Namespace) -> None:
         record = _run(this, args, earlier, checkpoint)
     if record is not None:
         print(format_results(record), flush=True)
+    if expected is not None:
+        _verify(record, expected)
+
+
+def _verify(record: Record | None, expected: Expected) -> None:
+    """Ends the process with :data:`NOT_MET` unless the record, of the first one, is as expected."""
+    comm.synchronize()  # the first process to end with a status ends the others
+    if record is None:
+        return
+    comparisons = verify(record, expected)
+    print(f"\n{format_verification(expected, comparisons)}", flush=True)
+    if any(c.verdict != "met" for c in comparisons):
+        raise SystemExit(NOT_MET)
 
 
 def _run(

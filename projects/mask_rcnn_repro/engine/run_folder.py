@@ -12,7 +12,13 @@ from pathlib import Path
 
 from detectron2.engine import hooks
 from detectron2.utils import comm
-from detectron2.utils.events import CommonMetricPrinter, EventWriter, JSONWriter, TensorboardXWriter
+from detectron2.utils.events import (
+    CommonMetricPrinter,
+    EventWriter,
+    JSONWriter,
+    TensorboardXWriter,
+    get_event_storage,
+)
 from detectron2.utils.logger import setup_logger
 
 from mask_rcnn_repro.engine.atomic import atomic_write
@@ -100,10 +106,23 @@ def forget_metrics_from(metrics_file: Path, iteration: int) -> None:
         file.write("".join(kept).encode())
 
 
+class _PrinterOnce(CommonMetricPrinter):
+    """Detectron2's divides by zero when a run is stopped right after it has printed."""
+
+    _printed = -1
+
+    def write(self) -> None:
+        """Prints the current iteration, unless that has been done."""
+        iteration = get_event_storage().iter
+        if iteration != self._printed:
+            super().write()
+        self._printed = iteration
+
+
 def build_writers(output_dir: Path, max_iter: int) -> list[EventWriter]:
     """Returns the printer (with an ETA), the `metrics.json` writer and TensorBoard's."""
     return [
-        CommonMetricPrinter(max_iter),
+        _PrinterOnce(max_iter),
         JSONWriter(str(output_dir / "metrics.json")),
         TensorboardXWriter(str(output_dir / "tensorboard")),
     ]

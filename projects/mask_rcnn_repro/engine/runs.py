@@ -15,18 +15,22 @@ from detectron2.utils import comm
 from omegaconf import DictConfig, OmegaConf
 
 from mask_rcnn_repro.config import claim_output_dir
+from mask_rcnn_repro.data_checks.before_training import check_before_training
 from mask_rcnn_repro.engine.atomic import atomic_write_text
 from mask_rcnn_repro.engine.checkpoint import FINAL_CHECKPOINT, find_last_checkpoint
 from mask_rcnn_repro.engine.evaluate import Evaluation
+from mask_rcnn_repro.engine.hosts import check_hosts_agree
 from mask_rcnn_repro.engine.init_classes import ClassMap
 from mask_rcnn_repro.engine.run_folder import setup_logging
 from mask_rcnn_repro.engine.train import train
 from mask_rcnn_repro.errors import DataError
+from mask_rcnn_repro.evaluation.curves import CURVES_FILE, make_curves, save_curves
 from mask_rcnn_repro.evaluation.records import Record, load_record, make_record, save_record
 
 logger = logging.getLogger(__name__)
 
 RECORD_FILE = "record.json"
+METRICS_FILE = "metrics.json"
 INPUTS_FILE = "inputs.json"
 
 _INPUTS = {
@@ -123,11 +127,13 @@ class Run:
 
         Raises:
             ConfigError: See :func:`~mask_rcnn_repro.config.claim_output_dir`.
+            UserError: See :func:`~mask_rcnn_repro.engine.hosts.check_hosts_agree`.
         """
         if comm.is_main_process():
             claim_output_dir(self.folder, self.cfg)
         comm.synchronize()
         setup_logging(self.folder, earlier)
+        check_hosts_agree(self.folder)
 
     def finished_record(self) -> Record | None:
         """The record of the complete training run in the folder, if there is one."""
@@ -151,8 +157,10 @@ class Run:
             DataError: What the run stood on when it began has been made anew since.
         """
         self._keep_inputs(inputs)
+        cfg = inputs.fill(self.cfg)
+        check_before_training(cfg, str(self.file or self.config_id), self.overrides)
         result = train(
-            inputs.fill(self.cfg),
+            cfg,
             self.folder,
             self.device,
             resume,
@@ -200,7 +208,10 @@ class Run:
         checkpoint: Path | str,
         train_seconds: float | None,
     ) -> Record | None:
-        """Writes `record.json` into the folder; see :func:`make_record` for the arguments."""
+        """Writes `record.json` into the folder, and `curves.json` beside it.
+
+        See :func:`make_record` for the arguments.
+        """
         if not comm.is_main_process():
             return None
         record = make_record(
@@ -211,6 +222,7 @@ class Run:
             mode=mode,
             metrics=evaluation.metrics,
             seconds_per_image=evaluation.seconds_per_image,
+            evaluator_backend=evaluation.computed_by,
             iterations_done=iterations_done,
             checkpoint=checkpoint,
             train_seconds=train_seconds,
@@ -222,6 +234,8 @@ class Run:
         )
         save_record(record, self.folder / RECORD_FILE)
         logger.info("Record written to %s", self.folder / RECORD_FILE)
+        curves = make_curves(record, self.folder / METRICS_FILE, evaluation.curves)
+        save_curves(curves, self.folder / CURVES_FILE)
         return record
 
 

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from mask_rcnn_repro.errors import CheckpointError
+from mask_rcnn_repro.errors import CheckpointError, DamagedCheckpointError
 
 _ALLOWED = "tensors, NumPy arrays and numbers, strings, and plain containers"
 
@@ -158,6 +158,18 @@ def _encode(text: str, encoding: str = "latin1") -> bytes:
     return text.encode("latin1")
 
 
+def _bytes(*args: Any) -> bytes:
+    """``bytes``, but not of a length alone, which would take memory without end."""
+    if args and not isinstance(args[0], str | bytes | list | tuple):
+        raise pickle.UnpicklingError("bytes are made of bytes or text only")
+    return bytes(*args)
+
+
+def _bytearray(*args: Any) -> bytearray:
+    """``bytearray``, likewise."""
+    return bytearray(_bytes(*args))
+
+
 def _load_storage(data: bytes) -> Any:
     """``torch.storage._load_from_bytes``, which by itself would load anything."""
     return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
@@ -184,7 +196,7 @@ def _torch_globals() -> dict[str, Any]:
         **_NUMPY_FUNCTIONS,
         "numpy.ndarray": _Array,
         "numpy.dtype": _Dtype,
-        "builtins.bytes": bytes,  # protocol 2 writes b"" as a call of it
+        "builtins.bytes": _bytes,  # protocol 2 writes b"" as a call of it
     }
 
 
@@ -201,9 +213,11 @@ def _pickle_globals() -> dict[str, Any]:
     }
     allowed: dict[str, Any] = {name: _Callable(f) for name, f in functions.items()}
     # Types written in C: their attributes cannot be set.
-    plain = (set, frozenset, complex, bytearray, list, dict, tuple, int, float, bool, str, bytes)
+    plain = (set, frozenset, complex, list, dict, tuple, int, float, bool, str)
     for module in ("builtins", "__builtin__"):
         allowed.update({f"{module}.{kind.__name__}": kind for kind in plain})
+        allowed[f"{module}.bytes"] = _Callable(_bytes)
+        allowed[f"{module}.bytearray"] = _Callable(_bytearray)
     allowed["collections.OrderedDict"] = OrderedDict
     return allowed
 
@@ -241,7 +255,10 @@ def _plain(value: Any, seen: dict[int, Any] | None = None) -> Any:
         seen[id(value)] = value
         value[:] = [_plain(item, seen) for item in value]
     elif type(value) is tuple:
-        value = tuple(_plain(item, seen) for item in value)
+        # kept as well: tuples of tuples that name the same twice would take for ever
+        place = id(value)
+        seen[~place] = value  # alive, or its id could become another's
+        value = seen[place] = tuple(_plain(item, seen) for item in value)
     return value
 
 
@@ -252,7 +269,7 @@ def _require_file(path: str | os.PathLike[str]) -> None:
             ".pyth or .pkl file."
         )
     if Path(path).stat().st_size == 0:
-        raise CheckpointError(
+        raise DamagedCheckpointError(
             f"Checkpoint {os.fspath(path)!r} is empty. Give another file, or fetch it again."
         )
 
@@ -262,12 +279,20 @@ def _verify_archive(path: str | os.PathLike[str]) -> None:
     if not zipfile.is_zipfile(path):
         return  # the older format has no checksums
     with zipfile.ZipFile(path) as archive:
+        packed = [part.filename for part in archive.infolist() if part.compress_type]
+        total = sum(part.file_size for part in archive.infolist())
+        if packed or total > Path(path).stat().st_size:
+            raise DamagedCheckpointError(
+                f"Checkpoint {os.fspath(path)!r} was refused: its parts are packed or overlap, as "
+                "torch.save never writes them, and could fill the memory. Write it again with "
+                "torch.save."
+            )
         damaged = archive.testzip()
         # PyTorch takes a part with this bit for a folder, and leaves its tensor uninitialised.
         folders = [part.filename for part in archive.infolist() if part.external_attr & 0x10]
     damaged = damaged or next(iter(folders), None)
     if damaged is not None:
-        raise CheckpointError(
+        raise DamagedCheckpointError(
             f"Checkpoint {os.fspath(path)!r} is damaged: its part {damaged!r} does not fit its "
             "checksum or header. Fetch or write it again."
         )
@@ -288,7 +313,7 @@ def _translated(path: str | os.PathLike[str], error: Exception) -> CheckpointErr
     # PyTorch puts advice to switch the safety off before what it found
     reason = str(error).rpartition("WeightsUnpickler error:")[2].strip()
     first_line = (reason.splitlines() or [""])[0]
-    return CheckpointError(
+    return DamagedCheckpointError(
         f"Checkpoint {os.fspath(path)!r} cannot be read: it is damaged, cut short, or not a "
         f"checkpoint of {_ALLOWED} ({type(error).__name__}: {first_line[:200]}). Fetch or write "
         "it again."

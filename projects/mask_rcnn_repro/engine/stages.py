@@ -96,12 +96,13 @@ def _prepare(run: Run, *, eval_only: bool, above: tuple[str, ...]) -> Inputs:
         source = dependency(run, cfg.train.init_from, chain)
         _ensure_trained(source, chain, f"the initial weights of {run.config_id}")
         weights, init_from = source.checkpoint, _facts(source)
-    generated = None if eval_only else _generated(run, chain)
+    trains = not eval_only and cfg.train.max_iter > 0
+    generated = _generated(run, chain) if trains else None
     generated_data, teacher = facts_of(generated) if generated is not None else (None, None)
     if cfg.train.proposals:
         rpn = dependency(run, cfg.train.proposals, chain)
         keeps = keeps_rpn(cfg)
-        if not eval_only:
+        if trains:
             sets = data_sets(cfg, "train")
             if generated is not None:
                 sets.append(generated_images(generated))

@@ -30,8 +30,15 @@ from mask_rcnn_repro.engine.checkpoint import (
 from mask_rcnn_repro.engine.evaluate import Evaluation, evaluate_model
 from mask_rcnn_repro.engine.init_classes import ClassMap, take_classes
 from mask_rcnn_repro.engine.init_from import load_initial_weights
+from mask_rcnn_repro.engine.interruption import Interrupted, deferred
+from mask_rcnn_repro.engine.resuming import (
+    MadeUpEvalHook,
+    keep_within_limit,
+    load_last_whole_checkpoint,
+)
 from mask_rcnn_repro.engine.run_folder import build_writer_hook, forget_metrics_from
 from mask_rcnn_repro.engine.seeding import seed_everything
+from mask_rcnn_repro.engine.storage import full_storage
 from mask_rcnn_repro.engine.trainer import Trainer
 from mask_rcnn_repro.errors import NonFiniteLossError, UserError
 
@@ -80,9 +87,10 @@ def train(
         classes: How the classes of the initial weights are taken over; None: they are the same.
 
     Raises:
-        UserError: If data, checkpoints or losses stop the run. Except for a loss that is not
-            finite, the last completed iteration has been saved by then (with several
-            processes: the last periodic checkpoint).
+        UserError: If data, checkpoints or losses stop the run. Except for losses and gradients
+            that are not finite and full disks, the last completed iteration has been saved by
+            then (with several processes: the last periodic checkpoint).
+        Interrupted: If a signal stops the run; the last completed iteration has been saved.
     """
     check_batch_size(cfg)
     # the initial weights must not depend on what ran before, nor differ between processes
@@ -104,8 +112,8 @@ def train(
     evaluations: list[Evaluation] = []
 
     def evaluate() -> dict[str, Any]:
-        # Detectron2's hook evaluates after the last iteration even if that one failed
-        if trainer.completed_iters < min(trainer.iter + 1, cfg.train.max_iter):
+        # Detectron2's hook evaluates in the end even if the last iteration failed
+        if trainer.iter == cfg.train.max_iter - 1:
             return {}
         sync_buffers(model)
         evaluations.append(
@@ -128,22 +136,24 @@ def train(
         forget_metrics_from(output_dir / "metrics.json", start)
     trainer.register_hooks(
         [
-            hooks.PeriodicCheckpointer(
-                checkpointer,
-                max(cfg.train.checkpointer.period, 1),
-                max_to_keep=cfg.train.checkpointer.max_to_keep,
-            )
-            if comm.is_main_process()
-            else None,
-            hooks.EvalHook(cfg.train.eval_period, evaluate),
+            _periodic_checkpointer(cfg, checkpointer) if comm.is_main_process() else None,
+            MadeUpEvalHook(cfg.train.eval_period, evaluate, output_dir / "metrics.json"),
             build_writer_hook(output_dir, cfg.train.max_iter, cfg.train.log_period),
         ]
     )
     began = time.perf_counter()
     try:
-        trainer.train(start, cfg.train.max_iter)
+        with deferred():
+            trainer.train(start, cfg.train.max_iter)
     except BaseException as error:
         _save_completed(trainer, scheduler_hook, checkpointer, start, error)
+        if isinstance(error, Interrupted):
+            logger.info(
+                "Stopped by %s after %d iterations.", error.signal.name, trainer.completed_iters
+            )
+            comm.synchronize()  # the end of one process makes launchers end the others
+        if isinstance(error, NonFiniteLossError):
+            raise NonFiniteLossError(f"{error}\n{_way_out(checkpointer)}") from error.__cause__
         raise
     return TrainingResult(model, evaluations[-1], cfg.train.max_iter, time.perf_counter() - began)
 
@@ -164,10 +174,33 @@ def _resume(checkpointer: SafeCheckpointer, trainer: Trainer, resume: bool) -> i
             f"{checkpointer.save_dir} already holds checkpoints of this config. Continue with "
             "--resume, or start afresh in another folder with train.output_dir=..., or delete it."
         )
-    checkpointer.load(checkpointer.get_checkpoint_file(), policy="exact")
+    load_last_whole_checkpoint(checkpointer)
     logger.info("Resuming after %d iterations.", trainer.iter + 1)
     done: int = trainer.iter + 1
     return done
+
+
+def _periodic_checkpointer(
+    cfg: DictConfig, checkpointer: SafeCheckpointer
+) -> hooks.PeriodicCheckpointer:
+    settings = cfg.train.checkpointer
+    hook = hooks.PeriodicCheckpointer(
+        checkpointer, max(settings.period, 1), max_to_keep=settings.max_to_keep
+    )
+    hook.recent_checkpoints = keep_within_limit(checkpointer.save_dir, settings.max_to_keep)
+    return hook
+
+
+def _way_out(checkpointer: SafeCheckpointer) -> str:
+    """What to do about losses that diverge, given what there is."""
+    last = find_last_checkpoint(checkpointer.save_dir)
+    if last is None:
+        return "There is no checkpoint yet: start again with the changed settings."
+    return (
+        f"The last checkpoint, {last}, is from before. --resume would meet the same again: "
+        f"changed settings begin a run in a folder of their own, with +train.init_checkpoint={last}"
+        " train.strict_init=false to keep these weights."
+    )
 
 
 def _load_init_checkpoint(
@@ -199,7 +232,8 @@ def _save_completed(
     """
     done = trainer.completed_iters
     consistent = scheduler_hook.scheduler.last_epoch == done and not trainer.mid_step
-    if isinstance(error, NonFiniteLossError) or done <= start or not consistent:
+    hopeless = isinstance(error, NonFiniteLossError) or full_storage(error) is not None
+    if hopeless or done <= start or not consistent:
         return
     last = find_last_checkpoint(checkpointer.save_dir)
     if last is not None and checkpoint_iteration(last) == done:  # an evaluation failed

@@ -13,8 +13,15 @@ from detectron2.utils import comm
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from mask_rcnn_repro.engine.interruption import stop_together_if_asked
 from mask_rcnn_repro.engine.seeding import seed_everything
 from mask_rcnn_repro.errors import ConfigError, NonFiniteLossError
+
+_LEAST_SCALE = 2.0**-10
+"""Of losses in fp16: below it the gradients themselves are beyond any scaling."""
+
+_KEPT_VALUES = 2000
+"""Of each metric; no average or median looks further back than 1000 iterations."""
 
 AMP_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -79,7 +86,9 @@ class Trainer(SimpleTrainer):
         """Runs one iteration.
 
         Raises:
-            NonFiniteLossError: If a loss is NaN or infinite; the optimizer has not stepped then.
+            NonFiniteLossError: If a loss or a gradient is NaN or infinite; the optimizer has not
+                stepped then, in any process. With fp16, steps with such gradients are left out and
+                the loss scale is lowered; an error it is only when that does not help.
         """
         seed_everything(self.seed, self.iter, comm.get_rank())
         self.optimizer.zero_grad(set_to_none=True)
@@ -99,6 +108,7 @@ class Trainer(SimpleTrainer):
             self._check_finite(losses, data)
             for name, value in losses.items():
                 totals[name] = totals.get(name, 0) + value.detach() / self.accumulate
+        self._check_gradients(data)
         self.grad_scaler.step(self.optimizer)
         self.grad_scaler.update()
         self.completed_iters = self.iter + 1
@@ -125,15 +135,51 @@ class Trainer(SimpleTrainer):
         listed = ", ".join(f"{k}={v:g}" for k, v in zip(losses, values.tolist(), strict=True))
         raise self._non_finite(listed, data)
 
+    def _check_gradients(self, data: list[dict[str, Any]]) -> None:
+        """Finite losses can have infinite gradients; another process's loss reaches all by them."""
+        if self.grad_scaler.is_enabled():  # looks itself
+            if self.grad_scaler.get_scale() < _LEAST_SCALE:
+                raise self._non_finite(
+                    "gradients overflow in fp16 however small the loss scale is; train.amp.dtype="
+                    "bf16 has the range of fp32",
+                    data,
+                )
+            return
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        if not gradients or torch.isfinite(torch.nn.utils.get_total_norm(gradients)):
+            return
+        names = [
+            name
+            for name, p in self.model.named_parameters()
+            if p.grad is not None and not torch.isfinite(p.grad).all()
+        ]
+        if not names:  # each is finite, their squares are not
+            return
+        listed = ", ".join(names[:3]) + f" and {len(names) - 3} more" * (len(names) > 3)
+        raise self._non_finite(f"gradients of {listed}", data)
+
     def _non_finite(self, what: str, data: list[dict[str, Any]]) -> NonFiniteLossError:
         images = "\n".join(f"  {d.get('file_name', d.get('image_id', '?'))}" for d in data)
         return NonFiniteLossError(
-            f"A loss became NaN or infinite at iteration {self.iter} (rank {comm.get_rank()}): "
-            f"{what}.\nImages of this batch:\n{images}\n"
-            "The weights were not updated with it. Lower optimizer.lr or lengthen the warm-up "
-            "(lr_multiplier.warmup_iters), look at these images' annotations, or resume from the "
-            "last checkpoint with another train.seed."
+            f"A loss or gradient became NaN or infinite at iteration {self.iter} (process "
+            f"{comm.get_rank()}): {what}.\nImages of this process's batch:\n{images}\n"
+            "The weights were not updated with it. Lower optimizer.lr, lengthen the warm-up "
+            "(lr_multiplier.warmup_iters), look at these images' annotations, or take another "
+            "train.seed."
         )
+
+    def after_step(self) -> None:
+        """Lets the hooks do their part of a completed iteration.
+
+        Raises:
+            Interrupted: In all processes, if a signal has asked one of them to stop.
+        """
+        super().after_step()
+        if self.iter % _KEPT_VALUES == 0:
+            # Detectron2 keeps a million values of each metric: hundreds of megabytes in a long run
+            for history in self.storage.histories().values():
+                del history.values()[:-_KEPT_VALUES]
+        stop_together_if_asked()
 
     def after_train(self) -> None:
         """Lets the hooks finish; `iter` is the number of iterations done if all went well."""

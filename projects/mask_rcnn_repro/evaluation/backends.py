@@ -20,6 +20,7 @@ from pycocotools.cocoeval import COCOeval
 
 from mask_rcnn_repro.errors import DataError
 from mask_rcnn_repro.evaluation.detections import ResultStream
+from mask_rcnn_repro.evaluation.ground_truth import with_all_masks
 from mask_rcnn_repro.evaluation.precision_recall import PrecisionRecall, precision_recall
 
 METRIC_NAMES: Mapping[str, tuple[str, ...]] = {
@@ -193,6 +194,8 @@ def coco_result(
     if iou_type == "keypoints":
         class_names = _with_keypoints(gt, class_names)
         _check_keypoints(gt, detections, class_names, oks_sigmas)
+    if iou_type == "segm":
+        gt = with_all_masks(gt)
     if isinstance(detections, ResultStream):
         chosen: Any = detections.only(class_names)
     else:

@@ -15,25 +15,31 @@ from detectron2.evaluation import DatasetEvaluator
 from detectron2.structures import Instances
 from detectron2.utils import comm
 
-from mask_rcnn_repro.engine.atomic import atomic_write_text
+from mask_rcnn_repro.engine.atomic import atomic_write
 from mask_rcnn_repro.errors import DataError
-from mask_rcnn_repro.evaluation.backends import DEFAULT_BACKEND, check_backend, coco_metrics
+from mask_rcnn_repro.evaluation.backends import DEFAULT_BACKEND, check_backend, coco_result
+from mask_rcnn_repro.evaluation.detections import (
+    TASK_FIELDS,
+    Detections,
+    ResultStream,
+    gather_detections,
+)
 from mask_rcnn_repro.evaluation.ground_truth import GroundTruth, load_ground_truth
+from mask_rcnn_repro.evaluation.precision_recall import PrecisionRecall
 from mask_rcnn_repro.evaluation.registry import EVALUATOR_REGISTRY
 from mask_rcnn_repro.evaluation.rle import instances_to_results
 
 logger = logging.getLogger(__name__)
-
-_TASK_FIELDS = {"bbox": "bbox", "segm": "segmentation", "keypoints": "keypoints"}
 
 
 @EVALUATOR_REGISTRY.register()
 class CocoEvaluator(DatasetEvaluator):
     """Collects predictions and computes COCO's metrics on the images it has seen.
 
-    Predictions are kept as COCO results (boxes and RLE), never as full-size masks. Which tasks are
-    evaluated follows from what the model predicts: boxes always, masks and keypoints where it
-    predicts them and the annotations have them.
+    Predictions are kept in flat arrays (boxes and run lengths, see
+    :mod:`mask_rcnn_repro.evaluation.detections`), never as full-size masks, and become result dicts
+    an image at a time. Which tasks are evaluated follows from what the model predicts: boxes
+    always, masks and keypoints where it predicts them and the annotations have them.
 
     Result files in the test server's format go to ``<output_dir>/<data set>/``:
     ``bbox_results.json``, ``segm_results.json``, ``keypoints_results.json``. They list the same
@@ -45,11 +51,18 @@ class CocoEvaluator(DatasetEvaluator):
     Args:
         dataset_name: a registered data set in COCO format, or one that Detectron2 can convert.
         output_dir: folder for result files; None writes none.
-        backend: see :data:`mask_rcnn_repro.evaluation.backends.COCO_BACKENDS`.
+        backend: see :data:`mask_rcnn_repro.evaluation.backends.COCO_BACKENDS`; "auto" takes the
+            fastest that is installed.
         max_dets: limits of detections an image; the last is the one that AP is computed with.
 
+    Attributes:
+        computed_by: the backend that computed the last metrics ("hotcoco and pycocotools" if each
+            computed some); None before, and on other processes than the first.
+        curves: precision over recall behind the last metrics, by task; empty before, on other
+            processes than the first, and for tasks whose backend has none.
+
     Raises:
-        DataError: unknown backend.
+        DataError: unknown backend, or one that is not installed.
     """
 
     evaluator_types = ("coco", "coco_person")
@@ -66,13 +79,14 @@ class CocoEvaluator(DatasetEvaluator):
         self.output_dir = Path(output_dir, dataset_name) if output_dir else None
         self.backend = check_backend(backend)
         self.max_dets = tuple(max_dets)
+        self.computed_by: str | None = None
+        self.curves: dict[str, PrecisionRecall[str]] = {}
         self._ground_truth: GroundTruth | None = None
         self.reset()
 
     def reset(self) -> None:
         """Forgets all predictions."""
-        self._predictions: dict[Any, list[dict[str, Any]]] = {}
-        self._tasks = {"bbox"}
+        self._detections = Detections()
 
     def process(
         self, inputs: Sequence[Mapping[str, Any]], outputs: Sequence[Mapping[str, Any]]
@@ -89,11 +103,10 @@ class CocoEvaluator(DatasetEvaluator):
                 int(image.get(key, size))
                 for key, size in zip(("height", "width"), instances.image_size, strict=True)
             )
-            for task, field in (("segm", "pred_masks"), ("keypoints", "pred_keypoints")):
-                if instances.has(field):
-                    self._tasks.add(task)
+            predicted = (("segm", "pred_masks"), ("keypoints", "pred_keypoints"))
+            tasks = [task for task, field in predicted if instances.has(field)]
             results = instances_to_results(instances, height, width, image["image_id"])
-            self._predictions[image["image_id"]] = results
+            self._detections.append(image["image_id"], height, width, results, tasks)
 
     def evaluate(self) -> dict[str, dict[str, Any]]:
         """Gathers the predictions, writes the result files and computes the metrics.
@@ -105,42 +118,87 @@ class CocoEvaluator(DatasetEvaluator):
         Raises:
             DataError: predictions and data set do not fit each other.
         """
-        gathered = comm.gather((self._predictions, self._tasks))
+        parts = gather_detections(self._detections)
         if not comm.is_main_process():
             return {}
         if self._ground_truth is None:
             self._ground_truth = load_ground_truth(self.dataset_name)
         gt = self._ground_truth
-        predictions: dict[Any, list[dict[str, Any]]] = {}
-        tasks: set[str] = set()
-        for part, part_tasks in gathered:
-            predictions.update(part)
-            tasks |= part_tasks
-        image_ids = self._image_ids(predictions)
+        image_ids = self._image_ids({i for part in parts for i in part.image_ids})
         class_names = self._class_names()
-        detections = [d for image_id in image_ids for d in predictions[image_id]]
-        detections = self._with_dataset_classes(detections, list(class_names))
-        ordered = [task for task in _TASK_FIELDS if task in tasks]
-        for task in ordered:
-            self._write(task, detections)
+        self._check_classes(parts, len(class_names))
+        streams = {
+            task: ResultStream(
+                parts,
+                task,
+                image_ids=image_ids,
+                category_ids=list(class_names),
+                with_box=task == "keypoints",
+            )
+            for task in TASK_FIELDS
+            if any(task in part.tasks for part in parts)
+        }
+        for task, stream in streams.items():
+            self._write(task, stream)
         if not gt.annotated:
             logger.info(
                 "%s has no annotations: %d detections on %d images were %s, nothing was measured.",
                 self.dataset_name,
-                len(detections),
+                len(streams["bbox"]),
                 len(image_ids),
                 f"written to {self.output_dir}" if self.output_dir else "not written (no folder)",
             )
             return {}
-        if not detections:
+        if not len(streams["bbox"]):
             logger.warning("The model detected nothing on %d images.", len(image_ids))
+        return self._measure(streams, image_ids, class_names)
+
+    def evaluate_files(self) -> dict[str, dict[str, Any]]:
+        """Computes the metrics again from the result files of an evaluation of the whole data set.
+
+        Returns:
+            As :meth:`evaluate`, of the tasks whose files there are; empty if there are none.
+
+        Raises:
+            DataError: files that cannot be read or do not list the same detections.
+        """
+        found = {}
+        for task in TASK_FIELDS:
+            file = self.output_dir / f"{task}_results.json" if self.output_dir else Path()
+            if file.is_file():
+                found[task] = _read_results(file)
+        if len({len(rows) for rows in found.values()}) > 1:
+            raise DataError(
+                f"The result files in {self.output_dir} do not belong together: they hold "
+                f"{', '.join(f'{len(rows)} ({task})' for task, rows in found.items())} detections."
+            )
+        self._ground_truth = load_ground_truth(self.dataset_name)
+        if not self._ground_truth.annotated or not found:
+            return {}
+        rows = zip(*found.values(), strict=True)
+        detections = [{k: v for part in parts for k, v in part.items()} for parts in rows]
+        image_ids = [image["id"] for image in self._ground_truth.coco.dataset["images"]]
+        results = {task: _fields(detections, task, with_box=task == "keypoints") for task in found}
+        return self._measure(results, image_ids, self._class_names())
+
+    def _measure(
+        self,
+        results: Mapping[str, Sequence[dict[str, Any]] | ResultStream],
+        image_ids: Sequence[Any],
+        class_names: Mapping[int, str],
+    ) -> dict[str, dict[str, Any]]:
+        """The metrics of results by task, where they can be measured; keeps curves and backends."""
+        assert self._ground_truth is not None
+        gt = self._ground_truth
         metrics = {}
-        for task in ordered:
+        curves: dict[str, PrecisionRecall[str]] = {}
+        used: set[str] = set()
+        for task, detections in results.items():
             if not self._can_measure(task):
                 continue
-            metrics[task] = coco_metrics(
+            result = coco_result(
                 gt.coco,
-                _fields(detections, task, with_box=task == "keypoints"),
+                detections,
                 task,
                 image_ids=image_ids,
                 class_names=class_names,
@@ -148,20 +206,26 @@ class CocoEvaluator(DatasetEvaluator):
                 oks_sigmas=self._oks_sigmas() if task == "keypoints" else (),
                 backend=self.backend,
             )
+            metrics[task] = result.metrics
+            if result.curves is not None:
+                curves[task] = result.curves
+            used.add(result.backend)
             _log(task, metrics[task])
+        self.curves = curves
+        self.computed_by = " and ".join(sorted(used)) or None
         return metrics
 
-    def _image_ids(self, predictions: Mapping[Any, Any]) -> list[Any]:
+    def _image_ids(self, seen: set[Any]) -> list[Any]:
         """The processed images in the order of the annotation file."""
         assert self._ground_truth is not None
         known = [image["id"] for image in self._ground_truth.coco.dataset["images"]]
-        if unknown := set(predictions) - set(known):
+        if unknown := seen - set(known):
             raise DataError(
-                f"{len(unknown)} of {len(predictions)} evaluated images, such as image_id "
+                f"{len(unknown)} of {len(seen)} evaluated images, such as image_id "
                 f"{next(iter(unknown))!r}, are not in the annotations of {self.dataset_name!r}. "
                 "The evaluator's data set must be the loader's (dataloader.evaluator.dataset_name)."
             )
-        return [image_id for image_id in known if image_id in predictions]
+        return [image_id for image_id in known if image_id in seen]
 
     def _class_names(self) -> dict[int, str]:
         """Category id of the annotations to class name, in the order of the model's classes."""
@@ -178,18 +242,15 @@ class CocoEvaluator(DatasetEvaluator):
             names.update({category: classes[mapping[category]] for category in ordered})
         return {category: names[category] for category in ordered}
 
-    def _with_dataset_classes(
-        self, detections: list[dict[str, Any]], categories: list[int]
-    ) -> list[dict[str, Any]]:
-        highest = max((d["category_id"] for d in detections), default=-1)
-        if highest >= len(categories):
+    def _check_classes(self, parts: Sequence[Detections], categories: int) -> None:
+        highest = max((max(part.classes, default=-1) for part in parts), default=-1)
+        if highest >= categories:
             raise DataError(
                 f"The model predicted class {highest}, but {self.dataset_name!r} has "
-                f"{len(categories)} classes (0 to {len(categories) - 1}). Set "
-                f"model.roi_heads.num_classes={len(categories)}, or evaluate on the data set that "
+                f"{categories} classes (0 to {categories - 1}). Set "
+                f"model.roi_heads.num_classes={categories}, or evaluate on the data set that "
                 "the model was trained for."
             )
-        return [{**d, "category_id": categories[d["category_id"]]} for d in detections]
 
     def _oks_sigmas(self) -> Sequence[float]:
         """The metadata's; none leaves COCO's to the backend, which only COCO's keypoints may have.
@@ -212,7 +273,7 @@ class CocoEvaluator(DatasetEvaluator):
         """Whether the annotations have what the task needs."""
         assert self._ground_truth is not None
         annotations = self._ground_truth.coco.dataset["annotations"]
-        field = _TASK_FIELDS[task]
+        field = TASK_FIELDS[task]
         having = sum(field in annotation for annotation in annotations)
         if having == 0 and annotations:
             logger.info("%s has no %s annotations: not measured.", self.dataset_name, task)
@@ -224,23 +285,37 @@ class CocoEvaluator(DatasetEvaluator):
             )
         return bool(annotations) or task != "keypoints"
 
-    def _write(self, task: str, detections: list[dict[str, Any]]) -> None:
+    def _write(self, task: str, stream: ResultStream) -> None:
         if self.output_dir is None:
             return
         self.output_dir.mkdir(parents=True, exist_ok=True)
-        rows = _fields(detections, task)
-        atomic_write_text(self.output_dir / f"{task}_results.json", json.dumps(rows))
+        path = self.output_dir / f"{task}_results.json"
+        fields = [field for field in stream.fields if task == "bbox" or field != "bbox"]
+        with atomic_write(path, text=True) as file:
+            stream.write(file, fields)
+        if fields == stream.fields:
+            stream.file = path
+
+
+def _read_results(file: Path) -> list[dict[str, Any]]:
+    try:
+        rows = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"The results {str(file)!r} cannot be read: {error}.") from error
+    if not isinstance(rows, list):
+        raise DataError(f"{str(file)!r} holds a {type(rows).__name__}, not a list of COCO results.")
+    return rows
 
 
 def _fields(
-    detections: list[dict[str, Any]], task: str, with_box: bool = False
+    detections: Sequence[dict[str, Any]], task: str, with_box: bool = False
 ) -> list[dict[str, Any]]:
     """Cuts detections down to a task's fields.
 
     Mask results must not hold the box: pycocotools would take its area for the mask's. For
     keypoints Detectron2 leaves it in when measuring, and so does this project.
     """
-    keys = ["image_id", "category_id", "score", _TASK_FIELDS[task], *(["bbox"] if with_box else [])]
+    keys = ["image_id", "category_id", "score", TASK_FIELDS[task], *(["bbox"] if with_box else [])]
     return [{key: detection[key] for key in keys} for detection in detections]
 
 

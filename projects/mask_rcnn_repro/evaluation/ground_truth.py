@@ -13,6 +13,8 @@ from detectron2.data import MetadataCatalog
 from detectron2.data.datasets.coco import convert_to_coco_dict
 from pycocotools.coco import COCO
 
+from mask_rcnn_repro.data.coco_checks import read_json
+from mask_rcnn_repro.data.coco_clean import clean_annotations
 from mask_rcnn_repro.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -34,9 +36,10 @@ class GroundTruth:
 def load_ground_truth(dataset_name: str) -> GroundTruth:
     """Reads the data set's COCO json, or converts its dicts where it has no single json.
 
-    Fields that pycocotools needs and some files lack are filled: `iscrowd` (0) and `area` (of the
-    mask, else of the box). Annotations are renumbered if an id is 0 or occurs twice: pycocotools
-    takes a match with id 0 for no match.
+    What the loader leaves out of training does not count here either. Fields that pycocotools needs
+    and some files lack are filled: `iscrowd` (0) and `area` (of the mask, else of the box).
+    Annotations are renumbered if an id is 0 or occurs twice: pycocotools takes a match with id 0
+    for no match.
 
     Raises:
         DataError: the json is missing or is not a COCO json.
@@ -48,6 +51,8 @@ def load_ground_truth(dataset_name: str) -> GroundTruth:
         content = json.loads(json.dumps(content))
     else:
         content = _read(str(json_file))
+        if "annotations" in content:
+            clean_annotations(content, str(json_file))
     return index_ground_truth(content)
 
 
@@ -71,6 +76,39 @@ def index_ground_truth(content: dict[str, Any]) -> GroundTruth:
     return GroundTruth(coco, annotated)
 
 
+def with_all_masks(gt: COCO) -> COCO:
+    """The ground truth for mask metrics, where annotations may lack a mask.
+
+    What nobody drew can neither be found nor missed: such an annotation becomes a crowd region of
+    its box's size, in which detections count neither for nor against. pycocotools would fail.
+
+    Returns:
+        `gt` itself where every annotation has a mask.
+    """
+    annotations = gt.dataset.get("annotations", [])
+    lacking = [a for a in annotations if not a.get("segmentation")]
+    if not lacking:
+        return gt
+    logger.warning(
+        "%d of %d annotations have no mask: what is found in their boxes counts neither for nor "
+        "against the mask AP.",
+        *(len(lacking), len(annotations)),
+    )
+    filled = COCO()
+    filled.dataset = {**gt.dataset, "annotations": [_with_mask(a) for a in annotations]}
+    with contextlib.redirect_stdout(io.StringIO()):
+        filled.createIndex()
+    return filled
+
+
+def _with_mask(annotation: dict[str, Any]) -> dict[str, Any]:
+    if annotation.get("segmentation"):
+        return annotation
+    x, y, w, h = annotation["bbox"]
+    outline = [x, y, x + w, y, x + w, y + h, x, y + h]
+    return {**annotation, "segmentation": [outline], "iscrowd": 1}
+
+
 def _area(coco: COCO, annotation: dict[str, Any]) -> float:
     if annotation.get("segmentation"):
         from pycocotools import mask as mask_util
@@ -80,12 +118,8 @@ def _area(coco: COCO, annotation: dict[str, Any]) -> float:
 
 
 def _read(json_file: str) -> dict[str, Any]:
-    try:
-        with open(json_file, encoding="utf-8") as file:
-            content = json.load(file)
-    except (OSError, ValueError) as error:
-        raise DataError(f"The annotations {json_file!r} cannot be read: {error}.") from error
-    if not isinstance(content, dict) or not isinstance(content.get("images"), list):
+    content = read_json(json_file)
+    if not isinstance(content.get("images"), list):
         raise DataError(
             f"{json_file!r} is not a COCO json: it has no list 'images'. Expected are the lists "
             "images, categories and, unless it is a test split, annotations."

@@ -14,6 +14,10 @@ from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 from torch import nn
 
+from mask_rcnn_repro.engine.interruption import Phase
+from mask_rcnn_repro.errors import DataError
+from mask_rcnn_repro.memory import free_memory, is_out_of_memory
+
 logger = logging.getLogger(__name__)
 
 PARTS = ("data", "inference", "postprocess")
@@ -65,18 +69,21 @@ def evaluate(
         The evaluator's metrics (empty off the first process) and the seconds an image takes in
         each of :data:`PARTS` and in `total`, averaged over all processes; the first five batches
         are left out of the times if there are more. Empty if there was no image.
+
+    Raises:
+        Interrupted: A signal has stopped the processes between two batches.
     """
     evaluator.reset()
     batches = len(data_loader)
     skip = _WARMUP_BATCHES if batches > _WARMUP_BATCHES else 0
     clock = _Clock()
     progress = _Progress(data_loader, log_seconds)
-    with _evaluation_mode(model), torch.no_grad():
+    with Phase() as phase, _evaluation_mode(model), torch.no_grad():
         clock.start()
         for number, inputs in enumerate(data_loader):
             clock.stop("data")
             with autocast():
-                outputs = predict(model, inputs)
+                outputs = within_memory(predict, model, inputs)
             _wait_for_device()
             clock.stop("inference")
             evaluator.process(inputs, outputs)
@@ -85,10 +92,38 @@ def evaluate(
             if number < skip:
                 clock.clear()
             progress.step(len(inputs), clock)
+            phase.check()
             clock.start()
     seconds = clock.seconds_per_image()
     progress.finish(seconds)
     return evaluator.evaluate() or {}, seconds
+
+
+def within_memory(
+    predict: Callable[[nn.Module, Any], Sequence[Mapping[str, Any]]], model: nn.Module, inputs: Any
+) -> list[Mapping[str, Any]]:
+    """Predicts on a batch; if memory runs out, on its images one by one.
+
+    Raises:
+        DataError: Memory does not suffice for a single image.
+    """
+    try:
+        return list(predict(model, inputs))
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+    free_memory()
+    if len(inputs) > 1:
+        logger.warning("Out of memory with %d images at a time; going on one by one.", len(inputs))
+        return [output for image in inputs for output in within_memory(predict, model, [image])]
+    image = inputs[0]
+    size = "x".join(map(str, getattr(image.get("image"), "shape", ("?",))[-2:]))
+    raise DataError(
+        f"Memory does not suffice for image {image.get('file_name', image.get('image_id'))!r} at "
+        f"{size} pixels. Use a smaller size in dataloader.test.mapper.augmentations, fewer "
+        "detections (model.roi_heads.box_predictor.test_topk_per_image) or fewer test proposals "
+        "(model.proposal_generator.post_nms_topk), or a device with more memory."
+    )
 
 
 @contextlib.contextmanager

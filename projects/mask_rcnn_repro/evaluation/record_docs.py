@@ -10,7 +10,7 @@ import re
 
 from pydantic import BaseModel
 
-from mask_rcnn_repro.evaluation import records
+from mask_rcnn_repro.evaluation import curves, records
 
 _SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("The record", records.Record),
@@ -25,6 +25,18 @@ _SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("code", records.CodeInfo),
     ("versions", records.Versions),
 )
+
+_CURVES: tuple[tuple[str, type[BaseModel]], ...] = (
+    ("record", curves.OfRecord),
+    ("precision_recall.<task>", curves.TaskCurves),
+)
+
+_CURVES_INTRODUCTION = f"""\
+# `{curves.CURVES_FILE}`: what lies behind the numbers
+
+Written beside the record at the end of every run; `tools/report.py --curves-of FOLDER` makes it for
+a run of an earlier version. [The report](report.md) draws it.
+"""
 
 _INTRODUCTION = f"""\
 # Result records
@@ -53,19 +65,25 @@ def format_record_schema() -> str:
     """Returns the text of ``docs/records.md``."""
     parts = [_INTRODUCTION]
     for title, model in _SECTIONS:
-        rows = [
-            f"| `{name}` | {_type_name(field.annotation)} | {field.description} |"
-            for name, field in model.model_fields.items()
-        ]
-        summary = inspect.cleandoc(model.__doc__ or "")
         heading = title if model is records.Record else f"`{title}`"
-        parts.append(
-            "\n".join([f"## {heading}", "", summary, "", "| Field | Type | Meaning |"])
-            + "\n| --- | --- | --- |\n"
-            + "\n".join(rows)
-            + "\n"
-        )
+        parts.append(_section(heading, model))
+    parts += [_CURVES_INTRODUCTION, _section("The curves", curves.Curves)]
+    parts += [_section(f"`{title}`", model) for title, model in _CURVES]
     return "\n".join(parts)
+
+
+def _section(heading: str, model: type[BaseModel]) -> str:
+    rows = [
+        f"| `{name}` | {_type_name(field.annotation)} | {field.description} |"
+        for name, field in model.model_fields.items()
+    ]
+    summary = inspect.cleandoc(model.__doc__ or "")
+    return (
+        "\n".join([f"## {heading}", "", summary, "", "| Field | Type | Meaning |"])
+        + "\n| --- | --- | --- |\n"
+        + "\n".join(rows)
+        + "\n"
+    )
 
 
 def _type_name(annotation: object) -> str:

@@ -232,6 +232,7 @@ def make_record(
     init_from: Mapping[str, Any] | None = None,
     generated_data: Mapping[str, Any] | None = None,
     teacher: Mapping[str, Any] | None = None,
+    evaluator_backend: str | None = None,
 ) -> Record:
     """Makes the record of a run; code, versions, hardware and data sets are looked up here.
 
@@ -251,6 +252,7 @@ def make_record(
         init_from: the same.
         generated_data: fields of a :class:`DatasetInfo`.
         teacher: as `proposals`.
+        evaluator_backend: see :class:`Record`; by default what the config's evaluator stands on.
 
     Raises:
         RecordError: a value that the schema does not allow.
@@ -278,7 +280,8 @@ def make_record(
         "training_seconds": train_seconds,
         "metrics": {task: _nan_to_none(values) for task, values in metrics.items()},
         "seconds_per_image": dict(seconds_per_image) if seconds_per_image else None,
-        "evaluator_backend": _evaluator_backend(evaluator) if evaluator else None,
+        "evaluator_backend": evaluator_backend
+        or (_evaluator_backend(evaluator) if evaluator else None),
         "test_data": provenance.dataset_info(cfg.dataloader.test),
         "train_data": provenance.dataset_info(cfg.dataloader.train) if mode == "train" else None,
         "checkpoint": provenance.checkpoint_info(checkpoint) if checkpoint else None,

@@ -1,21 +1,32 @@
-"""The paper's claims about differences between rows, and what runs of ours say about them."""
+"""The paper's claims about differences between rows, and what runs of ours say about them.
+
+:mod:`mask_rcnn_repro.paper.verdicts` has the rule by which a claim is confirmed.
+"""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean
-from typing import Any, Literal
+from statistics import fmean, stdev
+from typing import Any
 
 from mask_rcnn_repro.evaluation.records import Record
 from mask_rcnn_repro.paper.numbers import load_claims
 from mask_rcnn_repro.paper.report import compare
+from mask_rcnn_repro.paper.verdicts import NEARLY, RULE, Interval, Verdict, interval_of, judge
 
-NEARLY = 1.0
-"""Points up to which a difference counts as "nearly equal" (the paper calls 0.6 so)."""
-
-Verdict = Literal["as in the paper", "mixed", "not as in the paper", "not run"]
+__all__ = [
+    "NEARLY",
+    "RULE",
+    "Claim",
+    "Evidence",
+    "Term",
+    "Verdict",
+    "claims_to_test",
+    "collect_evidence",
+    "number_of",
+]
 
 
 @dataclass(frozen=True)
@@ -42,7 +53,7 @@ class Claim:
     Attributes:
         id: in claims.json.
         text: what is claimed.
-        relation: "greater" or "nearly equal".
+        relation: "greater", "nearly equal" or "at least".
         metric: that the difference is in.
         delta: the paper's difference, in points.
         terms: whose sum the difference is.
@@ -80,6 +91,9 @@ _COMPOSITE: Mapping[str, tuple[Term, ...]] = {
     "gain-masks-over-boxes": (*_gain(*_C5, "segm/AP"), *_gain(*_C5, "bbox/AP", -1)),
 }
 
+_RELATIONS = {"c5-over-c4-with-align": "at least"}
+"""Claims that say less than "greater": "as good as or better"."""
+
 
 @functools.cache
 def claims_to_test() -> tuple[Claim, ...]:
@@ -107,9 +121,8 @@ def _claims_of(entry: Mapping[str, Any]) -> list[Claim]:
 
 
 def _claim(entry: Mapping[str, Any], metric: str, delta: float, terms: tuple[Term, ...]) -> Claim:
-    return Claim(
-        entry["id"], entry["claim"], entry["relation"], metric, delta, terms, entry["stated"]
-    )
+    relation = _RELATIONS.get(entry["id"], entry["relation"])
+    return Claim(entry["id"], entry["claim"], relation, metric, delta, terms, entry["stated"])
 
 
 @dataclass(frozen=True)
@@ -119,10 +132,14 @@ class Evidence:
     Attributes:
         claim: the claim.
         by_seed: the difference for each seed for which all rows were run, in points.
+        profile: scale of the runs.
+        missing: table and row of those without any run.
     """
 
     claim: Claim
     by_seed: Mapping[int, float]
+    profile: str = "paper"
+    missing: tuple[tuple[str, str], ...] = ()
 
     @property
     def mean(self) -> float | None:
@@ -130,19 +147,28 @@ class Evidence:
         return fmean(self.by_seed.values()) if self.by_seed else None
 
     @property
-    def verdict(self) -> Verdict:
-        """Whether every seed shows the paper's relation, some do ("mixed"), or none."""
-        if not self.by_seed:
-            return "not run"
-        shown = [self._shows(value) for value in self.by_seed.values()]
-        if all(shown):
-            return "as in the paper"
-        return "mixed" if any(shown) else "not as in the paper"
+    def spread(self) -> float | None:
+        """Standard deviation over the seeds, in points; None for fewer than two."""
+        return stdev(self.by_seed.values()) if len(self.by_seed) > 1 else None
 
-    def _shows(self, difference: float) -> bool:
-        if self.claim.relation == "nearly equal":
-            return abs(difference) <= NEARLY
-        return difference > 0
+    @property
+    def interval(self) -> Interval | None:
+        """Student's 90 % interval of the mean; None for fewer than two seeds."""
+        return interval_of(list(self.by_seed.values()))
+
+    @property
+    def verdict(self) -> Verdict:
+        """Whether the runs confirm the claim, by the rule of :mod:`.verdicts`."""
+        return judge(self.claim.relation, list(self.by_seed.values()), self.profile).verdict
+
+    @property
+    def reason(self) -> str:
+        """Why, in a few words."""
+        if self.by_seed:
+            return judge(self.claim.relation, list(self.by_seed.values()), self.profile).reason
+        if self.missing:
+            return "no run of " + ", ".join(f"{row} ({table})" for table, row in self.missing)
+        return "no seed has all rows and numbers"
 
 
 def collect_evidence(
@@ -150,14 +176,39 @@ def collect_evidence(
 ) -> list[Evidence]:
     """Works out the differences, seed by seed.
 
+    A row without training evaluates the weights of another run (test-time augmentation); it is
+    compared at the seed of those weights alone.
+
     Args:
         claims: which.
-        runs: (table, row) to seed to the record of the row's run with that seed.
+        runs: (table, row) to seed to the record of the row's run with that seed; all of one
+            profile.
 
     Returns:
         One entry per claim, in order.
     """
-    return [Evidence(claim, _by_seed(claim, runs)) for claim in claims]
+    kept = {key: _of_own_weights(by_seed) for key, by_seed in runs.items()}
+    profiles = {r.config.profile for by_seed in kept.values() for r in by_seed.values()}
+    profile = "tiny" if "tiny" in profiles else min(profiles, default="paper")
+    return [
+        Evidence(claim, _by_seed(claim, kept), profile, _missing(claim, kept)) for claim in claims
+    ]
+
+
+def _of_own_weights(by_seed: Mapping[int, Record]) -> dict[int, Record]:
+    """Records whose seed is that of their weights."""
+    return {
+        seed: record
+        for seed, record in by_seed.items()
+        if record.iterations_planned or record.init_from is None or record.init_from.seed == seed
+    }
+
+
+def _missing(
+    claim: Claim, runs: Mapping[tuple[str, str], Mapping[int, Record]]
+) -> tuple[tuple[str, str], ...]:
+    rows = dict.fromkeys((term.table, term.row) for term in claim.terms)
+    return tuple(row for row in rows if not runs.get(row))
 
 
 def _by_seed(

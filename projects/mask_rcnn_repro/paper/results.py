@@ -52,6 +52,7 @@ def stages_of(config: str) -> dict[str, str]:
     return {key: other for key, other in named.items() if other is not None}
 
 
+@functools.cache
 def same_run(config: str) -> list[str]:
     """Configs that say the same as this one, itself included, in order."""
     own = _hash(config, "paper", None)
@@ -143,8 +144,20 @@ def task_title(task: str) -> str:
 
 def _is_current(config: str, record: Record) -> bool:
     """Whether a record's config, and those that it stands on, are as the config's are now."""
+    rows = _rows_of_run(record.config.id)
+    if rows is not None and config not in rows:
+        return False
     current = record.config.hash == _hash(config, record.config.profile, record.seed)
     return current and _stands_on_current_stages(config, record)
+
+
+@functools.cache
+def _rows_of_run(config: str) -> frozenset[str] | None:
+    """The configs that a record of a config can be of, None if any: of one that is gone.
+
+    Spares loading every config at every scale: rows that differ at full scale do so at others.
+    """
+    return frozenset(same_run(config)) if config in list_configs() else None
 
 
 def _complete(record: Record) -> bool:

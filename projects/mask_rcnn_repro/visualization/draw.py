@@ -9,24 +9,22 @@ from __future__ import annotations
 import json
 import logging
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
-import torch
 from detectron2.data import MetadataCatalog
 from detectron2.data import detection_utils as utils
-from detectron2.structures import Boxes, BoxMode, Instances
-from detectron2.utils.visualizer import ColorMode, Visualizer
-from pycocotools import mask as mask_util
 
 from mask_rcnn_repro.data import get_test_dicts
+from mask_rcnn_repro.visualization.labels import with_caption
+from mask_rcnn_repro.visualization.marks import Skeleton
+from mask_rcnn_repro.visualization.painter import paint
+from mask_rcnn_repro.visualization.results import ClassNames, annotation_marks, result_marks
 
 logger = logging.getLogger(__name__)
-
-_MIN_HEIGHT = 480  # pixels: small images are enlarged so that labels are readable
-_TITLE_HEIGHT = 28
 
 
 def draw_results(
@@ -53,12 +51,11 @@ def draw_results(
     count = min(count, len(dicts))
     chosen = [dicts[i * len(dicts) // count] for i in range(count)]
     detections = _read_detections(results_dir / dataset_name)
-    to_contiguous = metadata.thing_dataset_id_to_contiguous_id
     output_dir.mkdir(parents=True, exist_ok=True)
     files = []
     for record in chosen:
         found = [d for d in detections[record["image_id"]] if d["score"] >= score_threshold]
-        picture = draw_pair(record, _to_instances(found, record, to_contiguous), metadata)
+        picture = draw_pair(record, found, metadata)
         file = output_dir / f"{record['image_id']}.png"
         cv2.imwrite(str(file), picture[:, :, ::-1])
         files.append(file)
@@ -66,36 +63,32 @@ def draw_results(
     return files
 
 
-def draw_pair(record: dict[str, Any], predictions: Instances, metadata: Any) -> np.ndarray:
+def draw_pair(
+    record: dict[str, Any], detections: Sequence[Mapping[str, Any]], metadata: Any
+) -> np.ndarray:
     """Draws one image twice, with its annotations and with predictions.
 
     Args:
         record: Image in Detectron2's dataset format, annotations included.
-        predictions: Boxes in absolute XYXY pixels of the image, scores as probabilities, masks
-            (R, H, W) bool if any, keypoints (R, K, 3) if any: x, y, score.
+        detections: COCO results of the image, see
+            :func:`~mask_rcnn_repro.visualization.results.result_marks`.
         metadata: The data set's metadata (class names, keypoint names).
 
     Returns:
         uint8 RGB picture (H', W', 3).
     """
     image = utils.read_image(record["file_name"], "RGB")
-    scale = max(1.0, _MIN_HEIGHT / image.shape[0])
-    left = Visualizer(image, metadata, scale, ColorMode.IMAGE).draw_dataset_dict(record)
-    right = Visualizer(image, metadata, scale, ColorMode.IMAGE).draw_instance_predictions(
-        predictions
-    )
+    classes = ClassNames.of(metadata)
+    skeleton = Skeleton.of(metadata)
+    truth = annotation_marks(record.get("annotations", ()), classes, image.shape[:2])
+    found = result_marks(detections, classes)
+    about = f"{len(found)} instance{'' if len(found) == 1 else 's'}"
     panels = [
-        _titled(left.get_image(), "ground truth"),
-        _titled(right.get_image(), f"prediction ({len(predictions)} instances)"),
+        with_caption(paint(image, truth, skeleton=skeleton), ["ground truth"]),
+        with_caption(paint(image, found, skeleton=skeleton), [f"prediction ({about})"]),
     ]
     gap = np.full((panels[0].shape[0], 8, 3), 255, np.uint8)
     return np.concatenate([panels[0], gap, panels[1]], axis=1)
-
-
-def _titled(image: np.ndarray, title: str) -> np.ndarray:
-    bar = np.full((_TITLE_HEIGHT, image.shape[1], 3), 255, np.uint8)
-    cv2.putText(bar, title, (6, 20), cv2.FONT_HERSHEY_SIMPLEX, 0.6, (0, 0, 0), 1, cv2.LINE_AA)
-    return np.concatenate([bar, image], axis=0)
 
 
 def _read_detections(folder: Path) -> dict[Any, list[dict[str, Any]]]:
@@ -113,25 +106,3 @@ def _read_detections(folder: Path) -> dict[Any, list[dict[str, Any]]]:
             detection[key] = rows[index][key]
         merged[box["image_id"]].append(detection)
     return merged
-
-
-def _to_instances(
-    detections: list[dict[str, Any]], record: dict[str, Any], to_contiguous: dict[int, int]
-) -> Instances:
-    height, width = record["height"], record["width"]
-    result = Instances((height, width))
-    boxes = np.array([d["bbox"] for d in detections], dtype=np.float64).reshape(-1, 4)
-    result.pred_boxes = Boxes(BoxMode.convert(boxes, BoxMode.XYWH_ABS, BoxMode.XYXY_ABS))
-    result.scores = torch.tensor([d["score"] for d in detections])
-    result.pred_classes = torch.tensor(
-        [to_contiguous[d["category_id"]] for d in detections], dtype=torch.int64
-    )
-    if any("segmentation" in d for d in detections):
-        masks = [mask_util.decode(d["segmentation"]) for d in detections]
-        result.pred_masks = torch.from_numpy(np.stack(masks).astype(bool))
-    if any("keypoints" in d for d in detections):
-        points = np.array([d["keypoints"] for d in detections], dtype=np.float32)
-        points = points.reshape(len(detections), -1, 3)
-        points[:, :, :2] += 0.5  # results are pixel indices, pictures have continuous coordinates
-        result.pred_keypoints = torch.from_numpy(points)
-    return result

@@ -13,10 +13,11 @@ from mask_rcnn_repro.errors import ConfigError
 from mask_rcnn_repro.modeling.backbone import build_res5, res5_shape, resnet_width_arguments
 from mask_rcnn_repro.modeling.box_predictor import BoxPredictor
 from mask_rcnn_repro.modeling.poolers import RoIPooler
+from mask_rcnn_repro.modeling.roi_heads.bounded import BoundedInference
 
 
 @ROI_HEADS_REGISTRY.register()
-class PaperRes5ROIHeads(Res5ROIHeads):
+class PaperRes5ROIHeads(BoundedInference, Res5ROIHeads):
     """Detectron2's C4 heads with the paper's geometry and exchangeable parts.
 
     The paper pools 7x7 and runs stage 5 with stride 1 in its first block; Detectron2 pools 14x14

@@ -19,6 +19,7 @@ from mask_rcnn_repro.errors import ConfigError
 from mask_rcnn_repro.modeling.box_head import FCBoxHead
 from mask_rcnn_repro.modeling.box_predictor import BoxPredictor
 from mask_rcnn_repro.modeling.poolers import RoIPooler
+from mask_rcnn_repro.modeling.roi_heads.bounded import BoundedInference
 
 
 def _build_pooler(
@@ -45,7 +46,7 @@ def _pooled_shape(
 
 
 @ROI_HEADS_REGISTRY.register()
-class PaperStandardROIHeads(StandardROIHeads):
+class PaperStandardROIHeads(BoundedInference, StandardROIHeads):
     """Detectron2's heads with exchangeable parts (figure 4, right).
 
     From LazyCall the parts are given; by yacs name Detectron2's keys are read, and ``POOLER_TYPE``

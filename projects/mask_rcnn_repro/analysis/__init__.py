@@ -1,0 +1,1 @@
+"""What a detector gets wrong: error types, confusions, masks, boundaries, scores, keypoints."""

@@ -1,0 +1,101 @@
+"""The brief check that every training begins with; `train.check_data=false` leaves it out.
+
+All annotations are looked at and some images of each data set are opened. What is found is logged
+and stops nothing: what cannot be trained on is refused by the loaders.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shlex
+import time
+from collections.abc import Sequence
+
+from detectron2.utils import comm
+from omegaconf import DictConfig
+
+from mask_rcnn_repro import compiled
+from mask_rcnn_repro.data.registration import coco_parts
+from mask_rcnn_repro.data_checks.check import Options, check
+from mask_rcnn_repro.data_checks.findings import Report
+from mask_rcnn_repro.data_checks.sources import SPLITS, sources_of
+from mask_rcnn_repro.data_checks.text import summary
+from mask_rcnn_repro.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+IMAGES = 64
+"""Images of each data set that are opened."""
+
+_LARGEST_WITHOUT_NUMBA = 64 << 20
+_LEVELS = {"error": logging.ERROR, "warning": logging.WARNING}
+
+
+def check_before_training(
+    cfg: DictConfig, config_file: str, overrides: Sequence[str] = ()
+) -> Report | None:
+    """Checks the data of a config briefly and logs errors and warnings.
+
+    Args:
+        cfg: a validated config.
+        config_file: its file or id, for the command that shows the whole report.
+        overrides: those of the command line, for the same.
+
+    Returns:
+        The report; None where nothing was checked: by `train.check_data`, off the first process, or
+        because the files are large and Numba is not installed.
+    """
+    if not cfg.train.check_data or not comm.is_main_process():
+        return None
+    began = time.perf_counter()
+    profile = cfg.train.profile
+    scale = [] if profile == "paper" else ["--profile", profile]
+    command = shlex.join(["tools/check_data.py", "--config-file", config_file, *scale, *overrides])
+    try:
+        large = [] if compiled.HAVE_NUMBA else _large_files(cfg)
+        if large:
+            logger.info(
+                "The data is not checked: %s is large and Numba is not installed. %s checks it.",
+                large[0],
+                command,
+            )
+            return None
+        report = Report("Data")
+        check(sources_of(cfg, report), report, Options(sample=IMAGES))
+    except Exception as error:  # a check must not cost a training
+        logger.warning("The data could not be checked: %s: %s", type(error).__name__, error)
+        return None
+    for finding in report.findings:
+        if finding.level in _LEVELS:
+            logger.log(
+                _LEVELS[finding.level],
+                "Data [%s, %s]: %s: %d, such as %s. %s",
+                *(finding.split, finding.source, finding.title, finding.count),
+                *(finding.examples[0], finding.mend),
+            )
+    logger.info(
+        "Data checked in %.1f s: %s. The whole report: %s",
+        time.perf_counter() - began,
+        summary(report).rstrip("."),
+        command,
+    )
+    return report
+
+
+def _large_files(cfg: DictConfig) -> list[str]:
+    """Annotation files that Python alone would read for minutes."""
+    found = []
+    for split in SPLITS:
+        node = cfg.dataloader[split].dataset
+        files = [node.get("json")]
+        if files == [None]:
+            names = [node.names] if isinstance(node.names, str) else node.names
+            try:
+                files = [part.json_file for name in names for part in coco_parts(name) or ()]
+            except UserError:
+                files = []
+        found += [
+            f for f in files if os.path.isfile(f) and os.path.getsize(f) > _LARGEST_WITHOUT_NUMBA
+        ]
+    return found

@@ -1,0 +1,151 @@
+"""Whether an exported file gives what the model gives, image by image.
+
+Detections are matched by class and place, since equal scores up to rounding may change places.
+
+Shapes: R detections.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from tabulate import tabulate
+
+Outputs = Mapping[str, np.ndarray]
+
+TOLERANCES = {"boxes": 0.05, "scores": 1e-3, "masks": 5e-3, "keypoints": 0.05}
+"""Largest difference allowed: pixels, probabilities, probabilities, pixels."""
+
+PASTED_TOLERANCE = 1e-3
+"""Share of a pasted mask's pixels that may differ: those whose probability rounds to 0.5."""
+
+_KEYPOINT_SCORE = 5e-3
+_NEXT_PIXEL = 1.6
+_BORDERLINE = 1e-4
+
+
+@dataclass
+class ImageComparison:
+    """One image.
+
+    Attributes:
+        size: Height and width.
+        expected: Detections of the model.
+        got: Detections of the file.
+        largest: Largest difference of each output, over the detections that match.
+        problems: What differs by more than is allowed, in words; empty: nothing.
+        borderline: Detections without counterpart whose scores are at the threshold, or at that of
+            the last one kept, so that rounding decides.
+    """
+
+    size: tuple[int, int]
+    expected: int
+    got: int
+    largest: dict[str, float] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    borderline: int = 0
+
+
+def compare_outputs(
+    expected: Outputs, got: Outputs, size: tuple[int, int], threshold: float, limit: int
+) -> ImageComparison:
+    """Compares the outputs for one image.
+
+    Args:
+        expected: Of the model: "boxes" (R, 4), "scores" (R,), "classes" (R,), and "masks",
+            "keypoints" as the file gives them.
+        got: Of the file.
+        size: Height and width of the image.
+        threshold: Score from which there are detections.
+        limit: Most detections of an image.
+    """
+    result = ImageComparison(size, len(expected["boxes"]), len(got["boxes"]))
+    if set(expected) != set(got):
+        result.problems.append(f"outputs are {sorted(got)}, not {sorted(expected)}")
+        return result
+    for name, value in expected.items():
+        if value.dtype != got[name].dtype or value.shape[1:] != got[name].shape[1:]:
+            result.problems.append(
+                f"{name} is {got[name].dtype} (R, {got[name].shape[1:]}), not {value.dtype} (R, "
+                f"{value.shape[1:]})"
+            )
+    if result.problems:
+        return result
+    pairs = _match(expected, got)
+    lone = [
+        *(float(expected["scores"][i]) for i in set(range(result.expected)) - set(pairs)),
+        *(float(got["scores"][i]) for i in set(range(result.got)) - set(pairs.values())),
+    ]
+    edges = [threshold]
+    edges += [float(o["scores"].min()) for o in (expected, got) if len(o["scores"]) == limit]
+    for score in lone:
+        if min(abs(score - edge) for edge in edges) <= _BORDERLINE:
+            result.borderline += 1
+        else:
+            result.problems.append(f"a detection of score {score:.4f} has no counterpart")
+    rows, others = list(pairs), list(pairs.values())
+    for name in expected:
+        if name != "classes" and rows:
+            _compare(name, expected[name][rows], got[name][others], result)
+    return result
+
+
+def format_comparisons(comparisons: list[ImageComparison]) -> str:
+    """All images as a table of the largest differences."""
+    names = [n for n in ("boxes", "scores", "masks", "keypoints") if _any(n, comparisons)]
+    rows = [
+        [
+            f"{c.size[0]} x {c.size[1]}",
+            c.expected,
+            c.got,
+            *(f"{c.largest[n]:.1e}" if n in c.largest else "-" for n in names),
+            "; ".join(c.problems) or f"equal{f', {c.borderline} borderline' * bool(c.borderline)}",
+        ]
+        for c in comparisons
+    ]
+    headers = ["image", "model", "file", *names, "verdict"]
+    return tabulate(rows, headers=headers, tablefmt="simple", disable_numparse=True)
+
+
+def _any(name: str, comparisons: list[ImageComparison]) -> bool:
+    return any(name in c.largest for c in comparisons)
+
+
+def _match(expected: Outputs, got: Outputs) -> dict[int, int]:
+    """Rows of the model's to rows of the file's detections: same class, nearest box."""
+    pairs: dict[int, int] = {}
+    free = np.ones(len(got["boxes"]), bool)
+    for row, (box, kind) in enumerate(zip(expected["boxes"], expected["classes"], strict=True)):
+        distance = np.abs(got["boxes"] - box).max(axis=1, initial=0.0)
+        distance[~free | (got["classes"] != kind)] = np.inf
+        if len(distance) and distance.min() <= 1.0:
+            best = int(distance.argmin())
+            pairs[row], free[best] = best, False
+    return pairs
+
+
+def _compare(name: str, expected: np.ndarray, got: np.ndarray, result: ImageComparison) -> None:
+    allowed = TOLERANCES[name]
+    if expected.dtype == bool:
+        sizes = np.maximum(expected.sum(axis=(1, 2)), 1)
+        difference = float(((expected != got).sum(axis=(1, 2)) / sizes).max())
+        allowed = PASTED_TOLERANCE
+    elif name == "keypoints":
+        difference = _keypoint_difference(expected, got, result)
+    else:
+        difference = float(np.abs(expected.astype(np.float64) - got).max(initial=0.0))
+    result.largest[name] = difference
+    if not difference <= allowed:  # NaN, too
+        result.problems.append(f"{name} differ by {difference:.2g}, allowed is {allowed:g}")
+
+
+def _keypoint_difference(expected: np.ndarray, got: np.ndarray, result: ImageComparison) -> float:
+    """Largest difference in pixels; a neighbour of equal score is the same maximum."""
+    apart = np.abs(expected[..., :2] - got[..., :2]).max(axis=2)
+    scores = np.abs(expected[..., 2] - got[..., 2])
+    if not scores.max(initial=0.0) <= _KEYPOINT_SCORE:
+        result.problems.append(f"keypoints' scores differ by {scores.max():.2g}")
+    tied = (apart <= _NEXT_PIXEL) & (scores <= _BORDERLINE)
+    return float(np.where(tied & (apart > TOLERANCES["keypoints"]), 0.0, apart).max(initial=0.0))

@@ -1,0 +1,77 @@
+"""Keypoints from heatmaps, as a loop that exporters can keep.
+
+Shapes: R detections, P keypoints, S heatmap side.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch._higher_order_ops.map import map as map_rows
+
+
+@torch.jit.script
+def decode_keypoints(heatmaps: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
+    """The place of each keypoint: the maximum of its heatmap, enlarged to the size of the box.
+
+    Detectron2's `heatmaps_to_keypoints` with the score alone that an evaluation reads, in
+    operations that ONNX has. Enlarging (bicubic) makes a map for each box, of its own size; so it
+    is a loop, and a scripted one: unrolled it would be that of the traced image.
+
+    Args:
+        heatmaps: (R, P, S, S) logits.
+        boxes: (R, 4) XYXY in pixels.
+
+    Returns:
+        (R, P, 3): x, y in pixels and the score, the softmax over the S x S map at that place. R may
+        be 0.
+    """
+    result = heatmaps.new_zeros((0, heatmaps.size(1), 3))
+    sizes = (boxes[:, 2:] - boxes[:, :2]).clamp(min=1.0)
+    whole = sizes.ceil().to(torch.int64)
+    scales = sizes / sizes.ceil()
+    for i in range(heatmaps.size(0)):
+        small = heatmaps[i : i + 1]
+        large = F.interpolate(
+            small, size=[int(whole[i, 1]), int(whole[i, 0])], mode="bicubic", align_corners=False
+        )
+        best, place = large[0].flatten(1).max(1)
+        row = torch.div(place, whole[i, 0], rounding_mode="floor")
+        column = place - row * whole[i, 0]
+        x = (column.float() + 0.5) * scales[i, 0] + boxes[i, 0]
+        y = (row.float() + 0.5) * scales[i, 1] + boxes[i, 1]
+        score = 1.0 / (small[0].flatten(1) - best[:, None]).exp().sum(1)
+        result = torch.cat([result, torch.stack([x, y, score], dim=1)[None]])
+    return result
+
+
+def map_keypoints(heatmaps: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
+    """:func:`decode_keypoints` for `torch.export`, which knows no scripted loops but a map."""
+
+    def decode_one(row: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+        small, box = row
+        size = (box[2:] - box[:2]).clamp(min=1.0)
+        whole = size.ceil().to(torch.int64)
+        width, height = whole[0].item(), whole[1].item()
+        for side in (width, height):
+            torch._check(side >= 1)
+            torch._check(side < _LARGEST_SIDE)
+        large = F.interpolate(small[None], size=(height, width), mode="bicubic")
+        best, place = large[0].flatten(1).max(1)
+        row_number = torch.div(place, whole[0], rounding_mode="floor")
+        column = place - row_number * whole[0]
+        scale = size / size.ceil()
+        x = (column.float() + 0.5) * scale[0] + box[0]
+        y = (row_number.float() + 0.5) * scale[1] + box[1]
+        score = 1.0 / (small.flatten(1) - best[:, None]).exp().sum(1)
+        return torch.stack([x, y, score], dim=1)
+
+    # nothing can be mapped over no rows, so there is one more, which is left out of the result
+    heatmaps = torch.cat([heatmaps, heatmaps.new_zeros(1, *heatmaps.shape[1:])])
+    boxes = torch.cat([boxes, boxes.new_zeros(1, 4)])
+    result: torch.Tensor = map_rows(decode_one, (heatmaps, boxes))
+    return result[:-1]
+
+
+_LARGEST_SIDE = 1 << 15
+"""Of an image, in pixels: what an exporter wants to know."""

@@ -1,0 +1,1 @@
+"""Parameters and FLOPs of a config's model, by part."""

@@ -1,0 +1,274 @@
+"""Whether an evaluation meets numbers that were known before it: `--verify` of `train_net.py`.
+
+The numbers are the paper's, those of a recorded run, or the config's own (`train.verify.expected`).
+What cannot be compared is an error, never a pass: another data set, a missing number, a number
+that only a server can tell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from tabulate import tabulate
+
+from mask_rcnn_repro.errors import ConfigError, RecordError
+from mask_rcnn_repro.evaluation.records import Record, load_record
+from mask_rcnn_repro.paper.numbers import load_tables, paper_numbers
+from mask_rcnn_repro.paper.report import compare
+
+PAPER, RECORDED = "paper", "recorded"
+RESULTS_FOLDER = Path("results")
+
+NOT_MET = 3
+"""Exit status of a command whose numbers are not met."""
+
+_MINIVAL = ("minival", "coco_2017_val")
+"""Names of the images that the paper calls minival contain one of these."""
+
+Numbers = dict[str, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Expected:
+    """Numbers to be met.
+
+    Attributes:
+        source: What they are, in words.
+        numbers: Task to metric to percent; "per_class" to AP by class.
+        tolerance: Percentage points for AP and average recall over all; twice as many for the
+            finer metrics.
+        record: The run that they are of, if any.
+        left_out: Why some of the source's numbers are not among them; empty: all are.
+    """
+
+    source: str
+    numbers: Numbers
+    tolerance: float
+    record: Record | None = None
+    left_out: str = ""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One metric.
+
+    Attributes:
+        metric: Such as "segm/AP"; of one class "segm/AP (person)".
+        got: Percent.
+        expected: Percent.
+        tolerance: Percentage points, both ways.
+    """
+
+    metric: str
+    got: float
+    expected: float
+    tolerance: float
+
+    @property
+    def verdict(self) -> str:
+        """`met`, `too low` or `too high`."""
+        difference = self.got - self.expected
+        if abs(difference) <= self.tolerance + 1e-9:  # 30.8 - 30.3 is above 0.5 in binary
+            return "met"
+        return "too low" if difference < 0 else "too high"
+
+
+def expected_numbers(
+    cfg: DictConfig,
+    config_id: str,
+    against: str = PAPER,
+    results: Path = RESULTS_FOLDER,
+) -> Expected:
+    """Finds the numbers that an evaluation is to meet, before it begins.
+
+    Args:
+        cfg: The config; its `train.verify` is read.
+        config_id: Its id.
+        against: :data:`PAPER` for `train.verify.expected`, or where that is null the paper's row;
+            :data:`RECORDED` for this config's record below `results`; else a record's file.
+        results: Folder of committed records.
+
+    Raises:
+        ConfigError: There are no such numbers, or they cannot be compared with this evaluation.
+        RecordError: The record cannot be read.
+    """
+    verify = cfg.train.verify
+    if against != PAPER:
+        file = _recorded(cfg, config_id, results) if against == RECORDED else Path(against)
+        record = load_record(file)
+        return _of_record(record, file, str(cfg.train.profile), verify.tolerance)
+    if verify.expected is not None:
+        given = OmegaConf.to_container(verify.expected)
+        assert isinstance(given, dict)
+        return Expected("train.verify.expected", _nested(given), verify.tolerance)
+    return _of_paper(cfg, config_id, verify.tolerance)
+
+
+def verify(record: Record, expected: Expected) -> list[Comparison]:
+    """Compares an evaluation with what was expected.
+
+    Returns:
+        One entry per expected number.
+
+    Raises:
+        RecordError: A number is missing in the record, or it is of another data set.
+    """
+    of = expected.record
+    ours, theirs = record.test_data, of.test_data if of else None
+    if ours and theirs and ours.fingerprint != theirs.fingerprint:
+        raise RecordError(
+            f"{expected.source} is of other data: {theirs.name}, {theirs.images} images, "
+            f"{theirs.fingerprint[:19]}; this evaluation was on {ours.name}, {ours.images} images, "
+            f"{ours.fingerprint[:19]}. Their numbers cannot be compared."
+        )
+    differences = compare(record, expected.numbers)
+    missing = [d.metric for d in differences if d.ours is None]
+    if missing:
+        there = [f"{task}/{name}" for task, m in record.metrics.items() for name in m.values()]
+        raise RecordError(
+            f"Numbers to be met are missing in this evaluation: {', '.join(missing)}. It has "
+            f"{', '.join(there) or 'none: its data has no annotations'}."
+        )
+    return [
+        Comparison(d.metric, float(d.ours or 0.0), d.paper, _tolerance(d.metric, expected))
+        for d in differences
+    ]
+
+
+def format_verification(expected: Expected, comparisons: list[Comparison]) -> str:
+    """The comparisons as a table, and a sentence that sums them up."""
+    rows = [
+        (c.metric, f"{c.got:.2f}", f"{c.expected:.2f}", f"{c.tolerance:.2f}", c.verdict)
+        for c in comparisons
+    ]
+    headers = ["metric", "got", "expected", "tolerance", "verdict"]
+    table = tabulate(rows, headers=headers, tablefmt="simple", disable_numparse=True)
+    failed = [c for c in comparisons if c.verdict != "met"]
+    verdict = (
+        f"Not met: {len(failed)} of {len(comparisons)} numbers."
+        if failed
+        else f"Met: all {len(comparisons)} numbers."
+    )
+    parts = [f"Verified against {expected.source}:", table, expected.left_out, verdict]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _tolerance(metric: str, expected: Expected) -> float:
+    main = metric.endswith("/AP") or "/AR@" in metric
+    return expected.tolerance if main else 2 * expected.tolerance
+
+
+def _nested(flat: Mapping[str, float]) -> Numbers:
+    numbers: Numbers = {}
+    for metric, value in flat.items():
+        task, separator, name = str(metric).partition("/")
+        if not (separator and task and name):
+            raise ConfigError(
+                f"train.verify.expected has the key {metric!r}; allowed are task/metric, such as "
+                "segm/AP, bbox/AP50 or proposals/AR@1000."
+            )
+        numbers.setdefault(task, {})[name] = float(value)
+    if not numbers:
+        raise ConfigError(
+            "train.verify.expected is empty, so nothing could be verified. Give numbers, such as "
+            "'train.verify.expected={segm/AP: 33.3}', or null for the paper's."
+        )
+    return numbers
+
+
+def _of_record(record: Record, file: Path, profile: str, tolerance: float) -> Expected:
+    what = f"{record.config.id}, profile {record.config.profile}, seed {record.seed}"
+    source = f"{file.name} ({what})"
+    if record.config.profile != profile:
+        raise ConfigError(
+            f"{file} is of profile {record.config.profile}, this run of profile {profile}: other "
+            "data and another model. Give a record of the same profile."
+        )
+    numbers: Numbers = {}
+    for task, metrics in record.metrics.items():
+        known = {name: v for name, v in metrics.values().items() if v is not None}
+        classes = {name: v for name, v in metrics.per_class.items() if v is not None}
+        numbers[task] = {**known, **({"per_class": classes} if len(classes) > 1 else {})}
+    if not any(numbers.values()):
+        raise RecordError(f"{file} holds no metrics that an evaluation could be compared with.")
+    return Expected(source, numbers, tolerance, record)
+
+
+def _recorded(cfg: DictConfig, config_id: str, results: Path) -> Path:
+    suffix = "" if cfg.train.profile == "paper" else f"@{cfg.train.profile}"
+    folder = results / f"{config_id}{suffix}"
+    file = folder / f"seed{cfg.train.seed}.json"
+    if not file.is_file():
+        there = ", ".join(sorted(f.stem for f in folder.glob("seed*.json"))) or "none"
+        raise ConfigError(
+            f"There is no recorded run of {config_id} at profile {cfg.train.profile}, seed "
+            f"{cfg.train.seed}: looked for {file}; recorded there: {there}. Give a record's file: "
+            "--verify RECORD.json."
+        )
+    return file
+
+
+_ELSE = (
+    "Compare with a recorded run (--verify recorded, --verify RECORD.json) or with numbers of "
+    "your own ('train.verify.expected={segm/AP: 33.3}')."
+)
+
+
+def _of_paper(cfg: DictConfig, config_id: str, tolerance: float) -> Expected:
+    paper = cfg.get("paper") or {}
+    table, row = paper.get("table"), paper.get("row")
+    if not table or not row:
+        raise ConfigError(
+            f"{config_id} is no row of the paper, which has no numbers for it. {_ELSE}"
+        )
+    if cfg.train.profile != "paper":
+        raise ConfigError(
+            f"--verify compares with the paper's numbers, which are of COCO or Cityscapes; profile "
+            f"{cfg.train.profile} is a small model on generated data, whose numbers mean "
+            f"something else. {_ELSE}"
+        )
+    numbers: Numbers = paper_numbers(str(table), str(row))
+    source = f"the paper's table {table}, row {row!r}"
+    if not numbers:
+        raise ConfigError(f"For {source}, no metric is printed that could be compared. {_ELSE}")
+    data = str(OmegaConf.select(cfg, "dataloader.test.dataset.names"))
+    for check in (_only_server, _other_data):
+        problem = check(str(load_tables()[str(table)].get("split", "")), data)
+        if problem:
+            raise ConfigError(f"{source[0].upper()}{source[1:]}: {problem} {_ELSE}")
+    split = data.removeprefix("cityscapes_") if data.startswith("cityscapes_") else None
+    kept = {
+        task: values
+        for task, values in numbers.items()
+        if not task.startswith("cityscapes_") or task == f"cityscapes_{split}"
+    }
+    others = [task for task in numbers if task not in kept]
+    left_out = f"Left out: {', '.join(others)}, which only the server can tell." if others else ""
+    return Expected(source, kept, tolerance, left_out=left_out)
+
+
+def _only_server(split: str, data: str) -> str:
+    """Why the numbers cannot be computed here; empty where they can."""
+    hidden = "test_dev" in data or data == "cityscapes_test"
+    if split != "test-dev" and not hidden:
+        return ""
+    where = "COCO's test-dev" if "cityscapes" not in data else "the test set of Cityscapes"
+    return (
+        f"the number is of {where}, whose annotations only its server has. The evaluation writes "
+        "the files to upload; no exit status can tell what the server will say."
+    )
+
+
+def _other_data(split: str, data: str) -> str:
+    """Why numbers of this data are not those of the paper's split; empty where they are."""
+    fits: dict[str, Callable[[str], bool]] = {
+        "minival": lambda name: any(part in name for part in _MINIVAL),
+        "val and test": lambda name: name == "cityscapes_val",
+    }
+    if split in fits and not fits[split](data):
+        return f"the number is of {split!r}, this evaluation of {data!r}."
+    return ""

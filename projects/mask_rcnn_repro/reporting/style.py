@@ -1,0 +1,164 @@
+"""How plots look: one set of colours and marks, on paper and on a dark screen.
+
+Plots are SVG with text as text, and the same bytes for the same numbers. Their colours are fixed in
+the files; :func:`inline_svg` exchanges them for a page's CSS variables, so that a plot inside a
+page follows the page into the dark.
+"""
+
+from __future__ import annotations
+
+import html
+import io
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+TEXT, MUTED, GRID, PAPER = "#1b1f24", "#5d6670", "#d7dce1", "#fefefe"
+"""Text and axes, secondary text, grid lines, background."""
+
+THEIRS, THEIRS_EDGE = "#e3e6e9", "#6e7680"
+"""Bars of the paper's numbers, which are hatched, too."""
+
+# After Okabe and Ito's colours for the colour-blind, darkened to 3:1 on white where they are paler;
+# the second of each pair is for dark pages.
+_SERIES = (
+    ("#0072b2", "#56b4f0"),
+    ("#d55e00", "#ff9248"),
+    ("#008a63", "#35d0a0"),
+    ("#b0337f", "#f089c3"),
+    ("#8a6d00", "#e8c547"),
+    ("#4b4f57", "#b8bec6"),
+    ("#3d3a9c", "#9d9bff"),
+    ("#7a3b12", "#d9a27c"),
+)
+OURS = _SERIES[0][0]
+
+LINES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)))
+MARKERS = "osD^vPX*"
+
+_DARK = {
+    TEXT: "#e6e9ec",
+    MUTED: "#a5adb6",
+    GRID: "#343a41",
+    PAPER: "#15181b",
+    THEIRS: "#2c3238",
+    THEIRS_EDGE: "#9aa3ad",
+    **dict(_SERIES),
+}
+
+_FONT = 9.5  # points
+
+
+def series_color(index: int) -> str:
+    """The colour of the row with this index, from 0, in every plot of its table."""
+    return _SERIES[index % len(_SERIES)][0]
+
+
+def series_line(index: int) -> Any:
+    """The line style of the row with this index: colour is never all that tells rows apart."""
+    return LINES[index % len(LINES)]
+
+
+def series_marker(index: int) -> str:
+    """The marker of the row with this index."""
+    return MARKERS[index % len(MARKERS)]
+
+
+@contextmanager
+def plot(width: float, height: float, salt: str) -> Iterator[tuple[Figure, list[str]]]:
+    """Gives a figure to draw into; after the block the list holds its SVG.
+
+    Args:
+        width: inches.
+        height: inches.
+        salt: makes the names inside the SVG differ from those of other plots on one page.
+    """
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    rc: dict[str, Any] = {
+        "svg.hashsalt": salt,
+        "svg.fonttype": "none",
+        "font.family": "DejaVu Sans",
+        "font.size": _FONT,
+        "axes.labelsize": _FONT,
+        "axes.titlesize": _FONT + 0.5,
+        "axes.edgecolor": MUTED,
+        "axes.labelcolor": TEXT,
+        "axes.titlecolor": TEXT,
+        "axes.linewidth": 0.8,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.axisbelow": True,
+        "axes.facecolor": "none",
+        "grid.color": GRID,
+        "grid.linewidth": 0.8,
+        "xtick.color": MUTED,
+        "ytick.color": MUTED,
+        "xtick.labelcolor": TEXT,
+        "ytick.labelcolor": TEXT,
+        "text.color": TEXT,
+        "figure.facecolor": PAPER,
+        "hatch.color": THEIRS_EDGE,
+        "hatch.linewidth": 0.8,
+        "legend.frameon": False,
+        "lines.linewidth": 1.8,
+    }
+    result: list[str] = []
+    settings: Any = rc  # mypy would have every key a literal
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()  # whatever the user's matplotlibrc says
+        matplotlib.rcParams.update(settings)
+        figure = Figure(figsize=(width, height), layout="constrained")
+        yield figure, result
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue()
+    # nothing refers to the names of groups, and a page holds many plots
+    text = re.sub(
+        r' id="(?:figure|axes|patch|text|line2d|matplotlib|xtick|ytick|legend)[\w.]*"', "", text
+    )
+    text = re.sub(r' id="(?:[A-Z]\w*Collection)[\w.]*"', "", text)
+    text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
+    result.append(re.sub(r"[ \t]+$", "", text, flags=re.MULTILINE))
+
+
+def legend_above(figure: Figure, axes: Axes, columns: int = 3) -> None:
+    """Sets the legend of one of the axes above all of them."""
+    handles, labels = axes.get_legend_handles_labels()
+    if handles:
+        figure.legend(
+            handles,
+            labels,
+            loc="outside upper left",
+            ncols=min(columns, len(handles)),
+            handlelength=2.4,
+            columnspacing=1.4,
+        )
+
+
+def inline_svg(svg: str, label: str) -> str:
+    """A plot to be put into a page: colours are variables, a label says what it shows.
+
+    Args:
+        svg: text of a plot's file.
+        label: read out in place of the picture.
+    """
+    text = svg[svg.index("<svg") :]
+    names = {color: f"var(--plot-{i})" for i, color in enumerate(_DARK)}
+    text = re.sub(r"#[0-9a-f]{6}", lambda m: names.get(m[0], m[0]), text)
+    text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
+    text = re.sub(r'(<svg[^>]*?) width="([\d.]+)pt"', r'\1 style="max-width:\2pt"', text, count=1)
+    return text.replace("<svg", f'<svg role="img" aria-label="{html.escape(label)}"', 1).strip()
+
+
+def css_variables() -> tuple[str, str]:
+    """Declarations of the variables of :func:`inline_svg`, for light and for dark pages."""
+    light = " ".join(f"--plot-{i}: {color};" for i, color in enumerate(_DARK))
+    dark = " ".join(f"--plot-{i}: {color};" for i, color in enumerate(_DARK.values()))
+    return light, dark

@@ -1,0 +1,161 @@
+"""Checking data from the command line, as docs/checking_data.md says, and before a training."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import logging
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mask_rcnn_repro.config import get_config
+from mask_rcnn_repro.data_checks.before_training import check_before_training
+from mask_rcnn_repro.data_checks.cli import parse_args
+from mask_rcnn_repro.data_checks.main import main
+from mask_rcnn_repro.registration import register
+
+from .run_helpers import REPOSITORY, Outcome, _undone, launch
+
+PAGE = (REPOSITORY / "docs" / "checking_data.md").read_text(encoding="utf-8")
+
+
+def check_data(folder: Path, *argv: str) -> Outcome:
+    """Runs `tools/check_data.py` in this process, in `folder`."""
+    out, err = io.StringIO(), io.StringIO()
+    code = 0
+    with _undone(folder), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            main(parse_args([*argv, "--threads", "1"]))
+        except SystemExit as stop:
+            code = stop.code if isinstance(stop.code, int) else 1
+    return Outcome(code, out.getvalue(), err.getvalue())
+
+
+def _commands() -> list[list[str]]:
+    """The page's commands, with the lines that a backslash joins."""
+    text = PAGE.replace("\\\n", " ")
+    return [shlex.split(line) for line in re.findall(r"^    python (tools/.*)$", text, re.M)]
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """train.json, val.json and images/: the embedded data as if it were somebody's own."""
+    from mask_rcnn_repro.data.embedded import TINY_SPEC, ensure_generated
+
+    folder, data = tmp_path_factory.mktemp("own"), Path(ensure_generated(TINY_SPEC))
+    (folder / "images").mkdir()
+    for split in ("train", "val"):
+        content = json.loads((data / "annotations" / f"instances_{split}.json").read_text())
+        (folder / f"{split}.json").write_text(json.dumps(content))
+        os.symlink(data / split, folder / "images" / split)
+    os.symlink(REPOSITORY / "configs", folder / "configs")
+    return folder
+
+
+@pytest.mark.parametrize("command", _commands(), ids=lambda words: words[1] + words[-1][-8:])
+def test_documented_commands(own: Path, command: list[str]) -> None:
+    outcome = check_data(own, *command[1:])
+    outcome.succeeded()
+    if "--json" in command:
+        assert json.loads(outcome.out)["errors"] == 0
+    else:
+        assert " images opened" in outcome.out or " images decoded" in outcome.out
+        assert "person" in outcome.out
+
+
+def test_four_commands_are_documented() -> None:
+    assert len(_commands()) == 4
+
+
+def test_in_a_process_of_its_own(own: Path) -> None:
+    content = json.loads((own / "train.json").read_text())
+    content["images"][0]["file_name"] = "../secret.png"
+    (own / "bad.json").write_text(json.dumps(content))
+    done = subprocess.run(
+        [
+            *(sys.executable, str(REPOSITORY / "tools" / "check_data.py")),
+            *("--annotations", "bad.json", "--images", "images/train"),
+        ],
+        cwd=own,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 1, done.stderr
+    assert done.stderr == ""
+    assert "ERROR path-leaves-root" in done.stdout and "'../secret.png'" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--config-file", "no/such"], "no/such"),
+        (["--config-file", "quickstart/mask_rcnn_r18_fpn", "train.max_itr=1"], "max_iter"),
+    ],
+)
+def test_mistakes(tmp_path: Path, argv: list[str], message: str) -> None:
+    assert message in check_data(tmp_path, *argv).failed_plainly()
+
+
+def test_a_missing_json_is_a_finding(tmp_path: Path) -> None:
+    outcome = check_data(tmp_path, "--annotations", "gone.json", "--images", "gone")
+    assert outcome.code == 1 and "ERROR not-readable" in outcome.out
+
+
+def _dataset(folder: Path, split: str, file: str) -> list[str]:
+    node = f"dataloader.{split}.dataset"
+    return [
+        f"{node}.names=brief_{folder.name}_{split}",
+        f"{node}.json={folder / file}",
+        f"{node}.image_root={folder / 'images' / split.replace('test', 'val')}",
+    ]
+
+
+def test_brief_check(
+    own: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    register()
+    content: dict[str, Any] = json.loads((own / "train.json").read_text())
+    content["annotations"][0]["bbox"][2] = 0
+    (own / "brief.json").write_text(json.dumps(content))
+    keys = [*_dataset(own, "train", "brief.json"), *_dataset(own, "test", "val.json")]
+    cfg = get_config("quickstart/mask_rcnn_r18_fpn", "tiny", keys)
+    with caplog.at_level(logging.INFO, logger="mask_rcnn_repro"):
+        report = check_before_training(cfg, "quickstart/mask_rcnn_r18_fpn", keys)
+    assert report is not None and report.count("warning") == 1
+    warnings = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+    assert len(warnings) == 1 and "boxes without area" in warnings[0]
+    (told,) = [r.getMessage() for r in caplog.records if "Data checked" in r.getMessage()]
+    command = shlex.split(told.partition("The whole report: ")[2])
+    assert check_data(own, *command[1:]).code == 0  # no errors, and the command works
+
+    def broken(*args: Any) -> None:
+        raise ZeroDivisionError("a fault in a check")
+
+    monkeypatch.setattr("mask_rcnn_repro.data_checks.check.check_annotations", broken)
+    assert check_before_training(cfg, "x") is None  # does not cost the training
+    assert "could not be checked: ZeroDivisionError" in caplog.text
+    cfg.train.check_data = False
+    caplog.clear()
+    assert check_before_training(cfg, "x") is None and not caplog.records
+
+
+def test_training_begins_with_it(tmp_path: Path) -> None:
+    key = re.search(r"python train_net.py .* (train\.check_data=false)", PAGE)
+    assert key is not None
+    for number, words in enumerate(([], [key[1]])):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        launch(
+            folder, "train.max_iter=1", "train.draw=0", "train.output_dir=run", *words
+        ).succeeded()
+        log = (folder / "run" / "log.txt").read_text()
+        assert ("Data checked in" in log) == (number == 0)

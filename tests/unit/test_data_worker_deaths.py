@@ -1,0 +1,108 @@
+"""Loaders whose worker processes are killed."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import multiprocessing
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mask_rcnn_repro.data import worker_deaths
+from mask_rcnn_repro.data.loader import build_test_loader, build_train_loader
+from mask_rcnn_repro.errors import DataError, WorkerError
+
+RECORDS = [{"x": i, "width": 10 + i % 2, "height": 10} for i in range(30)]
+
+
+def mapper(record):
+    return {**record, "random": np.random.rand()}
+
+
+def dies_at(number, folder, times=10**6):
+    """A mapper that kills its process at an image, so many times."""
+
+    def mapped(record):
+        died = len(list(folder.iterdir()))
+        if record["x"] == number and died < times:
+            (folder / str(died)).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return mapper(record)
+
+    return mapped
+
+
+def taken(loader, count=None):
+    return [[(i["x"], i["random"]) for i in batch] for batch in itertools.islice(loader, count)]
+
+
+def test_killed_from_outside_between_batches(caplog):
+    def loader(workers):
+        return build_train_loader(RECORDS, mapper, 2, num_workers=workers, seed=3)
+
+    expected = taken(loader(0), 25)
+    batches, seen = iter(loader(2)), []
+    with caplog.at_level(logging.WARNING):
+        for number in range(25):
+            seen.append([(i["x"], i["random"]) for i in next(batches)])
+            if number == 6:
+                for worker in multiprocessing.active_children():
+                    os.kill(worker.pid, signal.SIGKILL)
+                # PyTorch would raise here, in the middle of whatever is done with the batch
+                time.sleep(0.05)
+                subprocess.run(["true"], check=True)
+    del batches
+    assert not multiprocessing.active_children()
+    assert seen == expected
+    assert "SIGKILL" in caplog.text and "New ones go on from batch" in caplog.text
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_dying_at_an_image_twice(tmp_path, batch_size):
+    expected = taken(build_test_loader(RECORDS, mapper, 0, batch_size))
+    deaths = dies_at(17, tmp_path, times=2)
+    assert taken(build_test_loader(RECORDS, deaths, 1, batch_size)) == expected
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_dying_at_an_image_always(tmp_path):
+    loader = build_test_loader(RECORDS, dies_at(5, tmp_path), num_workers=1)
+    with pytest.raises(WorkerError, match=r"3 times in a row(.|\n)*SIGKILL"):
+        taken(loader)
+    assert len(list(tmp_path.iterdir())) == worker_deaths.MAX_DEATHS
+
+
+def test_rare_deaths_are_forgiven(monkeypatch, tmp_path):
+    monkeypatch.setattr(worker_deaths, "FORGIVEN_AFTER", 5)
+
+    def mapped(record):
+        here = Path(tmp_path, str(record["x"]))
+        if record["x"] % 6 == 0 and not here.exists():
+            here.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return mapper(record)
+
+    assert taken(build_test_loader(RECORDS, mapped, num_workers=1)) == taken(
+        build_test_loader(RECORDS, mapper)
+    )
+    assert len(list(tmp_path.iterdir())) == 5 > worker_deaths.MAX_DEATHS
+
+
+def test_errors_of_living_workers_pass():
+    def broken(record):
+        if record["x"] == 3:
+            raise DataError("three")
+        if record["x"] == 4:
+            raise OSError("four")
+        return record
+
+    with pytest.raises(DataError, match=r"^three$"):
+        list(build_test_loader(RECORDS, broken, num_workers=1))
+    with pytest.raises(OSError, match="four"):
+        list(build_test_loader(RECORDS[4:], broken, num_workers=1))

@@ -1,0 +1,95 @@
+"""The soak's own judgement: what it compares, and that it finds what differs."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from mask_rcnn_repro.soak.cli import parse_args
+from mask_rcnn_repro.soak.compare import differences
+from mask_rcnn_repro.soak.faults import FAULTS, LostError, expect
+from mask_rcnn_repro.soak.process import Training
+
+ROWS = [{"iteration": i, "total_loss": 1.5 - i} for i in range(3)]
+
+
+def finished(folder: Path) -> Training:
+    (folder / "inference" / "val").mkdir(parents=True)
+    state = {"model": {"w": torch.arange(4.0)}, "trainer": {"iteration": 2, "lists": [1, (2, 3)]}}
+    torch.save(state, folder / "model_final.pth")
+    (folder / "record.json").write_text(json.dumps({"metrics": {"bbox": {"AP": 1.0}}, "date": "x"}))
+    rows = [*ROWS, {"iteration": 2, "bbox/AP": 1.0}]
+    (folder / "metrics.json").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    (folder / "inference" / "val" / "bbox_results.json").write_text("[1]")
+    return Training(folder, [])
+
+
+def test_equal_runs(tmp_path):
+    one, two = finished(tmp_path / "one"), finished(tmp_path / "two")
+    assert differences(one, two) == []
+    # stopped runs log other lines; what they share counts
+    (tmp_path / "one" / "metrics.json").write_text(
+        json.dumps(ROWS[2] | {"bbox/AP": 1.0}) + "\n" + '{"iteration": 1, "tot'
+    )
+    assert differences(one, two) == []
+
+
+@pytest.mark.parametrize("what", ["weights", "metrics", "evaluations", "losses", "detections"])
+def test_what_differs_is_found(tmp_path, what):
+    one, two = finished(tmp_path / "one"), finished(tmp_path / "two")
+    folder = tmp_path / "one"
+    if what == "weights":
+        state = torch.load(folder / "model_final.pth")
+        state["model"]["w"][3] += 1e-6
+        torch.save(state, folder / "model_final.pth")
+    elif what == "metrics":
+        (folder / "record.json").write_text(json.dumps({"metrics": {"bbox": {"AP": 1.1}}}))
+    elif what == "detections":
+        (folder / "inference" / "val" / "bbox_results.json").write_text("[2]")
+    else:
+        file = folder / "metrics.json"
+        change = ("0.5", "0.6") if what == "losses" else ("bbox/AP", "bbox/AP50")
+        file.write_text(file.read_text().replace(*change))
+    found = differences(one, two)
+    assert len(found) == 1, found
+
+
+def test_what_can_be_seen_of_a_run(tmp_path):
+    run = Training(tmp_path / "run", ["--profile", "tiny"])
+    assert (run.iterations(), run.saved(), run.saving()) == (0, 0, False)
+    finished(tmp_path / "run")
+    (tmp_path / "run" / "last_checkpoint").write_text("model_0000007.pth")
+    assert (run.iterations(), run.saved()) == (3, 8)
+    (tmp_path / "run" / ".model_0000009.pth.0123456789abcdef.partial").touch()
+    assert run.saving()
+    assert run.arguments[-2:] == [f"train.output_dir={tmp_path / 'run'}", "--resume"]
+
+
+def test_command_line(capsys):
+    args = parse_args(["--minutes", "0.5", "train.num_threads=1"])
+    assert (args.minutes, args.profile, args.overrides) == (0.5, "mini", ["train.num_threads=1"])
+    for wrong in (["--minutes", "-1"], ["--period", "0"], ["nonsense"]):
+        with pytest.raises(SystemExit) as stop:
+            parse_args(wrong)
+        assert stop.value.code == 2
+    assert len(FAULTS) == 10
+    with pytest.raises(LostError, match="weights"):
+        expect(False, "weights")
+
+
+def test_an_earlier_soak_is_not_written_over(tmp_path):
+    (tmp_path / "whole").mkdir()
+    tool = Path(__file__).resolve().parents[2] / "tools" / "soak.py"
+    done = subprocess.run(
+        [sys.executable, str(tool), "--output", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 2 and "holds an earlier soak" in done.stderr

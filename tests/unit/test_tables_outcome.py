@@ -1,0 +1,194 @@
+"""The table at the end: numbers by hand, what is missing said, test-dev, files, collecting."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mask_rcnn_repro.evaluation.records import load_record, save_record
+from mask_rcnn_repro.tables.collect import collect
+from mask_rcnn_repro.tables.names import choose_rows
+from mask_rcnn_repro.tables.outcome import table_outcomes
+from mask_rcnn_repro.tables.plan import make_plan
+from mask_rcnn_repro.tables.show import as_json, format_outcome
+from mask_rcnn_repro.tables.valid import find_records
+
+from .tables_helpers import record
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def plan_of(table, rows=(), seeds=(0, 1, 2), profile="mini"):
+    return make_plan(choose_rows([table], rows), profile, seeds)
+
+
+def save(made, **metrics):
+    """A valid record of a job, with metrics such as segm_AP=30.0."""
+    tasks = {}
+    for name, value in metrics.items():
+        task, _, metric = name.rpartition("_")
+        tasks.setdefault(task, {"per_class": {}})[metric] = value
+    sources = {
+        key: {"id": s.config, "hash": s.hash, "seed": s.seed, "checkpoint": None}
+        for key, s in made.inputs
+    }
+    facts = record(
+        config__id=made.config,
+        config__hash=made.hash,
+        config__profile=made.profile,
+        seed=made.seed,
+        metrics=tasks,
+        iterations_planned=made.iterations,
+        iterations_done=made.iterations,
+        **sources,
+    )
+    save_record(facts, made.folder / "record.json")
+
+
+def outcomes(plan, seeds=(0, 1, 2), **options):
+    return table_outcomes(plan, seeds, find_records(Path("output"), None), **options)
+
+
+def lines(text, start):
+    return [line.split() for line in text.splitlines() if line.startswith(start)]
+
+
+def test_a_table_by_hand(here):
+    """softmax 20, 21, 22 and sigmoid 30, 32, 31: differences -10, -11, -9."""
+    plan = plan_of("2b")
+    for seed, (softmax, sigmoid) in enumerate([(20.0, 30.0), (21.0, 32.0), (22.0, 31.0)]):
+        save(plan.rows[0].jobs[seed], segm_AP=softmax, segm_AP50=40.0 + seed)
+        save(plan.rows[1].jobs[seed], segm_AP=sigmoid, segm_AP50=41.0)
+    (outcome,) = outcomes(plan)
+    text = format_outcome(outcome)
+    # mean of the differences -10, s = 1: -10 +- 2.920 / sqrt(3)
+    (softmax,) = lines(text, "softmax")
+    assert " ".join(softmax) == "softmax mask AP 24.8 21.0 ± 1.0 0, 1, 2 -5.5 -10.0 [-11.7, -8.3]"
+    (sigmoid,) = lines(text, "sigmoid")
+    assert " ".join(sigmoid) == "sigmoid mask AP 30.3 31.0 ± 1.0 0, 1, 2 (control)"
+    by_metric = {e.claim.metric: e for e in outcome.claims}
+    assert by_metric["segm/AP"].verdict == "confirmed"
+    assert by_metric["segm/AP50"].verdict == "undecided"  # 1, 0, -1
+    assert by_metric["segm/AP75"].verdict == "not run"
+    assert "Verdicts: differences are formed seed by seed" in text
+    content = as_json(outcome)
+    assert content["rows"][0]["numbers"][0]["difference"] == pytest.approx(-10)
+    assert json.loads(json.dumps(content)) == content
+
+
+def test_what_is_missing_is_said(here):
+    plan = plan_of("2b", seeds=(0, 1))
+    softmax, sigmoid = plan.rows
+    save(softmax.jobs[0], segm_AP=20.0)
+    partial = softmax.jobs[1].folder
+    partial.mkdir(parents=True)
+    (partial / "metrics.json").write_text('{"iteration": 120}\n')
+    (outcome,) = outcomes(plan, (0, 1), failed={sigmoid.jobs[1]: "exit status 1"})
+    assert [row.status for row in outcome.rows] == [
+        "seed 1 partial: 12 % of the schedule",
+        "seed 0 not run, seed 1 failed",
+    ]
+    text = format_outcome(outcome)
+    assert "20.0 (seed 1 partial: 12 % of" in text
+    assert "independent masks beat multinomial masks: no run of sigmoid (2b)" in text
+    assert "No claim can be judged yet." in text
+
+
+def test_one_seed_is_undecided(here):
+    plan = plan_of("2b", seeds=(0,))
+    for row, ap in zip(plan.rows, (20.0, 60.0), strict=True):
+        save(row.jobs[0], segm_AP=ap)
+    (outcome,) = outcomes(plan, (0,))
+    text = " ".join(format_outcome(outcome).split())
+    assert "+40.0 0 undecided (as claimed, but one seed" in text
+
+
+def test_rows_on_test_dev_say_so_and_show_val(here):
+    plan = plan_of("4", seeds=(0,))
+    for row in plan.rows:
+        save(row.jobs[0], keypoints_AP=12.5)
+    (outcome,) = outcomes(plan, (0,))
+    text = format_outcome(outcome)
+    assert lines(text, "keypoint-only  ")[0][2:5] == ["AP", "62.7", "12.5"]
+    assert "which only COCO's server can tell (no files for it yet)" in text
+    assert "here: val: table5/keypoint_only" in text
+    (server,) = plan.rows[0].server.values()
+    server.folder.mkdir(parents=True)
+    (server.folder / "record.json").write_text("{}")
+    (outcome,) = outcomes(plan, (0,))
+    assert f"its files for the server: {server.folder}/inference" in format_outcome(outcome)
+
+
+def test_controls_and_claims_of_other_tables_are_looked_up(here):
+    """Table 2d's stride 32 against table 2c's stride 16."""
+    plan = plan_of("2d", seeds=(0, 1))
+    beside = plan_of("2c", ["roi_align_ave"], seeds=(0, 1))
+    for seed in (0, 1):
+        save(plan.rows[1].jobs[seed], segm_AP=30.0 + seed)
+        save(beside.rows[0].jobs[seed], segm_AP=29.0 + 1.01 * seed)
+    (outcome,) = outcomes(plan, (0, 1))
+    found = next(e for e in outcome.claims if e.claim.id == "c5-over-c4-with-align")
+    assert found.by_seed == pytest.approx({0: 1.0, 1: 0.99})
+    assert found.verdict == "confirmed"
+
+
+def test_rows_on_another_network_are_judged_by_the_kind_of_their_difference(here):
+    plan = plan_of("enhanced_r50", ["e2e", "updated_baseline"], seeds=(0, 1))
+    for row, ap in zip(plan.rows, (33.0, 31.0), strict=True):
+        for seed in (0, 1):
+            save(row.jobs[seed], segm_AP=ap + 0.1 * seed * ap, bbox_AP=ap)
+    (outcome,) = outcomes(plan, (0, 1))
+    e2e = next(row for row in outcome.rows if row.row.row == "e2e")
+    cell = next(c for c in e2e.cells if c.metric == "segm/AP")
+    assert (cell.paper, cell.paper_difference) == (None, pytest.approx(0.6))
+    claim = next(e for e in outcome.claims if e.claim.id == "enhanced_r50/e2e")
+    assert (claim.claim.delta, claim.verdict) == (pytest.approx(0.6), "confirmed")
+
+
+def test_markdown_is_a_table(here):
+    (outcome,) = outcomes(plan_of("2b"))
+    text = format_outcome(outcome, markdown=True)
+    assert text.startswith("## Table 2b: ")
+    assert "| softmax | mask AP | 24.8    | not run |" in text
+
+
+def test_collecting_copies_what_counts(here):
+    plan = plan_of("2b", seeds=(0, 1))
+    stage = dict(plan.rows[0].jobs[0].inputs)["proposals"]
+    softmax = plan.rows[0].jobs[0]
+    save(stage, proposals_AR=50.0)
+    save(softmax, segm_AP=20.0)
+    (softmax.folder / "curves.json").write_text("[]")
+    results = here / "results"
+
+    def collected():
+        done = collect(plan, find_records(Path("output"), results), results)
+        return {item.job.name: item.what for item in done}
+
+    assert collected() == {
+        "rpn/r50_c4 seed 0": "written",
+        "table2b/softmax seed 0": "written",
+        "table2b/sigmoid seed 0": "not run here",
+        "table2b/softmax seed 1": "not run here",
+        "table2b/sigmoid seed 1": "not run here",
+    }
+    copy = results / "table2b/softmax@mini/seed0.json"
+    assert load_record(copy) == load_record(softmax.folder / "record.json")
+    assert copy.with_name("seed0.curves.json").read_text() == "[]"
+    assert collected()["table2b/softmax seed 0"] == "unchanged"
+    # a collected record counts like a run's own
+    assert len(find_records(Path("nowhere"), results)) == 2
+
+
+def test_runs_with_overrides_are_not_collected(here):
+    plan = make_plan(choose_rows(["2b"], ["softmax"]), "mini", (0,), ("train.max_iter=5",))
+    save(plan.rows[0].jobs[0], segm_AP=20.0)
+    done = collect(plan, find_records(Path("output"), None), here / "results")
+    assert "its overrides make it another row" in done[-1].what
+    assert not list((here / "results").rglob("*.json"))

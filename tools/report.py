@@ -1,0 +1,25 @@
+#!/usr/bin/env python
+"""Makes tables, plots and a page from result records: `python tools/report.py --help` says how."""
+
+import sys
+from pathlib import Path
+
+# From a checkout this works without installing the package, too.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "projects"))
+
+from mask_rcnn_repro.quiet import quiet_dependencies
+from mask_rcnn_repro.reporting.cli import parse_args
+
+quiet_dependencies()
+
+
+def main() -> None:
+    """Parses before importing torch, so that `--help` and typing errors answer at once."""
+    args = parse_args()
+    from mask_rcnn_repro.reporting.main import main as run
+
+    run(args)
+
+
+if __name__ == "__main__":
+    main()

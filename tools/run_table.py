@@ -1,0 +1,28 @@
+#!/usr/bin/env python
+"""Runs a table of the paper and prints it: `python tools/run_table.py --help` says how.
+
+A config file is Python code and runs with your rights: use only files that you trust.
+"""
+
+import sys
+from pathlib import Path
+
+# From a checkout this works without installing the package, too.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "projects"))
+
+from mask_rcnn_repro.quiet import quiet_dependencies
+from mask_rcnn_repro.tables.cli import parse_args
+
+quiet_dependencies()
+
+
+def main() -> None:
+    """Parses before importing torch, so that `--help` and typing errors answer at once."""
+    args = parse_args()
+    from mask_rcnn_repro.tables.main import main as run
+
+    run(args)
+
+
+if __name__ == "__main__":
+    main()
