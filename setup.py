@@ -66,7 +66,7 @@ setup(
     extras_require={
         # Faster at the same numbers; without them PyTorch, torchvision and pycocotools do the work.
         "fast": ["numba>=0.60", "hotcoco>=1.2"],
-        "export": ["onnx>=1.16", "onnxruntime>=1.18", "onnxscript>=0.2"],
+        "export": ["onnx>=1.16", "onnxruntime>=1.18"],
         "slurm": ["submitit>=1.5"],
     },
 )

@@ -163,7 +163,7 @@ def main() -> None:
     """Measures, prints, and writes the record with --record."""
     bench = Benchmark("inference", "Inference, image to RLE", __doc__)
     parser = bench.parser()
-    parser.add_argument("--images", type=int, default=2, help="photographs a round")
+    parser.add_argument("--images", type=int, default=1, help="photographs a round")
     parser.set_defaults(repeats=3)
     args = bench.parse(parser)
     inputs, what = photographs(1 if bench.quick else args.images, 256 if bench.quick else 800)

@@ -182,9 +182,13 @@ def run_in_threads(
     for future in futures:
         if not future.cancel():  # busy elsewhere: the chunks are done without it
             error = error or future.exception()
-    del function  # a cancelled future waits in its queue, and must not keep arrays alive there
+    function = _do_nothing  # cancelled futures stay queued a while, and would keep arrays alive
     if error is not None:
         raise error
+
+
+def _do_nothing(start: int, stop: int) -> None:
+    """Takes the place of a function that is done."""
 
 
 def _submit(work: Callable[[], None], count: int) -> list[Future[None]]:

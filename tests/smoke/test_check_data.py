@@ -137,6 +137,13 @@ def test_brief_check(
     command = shlex.split(told.partition("The whole report: ")[2])
     assert check_data(own, *command[1:]).code == 0  # no errors, and the command works
 
+    with monkeypatch.context() as small:
+        small.setattr("mask_rcnn_repro.data_checks.before_training._LARGEST", 1000)
+        small.setattr("mask_rcnn_repro.data_checks.before_training._LARGEST_WITHOUT_NUMBA", 1000)
+        with caplog.at_level(logging.INFO, logger="mask_rcnn_repro"):
+            assert check_before_training(cfg, "x") is None
+        assert "brief.json is larger than" in caplog.text
+
     def broken(*args: Any) -> None:
         raise ZeroDivisionError("a fault in a check")
 

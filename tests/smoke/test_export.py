@@ -97,7 +97,7 @@ def test_a_file_works_without_this_project(
         *(tmp_path, "--format", kind, "--output", name, "--checkpoint", weights, *FEW),
         *("--images", str(picture)),
     ).succeeded()
-    assert "1 given images, a part of the first, and an empty one" in out
+    assert "1 given images, a part of the first, and the first nearly grey" in out
     assert out.count("equal") == 3 and f"Written: {name}" in out
     about = json.loads(export(tmp_path, "--show", name).succeeded())
     assert about["config"] == "quickstart/mask_rcnn_r18_fpn" and about["profile"] == "tiny"

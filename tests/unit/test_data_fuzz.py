@@ -159,6 +159,28 @@ def test_annotations(folder: Path, data: dict[str, Any]) -> None:
             assert instances.gt_keypoints.to_heatmap(boxes, 7)[0].shape[0] == len(instances)
 
 
+@pytest.mark.parametrize(
+    ("fields", "kept"),
+    [
+        ({"segmentation": [[0, 0, 400, 400, 0, 400]]}, True),
+        ({"segmentation": [[0, 0, 401, 400, 0, 400]]}, False),
+        ({"segmentation": [TRIANGLE, [0, 0, 1e12, 1e12, 0, 5]]}, False),
+        ({"segmentation": [[-1e300, 0, 5, 5, 0, 5]]}, False),
+        ({"bbox": [-400, 0, 800, 10]}, True),
+        ({"bbox": [0, 0, 5000, 10]}, False),
+        ({"bbox": [-1e300, 0, 2e300, 10]}, False),
+    ],
+)
+def test_far_coordinates_are_left_out(folder: Path, fields: dict[str, Any], kept: bool) -> None:
+    """Further than ten times 40 pixels: rasterised, they would take memory without end."""
+    data = _base()
+    data["annotations"] = [annotation(1, 10, **fields), annotation(2, 20)]
+    file = folder / "far.json"
+    file.write_text(json.dumps(data))
+    first, second = load_coco_json(file, str(folder / "images")).dicts
+    assert (len(first["annotations"]), len(second["annotations"])) == (kept, 1)
+
+
 _RESULT = {"image_id": 10, "category_id": 7, "bbox": [4.5, 4.5, 10.0, 10.0], "score": 0.9}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import logging
 import multiprocessing
@@ -71,6 +72,41 @@ def test_dying_at_an_image_twice(tmp_path, batch_size):
     assert len(list(tmp_path.iterdir())) == 2
 
 
+@pytest.mark.parametrize("go_on", [True, False])
+def test_a_lock_that_a_killed_worker_has_taken_along(go_on):
+    """PyTorch's shutdown waits for it for ever."""
+    expected = taken(build_test_loader(RECORDS, mapper))
+    batches = iter(build_test_loader(RECORDS, mapper, num_workers=1))
+    seen = [[(i["x"], i["random"]) for i in next(batches)]]
+    kind = "_MultiProcessingDataLoaderIter"
+    found = [o for o in gc.get_objects() if type(o).__name__ == kind]
+    iterator = next(o for o in found if any(w.is_alive() for w in o._workers))
+    del found
+    child = os.fork()
+    if child == 0:
+        iterator._workers_done_event._cond.acquire()
+        os._exit(0)
+    os.waitpid(child, 0)
+    iterator._workers[0].kill()
+    iterator._workers[0].join()
+    del iterator
+
+    def too_long(*args):
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, too_long)
+    signal.alarm(30)
+    try:
+        if go_on:
+            seen += taken(batches)
+            assert seen == expected
+        del batches  # as after the last iteration; an error in there would not get out
+        assert signal.alarm(30), "it took too long"
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
 def test_dying_at_an_image_always(tmp_path):
     loader = build_test_loader(RECORDS, dies_at(5, tmp_path), num_workers=1)
     with pytest.raises(WorkerError, match=r"3 times in a row(.|\n)*SIGKILL"):
@@ -106,3 +142,34 @@ def test_errors_of_living_workers_pass():
         list(build_test_loader(RECORDS, broken, num_workers=1))
     with pytest.raises(OSError, match="four"):
         list(build_test_loader(RECORDS[4:], broken, num_workers=1))
+
+
+def test_workers_die_with_a_killed_parent(tmp_path):
+    """Also those that wait for their data to be taken."""
+    sender, receiver = os.pipe()
+    parent = os.fork()
+    if parent == 0:
+        try:
+            large = build_test_loader(RECORDS, lambda r: {"x": bytes(2**20)}, num_workers=1)
+            batches = iter(large)
+            next(batches)
+            worker = multiprocessing.active_children()[0].pid
+            time.sleep(0.3)  # the next one is on its way
+            os.write(receiver, str(worker).encode())
+            time.sleep(60)
+        finally:
+            os._exit(1)
+    worker = int(os.read(sender, 20))
+    os.kill(parent, signal.SIGKILL)
+    os.waitpid(parent, 0)
+    deadline = time.monotonic() + 20
+    while is_alive(worker):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False

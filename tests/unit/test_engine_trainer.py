@@ -174,7 +174,7 @@ def test_loss_scaling_that_does_not_help_is_an_error():
     trainer, model = scaled([examples(2)] * 60, 60)
     before = model.linear.weight.detach().clone()
     nan_gradient(model)
-    with pytest.raises(NonFiniteLossError, match="train.amp.dtype=bf16"):
+    with pytest.raises(NonFiniteLossError, match=r"train.amp.dtype=bf16"):
         trainer.train(0, 60)
     assert torch.equal(model.linear.weight, before)
     assert 26 <= trainer.completed_iters < 30  # 2**16 halved to below 2**-10

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import os
+import shlex
 import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from torch.distributed.run import get_args_parser
 
-PROJECTS = Path(__file__).resolve().parents[2] / "projects"
+from mask_rcnn_repro.cli import parse_args
+from mask_rcnn_repro.config import get_config
+from mask_rcnn_repro.config.overrides import apply_overrides
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+PROJECTS = REPOSITORY / "projects"
 
 # Two processes, each on a host of its own as far as they can tell.
 SCRIPT = """
@@ -156,6 +163,40 @@ def test_different_checkpoints_are_refused_on_all_hosts(
 
 def test_all_wait_for_a_busy_folder(printed: list[dict[str, str]]) -> None:
     assert [out["waited"] for out in printed] == ["waited: True True"] * 2
+
+
+def commands(page: str) -> list[str]:
+    """The indented commands of a document, continued lines joined."""
+    text = (REPOSITORY / "docs" / page).read_text().replace("\\\n", " ")
+    return [line.strip() for line in text.splitlines() if line.startswith("    ")]
+
+
+@pytest.mark.parametrize("page", ["clusters.md", "reproducibility.md"])
+def test_documented_commands_are_understood(page: str) -> None:
+    """tests/smoke/test_hosts.py runs them, on hosts of one process."""
+    found = [line for line in commands(page) if "train_net.py" in line]
+    assert found
+    for line in found:
+        words = shlex.split(line)
+        place = words.index("train_net.py")
+        args = parse_args(words[place + 1 :])
+        assert (REPOSITORY / args.config_file).is_file()
+        apply_overrides(get_config("quickstart/mask_rcnn_r18_fpn"), args.overrides)
+        if "torchrun" in words:
+            launcher = words[words.index("torchrun") + 1 :]
+            numbers = [w.replace("$SLURM_NNODES", "2") for w in launcher]
+            torchrun = get_args_parser().parse_args(numbers)
+            assert (torchrun.nnodes, torchrun.nproc_per_node) == ("2", "8")
+            assert torchrun.training_script == "train_net.py"
+
+
+def test_documented_batch_script_is_a_script() -> None:
+    lines = (REPOSITORY / "docs" / "clusters.md").read_text().splitlines()
+    begin = lines.index("    #!/bin/bash")
+    end = next(n for n in range(begin, len(lines)) if not lines[n].startswith("    "))
+    script = "\n".join(line[4:] for line in lines[begin:end])
+    assert "srun torchrun" in script
+    subprocess.run(["bash", "-n"], input=script, text=True, check=True)
 
 
 def test_detections_travel_without_pickle(printed: list[dict[str, str]]) -> None:

@@ -39,7 +39,7 @@ def test_equal_runs(tmp_path):
     assert differences(one, two) == []
 
 
-@pytest.mark.parametrize("what", ["weights", "metrics", "evaluations", "losses", "detections"])
+@pytest.mark.parametrize("what", ["weights", "metrics", "evaluations", "detections"])
 def test_what_differs_is_found(tmp_path, what):
     one, two = finished(tmp_path / "one"), finished(tmp_path / "two")
     folder = tmp_path / "one"
@@ -53,8 +53,7 @@ def test_what_differs_is_found(tmp_path, what):
         (folder / "inference" / "val" / "bbox_results.json").write_text("[2]")
     else:
         file = folder / "metrics.json"
-        change = ("0.5", "0.6") if what == "losses" else ("bbox/AP", "bbox/AP50")
-        file.write_text(file.read_text().replace(*change))
+        file.write_text(file.read_text().replace("bbox/AP", "bbox/AP50"))
     found = differences(one, two)
     assert len(found) == 1, found
 

@@ -202,8 +202,8 @@ class Train(Section):
     log_period: int = Field(default=20, ge=1, description="Iterations between lines of the log.")
     optimize_inference: bool = Field(
         default=True,
-        description="Evaluate a copy of the model with folded norms and fused layers: faster, and "
-        "equal up to rounding.",
+        description="Evaluate a copy of the model with folded norms and fused layers, on a CPU two "
+        "images side by side: faster, and equal up to rounding.",
     )
     tta: Tta = Field(default=Tta(), description="Test-time augmentation.")
     verify: Verify = Field(default=Verify(), description="Numbers that are to be met.")

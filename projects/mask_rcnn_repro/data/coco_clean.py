@@ -11,8 +11,14 @@ import logging
 from typing import Any
 
 from mask_rcnn_repro.data.coco_categories import parse_categories
-from mask_rcnn_repro.data.coco_checks import Findings, finite_numbers, records
-from mask_rcnn_repro.data.coco_json import parse_annotation, parse_images
+from mask_rcnn_repro.data.coco_checks import (
+    Findings,
+    finite_numbers,
+    positive_int,
+    records,
+    required,
+)
+from mask_rcnn_repro.data.coco_json import parse_annotation
 
 _logger = logging.getLogger(__name__)
 
@@ -30,18 +36,24 @@ def clean_annotations(content: dict[str, Any], file: str) -> None:
     Raises:
         DataError: what :func:`~mask_rcnn_repro.data.coco_json.load_coco_json` refuses.
     """
-    if not content.get("images"):
-        return
-    images = parse_images(content["images"], file, "")
+    # ids may be text here, which the loader does not take
+    images = {
+        required(image, "id", f"{file}: images[{index}]"): {
+            side: positive_int(required(image, side, f"{file}: images[{index}]"), side)
+            for side in ("height", "width")
+        }
+        for index, image in enumerate(records(content.get("images"), "images", file))
+    }
     categories = parse_categories(content.get("categories"), file)
     kept = []
     annotations = records(content.get("annotations"), "annotations", file)
     for entry in annotations:
-        image = images.get(entry["image_id"])
+        identity = entry.get("id", 0)  # renumbered later if need be
+        where = f"{file}: annotation {identity}"
+        image = images.get(required(entry, "image_id", where))
         if image is None:
             continue
-        where = f"{file}: annotation {entry.get('id')}"
-        parsed = parse_annotation(entry, image, categories, where, entry.get("id"), Findings())
+        parsed = parse_annotation(entry, image, categories, where, identity, Findings())
         if parsed is None:
             continue
         mask = entry.get("segmentation")

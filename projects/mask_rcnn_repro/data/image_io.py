@@ -107,7 +107,7 @@ def _read(record: Mapping[str, Any], image_format: str, which: str) -> np.ndarra
         if image is not None:
             return image if image_format == "BGR" else image[:, :, ::-1]
     with PathManager.open(file, "rb") as opened:
-        picture = Image.open(opened)
+        picture: Image.Image = Image.open(opened)
         _check_size(record, (picture.height, picture.width), which, turned=_on_its_side(picture))
         deep = picture.mode in _SIXTEEN_BITS or (picture.mode, picture.format) == ("I", "PNG")
         if picture.mode in ("I", "F") and not deep:

@@ -22,7 +22,7 @@ from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset
 
 from mask_rcnn_repro.data.sampling import Draw, MicroBatchSampler
-from mask_rcnn_repro.data.worker_deaths import surviving_deaths
+from mask_rcnn_repro.data.worker_deaths import die_with_parent, surviving_deaths
 from mask_rcnn_repro.data.workers import loader_workers
 from mask_rcnn_repro.errors import ConfigError, DataError, UserError
 
@@ -277,6 +277,7 @@ def _as_list(batch: list[Any]) -> list[Any]:
 
 def _one_thread(worker_id: int) -> None:
     """Keeps a worker to one thread: workers are the parallelism of loading."""
+    die_with_parent()
     torch.set_num_threads(1)
     _one_opencv_thread()
 

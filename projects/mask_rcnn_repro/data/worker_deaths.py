@@ -8,10 +8,13 @@ middle of a training step, say. Here that happens only while a batch is waited f
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import gc
 import logging
 import multiprocessing
+import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from multiprocessing.process import BaseProcess
@@ -27,6 +30,8 @@ MAX_DEATHS = 3
 FORGIVEN_AFTER = 20
 """Batches between two deaths that are not in a row."""
 
+_DISPOSAL_SECONDS = 1.0
+_SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG
 _END, _DEAD = object(), object()
 _waiting = False
 _pytorch_handler: Callable[..., Any] | None = None
@@ -44,39 +49,70 @@ def surviving_deaths(from_batch: Callable[[int], Iterator[Any]]) -> Iterator[Any
     done = deaths = 0
     last_death = -FORGIVEN_AFTER
     iterator, workers = _started(from_batch, 0)
-    while True:
-        try:
-            with _deaths_are_told():
-                batch = next(iterator, _END)
-        except (RuntimeError, OSError, EOFError):
-            # data of a worker that has died may be gone as well, which gives errors of many kinds
-            dead = [worker for worker in workers if not worker.is_alive()]
-            if not dead:
-                raise
-            told = ", ".join(f"{worker.pid} ({_how(worker.exitcode)})" for worker in dead)
+    try:
+        while True:
+            try:
+                with _deaths_are_told():
+                    # looked at here, since PyTorch may wait for a lock that is gone to say so
+                    told = _dead(workers)
+                    batch = _DEAD if told else next(iterator, _END)
+            except (RuntimeError, OSError, EOFError):
+                # data of a worker that has died may be gone too, which gives errors of many kinds
+                told = _dead(workers)
+                if not told:
+                    raise
+                batch = _DEAD
+            if batch is _END:
+                return
+            if batch is not _DEAD:
+                done += 1
+                yield batch
+                continue
             deaths = deaths + 1 if done - last_death < FORGIVEN_AFTER else 1
             last_death = done
-            iterator = iter(())
             if deaths >= MAX_DEATHS:
-                raise WorkerError(
-                    f"Processes that load data died {deaths} times in a row, the last at batch "
-                    f"{done} since loading began: {told}. SIGKILL is what the system sends when "
-                    "memory runs out (fewer dataloader.*.num_workers take less), SIGBUS a full "
-                    "/dev/shm, SIGSEGV a library that fails on an image. With num_workers=0 images "
-                    "are loaded in the training process, which shows errors where they are."
-                ) from None
+                raise _gave_up(deaths, done, told)
             logger.warning(
                 "Processes that load data died: %s. New ones go on from batch %d.", told, done
             )
-            batch = _DEAD
-        if batch is _DEAD:
-            gc.collect()  # errors hold each other and this frame; ends workers that are left
+            _dispose(iterator, workers)
+            iterator = iter(())
+            gc.collect()  # errors hold each other and this frame
             iterator, workers = _started(from_batch, done)
-            continue
-        if batch is _END:
-            return
-        done += 1
-        yield batch
+    finally:
+        if _dead(workers):
+            _dispose(iterator, workers)
+
+
+def _gave_up(deaths: int, done: int, told: str) -> WorkerError:
+    return WorkerError(
+        f"Processes that load data died {deaths} times in a row, the last at batch {done} since "
+        f"loading began: {told}. SIGKILL is what the system sends when memory runs out (fewer "
+        "dataloader.*.num_workers take less), SIGBUS a full /dev/shm, SIGSEGV a library that fails "
+        "on an image. With num_workers=0 images are loaded in the training process, which shows "
+        "errors where they are."
+    )
+
+
+def _dead(workers: list[BaseProcess]) -> str:
+    """Those that did not end by themselves, and how they ended; empty if there is none."""
+    ends = [(worker.pid, worker.exitcode) for worker in workers if not worker.is_alive()]
+    return ", ".join(f"{pid} ({_how(code)})" for pid, code in ends if code)
+
+
+def _dispose(iterator: Iterator[Any], workers: list[BaseProcess]) -> None:
+    """Ends what is left of an iterator, without waiting for locks that the dead have taken along.
+
+    PyTorch tells workers to end by an event. A worker that was killed while it looked at the event
+    holds its lock for ever, so that happens in a thread that may hang.
+    """
+    for worker in workers:
+        worker.kill()
+    shut_down = getattr(iterator, "_shutdown_workers", None)
+    if shut_down is not None:
+        thread = threading.Thread(target=shut_down, name="workers' end", daemon=True)
+        thread.start()
+        thread.join(_DISPOSAL_SECONDS)
 
 
 def _started(
@@ -102,11 +138,10 @@ def _on_end_of_child(number: int, frame: object) -> None:
 
 @contextlib.contextmanager
 def _deaths_are_told() -> Iterator[None]:
-    """PyTorch raises an error for a worker that has died before or dies now."""
+    """PyTorch raises an error for a worker that dies now."""
     global _waiting
     _waiting = True
     try:
-        _on_end_of_child(signal.SIGCHLD, None)
         yield
     finally:
         _waiting = False
@@ -116,3 +151,16 @@ def _how(exit_code: int | None) -> str:
     if exit_code is not None and exit_code < 0:
         return signal.Signals(-exit_code).name
     return f"exit status {exit_code}"
+
+
+def die_with_parent() -> None:
+    """Makes the system kill this process when the one that has started it ends, however it does.
+
+    A worker whose parent was killed could wait for ever to hand its data over, and would hold the
+    memory that it has inherited.
+    """
+    parent = os.getppid()
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
+    if os.getppid() != parent:  # it has ended meanwhile
+        os._exit(1)

@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 IMAGES = 64
 """Images of each data set that are opened."""
 
+_LARGEST = 2 << 30  # bytes; four times COCO's, some 30 seconds
 _LARGEST_WITHOUT_NUMBA = 64 << 20
 _LEVELS = {"error": logging.ERROR, "warning": logging.WARNING}
 
@@ -44,7 +45,7 @@ def check_before_training(
 
     Returns:
         The report; None where nothing was checked: by `train.check_data`, off the first process, or
-        because the files are large and Numba is not installed.
+        because a file is too large for a brief look.
     """
     if not cfg.train.check_data or not comm.is_main_process():
         return None
@@ -53,11 +54,12 @@ def check_before_training(
     scale = [] if profile == "paper" else ["--profile", profile]
     command = shlex.join(["tools/check_data.py", "--config-file", config_file, *scale, *overrides])
     try:
-        large = [] if compiled.HAVE_NUMBA else _large_files(cfg)
+        limit = _LARGEST if compiled.HAVE_NUMBA else _LARGEST_WITHOUT_NUMBA
+        large = _larger_files(cfg, limit)
         if large:
             logger.info(
-                "The data is not checked: %s is large and Numba is not installed. %s checks it.",
-                large[0],
+                "The data is not checked: %s is larger than %d MiB%s. %s checks it.",
+                *(large[0], limit >> 20, "" if compiled.HAVE_NUMBA else " (Numba is missing)"),
                 command,
             )
             return None
@@ -83,8 +85,8 @@ def check_before_training(
     return report
 
 
-def _large_files(cfg: DictConfig) -> list[str]:
-    """Annotation files that Python alone would read for minutes."""
+def _larger_files(cfg: DictConfig, limit: int) -> list[str]:
+    """Annotation files of more than `limit` bytes."""
     found = []
     for split in SPLITS:
         node = cfg.dataloader[split].dataset
@@ -95,7 +97,5 @@ def _large_files(cfg: DictConfig) -> list[str]:
                 files = [part.json_file for name in names for part in coco_parts(name) or ()]
             except UserError:
                 files = []
-        found += [
-            f for f in files if os.path.isfile(f) and os.path.getsize(f) > _LARGEST_WITHOUT_NUMBA
-        ]
+        found += [f for f in files if os.path.isfile(f) and os.path.getsize(f) > limit]
     return found

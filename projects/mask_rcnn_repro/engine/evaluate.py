@@ -58,7 +58,7 @@ def evaluate_model(
         model: Detection model, not wrapped; neither weights nor training mode are changed. With
             `cfg.train.optimize_inference` a copy is evaluated, made by
             :func:`~mask_rcnn_repro.modeling.optimize_for_inference`; with `cfg.train.amp` it
-            computes in reduced precision.
+            computes in reduced precision. On a CPU two images are then predicted side by side.
         device: Where the model lives.
         output_dir: Result files go to `<output_dir>/inference`, drawn images to
             `<output_dir>/drawings`.
@@ -69,7 +69,8 @@ def evaluate_model(
         CheckpointError: The RPN that test-time augmentation needs has no weights.
         ConfigError: Test-time augmentation does not suit the model.
     """
-    if final and cfg.train.tta.enabled:
+    augmented = final and cfg.train.tta.enabled
+    if augmented:
         cfg, model = _augmented(cfg, model, device)
     loader = instantiate(cfg.dataloader.test)
     node = copy.deepcopy(cfg.dataloader.evaluator)
@@ -82,6 +83,7 @@ def evaluate_model(
         loader,
         evaluator,
         autocast=lambda: autocast_context(device, cfg.train.amp.enabled, cfg.train.amp.dtype),
+        at_once=1 if augmented else _images_at_once(cfg, model, device),
     )
     if final and cfg.train.draw > 0 and comm.is_main_process():
         from mask_rcnn_repro.visualization import draw_results
@@ -120,6 +122,14 @@ def faster_copy(cfg: DictConfig, model: torch.nn.Module) -> torch.nn.Module:
             error,
         )
         return model
+
+
+def _images_at_once(cfg: DictConfig, model: torch.nn.Module, device: torch.device) -> int:
+    """Two on a CPU, if the model is one that threads may share."""
+    from mask_rcnn_repro.modeling.optimize import runs_in_threads
+
+    alone = device.type != "cpu" or torch.get_num_threads() < 2
+    return 1 if alone or not cfg.train.optimize_inference or not runs_in_threads(model) else 2
 
 
 def _augmented(

@@ -104,7 +104,7 @@ def stop_together_if_asked() -> None:
     Raises:
         Interrupted: With the signal's exit status.
     """
-    asked = max(comm.all_gather(_state.asked)) if comm.get_world_size() > 1 else _state.asked
+    asked = max(comm.all_gather(_state.asked)) if _are_several() else _state.asked
     if asked:
         raise _interrupted(asked)
 
@@ -127,7 +127,7 @@ class Phase:
         _state.phases += 1  # the same in all processes: they go through the same phases
         self._key = f"mask_rcnn_repro/phase{_state.phases}"
         self._looked = time.monotonic()
-        if comm.get_world_size() > 1:
+        if _are_several():
             self._store = dist.distributed_c10d._get_default_store()
         return self
 
@@ -137,7 +137,7 @@ class Phase:
         Args:
             every: seconds between looks at what other processes say.
         """
-        if comm.get_world_size() == 1:
+        if not _are_several():
             if _state.asked:
                 raise _interrupted(_state.asked)
             return
@@ -153,7 +153,7 @@ class Phase:
         with self._deferred:
             if kind is not None:
                 return
-            if comm.get_world_size() == 1:
+            if not _are_several():
                 self.check()
                 return
             arrived = self._store.add(f"{self._key}/arrived", 1)
@@ -180,6 +180,10 @@ class Phase:
         decision = self._store.compare_set(f"{self._key}/decision", "", proposed).decode()
         if decision.isdigit():
             raise _interrupted(int(decision))
+
+
+def _are_several() -> bool:
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
 def _interrupted(number: int) -> Interrupted:

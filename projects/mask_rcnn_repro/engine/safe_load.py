@@ -279,12 +279,11 @@ def _verify_archive(path: str | os.PathLike[str]) -> None:
     if not zipfile.is_zipfile(path):
         return  # the older format has no checksums
     with zipfile.ZipFile(path) as archive:
-        packed = [part.filename for part in archive.infolist() if part.compress_type]
         total = sum(part.file_size for part in archive.infolist())
-        if packed or total > Path(path).stat().st_size:
+        if total > Path(path).stat().st_size:
             raise DamagedCheckpointError(
-                f"Checkpoint {os.fspath(path)!r} was refused: its parts are packed or overlap, as "
-                "torch.save never writes them, and could fill the memory. Write it again with "
+                f"Checkpoint {os.fspath(path)!r} was refused: its parts are larger than the file, "
+                "packed or overlapping as torch.save never writes them. Write it again with "
                 "torch.save."
             )
         damaged = archive.testzip()

@@ -34,7 +34,8 @@ def comparison_images(
 
     Returns:
         (3, H, W) uint8 each: the images, a part of the first whose sides are of no multiple of
-        anything, and a grey one without objects; and what they are, in words.
+        anything, and the first one nearly grey, in
+        which little is found; and what they are, in words.
 
     Raises:
         DataError: A given file cannot be read.
@@ -48,9 +49,9 @@ def comparison_images(
         frames.append(_planes(item.image))
     height, width = (side * 2 // 3 | 1 for side in frames[0].shape[1:])
     frames.append(frames[0][:, :height, :width].contiguous())
-    frames.append(torch.full_like(frames[0], 127))
+    frames.append((frames[0].float() / 32 + 120).to(torch.uint8))
     frames = [_enlarged(frame, smallest) for frame in frames]
-    return frames, f"{source}, a part of the first, and an empty one"
+    return frames, f"{source}, a part of the first, and the first nearly grey"
 
 
 def _images(

@@ -5,13 +5,45 @@ Shapes: R detections, P keypoints, S heatmap side.
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 import torch.nn.functional as F
 from torch._higher_order_ops.map import map as map_rows
 
 
-@torch.jit.script
-def decode_keypoints(heatmaps: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
+def _enlarge(size: int, small: torch.Tensor) -> torch.Tensor:
+    """The matrix (size, S) of PyTorch's bicubic interpolation from S to `size` places.
+
+    Its operator is slow in onnxruntime, and a map's both directions are two products.
+
+    Args:
+        size: Places wanted.
+        small: Any tensor whose last dimension is S.
+    """
+    side = small.size(-1)
+    places = torch.arange(size, device=small.device).to(small.dtype)
+    places = (places + 0.5) * (float(side) / float(size)) - 0.5
+    first = places.floor()
+    columns = torch.arange(side, device=small.device).to(small.dtype)
+    matrix = torch.zeros([size, side], dtype=small.dtype, device=small.device)
+    for step in range(-1, 3):
+        source = first + step
+        x = (places - source).abs()
+        near = (1.25 * x - 2.25) * x * x + 1.0  # Keys' kernel with a = -0.75
+        far = ((-0.75 * x + 3.75) * x - 6.0) * x + 3.0
+        weight = torch.where(x <= 1.0, near, far)
+        source = source.clamp(min=0.0, max=side - 1.0)  # beyond the border is the border
+        matrix = matrix + weight[:, None] * (source[:, None] == columns[None]).to(small.dtype)
+    return matrix
+
+
+with warnings.catch_warnings():  # of its own age
+    warnings.simplefilter("ignore")
+    _enlarging = torch.jit.script(_enlarge)
+
+
+def _decode_keypoints(heatmaps: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
     """The place of each keypoint: the maximum of its heatmap, enlarged to the size of the box.
 
     Detectron2's `heatmaps_to_keypoints` with the score alone that an evaluation reads, in
@@ -32,10 +64,10 @@ def decode_keypoints(heatmaps: torch.Tensor, boxes: torch.Tensor) -> torch.Tenso
     scales = sizes / sizes.ceil()
     for i in range(heatmaps.size(0)):
         small = heatmaps[i : i + 1]
-        large = F.interpolate(
-            small, size=[int(whole[i, 1]), int(whole[i, 0])], mode="bicubic", align_corners=False
-        )
-        best, place = large[0].flatten(1).max(1)
+        down = _enlarging(int(whole[i, 1]), small)
+        across = _enlarging(int(whole[i, 0]), small)
+        large = torch.matmul(torch.matmul(down, small[0]), across.t())
+        best, place = large.flatten(1).max(1)
         row = torch.div(place, whole[i, 0], rounding_mode="floor")
         column = place - row * whole[i, 0]
         x = (column.float() + 0.5) * scales[i, 0] + boxes[i, 0]
@@ -45,8 +77,13 @@ def decode_keypoints(heatmaps: torch.Tensor, boxes: torch.Tensor) -> torch.Tenso
     return result
 
 
+with warnings.catch_warnings():  # of its own age
+    warnings.simplefilter("ignore")
+    decode_keypoints = torch.jit.script(_decode_keypoints)
+
+
 def map_keypoints(heatmaps: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
-    """:func:`decode_keypoints` for `torch.export`, which knows no scripted loops but a map."""
+    """`decode_keypoints` for `torch.export`, which knows no scripted loops but a map."""
 
     def decode_one(row: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
         small, box = row

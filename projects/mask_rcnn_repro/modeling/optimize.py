@@ -64,6 +64,18 @@ def optimize_for_inference(model: nn.Module, dtype: torch.dtype = torch.float32)
         return _Optimizer(dtype).optimized(copy.deepcopy(model, memo=shared).eval()).eval()
 
 
+def runs_in_threads(model: nn.Module) -> bool:
+    """Whether several threads may call the model at once, in evaluation mode.
+
+    So they may where all modules are PyTorch's, Detectron2's or this project's, which keep nothing
+    of what goes through, and no hook looks at it.
+    """
+    return all(
+        type(module).__module__.partition(".")[0] in _KNOWN_PACKAGES and not _is_watched(module)
+        for module in model.modules()
+    )
+
+
 class _Optimizer:
     """Goes through a copy of a model; a module in two places is replaced by one module."""
 
