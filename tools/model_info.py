@@ -12,6 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "projects"))
 
 from mask_rcnn_repro.model_info.cli import parse_args
 from mask_rcnn_repro.quiet import quiet_dependencies
+from mask_rcnn_repro.startup import fast_imports
 
 quiet_dependencies()
 
@@ -19,7 +20,8 @@ quiet_dependencies()
 def main() -> None:
     """Parses before importing torch, so that `--help` and typing errors answer at once."""
     args = parse_args()
-    from mask_rcnn_repro.model_info.main import main as run
+    with fast_imports():
+        from mask_rcnn_repro.model_info.main import main as run
 
     run(args)
 
