@@ -95,10 +95,14 @@ def evaluate(
         with torch.no_grad(), autocast():
             return within_memory(predict, model, inputs)
 
-    with Phase() as phase, _evaluation_mode(model), torch.no_grad():
+    with contextlib.ExitStack() as stack:
+        phase = stack.enter_context(Phase())
+        stack.enter_context(_evaluation_mode(model))
+        stack.enter_context(torch.no_grad())
         clock.start()
-        loaded = iter(data_loader)
-        for number, inputs, outputs in in_order(loaded, predicted, again, at_once, clock.stop):
+        results = in_order(iter(data_loader), predicted, again, at_once, clock.stop)
+        stack.enter_context(contextlib.closing(results))
+        for number, inputs, outputs in results:
             _wait_for_device()
             clock.stop("inference")
             evaluator.process(inputs, outputs)

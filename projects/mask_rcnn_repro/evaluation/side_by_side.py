@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any, TypeVar
 
@@ -26,11 +26,12 @@ def in_order(
     predict_alone: Callable[[Batch], Result],
     at_once: int,
     loaded: Callable[[str], None],
-) -> Iterator[tuple[int, Batch, Result]]:
+) -> Generator[tuple[int, Batch, Result]]:
     """Predicts on batches, up to `at_once` at the same time.
 
     One batch more is in work or waiting, so that no thread is idle while the caller does something
     with a result. With `at_once` 1 everything happens in the caller's thread, one after the other.
+    Close the generator to stop early: threads are waited for, and PyTorch's number is restored.
 
     Args:
         batches: are loaded in the caller's thread. What forks processes has done so by now.
