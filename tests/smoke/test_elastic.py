@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -45,7 +46,8 @@ def test_restart_after_the_death_of_one_process(tmp_path: Path) -> None:
     out, err = process.communicate(timeout=200)
     assert process.returncode == 0, out + err
     assert "Restart 1 by torchrun: resuming." in out
-    assert "Resuming after 4 iterations" in out or "Resuming after 8 iterations" in out
+    # the last periodic checkpoint, or what the other process had completed when it noticed
+    assert int(re.search(r"Resuming after (\d+) iterations", out)[1]) >= 4
     for child in others:
         child.wait().succeeded()
     assert_same(load(run / "model_final.pth"), load(whole / "model_final.pth"))

@@ -21,6 +21,7 @@ from detectron2.engine import launch
 from detectron2.utils import comm
 
 from mask_rcnn_repro.config.schema import train_defaults
+from mask_rcnn_repro.engine.fresh_store import fresh_store
 from mask_rcnn_repro.engine.interruption import SIGNALS, Interrupted, stopping_on_signals
 from mask_rcnn_repro.engine.storage import full_storage
 from mask_rcnn_repro.errors import ConfigError, StorageError, UserError
@@ -175,8 +176,14 @@ def _run_under_torchrun(main: Main, args: argparse.Namespace, timeout: float) ->
         torch.cuda.set_device(local_rank)
     else:
         _limit_threads(local_world_size)
+    limit = datetime.timedelta(seconds=timeout)
+    store, rank, world_size = next(iter(dist.rendezvous("env://", timeout=limit)))
     dist.init_process_group(
-        "nccl" if use_cuda else "gloo", timeout=datetime.timedelta(seconds=timeout)
+        "nccl" if use_cuda else "gloo",
+        store=fresh_store(store, rank, world_size, limit),
+        rank=rank,
+        world_size=world_size,
+        timeout=limit,
     )
     try:
         comm.create_local_process_group(local_world_size)
