@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
 PROFILES = ("paper", "mini", "tiny")
@@ -40,23 +40,45 @@ examples:
 """
 
 
-class _Parser(argparse.ArgumentParser):
-    """Names the nearest flag where one is unknown."""
+# Flags of the other commands, which here are keys of the config.
+_KEYS = {
+    **dict.fromkeys(("--checkpoint", "--weights"), "train.init_checkpoint=FILE"),
+    **dict.fromkeys(("--output", "--output-dir"), "train.output_dir=FOLDER"),
+    "--device": "train.device=cpu or train.device=cuda",
+}
+
+
+class CommandParser(argparse.ArgumentParser):
+    """The parser of all commands: names the nearest flag where one is unknown.
+
+    Attributes:
+        instead: what to write in place of flags that other commands have.
+    """
+
+    instead: Mapping[str, str] = {}
 
     def flags(self) -> list[str]:
+        """All flags."""
         return [name for action in self._actions for name in action.option_strings]
 
     def error(self, message: str) -> NoReturn:
+        """Prints the message, which for an unknown flag says what to write, and exits."""
         prefix = "unrecognized arguments: "
-        if message.startswith(prefix):
+        if message.startswith(prefix + "-"):
             unknown = message.removeprefix(prefix).split()[0]
             name = unknown.partition("=")[0]
             message = f"unknown flag {name}"
+            takes_overrides = any(not action.option_strings for action in self._actions)
             close = [flag for flag in self.flags() if flag.startswith(name)]
-            close = close or difflib.get_close_matches(name, self.flags(), n=1, cutoff=0.5)
-            if close:
+            close = close or [flag for flag in self.flags() if name.startswith(f"{flag}-")]
+            close = close or difflib.get_close_matches(name, self.flags(), n=1, cutoff=0.6)
+            if name in self.instead:
+                message += f"; write {self.instead[name]}"
+            elif close:
                 message += f"; did you mean {close[0]}?"
-            if "." in name or not close:
+            else:
+                message += "; --help lists those that there are"
+            if takes_overrides and ("." in name or not close) and name not in self.instead:
                 message += " (config values are given as key=value, without dashes)"
         super().error(message)
 
@@ -74,7 +96,7 @@ def _whole_number(least: int, below: int | None = None) -> object:
 
 def build_parser() -> argparse.ArgumentParser:
     """Builds the parser; flags and defaults are Detectron2's where it has them."""
-    parser = _Parser(
+    parser = CommandParser(
         prog="train_net.py",
         usage="train_net.py --config-file FILE [flags] [key=value +key=value ~key ...]",
         description=_DESCRIPTION,
@@ -82,6 +104,7 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+    parser.instead = _KEYS
     add = parser.add_argument
     add(
         "--config-file",

@@ -21,7 +21,6 @@ from __future__ import annotations
 import itertools
 import logging
 import os
-import pickle
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -116,14 +115,14 @@ class _ForgivingCache:
     def load_overload(self, *args: Any) -> Any:
         try:
             return self._cache.load_overload(*args)
-        except (OSError, EOFError, pickle.PickleError, ValueError) as error:
+        except Exception as error:  # reading a broken pickle raises errors of any kind
             logger.info("Compiled function not read from the cache: %s.", error)
             return None
 
     def save_overload(self, *args: Any) -> None:
         try:
             self._cache.save_overload(*args)
-        except (OSError, EOFError, pickle.PickleError, ValueError) as error:
+        except Exception as error:  # it reads, too
             logger.info("Compiled function not kept in the cache: %s.", error)
 
 

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 from detectron2.config import instantiate
-from detectron2.layers import Conv2d, FrozenBatchNorm2d
+from detectron2.layers import Conv2d, FrozenBatchNorm2d, ShapeSpec
+from detectron2.modeling.roi_heads.mask_head import MaskRCNNConvUpsampleHead
 from torch import nn
 from torch.nn import functional
 
@@ -191,6 +192,53 @@ def test_unknown_parts_and_hooks_stay():
     assert len(seen) == 2
     kinds = [type(layer) for layer in optimized]
     assert kinds == [FusedConv2d, OwnBlock, nn.Conv2d, nn.Tanh, nn.Conv2d]
+
+
+class OwnTaps(nn.Module):
+    """A user's module that looks into its containers, and into PyTorch's attention."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 1), nn.ReLU())
+        self.listed = nn.ModuleList([nn.Conv2d(4, 4, 1)])
+        self.encoder = nn.TransformerEncoderLayer(4, 2, 8, batch_first=True)
+
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        taps = []
+        for layer in self.layers:
+            x = layer(x)
+            taps.append(x)
+        taps.append(functional.conv2d(x, self.listed[0].weight))
+        return [*taps, self.encoder(x.flatten(2).transpose(1, 2))]
+
+
+class OwnHeads(nn.Module):
+    """A user's heads that read the logits of all classes, as mask scoring does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mask_head = MaskRCNNConvUpsampleHead(ShapeSpec(4), num_classes=3, conv_dims=[4, 4])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.mask_head.layers(x)
+
+
+def test_a_mask_head_of_unknown_heads_has_its_layers():
+    model, x = OwnHeads().eval(), torch.randn(2, 4, 7, 7)
+    with torch.no_grad():
+        optimized = optimize_for_inference(model)
+        torch.testing.assert_close(optimized(x), model(x), rtol=1e-4, atol=1e-5)
+    assert any(isinstance(m, FusedConv2d) for m in optimized.modules())
+
+
+def test_containers_of_unknown_parts_stay():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 3, 1), OwnTaps()).eval()
+    x = torch.randn(2, 3, 7, 6)
+    with torch.no_grad():
+        optimized = optimize_for_inference(model)
+        torch.testing.assert_close(optimized(x), model(x), rtol=1e-4, atol=1e-5)
+    assert type(optimized[0]) is FusedConv2d
 
 
 @pytest.mark.parametrize("groups", [1, 2])

@@ -56,6 +56,9 @@ def test_overrides_may_stand_anywhere(data):
             "unknown flag --eval-onyl; did you mean --eval-only?",
         ),
         (["--config", "x.py"], "did you mean --config-file?"),  # no silent abbreviations
+        (["--config-file", "x.py", "--checkpoint=y"], "; write train.init_checkpoint=FILE"),
+        (["--config-file", "x.py", "--output-dir", "y"], "; write train.output_dir=FOLDER"),
+        (["--config-file", "x.py", "--frobnicate"], "; --help lists those that there are"),
         (["--config-file", "x.py", "--confg-file=y"], "unknown flag --confg-file; did you mean"),
         (["--config-file", "x.py", "--train.max_iter=3"], "given as key=value, without dashes"),
         (["--config-file", "x.py", "train.max_iter", "3"], "'train.max_iter' is not key=value"),

@@ -175,6 +175,9 @@ def test_cache_that_cannot_be_used(tmp_path, broken):
         for file in files:
             file.write_bytes(b"")
         assert run_python(code, NUMBA_CACHE_DIR=str(cache)) == "42 True"
+        for file in cache.rglob("*.nbi"):
+            file.write_bytes(b"cnumba\nof_another_version\n.")  # an attribute that is not there
+        assert run_python(code, NUMBA_CACHE_DIR=str(cache)) == "42 True"
 
 
 def test_unknown_attribute():

@@ -116,6 +116,26 @@ def test_gradients_only_where_they_are_needed_and_only_once():
 # Through the layers and the pooler
 
 
+@pytest.mark.parametrize("channels", [8, 512], ids=["small", "large"])
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_pooled_features_may_be_changed_in_place(channels, channels_last, dtype):
+    generator = torch.Generator().manual_seed(1)
+    features = torch.randn(1, channels, 16, 16, generator=generator).to(dtype)
+    features = features.contiguous(memory_format=torch.channels_last)
+    corner = 30 * torch.rand(100, 2, generator=generator)
+    rois = torch.cat([torch.zeros(100, 1), corner, corner + 20], dim=1)
+
+    def pool(relu):
+        def run(x):
+            return relu(pool_rois([x], rois, [0.25], FORMS["mean"], None, channels_last))
+
+        return values_and_gradient(run, features)
+
+    for mine, expected in zip(pool(torch.relu_), pool(torch.relu), strict=True):
+        assert torch.equal(mine, expected) and mine.stride() == expected.stride()
+
+
 def test_a_layer_that_changes_the_computation_is_not_bypassed():
     class Doubled(ROIAlign):
         def pool(self, features, rois):

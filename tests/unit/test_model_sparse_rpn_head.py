@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from detectron2.layers import Conv2d
 from detectron2.modeling.proposal_generator.rpn import StandardRPNHead
+from torch import nn
 
 from mask_rcnn_repro.modeling import PaperRPNHead
 from mask_rcnn_repro.modeling.sparse_rpn_head import rpn_head
@@ -79,3 +81,29 @@ def test_no_images():
     (logits,), (deltas,) = head([torch.zeros(0, 4, 6, 6)])
     (logits.sum() + deltas.sum()).backward()
     assert head.conv.weight.grad.abs().sum() == 0
+
+
+class OtherActivation(PaperRPNHead):
+    """A user's head with another hidden layer."""
+
+    def _get_rpn_conv(self, in_channels, out_channels):
+        return Conv2d(in_channels, out_channels, kernel_size=3, padding=1, activation=nn.GELU())
+
+
+def test_a_subclass_keeps_its_layers_in_training():
+    torch.manual_seed(0)
+    head = OtherActivation(in_channels=6, num_anchors=2)
+    for parameter in head.parameters():
+        nn.init.normal_(parameter)
+    features = [torch.randn(1, 6, 5, 4)]
+    with torch.no_grad():
+        expected = head(features)
+    torch.testing.assert_close(head(features), expected)
+
+
+@pytest.mark.parametrize("part", ["conv", "objectness_logits", "anchor_deltas"])
+def test_hooks_are_called(part):
+    head, seen = PaperRPNHead(in_channels=6, num_anchors=2), []
+    head.get_submodule(part).register_forward_hook(lambda *_: seen.append(part))
+    head([torch.randn(1, 6, 5, 4)])
+    assert seen == [part]

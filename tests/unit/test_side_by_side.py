@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
 
 import pytest
 import torch
@@ -87,6 +88,21 @@ def test_what_finds_no_memory_is_done_alone(at_once):
 
     results = [result for *_, result in run(range(4), predict, at_once, alone)]
     assert results == ["side by side", "alone", "side by side", "side by side"]
+
+
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_what_found_no_memory_is_let_go_before_it_is_done_alone(at_once):
+    held = []
+
+    def predict(batch):
+        features = torch.zeros(1)
+        held.append(weakref.ref(features))
+        raise MemoryError
+
+    def alone(batch):
+        return held[batch]() is None
+
+    assert [result for *_, result in run(range(1), predict, at_once, alone)] == [True]
 
 
 def test_stopping_early_leaves_no_thread_and_gives_threads_back():

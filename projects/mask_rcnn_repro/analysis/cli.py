@@ -7,7 +7,7 @@ import math
 import sys
 from collections.abc import Sequence
 
-from mask_rcnn_repro.cli import PROFILES, check_overrides
+from mask_rcnn_repro.cli import PROFILES, CommandParser, check_overrides
 
 PARTS = ("errors", "confusion", "images", "masks", "calibration", "keypoints")
 
@@ -53,7 +53,7 @@ def _whole_number(least: int) -> object:
 
 def build_parser() -> argparse.ArgumentParser:
     """Builds the parser."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="analyze.py",
         usage="analyze.py (--config-file FILE | --run FOLDER) [flags] "
         "[key=value +key=value ~key ...]",
@@ -149,7 +149,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add("--json", action="store_true", help="print analysis.json in place of the tables")
     parser.add_argument(
-        "overrides", nargs="*", metavar="key=value", help="changes to the config, see above"
+        "overrides", nargs="*", metavar="key=value", help="changes to the config, see below"
     )
     return parser
 

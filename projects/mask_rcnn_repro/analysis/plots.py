@@ -205,6 +205,7 @@ def _masks(analysis: Analysis) -> Figure:
         drawn = bars.bar(places + offset, np.nan_to_num(heights), 0.38, label=label, color=colour)
         bars.bar_label(drawn, ["-" if np.isnan(h) else f"{h:.0f}" for h in heights], size=8)
     bars.set_xticks(places, names)
+    bars.set_ylim(bottom=0)
     bars.set_ylabel("mask AP")
     bars.set_title("AP by mask and by boundary")
     bars.legend(frameon=False)

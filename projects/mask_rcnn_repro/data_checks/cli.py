@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from mask_rcnn_repro.cli import PROFILES, check_overrides
+from mask_rcnn_repro.cli import PROFILES, CommandParser, check_overrides
 
 _DESCRIPTION = """\
 Checks the training and test data of a config, as train_net.py would take it, or one COCO json with
@@ -40,7 +40,7 @@ def _count(text: str) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """Builds the parser."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="check_data.py",
         usage="check_data.py (--config-file FILE | --annotations FILE --images FOLDER) [flags] "
         "[key=value +key=value ~key ...]",

@@ -98,7 +98,7 @@ def _distribution(s: dict[str, Any], every: bool) -> str:
 def _finding(finding: Finding) -> str:
     where = f"{finding.level.upper()} {finding.kind} [{finding.split}, {finding.source}]"
     lines = textwrap.wrap(f"{where}: {finding.title}: {finding.count}", _WIDTH)
-    lines += [f"    {text}" for text in finding.examples]
+    lines += [textwrap.indent(text, "    ") for text in finding.examples]
     if finding.count > len(finding.examples):
         lines.append(f"    ... and {finding.count - len(finding.examples)} more")
     lines += textwrap.wrap(finding.mend, _WIDTH, initial_indent="  > ", subsequent_indent="    ")

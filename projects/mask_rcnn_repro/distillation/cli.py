@@ -7,7 +7,7 @@ import math
 import sys
 from collections.abc import Sequence
 
-from mask_rcnn_repro.cli import PROFILES, check_overrides
+from mask_rcnn_repro.cli import PROFILES, CommandParser, check_overrides
 
 _DESCRIPTION = """\
 Runs a trained model over unlabeled images and writes what it finds as annotations in COCO format,
@@ -42,7 +42,7 @@ def _number(kind: type[int] | type[float], least: float, strictly: bool = False)
 
 def build_parser() -> argparse.ArgumentParser:
     """Builds the parser."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="distill.py",
         usage="distill.py --config-file FILE [flags] [key=value +key=value ~key ...]",
         description=_DESCRIPTION,

@@ -260,7 +260,8 @@ def command(run: Run) -> str:
     """The command line that trains a run in its folder."""
     inside = run.file is None or run.file.is_relative_to(config_root().resolve())
     config = run.config_id if inside else str(run.file)
-    words = ["train_net.py", "--config-file", config, "--profile", run.profile, *run.overrides]
+    words = ["python", "train_net.py", "--config-file", config, "--profile", run.profile]
+    words += run.overrides
     if run.cfg.train.output_root != "output":
         words.append(_override("train.output_root", run.cfg.train.output_root))
     return shlex.join(words)

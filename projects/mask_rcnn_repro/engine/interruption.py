@@ -117,6 +117,7 @@ class Phase:
 
     Raises:
         Interrupted: From :meth:`check` or at the end, in all processes.
+        ConnectionError: Other processes take longer than `train.process_timeout` to get through.
     """
 
     def __init__(self) -> None:
@@ -156,8 +157,17 @@ class Phase:
             if not _are_several():
                 self.check()
                 return
+            limit = self._store.timeout.total_seconds()
+            deadline = time.monotonic() + limit
             arrived = self._store.add(f"{self._key}/arrived", 1)
             while arrived < comm.get_world_size():
+                if time.monotonic() > deadline:
+                    # where nobody watches over the processes of other hosts, one that has ended
+                    # would be waited for without end
+                    raise ConnectionError(
+                        f"{comm.get_world_size() - arrived} of {comm.get_world_size()} processes "
+                        f"did not come to the end of a loop over images within {limit:g} s."
+                    )
                 asked = self._asked()
                 if asked:
                     self._decide(str(asked))

@@ -6,7 +6,6 @@ in Python runs in one of them. Two images, a thread each, do.
 
 from __future__ import annotations
 
-import functools
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -51,8 +50,7 @@ def in_order(
     if at_once <= 1:
         for number, batch in enumerate(batches):
             loaded("data")
-            now = functools.partial(predict, batch)
-            yield number, batch, _or_alone(now, predict_alone, batch)
+            yield number, batch, _or_alone(predict, predict_alone, batch)
         return
     threads = torch.get_num_threads()
     pool = ThreadPoolExecutor(
@@ -82,19 +80,21 @@ def _first(
     pending: deque[tuple[Batch, Future[Result]]], predict_alone: Callable[[Batch], Result]
 ) -> tuple[Batch, Result]:
     batch, future = pending.popleft()
-
-    def alone(batch: Batch) -> Result:
-        wait([other for _, other in pending])
-        return predict_alone(batch)
-
-    return batch, _or_alone(future.result, alone, batch)
+    try:
+        return batch, future.result()
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+    del future  # its error holds the frames that hold the memory
+    wait([other for _, other in pending])
+    return batch, predict_alone(batch)
 
 
 def _or_alone(
-    result: Callable[[], Result], predict_alone: Callable[[Batch], Result], batch: Batch
+    predict: Callable[[Batch], Result], predict_alone: Callable[[Batch], Result], batch: Batch
 ) -> Result:
     try:
-        return result()
+        return predict(batch)
     except Exception as error:
         if not is_out_of_memory(error):
             raise

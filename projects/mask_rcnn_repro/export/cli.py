@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from mask_rcnn_repro.cli import check_overrides
+from mask_rcnn_repro.cli import CommandParser, check_overrides
 from mask_rcnn_repro.prediction.cli import add_config_arguments, number
 
 FORMATS = ("torch_export", "torchscript", "onnx")
@@ -36,7 +36,7 @@ examples:
 
 def build_parser() -> argparse.ArgumentParser:
     """Builds the parser."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="export.py",
         usage="export.py --config-file FILE --format FORMAT --output FILE [flags] [key=value ...]",
         description=_DESCRIPTION,

@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> bool:
     cfg = fit_to_data(cfg, args.overrides)
     output = Path(args.output)
     check_request(cfg, args.format, output)
-    words = ["train_net.py", "--config-file", args.config_file]
+    words = ["python", "train_net.py", "--config-file", args.config_file]
     words += ["--profile", args.profile] if args.profile != "paper" else []
     checkpoint = args.checkpoint or default_checkpoint(
         run_folder(args.config_file, args.profile, cfg, args.overrides), shlex.join(words)

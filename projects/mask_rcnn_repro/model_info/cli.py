@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from mask_rcnn_repro.cli import PROFILES, check_overrides
+from mask_rcnn_repro.cli import PROFILES, CommandParser, check_overrides
 
 _DESCRIPTION = """\
 Parameters and FLOPs of models by part: backbone, FPN, RPN, box, mask and keypoint branches; of
@@ -35,7 +35,7 @@ def _count(text: str) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """Builds the parser."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="model_info.py",
         usage="model_info.py FILE [FILE ...] [flags] [key=value +key=value ~key ...]",
         description=_DESCRIPTION,

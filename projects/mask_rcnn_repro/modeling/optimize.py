@@ -33,6 +33,7 @@ from mask_rcnn_repro.modeling.rpn_head import PaperRPNHead
 _KNOWN_PACKAGES = frozenset({"torch", "detectron2", "mask_rcnn_repro"})
 _CONVS = (nn.Conv2d, Conv2d)
 _LAYERS = (*_CONVS, nn.Linear)
+_CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
 
 def optimize_for_inference(model: nn.Module, dtype: torch.dtype = torch.float32) -> nn.Module:
@@ -81,6 +82,7 @@ class _Optimizer:
 
     def __init__(self, dtype: torch.dtype) -> None:
         self.dtype = dtype
+        self._known = True  # whether what holds the module, or container, is
         self._done: dict[nn.Module, nn.Module] = {}
 
     def optimized(self, module: nn.Module) -> nn.Module:
@@ -109,6 +111,8 @@ class _Optimizer:
         if kind is FPN and module._fuse_type == "sum":
             convs = (*module.lateral_convs, *module.output_convs)
             return FusedFPN(module, dtype) if all(_is_plain(c, True) for c in convs) else module
+        if not self._known:  # which may ask a mask head for its logits
+            return module
         if FusedFCNHead.fits(module) and all(map(_is_plain, module.conv_norm_relus)):
             return FusedFCNHead(module, dtype)
         if FusedMLPHead.fits(module):
@@ -116,12 +120,15 @@ class _Optimizer:
         return module
 
     def _change_children(self, module: nn.Module) -> None:
-        # an unknown module may look at more of a layer than what the layer computes
-        known = type(module).__module__.partition(".")[0] in _KNOWN_PACKAGES
-        known = known and not _is_watched(module)
+        # an unknown module may look at more of a layer than what the layer computes, also where it
+        # keeps it in a container; so do PyTorch's own, of which attention takes the weights
+        before, known_before = self.dtype, self._known
+        if type(module) not in _CONTAINERS:
+            package = type(module).__module__.partition(".")[0]
+            self._known = package in _KNOWN_PACKAGES and package != "torch"
+        known = self._known and not _is_watched(module)
         if known and isinstance(module, nn.Sequential):
             self._fuse_sequence(module)
-        before = self.dtype
         if isinstance(module, FastRCNNOutputLayers):
             self.dtype = torch.promote_types(before, torch.float32)
         for name, child in module.named_children():
@@ -129,7 +136,7 @@ class _Optimizer:
                 new = self.optimized(child)
                 if new is not child:
                     setattr(module, name, new)
-        self.dtype = before
+        self.dtype, self._known = before, known_before
 
     def _fuse_sequence(self, sequence: nn.Sequential) -> None:
         """Fuses flattening, linear layer and ReLU that follow each other, and conv and ReLU.

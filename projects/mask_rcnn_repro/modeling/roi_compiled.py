@@ -246,7 +246,9 @@ class _PoolRoIs(torch.autograd.Function):
             ctx.plan = plan
             ctx.save_for_backward(chosen)
             ctx.maps = [(m.shape, m.dtype, _is_channels_last(m)) for m in maps]
-        return out
+        # the same memory, but no view: views made here may not be changed in place
+        where = (out.untyped_storage(), out.storage_offset(), out.shape, out.stride())
+        return torch.empty(0, dtype=out.dtype).set_(*where)
 
     @staticmethod
     @once_differentiable

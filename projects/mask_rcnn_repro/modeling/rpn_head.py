@@ -12,6 +12,7 @@ import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.layers import Conv2d, ShapeSpec
 from detectron2.modeling.proposal_generator.rpn import RPN_HEAD_REGISTRY, StandardRPNHead
+from torch import nn
 
 from mask_rcnn_repro.errors import ConfigError
 from mask_rcnn_repro.modeling.sparse_rpn_head import merge_1x1, rpn_head
@@ -126,9 +127,15 @@ class PaperRPNHead(StandardRPNHead):
         return (
             torch.is_grad_enabled()
             and features[0].device.type == "cpu"
+            and self.objectness_logits.weight.requires_grad
             and type(self.conv) is Conv2d
             and self.conv.norm is None
-            and self.objectness_logits.weight.requires_grad
+            and type(self.conv.activation) is nn.ReLU
+            and _is_usual(self.conv, 3)
+            and all(
+                type(part) is nn.Conv2d and _is_usual(part, 1)
+                for part in (self.objectness_logits, self.anchor_deltas)
+            )
         )
 
     def _forward_merged(
@@ -144,3 +151,18 @@ class PaperRPNHead(StandardRPNHead):
             for x in features
         ]
         return [logits for logits, _ in outputs], [deltas for _, deltas in outputs]
+
+
+def _is_usual(conv: nn.Conv2d, side: int) -> bool:
+    """Whether it is a convolution that keeps the size, and nothing else; subclasses make others."""
+    same = (
+        conv.kernel_size == (side, side)
+        and conv.padding == (side // 2, side // 2)
+        and conv.stride == conv.dilation == (1, 1)
+        and (conv.groups, conv.padding_mode) == (1, "zeros")
+    )
+    hooks = (
+        *(conv._forward_hooks, conv._forward_pre_hooks),
+        *(conv._backward_hooks, conv._backward_pre_hooks),
+    )
+    return same and conv.bias is not None and not any(hooks)

@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from mask_rcnn_repro.cli import PROFILES, check_overrides
+from mask_rcnn_repro.cli import PROFILES, CommandParser, check_overrides
 
 _DESCRIPTION = """\
 Runs a trained model over images and videos: draws what it finds, and writes it as COCO json.
@@ -78,7 +78,7 @@ def add_config_arguments(parser: argparse.ArgumentParser, of_run: str) -> None:
 
 def build_parser() -> argparse.ArgumentParser:
     """Builds the parser."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="predict.py",
         usage="predict.py --config-file FILE --input PATH ... [flags] [key=value ...]",
         description=_DESCRIPTION,

@@ -51,8 +51,14 @@ def draw(
     )
 
 
-def summary(results: Results, predictor: Predictor) -> str:
-    """What was found in words: "2 person (98 %, 71 %), 1 mug (55 %)", at most four scores each."""
+def summary(results: Results, predictor: Predictor, best: float | None = None) -> str:
+    """What was found in words: "2 person (98 %, 71 %), 1 mug (55 %)", at most four scores each.
+
+    Args:
+        results: those that are drawn.
+        predictor: whose results they are.
+        best: the highest score of all; told where nothing is drawn.
+    """
     if predictor.is_rpn:
         return f"{len(results)} proposals drawn"
     scores: dict[str, list[str]] = {}
@@ -63,4 +69,5 @@ def summary(results: Results, predictor: Predictor) -> str:
     for name, found in scores.items():
         shown = [*found[:4], *["..."] * (len(found) > 4)]
         parts.append(f"{len(found)} {name} ({', '.join(shown)} %)")
-    return ", ".join(parts) or "nothing"
+    nothing = "nothing" if best is None else f"nothing (best score {100 * best:.0f} %)"
+    return ", ".join(parts) or nothing

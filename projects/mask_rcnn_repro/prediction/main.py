@@ -103,7 +103,7 @@ def run(args: argparse.Namespace) -> Outcome:
 
 
 def _training(args: argparse.Namespace) -> str:
-    words = ["train_net.py", "--config-file", args.config_file]
+    words = ["python", "train_net.py", "--config-file", args.config_file]
     words += ["--profile", args.profile] if args.profile != "paper" else []
     return shlex.join([*words, *lasting_overrides(args.overrides)])
 
@@ -116,8 +116,9 @@ def _announce(
     device: torch.device,
 ) -> None:
     videos = sum(source.is_video for source in sources.files)
-    parts = [(len(sources.files) - videos, "images"), (videos, "videos")]
-    what = [f"{n} {name}" for n, name in parts if n] + ["a camera"] * (args.webcam is not None)
+    parts = [(len(sources.files) - videos, "image"), (videos, "video")]
+    what = [f"{n} {name}{'s' * (n != 1)}" for n, name in parts if n]
+    what += ["a camera"] * (args.webcam is not None)
     print(f"{config_id(args.config_file)}, {checkpoint}, on {device}: {', '.join(what)}")
     if sources.left_out:
         others = ", ".join(f"{n} {suffix}" for suffix, n in sorted(sources.left_out.items()))

@@ -229,7 +229,8 @@ def _predict_images(job: Job, batch: Sequence[Source], ids: Mapping[Path, int | 
         shown = job.chosen(results)
         if job.options.pictures:
             write_picture(job.targets[source].drawn, job.drawn(picture.pixels, shown))
-        lines.append((source.name, f"{width} x {height}  {summary(shown, job.predictor)}"))
+        best = max((result["score"] for result in results), default=None)
+        lines.append((source.name, f"{width} x {height}  {summary(shown, job.predictor, best)}"))
     job.clock.stop("drawing and writing")
     milliseconds = 1000 * job.clock.last["model"] / len(good)
     job.clock.count(len(good))
@@ -264,7 +265,7 @@ def _summarize(job: Job) -> None:
     times = ", ".join(f"{part} {1000 * value:.0f}" for part, value in seconds.items())
     job.say("")
     job.say(
-        f"{outcome.images} images"
+        f"{outcome.images} image{'s' * (outcome.images != 1)}"
         + (f", {1000 * total:.0f} ms each ({times})" if seconds else "")
         + (", stopped early" if outcome.stopped else "")
     )

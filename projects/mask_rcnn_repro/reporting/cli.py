@@ -6,6 +6,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from mask_rcnn_repro.cli import CommandParser
+
 _DESCRIPTION = """\
 Makes tables, plots and one self-contained HTML page from result records. Without flags: of the
 records that are committed in results/, whose tables and plots are committed, too (RESULTS.md,
@@ -34,7 +36,7 @@ def _count(text: str) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """Builds the parser."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="report.py",
         usage="report.py [flags]",
         description=_DESCRIPTION,

@@ -55,7 +55,10 @@ def run(args: argparse.Namespace) -> int:
     root = checkout_root()
     report = load_report([root / "results"])
     status = write_files(root, report_files(root, report), check=args.check)
-    if not args.check:
+    if args.check:
+        if not status:
+            print("The committed tables and plots are those of the committed records.")
+    else:
         _write(Path(args.html) if args.html else root / _PAGE, format_html_page(report))
     return status
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from mask_rcnn_repro.cli import PROFILES, check_overrides
+from mask_rcnn_repro.cli import PROFILES, CommandParser, check_overrides
 
 _DESCRIPTION = """\
 Trains a config once undisturbed, then again and again while faults are caused on purpose: the
@@ -22,8 +22,9 @@ example:
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parses a command line; mistakes are printed and exit with status 2."""
-    parser = argparse.ArgumentParser(
-        prog="tools/soak.py",
+    parser = CommandParser(
+        prog="soak.py",
+        usage="soak.py [flags] [key=value +key=value ~key ...]",
         description=_DESCRIPTION,
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,

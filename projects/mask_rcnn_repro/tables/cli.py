@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 
-from mask_rcnn_repro.cli import PROFILES, check_overrides
+from mask_rcnn_repro.cli import PROFILES, CommandParser, check_overrides
 
 _DESCRIPTION = """\
 Runs every row of a table of the paper (RPN stages and other inputs once and first), and prints the
@@ -63,7 +63,7 @@ def _seeds(text: str) -> tuple[int, ...]:
 
 def build_parser() -> argparse.ArgumentParser:
     """Builds the parser."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="run_table.py",
         usage="run_table.py TABLE [TABLE ...] [flags] [key=value +key=value ~key ...]",
         description=_DESCRIPTION,

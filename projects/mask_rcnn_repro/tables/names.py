@@ -119,6 +119,11 @@ def _declared(config: str) -> dict[str, str]:
     return {}
 
 
+def _listed(tables: Iterable[str]) -> str:
+    """Names as they are given on the command line, such as `class-agnostic`."""
+    return ", ".join(dict.fromkeys(table.removeprefix("text-4.2-") for table in tables))
+
+
 def find_tables(names: Sequence[str]) -> list[str]:
     """The tables that are meant, in the order given, each once.
 
@@ -133,8 +138,8 @@ def find_tables(names: Sequence[str]) -> list[str]:
     for name in names:
         if _plain(name) not in aliases:
             near = difflib.get_close_matches(_plain(name), aliases, n=1, cutoff=0.5)
-            hint = f" Did you mean {', '.join(aliases[near[0]])}?" if near else ""
-            known = ", ".join(dict.fromkeys(row.table for row in all_rows()))
+            hint = f" Did you mean {_listed(aliases[near[0]])}?" if near else ""
+            known = _listed(row.table for row in all_rows())
             raise ConfigError(f"There is no table {name!r}.{hint} Tables with configs: {known}.")
         found.update(dict.fromkeys(aliases[_plain(name)]))
     return list(found)

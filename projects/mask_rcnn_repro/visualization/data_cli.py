@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from mask_rcnn_repro.cli import check_overrides
+from mask_rcnn_repro.cli import CommandParser, check_overrides
 from mask_rcnn_repro.prediction.cli import add_config_arguments, number
 
 _DESCRIPTION = """\
@@ -32,7 +32,7 @@ examples:
 
 def build_parser() -> argparse.ArgumentParser:
     """Builds the parser."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="visualize_data.py",
         usage="visualize_data.py --config-file FILE [flags] [key=value ...]",
         description=_DESCRIPTION,

@@ -227,9 +227,9 @@ def _indices(records: Sequence[Mapping[str, Any]], image_ids: Sequence[str]) -> 
         some = ", ".join(list(places)[:5])
         raise DataError(
             f"There is no image with the id {', '.join(unknown)} among the {len(records)} images "
-            f"(such as {some}). Training data leave out images without annotations "
-            "(dataset.filter_empty, dataset.min_keypoints); --source test and --split test show "
-            "the others."
+            f"(such as {some}). Test images have other ids than training images (--source train, "
+            "test; --split), and training leaves out images without annotations "
+            "(dataset.filter_empty, dataset.min_keypoints)."
         )
     return {places[identity] for identity in image_ids}
 
