@@ -146,3 +146,8 @@ def _failure(work):
     with pytest.raises(RuntimeError) as error:
         work()
     return str(error.value).rpartition(" ")[2]
+
+
+def test_slurms_warning_does_not_end_the_run(tmp_path):
+    warned = "import os, signal; os.kill(os.getpid(), signal.SIGUSR2)"
+    assert TrainJob([sys.executable, "-c", warned], str(tmp_path))() == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -44,7 +45,9 @@ class TrainJob:
         Raises:
             RuntimeError: it failed; the job then counts as failed and what needs it does not start.
         """
-        self._process = subprocess.Popen(self.command, cwd=self.folder)
+        self._process = subprocess.Popen(
+            self.command, cwd=self.folder, preexec_fn=_ignore_the_warning
+        )
         code = self._process.wait()
         if code != 0:
             raise RuntimeError(f"{' '.join(self.command)} ended with exit status {code}")
@@ -64,6 +67,11 @@ class TrainJob:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_process": None}
+
+
+def _ignore_the_warning() -> None:
+    """Leaves Slurm's warning to this job alone: all of its processes may get it, and would end."""
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # submitit's; stays so in the new program
 
 
 def submit(
