@@ -184,7 +184,7 @@ def test_rows_stand_beside_the_paper_with_their_spread(report):
     table = rows_table(mini.sections[0])
     assert list(table.header) == [
         "row", "in", "AP, paper", "AP, here", "AP50, AP75, paper", "AP50, AP75, here",
-        "against", "difference, paper", "difference, here", "seeds",
+        "against", "difference, paper", "difference, here", "seed",
     ]  # fmt: skip
     # deviations: 0.5 * sqrt 2 and sqrt 2; the differences are -6 and -7, whose mean is -6.5 with
     # Student's interval of 6.3138 * (0.7071 / sqrt 2) = 3.157 to each side

@@ -74,7 +74,7 @@ def rows_table(section: Section) -> Table:
             cells.append(_number(_pair(means) if row.runs else "-"))
             cells += _against(section, row, task) if against else []
             lines.append(cells)
-    return Table([*header, "seeds"], [[*line, _seeds(section, line)] for line in lines])
+    return Table([*header, "seed"], [[*line, _seeds(section, line)] for line in lines])
 
 
 def claims_table(evidence: Sequence[Evidence], with_table: bool = False) -> Table:
@@ -101,7 +101,7 @@ def claims_table(evidence: Sequence[Evidence], with_table: bool = False) -> Tabl
                 Cell(item.reason or "-"),
             ]
         )
-    header = ["claim", "in", "paper", "here", "seeds", "verdict", "because"]
+    header = ["claim", "in", "paper", "here", "seed", "verdict", "because"]
     return Table(["table"] * with_table + header, lines)
 
 
@@ -149,7 +149,7 @@ def _recall_table(section: Section) -> Table:
         ]
         for row in section.rows
     ]
-    return Table(["RPN stage", *(f"{m}, here" for m in metrics), "seeds"], lines)
+    return Table(["RPN stage", *(f"{m}, here" for m in metrics), "seed"], lines)
 
 
 def _number(text: str) -> Cell:

@@ -63,9 +63,9 @@ def format_outcome(outcome: TableOutcome, markdown: bool = False) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-_HEADER = ["row", "in", "paper", "here", "seeds", "to control: paper", "here [90 %]"]
+_HEADER = ["row", "in", "paper", "here", "seed", "to control: paper", "here [90 %]"]
 _WIDEST = 38  # characters of a column on a terminal
-_CLAIM_HEADER = ["claim", "in", "paper", "here [90 %]", "seeds", "verdict"]
+_CLAIM_HEADER = ["claim", "in", "paper", "here [90 %]", "seed", "verdict"]
 
 
 def _table(header: Sequence[str], lines: Sequence[Sequence[str]], style: str) -> str:
