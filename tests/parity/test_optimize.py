@@ -10,6 +10,8 @@ import pytest
 import torch
 from detectron2.config import instantiate
 from detectron2.layers import Conv2d, FrozenBatchNorm2d, ShapeSpec
+from detectron2.modeling.backbone.resnet import BottleneckBlock
+from detectron2.modeling.proposal_generator.rpn import StandardRPNHead
 from detectron2.modeling.roi_heads.mask_head import MaskRCNNConvUpsampleHead
 from torch import nn
 from torch.nn import functional
@@ -210,6 +212,28 @@ class OwnTaps(nn.Module):
             taps.append(x)
         taps.append(functional.conv2d(x, self.listed[0].weight))
         return [*taps, self.encoder(x.flatten(2).transpose(1, 2))]
+
+
+class OwnOwner(nn.Module):
+    """A user's module that looks into Detectron2's parts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.block = BottleneckBlock(4, 8, bottleneck_channels=4, norm="FrozenBN")
+        self.rpn_head = StandardRPNHead(in_channels=8, num_anchors=3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.block.conv3(self.block.conv2(self.block.conv1(x))) + self.block.shortcut(x)
+        return self.rpn_head.objectness_logits(self.rpn_head.conv(x))
+
+
+def test_parts_of_unknown_owners_have_their_layers():
+    torch.manual_seed(0)
+    model, x = OwnOwner().eval(), torch.randn(2, 4, 7, 7)
+    with torch.no_grad():
+        optimized = optimize_for_inference(model)
+        torch.testing.assert_close(optimized(x), model(x), rtol=1e-4, atol=1e-5)
+    assert type(optimized.block.conv1) is FusedConv2d
 
 
 class OwnHeads(nn.Module):

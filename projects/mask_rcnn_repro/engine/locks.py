@@ -16,6 +16,7 @@ logger = logging.getLogger(__name__)
 
 LOCK_FILE = ".lock"
 _POLL_SECONDS = 2.0
+_GLANCE_SECONDS = 0.2  # who only looks whether a folder is held holds it for a moment
 
 
 @contextmanager
@@ -44,7 +45,7 @@ def exclusive(
     lock = FileLock(folder / lock_file) if comm.is_main_process() else None
     waited = False
     while True:
-        state = _try_to_hold(lock, seconds=_POLL_SECONDS if waited else 0)
+        state = _try_to_hold(lock, seconds=_POLL_SECONDS if waited else _GLANCE_SECONDS)
         held, fault = comm.all_gather(state)[0]
         if held or fault or not wait:
             break

@@ -11,6 +11,7 @@ import contextlib
 import importlib.util
 import io
 import logging
+import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -18,6 +19,7 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from mask_rcnn_repro import compiled
 from mask_rcnn_repro.errors import DataError
 from mask_rcnn_repro.evaluation.detections import ResultStream
 from mask_rcnn_repro.evaluation.ground_truth import with_all_masks
@@ -66,13 +68,27 @@ COCO_BACKENDS: dict[str, Backend] = {}
 REFERENCE = "pycocotools"
 
 DEFAULT_BACKEND = "auto"
-"""The fastest that is installed: hotcoco, else pycocotools."""
+"""The fastest that is installed: for keypoints "compiled" (by Numba), then hotcoco, then
+pycocotools."""
 
 logger = logging.getLogger(__name__)
 
 
 class BackendCannot(Exception):
     """A backend does not give pycocotools' numbers for this input; says why."""
+
+
+def whole_numbers(values: Iterable[Any], what: str, lowest: int = 0) -> list[int]:
+    """The values, if all are integers from `lowest` on that a float can hold.
+
+    Raises:
+        BackendCannot: one is not; names it and `what` they are.
+    """
+    values = list(values)
+    for value in values:
+        if type(value) is not int or not lowest <= value < 2**53:
+            raise BackendCannot(f"{what} such as {value!r}")
+    return values
 
 
 def register_backend(name: str) -> Callable[[Backend], Backend]:
@@ -86,23 +102,41 @@ def register_backend(name: str) -> Callable[[Backend], Backend]:
 
 
 def check_backend(name: str) -> str:
-    """Returns `name` if it is a backend, and for "auto" the one that is meant.
+    """Returns `name` if it is a backend that is installed, or "auto".
 
     Raises:
         DataError: it is not, or is not installed.
     """
-    installed = importlib.util.find_spec("hotcoco") is not None
-    if name == DEFAULT_BACKEND:
-        return "hotcoco" if installed else REFERENCE
-    if name not in COCO_BACKENDS:
+    if name != DEFAULT_BACKEND and name not in COCO_BACKENDS:
         allowed = ", ".join(sorted([*COCO_BACKENDS, DEFAULT_BACKEND]))
         raise DataError(f"Unknown COCO backend {name!r}; allowed: {allowed}.")
-    if name == "hotcoco" and not installed:
+    package = {"compiled": "numba", "hotcoco": "hotcoco"}.get(name)
+    if package is not None and importlib.util.find_spec(package) is None:
         raise DataError(
-            "The COCO backend 'hotcoco' is not installed. Install it (pip install hotcoco), or set "
-            f"the backend to {DEFAULT_BACKEND!r} or {REFERENCE!r}."
+            f"The COCO backend {name!r} needs {package}, which is not installed. Install it "
+            f"(pip install {package}), or set the backend to {DEFAULT_BACKEND!r} or {REFERENCE!r}."
         )
     return name
+
+
+def backends_for(name: str, iou_type: str) -> list[str]:
+    """The backends to try one after the other; the last can compute anything.
+
+    Args:
+        name: of a backend, or "auto".
+        iou_type: "bbox", "segm" or "keypoints".
+
+    Raises:
+        DataError: as :func:`check_backend`.
+    """
+    if check_backend(name) != DEFAULT_BACKEND:
+        return list(dict.fromkeys([name, REFERENCE]))
+    names = []
+    if iou_type == "keypoints" and compiled.HAVE_NUMBA:
+        names.append("compiled")
+    if importlib.util.find_spec("hotcoco") is not None:
+        names.append("hotcoco")
+    return [*names, REFERENCE]
 
 
 def coco_metrics(
@@ -185,10 +219,10 @@ def coco_result(
 ) -> CocoResult:
     """As :func:`coco_metrics`; also returns the backend and the curves behind the numbers.
 
-    Of a :class:`~mask_rcnn_repro.evaluation.detections.ResultStream` hotcoco reads the results from
-    a file; other backends are given a list.
+    Of a :class:`~mask_rcnn_repro.evaluation.detections.ResultStream` the compiled backend takes the
+    arrays and hotcoco reads a file; other backends are given a list.
     """
-    name = check_backend(backend)
+    names = backends_for(backend, iou_type)
     if class_names is None:
         class_names = {c["id"]: str(c["name"]) for c in gt.dataset.get("categories", [])}
     if iou_type == "keypoints":
@@ -198,6 +232,8 @@ def coco_result(
         gt = with_all_masks(gt)
     if isinstance(detections, ResultStream):
         chosen: Any = detections.only(class_names)
+    elif set(map(operator.itemgetter("category_id"), detections)) <= class_names.keys():
+        chosen = detections
     else:
         chosen = [d for d in detections if d["category_id"] in class_names]
     options: dict[str, Any] = {
@@ -206,13 +242,16 @@ def coco_result(
         "max_dets": list(max_dets),
         "oks_sigmas": list(oks_sigmas),
     }
-    try:
-        given = chosen if name == "hotcoco" else list(chosen)  # others may want a list
-        numbers = CocoNumbers(*COCO_BACKENDS[name](gt, given, iou_type, **options))
-    except BackendCannot as reason:
-        logger.info("%s metrics by %s, not %s: %s.", iou_type, REFERENCE, name, reason)
-        name = REFERENCE
-        numbers = CocoNumbers(*COCO_BACKENDS[name](gt, list(chosen), iou_type, **options))
+    for name, following in zip(names, [*names[1:], ""], strict=True):
+        # others may want a list
+        given = chosen if name in ("compiled", "hotcoco") else list(chosen)
+        try:
+            numbers = CocoNumbers(*COCO_BACKENDS[name](gt, given, iou_type, **options))
+            break
+        except BackendCannot as reason:
+            if not following:
+                raise
+            logger.info("%s metrics by %s, not %s: %s.", iou_type, following, name, reason)
     metrics: dict[str, Any] = {
         metric: _percent(value)
         for metric, value in zip(METRIC_NAMES[iou_type], numbers.stats, strict=True)
@@ -223,6 +262,13 @@ def coco_result(
     }
     curves = None if numbers.curves is None else numbers.curves.renamed(class_names)
     return CocoResult(metrics, name, curves)
+
+
+@register_backend("compiled")
+def _compiled_metrics(*args: Any, **options: Any) -> CocoNumbers:
+    from mask_rcnn_repro.evaluation.keypoint_metrics import keypoint_metrics  # imports this module
+
+    return keypoint_metrics(*args, **options)
 
 
 @register_backend("hotcoco")
@@ -316,7 +362,7 @@ def _with_keypoints(gt: COCO, class_names: Mapping[int, str]) -> dict[int, str]:
 
 def _check_keypoints(
     gt: COCO,
-    detections: Iterable[Mapping[str, Any]],
+    detections: Iterable[Mapping[str, Any]] | ResultStream,
     class_names: Mapping[int, str],
     oks_sigmas: Sequence[float],
 ) -> None:
@@ -327,7 +373,11 @@ def _check_keypoints(
         for a in gt.dataset["annotations"]
         if a["category_id"] in class_names
     }
-    counts["predictions"] = {len(d["keypoints"]) // 3 for d in detections}
+    counts["predictions"] = (
+        detections.keypoint_counts
+        if isinstance(detections, ResultStream)
+        else {n // 3 for n in set(map(len, map(operator.itemgetter("keypoints"), detections)))}
+    )
     if len(set.union(*counts.values())) > 1:
         found = ", ".join(f"{name}: {sorted(values)}" for name, values in counts.items())
         raise DataError(

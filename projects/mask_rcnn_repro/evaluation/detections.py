@@ -17,6 +17,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from detectron2.utils import comm
 from torch import distributed as dist
@@ -240,6 +241,60 @@ class ResultStream:
         if self._kept >= set(self._category_ids):
             return results
         return (r for r in results if r["category_id"] in self._kept)
+
+    def columns(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The results as arrays, R of each, in the order of iteration; of all categories.
+
+        Returns:
+            Index of the image in :attr:`image_ids`, category id, and score.
+        """
+        picked = self._picked()
+        classes = np.concatenate([np.asarray(part.classes, np.int64) for part in self._parts])
+        scores = np.concatenate([np.asarray(part.scores) for part in self._parts])
+        images = np.repeat(np.arange(len(self._places)), np.diff(self._ends, prepend=0))
+        return images, np.array(self._category_ids, np.int64)[classes[picked]], scores[picked]
+
+    def boxes(self, rows: np.ndarray) -> np.ndarray:
+        """(D, 4) XYWH of some of the results, by their place in :meth:`columns`."""
+        return self._gathered(rows, lambda part: part._boxes)
+
+    def keypoints(self, rows: np.ndarray) -> np.ndarray:
+        """(D, 3K) of some of the results, as :meth:`boxes`."""
+        return self._gathered(rows, lambda part: part._keypoints)
+
+    @property
+    def keypoint_counts(self) -> set[int]:
+        """The numbers of keypoints a result, which are one if the results fit each other."""
+        return {len(part._keypoints) // len(part) // 3 for part in self._parts if len(part)}
+
+    def _picked(self) -> np.ndarray:
+        """(R,) row of each result in the parts, one behind the other."""
+        offsets = dict(zip(map(id, self._parts), self._part_starts().tolist(), strict=True))
+        ranges = [
+            (rows.start + offsets[id(part)], len(rows))
+            for part, rows in ((part, part.rows(index)) for part, index in self._places)
+        ]
+        starts, counts = np.array(ranges, np.int64).reshape(-1, 2).T
+        before = np.cumsum(counts) - counts
+        return np.repeat(starts - before, counts) + np.arange(counts.sum())
+
+    def _part_starts(self) -> np.ndarray:
+        counts = np.array([len(part) for part in self._parts])
+        return np.cumsum(counts) - counts
+
+    def _gathered(
+        self, rows: np.ndarray, column: Callable[[Detections], array[float]]
+    ) -> np.ndarray:
+        picked = self._picked()[rows]
+        widths = {len(column(part)) // len(part) for part in self._parts if len(part)}
+        if len(widths) > 1:
+            raise ValueError(f"parts have {sorted(widths)} numbers a detection")
+        result = np.empty((len(picked), max(widths, default=0)))
+        for part, start in zip(self._parts, self._part_starts(), strict=True):
+            own = (picked >= start) & (picked < start + len(part))
+            if own.any():
+                result[own] = np.asarray(column(part)).reshape(len(part), -1)[picked[own] - start]
+        return result
 
     @property
     def finite(self) -> bool:

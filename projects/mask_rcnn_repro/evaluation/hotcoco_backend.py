@@ -19,7 +19,12 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from mask_rcnn_repro.evaluation.backends import BackendCannot, CocoNumbers, summed_up
+from mask_rcnn_repro.evaluation.backends import (
+    BackendCannot,
+    CocoNumbers,
+    summed_up,
+    whole_numbers,
+)
 from mask_rcnn_repro.evaluation.detections import TASK_FIELDS, ResultStream
 
 _FIELDS = {
@@ -65,13 +70,13 @@ def hotcoco_metrics(
     # pycocotools' parameters and summary, without its evaluation
     evaluation = COCOeval(iouType=iou_type)
     params = evaluation.params
-    params.imgIds = sorted(set(_integers(image_ids, "image ids")))
-    params.catIds = sorted(set(_integers(category_ids, "category ids")))
+    params.imgIds = sorted(set(whole_numbers(image_ids, "image ids")))
+    params.catIds = sorted(set(whole_numbers(category_ids, "category ids")))
     if iou_type == "keypoints":
         if oks_sigmas:
             params.kpt_oks_sigmas = np.array(oks_sigmas)
     else:
-        params.maxDets = sorted(_integers(max_dets, "limits of detections", lowest=1))
+        params.maxDets = sorted(whole_numbers(max_dets, "limits of detections", lowest=1))
     if not (params.imgIds and params.catIds and params.maxDets):  # hotcoco would take all for none
         raise BackendCannot("there are no images, no categories or no limits of detections")
     try:
@@ -109,7 +114,7 @@ def _ground_truth(
         if a["image_id"] in images and a["category_id"] in categories
     ]
     # pycocotools takes a match with 0 for none
-    ids = set(_integers((a["id"] for a in annotations), "annotation ids", lowest=1))
+    ids = set(whole_numbers((a["id"] for a in annotations), "annotation ids", lowest=1))
     if len(ids) < len(annotations):
         raise BackendCannot("annotation ids occur twice")
     if not all(a["iscrowd"] in (0, 1) for a in annotations):
@@ -185,18 +190,10 @@ def _listed(
         for d in detections
         if d["image_id"] in wanted
     ]
-    _integers({r["image_id"] for r in results}, "image ids")
+    whole_numbers({r["image_id"] for r in results}, "image ids")
     if not np.isfinite([r["score"] for r in results]).all():
         raise BackendCannot("a score is not finite")
     return results
-
-
-def _integers(values: Iterable[Any], what: str, lowest: int = 0) -> list[int]:
-    values = list(values)
-    for value in values:
-        if type(value) is not int or not lowest <= value < 2**53:
-            raise BackendCannot(f"{what} such as {value!r}")
-    return values
 
 
 def _after_fork() -> None:

@@ -10,7 +10,8 @@
 | mask head | the predicted class's mask alone, unless classes compete (softmax) |
 
 What is neither PyTorch's, Detectron2's nor this project's stays as it is, and so does what has
-hooks or unusual parts.
+hooks or unusual parts. Of blocks, FPN and heads that such a module holds, convolutions are fused
+one by one, as it may look into them.
 """
 
 from __future__ import annotations
@@ -102,6 +103,8 @@ class _Optimizer:
             return FusedConv2d.of(module, dtype) if _is_plain(module) else module
         if kind is nn.Linear:
             return FusedLinear(module.weight, module.bias, dtype=dtype)
+        if not self._known:  # it may read a part of this one, or ask a mask head for its logits
+            return module
         if kind is BasicStem and _is_plain(module.conv1, bare=True):
             return FusedStem(module, dtype)
         if kind in (BasicBlock, BottleneckBlock) and _has_plain_convs(module, bare=True):
@@ -111,8 +114,6 @@ class _Optimizer:
         if kind is FPN and module._fuse_type == "sum":
             convs = (*module.lateral_convs, *module.output_convs)
             return FusedFPN(module, dtype) if all(_is_plain(c, True) for c in convs) else module
-        if not self._known:  # which may ask a mask head for its logits
-            return module
         if FusedFCNHead.fits(module) and all(map(_is_plain, module.conv_norm_relus)):
             return FusedFCNHead(module, dtype)
         if FusedMLPHead.fits(module):
