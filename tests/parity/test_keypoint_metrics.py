@@ -133,17 +133,24 @@ def test_hand_computed():
         assert np.isnan(metrics["APl"])
 
 
-@pytest.mark.parametrize("given", ["no results", "no annotations", "neither", "no boxes"])
+@pytest.mark.parametrize(
+    "given", ["no results", "no annotations", "neither", "no boxes", "no area"]
+)
 def test_little_input(given):
     gt, results = people()
     if given in ("no annotations", "neither"):
         gt = index_ground_truth({**gt.dataset, "annotations": []}).coco
     if given == "no boxes":
         results = [{k: v for k, v in r.items() if k != "bbox"} for r in results]
+    elif given == "no area":
+        for annotation, result in zip(gt.dataset["annotations"], results, strict=True):
+            annotation["area"] = 0.0
+            result["keypoints"] = annotation["keypoints"]
     elif given != "no annotations":
         results = []
     expected = pycocotools_metrics(gt, copy.deepcopy(results), "keypoints", **OPTIONS)
     assert keypoint_metrics.keypoint_metrics(gt, results, "keypoints", **OPTIONS) == expected
+    assert (expected.stats[0] > 0) == (given in ("no boxes", "no area"))
 
 
 ODD = {

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
-from mask_rcnn_repro import documentation
+from mask_rcnn_repro.documentation import rows
 from mask_rcnn_repro.evaluation.curves import load_curves
 from mask_rcnn_repro.evaluation.records import load_record
 from mask_rcnn_repro.paper import results
@@ -43,7 +43,7 @@ def copied(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     shutil.copytree(
         trained, tmp_path / RUN, ignore=shutil.ignore_patterns("*.pth", "tensorboard", "drawings")
     )
-    for module in (documentation, results):
+    for module in (rows, results):
         monkeypatch.setattr(module, "list_configs", lambda: [CONFIG])
     return tmp_path
 

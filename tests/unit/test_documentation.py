@@ -9,25 +9,32 @@ from pathlib import Path
 
 import pytest
 
-from mask_rcnn_repro import documentation
-from mask_rcnn_repro.config import config_hash, equal_configs, get_config, list_configs
-from mask_rcnn_repro.documentation import (
+from mask_rcnn_repro.config import (
+    ABSENT,
+    config_hash,
+    config_root,
+    equal_configs,
+    get_config,
+    list_configs,
+)
+from mask_rcnn_repro.documentation import files as generated
+from mask_rcnn_repro.documentation import pages, rows
+from mask_rcnn_repro.documentation.__main__ import main
+from mask_rcnn_repro.documentation.files import (
     BEGIN,
     END,
-    Row,
+    generated_files,
+    load_report,
+    replace_section,
+)
+from mask_rcnn_repro.documentation.pages import (
     format_configs_readme,
     format_contents,
     format_delta,
     format_numbers,
-    generated_files,
-    group_title,
-    load_report,
-    load_rows,
-    load_variants,
-    main,
-    replace_section,
     stated_differences,
 )
+from mask_rcnn_repro.documentation.rows import Row, group_title, load_rows, load_variants
 from mask_rcnn_repro.errors import RecordError
 from mask_rcnn_repro.evaluation.records import InputRun, SecondsPerImage, make_record, save_record
 from mask_rcnn_repro.paper.results import (
@@ -102,13 +109,13 @@ def test_folders_of_ones_own_come_last(monkeypatch):
     own = ["zoo_of_mine/b", "ablations/a"]
     known = ["quickstart/mask_rcnn_r18_fpn", "rpn/r50_c4", "table2a/r50_c4"]
     copies = dict.fromkeys(own, "quickstart/mask_rcnn_r18_fpn")
-    monkeypatch.setattr(documentation, "list_configs", lambda: [*own, *known])
-    original, find = documentation.loaded_config, documentation.find_config
-    monkeypatch.setattr(documentation, "loaded_config", lambda c: original(copies.get(c, c)))
+    monkeypatch.setattr(rows, "list_configs", lambda: [*own, *known])
+    original, find = rows.loaded_config, rows.find_config
+    monkeypatch.setattr(rows, "loaded_config", lambda c: original(copies.get(c, c)))
     monkeypatch.setattr(
-        documentation,
+        rows,
         "find_config",
-        lambda f: find(f if f.is_file() else documentation.config_root() / f"{known[0]}.py"),
+        lambda f: find(f if f.is_file() else config_root() / f"{known[0]}.py"),
     )
     order = ["table2a/r50_c4", "rpn/r50_c4", known[0], "ablations/a", "zoo_of_mine/b"]
     assert [row.id for row in load_rows()] == order
@@ -139,7 +146,7 @@ def test_a_delta_is_what_the_file_says():
         "`train.proposals`: rpn/r50_c4 -> rpn/r101_c4"
     )
     assert format_delta(stated_differences("table2a/r50_c4", "table2a/r50_c4")) == "nothing"
-    absent = documentation.ABSENT
+    absent = ABSENT
     assert format_delta([("a", absent, 1), ("b", "x|y", absent), ("c._target_", "m.A", "n.B")]) == (
         "+ `a`: 1<br>- `b`: x\\|y<br>`c._target_`: A -> B"
     )
@@ -191,10 +198,8 @@ def test_deltas_of_rows_are_what_the_rows_are_about(configs_readme):
 
 def test_rows_that_say_the_same_are_marked(monkeypatch):
     both = ["table2a/r101_c4", "table2a/r50_c4"]
-    monkeypatch.setattr(
-        documentation, "load_rows", lambda: [Row(both[0], "", "2a", "R101-C4", both[1])]
-    )
-    monkeypatch.setattr(documentation, "same_run", lambda config: both)
+    monkeypatch.setattr(pages, "load_rows", lambda: [Row(both[0], "", "2a", "R101-C4", both[1])])
+    monkeypatch.setattr(pages, "same_run", lambda config: both)
     assert "the same run as `table2a/r50_c4`<br>`model.backbone.depth`" in format_configs_readme()
 
 
@@ -387,7 +392,7 @@ def copy(tmp_path, monkeypatch):
         shutil.copytree(ROOT / folder, tmp_path / folder)
     (tmp_path / "train_net.py").write_text("")
     (tmp_path / "README.md").write_text(f"{BEGIN}\n{END}\n")
-    monkeypatch.setattr(documentation, "config_root", lambda: tmp_path / "configs")
+    monkeypatch.setattr(generated, "config_root", lambda: tmp_path / "configs")
     return tmp_path
 
 

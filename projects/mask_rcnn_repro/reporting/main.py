@@ -7,7 +7,12 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from mask_rcnn_repro.documentation import checkout_root, load_report, report_files, write_files
+from mask_rcnn_repro.documentation.files import (
+    checkout_root,
+    load_report,
+    report_files,
+    write_files,
+)
 from mask_rcnn_repro.engine.atomic import atomic_write_text
 from mask_rcnn_repro.engine.runs import RECORD_FILE
 from mask_rcnn_repro.errors import RecordError, UserError

@@ -1,0 +1,31 @@
+"""`python -m mask_rcnn_repro.documentation`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from mask_rcnn_repro.documentation.files import checkout_root, generated_files, write_files
+from mask_rcnn_repro.documentation.pages import COMMAND
+from mask_rcnn_repro.errors import UserError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Writes the generated files, or with `--check` names those that are stale.
+
+    Returns:
+        1 where `--check` found something, or README.md lacks the markers; else 0.
+    """
+    parser = argparse.ArgumentParser(prog=COMMAND, description="Writes generated documentation.")
+    parser.add_argument("--check", action="store_true", help="write nothing, name stale files")
+    check = parser.parse_args(arguments).check
+    root = checkout_root()
+    return write_files(root, generated_files(root), check)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except UserError as error:
+        sys.exit(f"error: {error}")
