@@ -274,6 +274,13 @@ def run_with_own_rpn(folder: Path) -> tuple[Path, list[str]]:
     return rpn, keys
 
 
+def test_missing_weights_are_told_before_the_rpn_is_trained(tmp_path: Path) -> None:
+    keys = (*SHORT, "train.init_checkpoint=no.pth")
+    message = launch(tmp_path, *keys, config=R50_FPN).failed_plainly()
+    assert "no.pth" in message and "does not exist" in message
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_changed_rpn_config_is_detected_and_named(tmp_path: Path) -> None:
     rpn, keys = run_with_own_rpn(tmp_path)
     run = tmp_path / "output/my_rpn@tiny/seed0"

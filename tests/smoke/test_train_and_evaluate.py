@@ -164,9 +164,13 @@ def test_evaluating_without_a_checkpoint_says_what_to_give(tmp_path: Path, resum
     assert list(tmp_path.iterdir()) == []  # nothing was begun
 
 
-def test_evaluating_a_missing_file(tmp_path: Path) -> None:
-    message = launch(tmp_path, "--eval-only", "train.init_checkpoint=no.pth").failed_plainly()
+@pytest.mark.parametrize("eval_only", [False, True])
+def test_weights_in_a_missing_file(tmp_path: Path, eval_only: bool) -> None:
+    message = launch(
+        tmp_path, *["--eval-only"] * eval_only, "train.init_checkpoint=no.pth"
+    ).failed_plainly()
     assert "no.pth" in message and "does not exist" in message
+    assert list(tmp_path.iterdir()) == []  # nothing was begun
 
 
 def test_weights_that_do_not_fit_are_all_listed(trained: Path, tmp_path: Path) -> None:

@@ -400,12 +400,28 @@ def _local_path(path: str) -> str:
             f"Checkpoint {path!r} cannot be fetched: {type(error).__name__}: {error}. Check the "
             "address and the network, or download it and give the local path."
         ) from error
+    _check_is_file(path, local)
+    return local
+
+
+def check_exists(path: str) -> None:
+    """Refuses the path of a file that is not there, before work that would be in vain.
+
+    An address is fetched when it is loaded, and an empty path loads nothing.
+
+    Raises:
+        CheckpointError: There is no such file.
+    """
+    if path and "://" not in path:
+        _check_is_file(path, path.partition("?")[0])
+
+
+def _check_is_file(path: str, local: str) -> None:
     if not os.path.isfile(local):
         raise CheckpointError(
             f"Checkpoint {path!r} does not exist (looked for {os.path.abspath(local)!r}). Give the "
             "path of an existing .pth, .pyth or .pkl file."
         )
-    return local
 
 
 def _zoo_checkpoint(loaded: dict[str, Any]) -> dict[str, Any]:

@@ -31,6 +31,7 @@ from mask_rcnn_repro.data import dataset_fingerprint
 from mask_rcnn_repro.data.generated_annotations import default_unlabeled
 from mask_rcnn_repro.data.mixing import check_mixture
 from mask_rcnn_repro.engine.builders import build_model, check_batch_size
+from mask_rcnn_repro.engine.checkpoint import check_exists, find_last_checkpoint
 from mask_rcnn_repro.engine.init_classes import class_map_of
 from mask_rcnn_repro.engine.runs import Run
 from mask_rcnn_repro.errors import ConfigError
@@ -85,6 +86,7 @@ def check_dependencies(run: Run, *, eval_only: bool = False, above: tuple[str, .
 
     Raises:
         ConfigError: As :func:`prepare`, of the mistakes that the configs alone show.
+        CheckpointError: A run that has yet to begin has no file `train.init_checkpoint`.
     """
     if not eval_only:
         _check_early(run)
@@ -156,6 +158,8 @@ def _check_early(run: Run) -> None:
     if part is not None and cfg.train.max_iter > 0:
         node = cfg.dataloader.train.dataset
         check_mixture(node.get("generated"), part, node.get("teacher"))
+    if not cfg.train.init_from and find_last_checkpoint(run.folder) is None:
+        check_exists(str(cfg.train.init_checkpoint))
     if not (cfg.train.proposals or cfg.train.init_from or teacher_of(cfg)):
         return
     check_batch_size(cfg)

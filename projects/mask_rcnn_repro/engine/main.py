@@ -28,6 +28,7 @@ from mask_rcnn_repro.config.schema import train_fields
 from mask_rcnn_repro.engine.builders import build_model, check_batch_size, resolve_device
 from mask_rcnn_repro.engine.checkpoint import (
     SafeCheckpointer,
+    check_exists,
     checkpoint_iteration,
     find_last_checkpoint,
 )
@@ -244,4 +245,5 @@ def _checkpoint_to_evaluate(args: argparse.Namespace, cfg: DictConfig, output_di
             "train.init_checkpoint=output/.../model_final.pth, or --resume for the last one of "
             "this config's own run."
         )
+    check_exists(str(cfg.train.init_checkpoint))
     return str(cfg.train.init_checkpoint)
