@@ -19,8 +19,10 @@ from mask_rcnn_repro.evaluation.backends import (
     backends_for,
     check_backend,
     coco_metrics_by,
+    coco_result,
     pycocotools_metrics,
 )
+from mask_rcnn_repro.evaluation.detections import Detections, ResultStream
 from mask_rcnn_repro.evaluation.ground_truth import index_ground_truth
 
 from .coco_scenes import Scene
@@ -191,6 +193,32 @@ def test_other_tasks_and_many_keypoints_are_left_to_others():
     assert name in ("hotcoco", "pycocotools") and metrics["AP50"] > 0
     boxes = [{k: v for k, v in r.items() if k != "keypoints"} for r in results]
     assert coco_metrics_by(gt, boxes, "bbox", backend="compiled")[1] == "pycocotools"
+
+
+def test_results_of_other_categories_do_not_count():
+    gt, results = people()
+    expected = coco_metrics(gt, results, "keypoints", backend="pycocotools")
+    other = {**results[0], "category_id": 2, "score": 1.0}
+    for more in (other, {k: v for k, v in other.items() if k != "bbox"}):
+        found = coco_metrics_by(gt, [more, *results], "keypoints", backend="compiled")[0]
+        assert repr(found) == repr(expected)
+
+
+@pytest.mark.parametrize("num_keypoints", [16, 34])
+def test_numbers_of_keypoints_that_do_not_agree(num_keypoints):
+    gt, results = people()
+    detections = Detections()
+    for result in people(num_keypoints)[1]:
+        row = {**result, "category_id": 0}
+        detections.append(result["image_id"], 100, 100, [row], ["keypoints"])
+    stream = ResultStream(
+        [detections], "keypoints", image_ids=[1, 2], category_ids=[1], with_box=True
+    )
+    for given in (list(stream), stream):
+        with pytest.raises(DataError, match="do not agree"):
+            coco_result(gt, given, "keypoints")
+    with pytest.raises(DataError, match="do not agree"):
+        coco_result(gt, results, "keypoints", oks_sigmas=[0.1] * num_keypoints)
 
 
 def test_input_is_not_changed():

@@ -227,24 +227,23 @@ def coco_result(
         class_names = {c["id"]: str(c["name"]) for c in gt.dataset.get("categories", [])}
     if iou_type == "keypoints":
         class_names = _with_keypoints(gt, class_names)
-        _check_keypoints(gt, detections, class_names, oks_sigmas)
     if iou_type == "segm":
         gt = with_all_masks(gt)
-    if isinstance(detections, ResultStream):
-        chosen: Any = detections.only(class_names)
-    elif set(map(operator.itemgetter("category_id"), detections)) <= class_names.keys():
-        chosen = detections
-    else:
-        chosen = [d for d in detections if d["category_id"] in class_names]
     options: dict[str, Any] = {
         "image_ids": sorted(gt.getImgIds()) if image_ids is None else list(image_ids),
         "category_ids": sorted(class_names),
         "max_dets": list(max_dets),
         "oks_sigmas": list(oks_sigmas),
     }
+    chosen: Any = None
     for name, following in zip(names, [*names[1:], ""], strict=True):
-        # others may want a list
-        given = chosen if name in ("compiled", "hotcoco") else list(chosen)
+        if name == "compiled":  # which chooses and checks as it reads
+            given: Any = detections
+        else:
+            if iou_type == "keypoints":
+                _check_keypoints(gt, detections, class_names, oks_sigmas)
+            chosen = _of_classes(detections, class_names) if chosen is None else chosen
+            given = chosen if name == "hotcoco" else list(chosen)  # others may want a list
         try:
             numbers = CocoNumbers(*COCO_BACKENDS[name](gt, given, iou_type, **options))
             break
@@ -345,18 +344,31 @@ def _percent(value: float) -> float:
     return float(value * 100) if value >= 0 else float("nan")
 
 
+def _of_classes(
+    detections: Sequence[Mapping[str, Any]] | ResultStream, class_names: Mapping[int, str]
+) -> Sequence[Mapping[str, Any]] | ResultStream:
+    if isinstance(detections, ResultStream):
+        return detections.only(class_names)
+    if set(map(operator.itemgetter("category_id"), detections)) <= class_names.keys():
+        return detections
+    return [d for d in detections if d["category_id"] in class_names]
+
+
 def _with_keypoints(gt: COCO, class_names: Mapping[int, str]) -> dict[int, str]:
     """The classes whose annotations hold keypoints; pycocotools fails on the others."""
-    holding = {a["category_id"] for a in gt.dataset["annotations"] if "keypoints" in a}
-    lacking = {a["category_id"] for a in gt.dataset["annotations"] if "keypoints" not in a}
+    holding, lacking = set(), set()
+    for annotation in gt.dataset["annotations"]:
+        if "keypoints" not in annotation:
+            lacking.add(annotation["category_id"])
+            continue
+        holding.add(annotation["category_id"])
+        if "num_keypoints" not in annotation:
+            annotation["num_keypoints"] = sum(v > 0 for v in annotation["keypoints"][2::3])
     if mixed := holding & lacking:
         raise DataError(
             f"Only some annotations of category {sorted(mixed)} have keypoints. Give the others "
             "zeros (not visible), which means that they are not labelled."
         )
-    for annotation in gt.dataset["annotations"]:
-        if "keypoints" in annotation and "num_keypoints" not in annotation:
-            annotation["num_keypoints"] = sum(v > 0 for v in annotation["keypoints"][2::3])
     return {category: name for category, name in class_names.items() if category in holding}
 
 

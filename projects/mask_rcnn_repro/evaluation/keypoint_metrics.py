@@ -44,9 +44,12 @@ class _Listed:
         with_box: whether there are boxes.
     """
 
-    def __init__(self, results: Sequence[Mapping[str, Any]], num_keypoints: int) -> None:
-        first = results[0] if results else {}
-        self.with_box = "bbox" in first  # the first decides for pycocotools, too
+    def __init__(
+        self, results: Sequence[Mapping[str, Any]], category_ids: list[int], num_keypoints: int
+    ) -> None:
+        # the first decides for pycocotools, too, which gets those of these categories
+        first = next((r for r in results if r["category_id"] in category_ids), {})
+        self.with_box = "bbox" in first
         if not self.with_box and "segmentation" in first:
             raise BackendCannot("the results have masks, whose areas would count")
         width = 4 * self.with_box + 3 * num_keypoints
@@ -104,6 +107,7 @@ def keypoint_metrics(
     """As :func:`mask_rcnn_repro.evaluation.backends.pycocotools_metrics`, to the last bit.
 
     Args:
+        detections: may hold other categories, which do not count.
         max_dets: not used; keypoints are always limited to 20 detections an image.
 
     Raises:
@@ -129,7 +133,7 @@ def keypoint_metrics(
         results = (
             _Streamed(detections)
             if isinstance(detections, ResultStream)
-            else _Listed(detections, num_keypoints)
+            else _Listed(detections, params.catIds, num_keypoints)
         )
         found = _Found(results, gt, params, num_keypoints)
     except (KeyError, ValueError, TypeError, OverflowError, struct.error) as error:
@@ -226,6 +230,8 @@ class _Found:
         self.keys = keys[order]
         self.scores = results.scores[order]
         flat = results.keypoints(order) if len(order) else np.zeros((0, 3 * num_keypoints))
+        if flat.shape[1] != 3 * num_keypoints:
+            raise BackendCannot(f"results of {flat.shape[1]} numbers, not {3 * num_keypoints}")
         self.keypoints = flat.reshape(-1, num_keypoints, 3)
         if results.with_box:
             boxes = results.boxes(order)
