@@ -214,9 +214,9 @@ def test_numbers_of_keypoints_that_do_not_agree(num_keypoints):
     stream = ResultStream(
         [detections], "keypoints", image_ids=[1, 2], category_ids=[1], with_box=True
     )
-    for given in (list(stream), stream):
+    for form in (list(stream), stream):
         with pytest.raises(DataError, match="do not agree"):
-            coco_result(gt, given, "keypoints")
+            coco_result(gt, form, "keypoints")
     with pytest.raises(DataError, match="do not agree"):
         coco_result(gt, results, "keypoints", oks_sigmas=[0.1] * num_keypoints)
 

@@ -7,8 +7,11 @@ pycocotools, see :func:`hotcoco_metrics`.
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import io
+import itertools
+import operator
 import os
 import tempfile
 import warnings
@@ -174,9 +177,12 @@ def _listed(
     wanted: set[int],
     known: Iterable[Any],
 ) -> list[dict[str, Any]]:
-    if not {d["image_id"] for d in detections} <= set(known):
+    # half a million of them at COCO's size: passes are in C where they can be
+    images = set(map(operator.itemgetter("image_id"), detections))
+    if not images <= set(known):
         raise BackendCannot("results are on images that are not in the annotations")
-    with_box = sum("bbox" in d for d in detections)
+    whole_numbers(images & wanted, "image ids")
+    with_box = sum(map(operator.contains, detections, itertools.repeat("bbox")))
     field = TASK_FIELDS[iou_type]
     fields = ["image_id", "category_id", "score", field]
     if iou_type != "bbox" and with_box:
@@ -184,14 +190,15 @@ def _listed(
         if iou_type == "segm" or with_box < len(detections):
             raise BackendCannot(f"{with_box} of {len(detections)} results have a box")
         fields.append("bbox")
-    exact = set(fields)
-    results = [  # copies are what takes longest here, for half a million of them
-        d if d.keys() == exact else {key: d[key] for key in fields}
-        for d in detections
-        if d["image_id"] in wanted
-    ]
-    whole_numbers({r["image_id"] for r in results}, "image ids")
-    if not np.isfinite([r["score"] for r in results]).all():
+    for key in fields:  # KeyError where one lacks
+        collections.deque(map(operator.itemgetter(key), detections), maxlen=0)
+    results = list(detections)
+    if not images <= wanted:
+        results = [d for d in results if d["image_id"] in wanted]
+    if not set(map(len, results)) <= {len(fields)}:
+        results = [d if len(d) == len(fields) else {key: d[key] for key in fields} for d in results]
+    scores = np.fromiter(map(operator.itemgetter("score"), results), np.float64, len(results))
+    if not np.isfinite(scores).all():
         raise BackendCannot("a score is not finite")
     return results
 
