@@ -10,7 +10,8 @@ import pytest
 import torch
 from detectron2.config import instantiate
 from detectron2.layers import Conv2d, FrozenBatchNorm2d, ShapeSpec
-from detectron2.modeling.backbone.resnet import BottleneckBlock
+from detectron2.modeling.backbone import FPN
+from detectron2.modeling.backbone.resnet import BasicBlock, BasicStem, BottleneckBlock, ResNet
 from detectron2.modeling.proposal_generator.rpn import StandardRPNHead
 from detectron2.modeling.roi_heads.mask_head import MaskRCNNConvUpsampleHead
 from torch import nn
@@ -234,6 +235,44 @@ def test_parts_of_unknown_owners_have_their_layers():
         optimized = optimize_for_inference(model)
         torch.testing.assert_close(optimized(x), model(x), rtol=1e-4, atol=1e-5)
     assert type(optimized.block.conv1) is FusedConv2d
+
+
+class OwnPyramid(nn.Module):
+    """A user's module around an FPN."""
+
+    def __init__(self, fuse_type: str) -> None:
+        super().__init__()
+        resnet = ResNet(BasicStem(3, 4, norm="FrozenBN"), [stage(4, 8), stage(8, 16)])
+        resnet._out_features = ["res2", "res3"]
+        self.fpn = FPN(resnet, ["res2", "res3"], 8, fuse_type=fuse_type)
+
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        return list(self.fpn(x).values())
+
+
+def stage(channels: int, out: int) -> list[nn.Module]:
+    return ResNet.make_stage(
+        BasicBlock, 1, in_channels=channels, out_channels=out, stride_per_block=[2], norm="FrozenBN"
+    )
+
+
+@pytest.mark.parametrize("fuse_type", ["sum", "avg"])
+@pytest.mark.parametrize("known", [True, False])
+def test_pyramids_run_their_fused_layers(fuse_type: str, known: bool) -> None:
+    torch.manual_seed(0)
+    own, x = OwnPyramid(fuse_type).eval(), torch.randn(1, 3, 64, 64)
+    model = nn.Sequential(own.fpn) if known else own
+    with torch.no_grad():
+        optimized = optimize_for_inference(model)
+        expected, found = model(x), optimized(x)
+        if known:
+            expected, found = list(expected.values()), list(found.values())
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    fpn = optimized[0] if known else optimized.fpn
+    if type(fpn) is FPN:
+        layers = set(fpn.modules())
+        assert all(conv in layers for conv in (*fpn.lateral_convs, *fpn.output_convs))
+        assert all(isinstance(conv, FusedConv2d) for conv in fpn.lateral_convs)
 
 
 class OwnHeads(nn.Module):

@@ -30,7 +30,8 @@ Policy = Literal["exact", "init", "relaxed"]
 FINAL_CHECKPOINT = "model_final.pth"
 """File of the weights after the last iteration."""
 
-_POINTER = "last_checkpoint"
+POINTER = "last_checkpoint"
+"""The file that names the last checkpoint of a folder."""
 
 
 class SafeCheckpointer(DetectionCheckpointer):
@@ -117,7 +118,7 @@ class SafeCheckpointer(DetectionCheckpointer):
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         """Points ``last_checkpoint`` to a file, which must be complete by now."""
-        atomic_write_text(Path(self.save_dir, _POINTER), last_filename_basename)
+        atomic_write_text(Path(self.save_dir, POINTER), last_filename_basename)
 
     def has_checkpoint(self) -> bool:
         """Whether the folder has a last checkpoint; see :func:`find_last_checkpoint`."""
@@ -356,7 +357,7 @@ def find_last_checkpoint(folder: str | os.PathLike[str]) -> Path | None:
     Raises:
         CheckpointError: the pointer is damaged or names a file that is not there.
     """
-    pointer = Path(folder, _POINTER)
+    pointer = Path(folder, POINTER)
     if not os.fspath(folder) or not pointer.is_file():
         return None
     name = pointer.read_text(encoding="utf-8", errors="replace").strip()

@@ -31,7 +31,7 @@ from mask_rcnn_repro.data import dataset_fingerprint
 from mask_rcnn_repro.data.generated_annotations import default_unlabeled
 from mask_rcnn_repro.data.mixing import check_mixture
 from mask_rcnn_repro.engine.builders import build_model, check_batch_size
-from mask_rcnn_repro.engine.checkpoint import check_exists, find_last_checkpoint
+from mask_rcnn_repro.engine.checkpoint import check_exists
 from mask_rcnn_repro.engine.init_classes import class_map_of
 from mask_rcnn_repro.engine.runs import Run
 from mask_rcnn_repro.errors import ConfigError
@@ -86,9 +86,11 @@ def check_dependencies(run: Run, *, eval_only: bool = False, above: tuple[str, .
 
     Raises:
         ConfigError: As :func:`prepare`, of the mistakes that the configs alone show.
-        CheckpointError: A run that has yet to begin has no file `train.init_checkpoint`.
+        CheckpointError: `run` has yet to begin, and there is no file `train.init_checkpoint`.
     """
     if not eval_only:
+        if not above and not run.has_begun and not run.cfg.train.init_from:
+            check_exists(str(run.cfg.train.init_checkpoint))
         _check_early(run)
     chain = (*above, run.config_id)
     train = run.cfg.train
@@ -158,8 +160,6 @@ def _check_early(run: Run) -> None:
     if part is not None and cfg.train.max_iter > 0:
         node = cfg.dataloader.train.dataset
         check_mixture(node.get("generated"), part, node.get("teacher"))
-    if not cfg.train.init_from and find_last_checkpoint(run.folder) is None:
-        check_exists(str(cfg.train.init_checkpoint))
     if not (cfg.train.proposals or cfg.train.init_from or teacher_of(cfg)):
         return
     check_batch_size(cfg)

@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 LOCK_FILE = ".lock"
 _POLL_SECONDS = 2.0
-_GLANCE_SECONDS = 0.2  # who only looks whether a folder is held holds it for a moment
+_GLANCE_SECONDS = 0.2  # tools/run_table.py takes a lock for a moment, to see whether it is held
 
 
 @contextmanager

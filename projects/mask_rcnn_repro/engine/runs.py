@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from mask_rcnn_repro.config import claim_output_dir
 from mask_rcnn_repro.data_checks.before_training import check_before_training
 from mask_rcnn_repro.engine.atomic import atomic_write_text
-from mask_rcnn_repro.engine.checkpoint import FINAL_CHECKPOINT, find_last_checkpoint
+from mask_rcnn_repro.engine.checkpoint import FINAL_CHECKPOINT, POINTER, find_last_checkpoint
 from mask_rcnn_repro.engine.evaluate import Evaluation
 from mask_rcnn_repro.engine.hosts import check_hosts_agree
 from mask_rcnn_repro.engine.init_classes import ClassMap
@@ -118,6 +118,11 @@ class Run:
             for part in ("roi_heads", "proposal_generator")
         )
         return heads is None and generator is not None
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether the folder has a record or names a checkpoint, even one that is gone."""
+        return any((self.folder / name).is_file() for name in (RECORD_FILE, POINTER))
 
     def open(self, earlier: Sequence[logging.LogRecord] = ()) -> None:
         """Takes the folder into possession and logs into it; a folder of another config refuses.

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import io
+import itertools
 import logging
 import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -123,16 +124,17 @@ def backends_for(name: str, iou_type: str) -> list[str]:
     """The backends to try one after the other; the last can compute anything.
 
     Args:
-        name: of a backend, or "auto".
+        name: of a backend, or "auto". What "compiled" does not compute (boxes and masks) is
+            computed as by "auto".
         iou_type: "bbox", "segm" or "keypoints".
 
     Raises:
         DataError: as :func:`check_backend`.
     """
-    if check_backend(name) != DEFAULT_BACKEND:
+    if check_backend(name) not in (DEFAULT_BACKEND, "compiled"):
         return list(dict.fromkeys([name, REFERENCE]))
     names = []
-    if iou_type == "keypoints" and compiled.HAVE_NUMBA:
+    if iou_type == "keypoints" and (name == "compiled" or compiled.HAVE_NUMBA):
         names.append("compiled")
     if importlib.util.find_spec("hotcoco") is not None:
         names.append("hotcoco")
@@ -223,6 +225,8 @@ def coco_result(
     arrays and hotcoco reads a file; other backends are given a list.
     """
     names = backends_for(backend, iou_type)
+    if not isinstance(detections, (ResultStream, list)):
+        detections = list(detections)
     if class_names is None:
         class_names = {c["id"]: str(c["name"]) for c in gt.dataset.get("categories", [])}
     if iou_type == "keypoints":
@@ -236,21 +240,27 @@ def coco_result(
         "oks_sigmas": list(oks_sigmas),
     }
     chosen: Any = None
-    for name, following in zip(names, [*names[1:], ""], strict=True):
-        if name == "compiled":  # which chooses and checks as it reads
-            given: Any = detections
-        else:
-            if iou_type == "keypoints":
-                _check_keypoints(gt, detections, class_names, oks_sigmas)
-            chosen = _of_classes(detections, class_names) if chosen is None else chosen
+
+    def computed_by(name: str) -> CocoNumbers:
+        nonlocal chosen
+        given: Any = detections
+        if name != "compiled":  # which chooses and checks as it reads
+            if chosen is None:
+                if iou_type == "keypoints":
+                    _check_keypoints(gt, detections, class_names, options)
+                chosen = _of_classes(detections, class_names)
             given = chosen if name == "hotcoco" else list(chosen)  # others may want a list
+        return CocoNumbers(*COCO_BACKENDS[name](gt, given, iou_type, **options))
+
+    for name, following in itertools.pairwise(names):
         try:
-            numbers = CocoNumbers(*COCO_BACKENDS[name](gt, given, iou_type, **options))
+            numbers = computed_by(name)
             break
         except BackendCannot as reason:
-            if not following:
-                raise
             logger.info("%s metrics by %s, not %s: %s.", iou_type, following, name, reason)
+    else:
+        name = names[-1]
+        numbers = computed_by(name)
     metrics: dict[str, Any] = {
         metric: _percent(value)
         for metric, value in zip(METRIC_NAMES[iou_type], numbers.stats, strict=True)
@@ -374,16 +384,17 @@ def _with_keypoints(gt: COCO, class_names: Mapping[int, str]) -> dict[int, str]:
 
 def _check_keypoints(
     gt: COCO,
-    detections: Iterable[Mapping[str, Any]] | ResultStream,
+    detections: Sequence[Mapping[str, Any]] | ResultStream,
     class_names: Mapping[int, str],
-    oks_sigmas: Sequence[float],
+    options: Mapping[str, Any],
 ) -> None:
     default = COCOeval(iouType="keypoints").params.kpt_oks_sigmas
-    counts = {"sigmas": {len(oks_sigmas or default)}}
+    images = set(options["image_ids"])
+    counts = {"sigmas": {len(options["oks_sigmas"] or default)}}
     counts["annotations"] = {
         len(a["keypoints"]) // 3
         for a in gt.dataset["annotations"]
-        if a["category_id"] in class_names
+        if a["category_id"] in class_names and a["image_id"] in images
     }
     counts["predictions"] = (
         detections.keypoint_counts

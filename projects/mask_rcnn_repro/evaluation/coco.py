@@ -56,7 +56,7 @@ class CocoEvaluator(DatasetEvaluator):
         max_dets: limits of detections an image; the last is the one that AP is computed with.
 
     Attributes:
-        computed_by: the backend that computed the last metrics ("hotcoco and pycocotools" if each
+        computed_by: the backend that computed the last metrics ("compiled and hotcoco" if each
             computed some); None before, and on other processes than the first.
         curves: precision over recall behind the last metrics, by task; empty before, on other
             processes than the first, and for tasks whose backend has none.
@@ -261,7 +261,11 @@ class CocoEvaluator(DatasetEvaluator):
         metadata = MetadataCatalog.get(self.dataset_name)
         sigmas: Sequence[float] = metadata.get("keypoint_oks_sigmas", ())
         names = metadata.get("keypoint_names")
-        if not sigmas and names is not None and list(names) != list(COCO_PERSON_KEYPOINT_NAMES):
+        if (
+            len(sigmas) == 0
+            and names is not None
+            and list(names) != list(COCO_PERSON_KEYPOINT_NAMES)
+        ):
             raise DataError(
                 f"The keypoints of {self.dataset_name!r} ({', '.join(names)}) are not COCO's, and "
                 "their OKS sigmas are not known. Set keypoint_oks_sigmas in the data set's "

@@ -243,57 +243,75 @@ class ResultStream:
         return (r for r in results if r["category_id"] in self._kept)
 
     def columns(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The results as arrays, R of each, in the order of iteration; of all categories.
+        """The results as arrays, R of each, in the order of iteration.
 
         Returns:
             Index of the image in :attr:`image_ids`, category id, and score.
         """
-        picked = self._picked()
-        classes = np.concatenate([np.asarray(part.classes, np.int64) for part in self._parts])
+        images, picked = self._picked()
         scores = np.concatenate([np.asarray(part.scores) for part in self._parts])
-        images = np.repeat(np.arange(len(self._places)), np.diff(self._ends, prepend=0))
-        return images, np.array(self._category_ids, np.int64)[classes[picked]], scores[picked]
+        return images, self._categories()[picked], scores[picked]
 
     def boxes(self, rows: np.ndarray) -> np.ndarray:
         """(D, 4) XYWH of some of the results, by their place in :meth:`columns`."""
-        return self._gathered(rows, lambda part: part._boxes)
+        return self._gathered(rows, [(part._boxes, 4) for part in self._parts])
 
     def keypoints(self, rows: np.ndarray) -> np.ndarray:
-        """(D, 3K) of some of the results, as :meth:`boxes`."""
-        return self._gathered(rows, lambda part: part._keypoints)
+        """(D, 3K) of some of the results, as :meth:`boxes`; (0, 0) where there are none at all.
+
+        Raises:
+            ValueError: results have different numbers of keypoints.
+        """
+        columns = [(part._keypoints, len(part._keypoints) // len(part)) for part in self._filled()]
+        return self._gathered(rows, columns)
 
     @property
     def keypoint_counts(self) -> set[int]:
-        """The numbers of keypoints a result, which are one if the results fit each other."""
-        return {len(part._keypoints) // len(part) // 3 for part in self._parts if len(part)}
+        """The numbers of keypoints a result, of all parts; one number if they fit each other."""
+        return {len(part._keypoints) // len(part) // 3 for part in self._filled()}
 
-    def _picked(self) -> np.ndarray:
-        """(R,) row of each result in the parts, one behind the other."""
-        offsets = dict(zip(map(id, self._parts), self._part_starts().tolist(), strict=True))
+    def _filled(self) -> list[Detections]:
+        return [part for part in self._parts if len(part)]
+
+    def _categories(self) -> np.ndarray:
+        """Category ids of the rows of all parts, one part behind the other."""
+        classes = [np.asarray(part.classes, np.int64) for part in self._parts]
+        return np.array(self._category_ids)[np.concatenate(classes)]
+
+    def _picked(self) -> tuple[np.ndarray, np.ndarray]:
+        """(R,) index of each result's image, and its row in the parts, one behind the other."""
+        starts_of = dict(zip(map(id, self._parts), self._part_starts(), strict=True))
         ranges = [
-            (rows.start + offsets[id(part)], len(rows))
+            (rows.start + starts_of[id(part)], len(rows))
             for part, rows in ((part, part.rows(index)) for part, index in self._places)
         ]
         starts, counts = np.array(ranges, np.int64).reshape(-1, 2).T
         before = np.cumsum(counts) - counts
-        return np.repeat(starts - before, counts) + np.arange(counts.sum())
+        images = np.repeat(np.arange(len(counts)), counts)
+        picked = np.repeat(starts - before, counts) + np.arange(counts.sum())
+        if self._kept >= set(self._category_ids):
+            return images, picked
+        kept = np.isin(self._categories()[picked], list(self._kept))
+        return images[kept], picked[kept]
 
-    def _part_starts(self) -> np.ndarray:
-        counts = np.array([len(part) for part in self._parts])
-        return np.cumsum(counts) - counts
+    def _part_starts(self) -> list[int]:
+        return [0, *itertools.accumulate(len(part) for part in self._parts)][:-1]
 
     def _gathered(
-        self, rows: np.ndarray, column: Callable[[Detections], array[float]]
+        self, rows: np.ndarray, columns: Sequence[tuple[array[float], int]]
     ) -> np.ndarray:
-        picked = self._picked()[rows]
-        widths = {len(column(part)) // len(part) for part in self._parts if len(part)}
+        """Rows of a column that is in parts, each with how many numbers it has a row."""
+        widths = {width for _, width in columns}
         if len(widths) > 1:
             raise ValueError(f"parts have {sorted(widths)} numbers a detection")
+        picked = self._picked()[1][rows]
         result = np.empty((len(picked), max(widths, default=0)))
-        for part, start in zip(self._parts, self._part_starts(), strict=True):
+        start = 0
+        for column, width in columns:
+            part = np.asarray(column).reshape(-1, width) if width else np.empty((0, 0))
             own = (picked >= start) & (picked < start + len(part))
-            if own.any():
-                result[own] = np.asarray(column(part)).reshape(len(part), -1)[picked[own] - start]
+            result[own] = part[picked[own] - start]
+            start += len(part)
         return result
 
     @property

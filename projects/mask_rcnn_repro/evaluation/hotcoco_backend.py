@@ -108,6 +108,8 @@ def _ground_truth(
     gt: COCO, iou_type: str, image_ids: list[int], category_ids: list[int]
 ) -> dict[str, Any]:
     """The content of a COCO json with what is evaluated only."""
+    if len(gt.anns) != len(gt.dataset["annotations"]):
+        raise BackendCannot("ids occur twice, or the index is not of these annotations")
     images, categories = set(image_ids), set(category_ids)
     fields = _FIELDS[iou_type]
     annotations = [
@@ -181,7 +183,7 @@ def _listed(
     images = set(map(operator.itemgetter("image_id"), detections))
     if not images <= set(known):
         raise BackendCannot("results are on images that are not in the annotations")
-    whole_numbers(images & wanted, "image ids")
+    whole_numbers((image for image in images if image in wanted), "image ids")
     with_box = sum(map(operator.contains, detections, itertools.repeat("bbox")))
     field = TASK_FIELDS[iou_type]
     fields = ["image_id", "category_id", "score", field]

@@ -113,11 +113,11 @@ def match(
     crowds: Any,
     ignored: Any,
     detection_areas: Any,
-    likeness: Any,
+    similarities: Any,
     thresholds: Any,
     area_ranges: Any,
-    true: Any,
-    false: Any,
+    tp: Any,
+    fp: Any,
 ) -> None:
     """Matches detections to objects at each threshold, for each range of areas.
 
@@ -130,11 +130,11 @@ def match(
         crowds: (G,) whether several detections may match.
         ignored: (G,) whether it counts for no area.
         detection_areas: (D,)
-        likeness: what :func:`exponents` wrote of these groups, its exponential taken.
+        similarities: what :func:`exponents` wrote of these groups, its exponential taken.
         thresholds: (T,)
         area_ranges: (A, 2) lowest and highest.
-        true: out, (A, T, D) set where a detection matches an object that counts.
-        false: out, (A, T, D) set where it is wrong; neither is set where it is ignored.
+        tp: out, (A, T, D) set where a detection matches an object that counts.
+        fp: out, (A, T, D) set where it is wrong; neither is set where it is ignored.
     """
     used = 0
     for group in range(first, last):
@@ -147,7 +147,7 @@ def match(
             if count == 0:
                 count = objects.shape[1]
             for column in range(end - begin):
-                oks[column, row] = _sum(likeness, used, count) / count
+                oks[column, row] = _sum(similarities, used, count) / count
                 used += count
         for size in range(len(area_ranges)):
             low, high = area_ranges[size]
@@ -179,19 +179,19 @@ def match(
                         found = place
                     if found >= 0:
                         taken[order[found]] = True
-                        true[size, level, column] = found < valid
+                        tp[size, level, column] = found < valid
                     else:
                         area = detection_areas[column]
-                        false[size, level, column] = not (area < low or area > high)
+                        fp[size, level, column] = not (area < low or area > high)
 
 
 @compiled(error_model="numpy")
-def accumulate(true: Any, false: Any, order: Any, number: int, recalls: Any, out: Any) -> float:
+def accumulate(tp: Any, fp: Any, order: Any, number: int, recalls: Any, out: Any) -> float:
     """Interpolated precision at some recalls, of one category, threshold and area range.
 
     Args:
-        true: (D,) whether a detection is right.
-        false: (D,) whether it is wrong.
+        tp: (D,) whether a detection is right.
+        fp: (D,) whether it is wrong.
         order: (D,) detections, best first.
         number: of objects that count, at least one.
         recalls: (R,) ascending.
@@ -204,12 +204,12 @@ def accumulate(true: Any, false: Any, order: Any, number: int, recalls: Any, out
     count = len(order)
     reached = np.empty(count)
     precision = np.empty(count)
-    right = wrong = 0.0
+    tp_sum = fp_sum = 0.0
     for place in range(count):
-        right += true[order[place]]
-        wrong += false[order[place]]
-        reached[place] = right / number
-        precision[place] = right / (wrong + right + tiny)
+        tp_sum += tp[order[place]]
+        fp_sum += fp[order[place]]
+        reached[place] = tp_sum / number
+        precision[place] = tp_sum / (fp_sum + tp_sum + tiny)
     for place in range(count - 1, 0, -1):  # never rising: the best at this recall or a higher one
         if precision[place] > precision[place - 1]:
             precision[place - 1] = precision[place]
@@ -218,4 +218,4 @@ def accumulate(true: Any, false: Any, order: Any, number: int, recalls: Any, out
         while place < count and reached[place] < recalls[index]:
             place += 1
         out[index] = precision[place] if place < count else 0.0
-    return right / number
+    return tp_sum / number

@@ -11,7 +11,7 @@ import contextlib
 import io
 import itertools
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -37,7 +37,7 @@ class _Listed:
     """Results as arrays of R rows, from a list of dicts.
 
     Attributes:
-        image_ids: those that occur, and maybe others.
+        image_ids: those that occur; of a stream maybe others, too.
         images: (R,) ids.
         categories: (R,) ids.
         scores: (R,)
@@ -50,8 +50,10 @@ class _Listed:
         # the first decides for pycocotools, too, which gets those of these categories
         first = next((r for r in results if r["category_id"] in category_ids), {})
         self.with_box = "bbox" in first
-        if not self.with_box and "segmentation" in first:
-            raise BackendCannot("the results have masks, whose areas would count")
+        if "caption" in first or ("segmentation" in first and not self.with_box):
+            raise BackendCannot("the results are captions or masks for it")
+        if first:
+            _check_numbers(first, ("score", "keypoints", *(["bbox"] if self.with_box else [])))
         width = 4 * self.with_box + 3 * num_keypoints
         row = struct.Struct(f"=qqd{width}d")
         content = bytearray(row.size * len(results))
@@ -88,6 +90,8 @@ class _Streamed:
     def __init__(self, results: ResultStream) -> None:
         self.image_ids = whole_numbers(results.image_ids, "image ids")
         index, self.categories, self.scores = results.columns()
+        if self.categories.dtype.kind not in "iu":
+            raise BackendCannot(f"category ids of type {self.categories.dtype}")
         self.images = np.array(self.image_ids, np.int64)[index]
         self.with_box = "bbox" in results.fields
         self.boxes = results.boxes
@@ -111,42 +115,46 @@ def keypoint_metrics(
         max_dets: not used; keypoints are always limited to 20 detections an image.
 
     Raises:
-        BackendCannot: another task than keypoints, no Numba, ids that are no positive integers,
-            annotations or results that are not in COCO's format or have different fields, results
-            on unknown images, scores or areas that are not finite, over 128 keypoints.
+        BackendCannot: another task than keypoints; no Numba; ids that are no integers, or below 0
+            (of annotations: below 1, or twice); annotations or results that are not in COCO's
+            format, have different fields or (as their first shows) numbers of other types than
+            Python's; results on unknown images; `iscrowd` neither 0 nor 1; scores or areas that are
+            not finite; over 128 keypoints; sigmas of a higher precision.
     """
     if iou_type != "keypoints":
         raise BackendCannot("it computes keypoint metrics only")
     if not compiled.HAVE_NUMBA:
-        raise BackendCannot("Numba is not installed")
+        raise BackendCannot("Numba is not installed, or switched off")
     evaluation = COCOeval(iouType=iou_type)  # parameters and summary, without its evaluation
     params = evaluation.params
     params.imgIds = sorted(set(whole_numbers(image_ids, "image ids")))
     params.catIds = sorted(set(whole_numbers(category_ids, "category ids")))
     if oks_sigmas:
         params.kpt_oks_sigmas = np.array(oks_sigmas)
+    if np.result_type(params.kpt_oks_sigmas, np.float64) != np.float64:
+        raise BackendCannot(f"sigmas of type {params.kpt_oks_sigmas.dtype}")
     num_keypoints = len(params.kpt_oks_sigmas)
     if num_keypoints > _MOST_KEYPOINTS:
         raise BackendCannot(f"there are {num_keypoints} keypoints")
     try:
-        objects = _Objects(gt, params.imgIds, params.catIds, num_keypoints)
+        objects = _GroundTruth(gt, params.imgIds, params.catIds, num_keypoints)
         results = (
             _Streamed(detections)
             if isinstance(detections, ResultStream)
             else _Listed(detections, params.catIds, num_keypoints)
         )
-        found = _Found(results, gt, params, num_keypoints)
+        found = _Detections(results, gt, params, num_keypoints)
     except (KeyError, ValueError, TypeError, OverflowError, struct.error) as error:
         raise BackendCannot(f"{type(error).__name__}: {error}") from error
     groups = _groups(objects.keys, found.keys)
-    true, false = _matched(groups, objects, found, params)
-    evaluation.eval = {"params": params, **_accumulated(objects, found, true, false, params)}
+    tp, fp = _matched(groups, objects, found, params)
+    evaluation.eval = {"params": params, **_accumulated(objects, found, tp, fp, params)}
     with contextlib.redirect_stdout(io.StringIO()):
         evaluation.summarize()
     return summed_up(evaluation)
 
 
-class _Objects:
+class _GroundTruth:
     """Annotations of the images and categories, ordered by category, image and place in the file.
 
     Attributes:
@@ -161,6 +169,8 @@ class _Objects:
     def __init__(
         self, gt: COCO, image_ids: list[int], category_ids: list[int], num_keypoints: int
     ) -> None:
+        if len(gt.anns) != len(gt.dataset["annotations"]):
+            raise BackendCannot("ids occur twice, or the index is not of these annotations")
         image_index = {image_id: index for index, image_id in enumerate(image_ids)}
         start = {category: k * len(image_ids) for k, category in enumerate(category_ids)}
         row = struct.Struct(f"=qqddd{4 + 3 * num_keypoints}d")
@@ -173,6 +183,8 @@ class _Objects:
             image = image_index.get(annotation["image_id"])
             category = start.get(annotation["category_id"])
             if image is not None and category is not None:
+                if not content:
+                    _check_numbers(annotation, ("area", "bbox", "keypoints"))
                 content += row.pack(
                     annotation["id"],
                     category + image,
@@ -201,7 +213,7 @@ class _Objects:
         self.keypoints = np.ascontiguousarray(table["keypoints"])
 
 
-class _Found:
+class _Detections:
     """Results that count, ordered by category, image and falling score.
 
     Attributes:
@@ -241,6 +253,15 @@ class _Found:
             self.areas = (high[:, 0] - low[:, 0]) * (high[:, 1] - low[:, 1])
 
 
+def _check_numbers(content: Mapping[str, Any], keys: Iterable[str]) -> None:
+    """Refuses numbers with which pycocotools would compute in another precision."""
+    for key in keys:
+        values = content[key]
+        for value in values if isinstance(values, Iterable) else (values,):
+            if not isinstance(value, (int, float)):  # np.float64 is a float
+                raise BackendCannot(f"{key} of type {type(value).__name__}")
+
+
 def _index(values: np.ndarray, known: Sequence[int]) -> np.ndarray:
     """Index of each value in `known`, which ascends; -1 where it is not there."""
     if not known:
@@ -252,24 +273,25 @@ def _index(values: np.ndarray, known: Sequence[int]) -> np.ndarray:
 def _groups(objects: np.ndarray, detections: np.ndarray) -> np.ndarray:
     """(P, 4) first object, last + 1, first detection, last + 1 of each key with detections."""
     keys = np.unique(detections)
-    ends = [np.searchsorted(of, keys, side) for of in (objects, detections) for side in _SIDES]
-    return np.stack(ends, axis=1).astype(np.int64)
-
-
-_SIDES: tuple[Any, Any] = ("left", "right")
+    bounds = [
+        bound
+        for rows in (objects, detections)
+        for bound in (np.searchsorted(rows, keys), np.searchsorted(rows, keys, "right"))
+    ]
+    return np.stack(bounds, axis=1).astype(np.int64)
 
 
 def _matched(
-    groups: np.ndarray, objects: _Objects, found: _Found, params: Any
+    groups: np.ndarray, objects: _GroundTruth, found: _Detections, params: Any
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Which detections are right and which are wrong, (A, T, D) each."""
+    """Which detections are true and which are false positives, (A, T, D) each."""
     from mask_rcnn_repro.evaluation.keypoint_kernels import exponents, match
 
     thresholds = np.asarray(params.iouThrs, np.float64)
     ranges = np.asarray(params.areaRng, np.float64)
-    variances = (np.asarray(params.kpt_oks_sigmas) * 2) ** 2
-    true = np.zeros((len(ranges), len(thresholds), len(found.keys)), bool)
-    false = np.zeros_like(true)
+    variances = ((np.asarray(params.kpt_oks_sigmas) * 2) ** 2).astype(np.float64)
+    tp = np.zeros((len(ranges), len(thresholds), len(found.keys)), bool)
+    fp = np.zeros_like(tp)
     pairs = (groups[:, 1] - groups[:, 0]) * (groups[:, 3] - groups[:, 2])
     numbers = np.concatenate([[0], np.cumsum(pairs * len(variances))])
     ends = [0]
@@ -290,15 +312,15 @@ def _matched(
             match(
                 *(groups, first, last),
                 *(objects.keypoints, objects.areas, objects.crowds, objects.ignored),
-                *(found.areas, buffer, thresholds, ranges, true, false),
+                *(found.areas, buffer, thresholds, ranges, tp, fp),
             )
 
     compiled.run_in_threads(work, len(ends) - 1)
-    return true, false
+    return tp, fp
 
 
 def _accumulated(
-    objects: _Objects, found: _Found, true: np.ndarray, false: np.ndarray, params: Any
+    objects: _GroundTruth, found: _Detections, tp: np.ndarray, fp: np.ndarray, params: Any
 ) -> dict[str, np.ndarray]:
     """Precision and recall as ``COCOeval.accumulate`` gives them.
 
@@ -308,7 +330,7 @@ def _accumulated(
     """
     from mask_rcnn_repro.evaluation.keypoint_kernels import accumulate
 
-    sizes, levels, _ = true.shape
+    sizes, levels, _ = tp.shape
     shape = (levels, len(params.recThrs), len(params.catIds), sizes, 1)
     precision, recall = -np.ones(shape), -np.ones((levels, *shape[2:]))
     images = len(params.imgIds)
@@ -324,8 +346,8 @@ def _accumulated(
                 continue
             for level in range(levels):
                 recall[level, k, size, 0] = accumulate(
-                    true[size, level, here],
-                    false[size, level, here],
+                    tp[size, level, here],
+                    fp[size, level, here],
                     order,
                     number,
                     params.recThrs,

@@ -10,8 +10,8 @@
 | mask head | the predicted class's mask alone, unless classes compete (softmax) |
 
 What is neither PyTorch's, Detectron2's nor this project's stays as it is, and so does what has
-hooks or unusual parts. Of blocks, FPN and heads that such a module holds, convolutions are fused
-one by one, as it may look into them.
+hooks or unusual parts. Of blocks, FPN and heads that such a module holds (a user's subclass of
+Detectron2's ResNet, say), convolutions are fused one by one, as it may call them itself.
 """
 
 from __future__ import annotations
@@ -137,6 +137,10 @@ class _Optimizer:
                 new = self.optimized(child)
                 if new is not child:
                     setattr(module, name, new)
+        if type(module) is FPN:  # which calls them by lists beside its children
+            for name in ("lateral_convs", "output_convs"):
+                convs = getattr(module, name)
+                setattr(module, name, [self._done.get(conv, conv) for conv in convs])
         self.dtype, self._known = before, known_before
 
     def _fuse_sequence(self, sequence: nn.Sequential) -> None:
