@@ -1,4 +1,4 @@
-"""COCO's metrics by hotcoco beside pycocotools, on a data set as large as COCO's val2017.
+"""COCO's metrics beside pycocotools, on a data set as large as COCO's val2017.
 
 Made up: 5,000 images of 480 x 640 with 7 annotated objects of 80 classes each (1 % crowds), and 100
 detections an image, most of them near an object, some of the wrong class. Boxes' sides are spread

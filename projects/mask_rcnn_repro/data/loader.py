@@ -267,7 +267,9 @@ def _options(num_workers: int) -> dict[str, Any]:
         "collate_fn": _as_list,
         "worker_init_fn": _one_thread,
         "generator": torch.Generator(),
-        "pin_memory": torch.cuda.is_available(),  # copies to a GPU need not be waited for then
+        # Copies to a GPU need not be waited for then. A model on the CPU uses no GPU: pinning
+        # would take memory on one, which may be full.
+        "pin_memory": torch.cuda.is_initialized(),
     }
 
 
