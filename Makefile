@@ -44,7 +44,7 @@ test: $(STAMP)
 
 bench: $(STAMP)
 	for script in benchmarks/*.py; do $(PY) -W ignore $$script --threads $(JOBS) --record || exit 1; done
-	$(PY) -m mask_rcnn_repro.documentation
+	$(PY) -m mask_rcnn_repro.documentation --performance
 
 lint: $(STAMP)
 	$(PY) -m ruff format --check .

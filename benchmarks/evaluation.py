@@ -33,7 +33,11 @@ def parse() -> tuple[Any, argparse.Namespace]:
     parser = bench.parser()
     parser.add_argument("--images", type=int, default=200)
     parser.add_argument("--config", default=CONFIG, help="a config that is trained jointly")
-    parser.add_argument("--checkpoint", help="its weights at `mini`; random ones if not given")
+    parser.add_argument(
+        "--checkpoint",
+        help="its weights at `mini`; by default those of its run in output/, else random ones",
+    )
+    parser.set_defaults(repeats=1)
     return bench, bench.parse(parser)
 
 
@@ -160,12 +164,13 @@ def main() -> None:
     from detectron2.data import MetadataCatalog
 
     images = 8 if bench.quick else args.images
-    rounds = 1 if bench.quick else min(args.repeats, 2)
+    rounds = 1 if bench.quick else args.repeats
     threads = str(torch.get_num_threads())
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        checkpoint = str(Path(args.checkpoint).resolve()) if args.checkpoint else ""
-        checkpoint = checkpoint or str(random_weights(args.config, folder))
+        trained = ROOT / "output" / f"{args.config}@mini" / "seed0" / "model_final.pth"
+        given = args.checkpoint or (trained if trained.is_file() else None)
+        checkpoint = str(Path(given).resolve() if given else random_weights(args.config, folder))
         annotations = subset(images, folder)
         image_root = str(MetadataCatalog.get("embedded_val").image_root)
         stock = [sys.executable, str(Path(__file__).resolve()), "stock", args.config, checkpoint]
@@ -205,7 +210,7 @@ def main() -> None:
             for contender, values in found.items()
         ),
     )
-    bench.note("Weights: " + ("trained." if args.checkpoint else "random, so AP says nothing."))
+    bench.note("Weights: " + ("trained." if given else "random, so AP says nothing."))
     bench.finish()
 
 

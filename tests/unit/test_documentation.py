@@ -385,6 +385,17 @@ def test_a_section_is_replaced_between_its_markers():
     assert replace_section(f"{END}\n{BEGIN}\n", "new") is None
 
 
+def test_the_benchmarks_page_alone(copy, capsys):
+    assert main([]) == 0
+    plot = next((copy / PLOTS).glob("*.svg"), None)
+    page = copy / "docs" / "performance.md"
+    for file in (page, copy / "RESULTS.md"):
+        file.write_text("changed")
+    assert main(["--performance"]) == 0
+    assert page.read_text() != "changed" and (copy / "RESULTS.md").read_text() == "changed"
+    assert plot is None or plot.is_file()
+
+
 @pytest.fixture
 def copy(tmp_path, monkeypatch):
     """A checkout with documents that can be spoilt."""

@@ -6,7 +6,12 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from mask_rcnn_repro.documentation.files import checkout_root, generated_files, write_files
+from mask_rcnn_repro.documentation.files import (
+    checkout_root,
+    generated_files,
+    performance_files,
+    write_files,
+)
 from mask_rcnn_repro.documentation.pages import COMMAND
 from mask_rcnn_repro.errors import UserError
 
@@ -19,9 +24,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(prog=COMMAND, description="Writes generated documentation.")
     parser.add_argument("--check", action="store_true", help="write nothing, name stale files")
-    check = parser.parse_args(arguments).check
+    parser.add_argument(
+        "--performance", action="store_true", help="only the page and plots of the benchmarks"
+    )
+    args = parser.parse_args(arguments)
     root = checkout_root()
-    return write_files(root, generated_files(root), check)
+    files = performance_files(root) if args.performance else generated_files(root)
+    return write_files(root, files, args.check)
 
 
 if __name__ == "__main__":

@@ -87,18 +87,24 @@ def report_files(root: Path, report: Report) -> dict[Path, str | None]:
     }
 
 
+def performance_files(root: Path) -> dict[Path, str | None]:
+    """Returns the files that are made from the records of benchmarks."""
+    benchmarks = load_benchmarks(root / RECORDS)
+    return {
+        root / "docs" / "performance.md": format_performance_page(benchmarks),
+        **{root / file: text for file, text in performance_plots(benchmarks).items()},
+    }
+
+
 def generated_files(root: Path) -> dict[Path, str | None]:
     """Returns every generated file with its text; None for a README.md without the markers."""
     folder = root / "results"
     report = load_report([folder] if folder.is_dir() else [])
-    benchmarks = load_benchmarks(root / RECORDS)
-    plots = {root / file: text for file, text in performance_plots(benchmarks).items()}
     return {
         root / "configs" / "README.md": format_configs_readme(),
         root / "docs" / "train_keys.md": format_train_keys(),
         root / "docs" / "records.md": format_record_schema(),
-        root / "docs" / "performance.md": format_performance_page(benchmarks),
-        **plots,
+        **performance_files(root),
         **report_files(root, report),
     }
 
@@ -118,13 +124,15 @@ def checkout_root() -> Path:
 def write_files(root: Path, files: Mapping[Path, str | None], check: bool) -> int:
     """Writes generated files, or with `check` names those that are stale.
 
-    Plots in docs/report/ that are not among the files are of earlier records: they are removed.
+    Plots in docs/report/ that are not among the report's files are of earlier records: they are
+    removed.
 
     Returns:
         1 where `check` found something, or README.md lacks the markers; else 0.
     """
     problems = 0
-    for file in sorted(set((root / PLOTS).glob("*.svg")) - set(files)):
+    plots = (root / PLOTS).glob("*.svg") if root / "RESULTS.md" in files else ()
+    for file in sorted(set(plots) - set(files)):
         if check:
             print(f"{file.relative_to(root)}: stale, nothing shows it; `{COMMAND}` removes it")
             problems += 1
