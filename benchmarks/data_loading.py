@@ -49,7 +49,7 @@ def read_records(bench: Benchmark, number: int) -> list[Record]:
         dicts = get_training_dicts("coco_sample", str(file), str(root / "train2017"))
     else:
         bench.note("No COCO sample is at ../shared/data: pictures of the embedded data are used.")
-        dicts = get_training_dicts("embedded_mini_train")
+        dicts = get_training_dicts("embedded_train")
     # Detectron2's mapper cannot mix polygons and run lengths in an image
     polygons = [
         d

@@ -83,7 +83,7 @@ def make_batch(bench: Benchmark, images: int, size: tuple[int, int]) -> list[dic
         dicts = get_training_dicts("coco_sample", str(file), str(root / "train2017"))
     else:
         bench.note("No COCO sample is at ../shared/data: pictures of the embedded data are used.")
-        dicts = get_training_dicts("embedded_mini_train")
+        dicts = get_training_dicts("embedded_train")
     dicts = [d for d in dicts if d["width"] >= d["height"]]
     busy = [d for d in dicts if len(d["annotations"]) >= 5] or dicts
     mapper = MaskRCNNMapper(True, augmentations=[T.Resize(size)], use_instance_mask=True)

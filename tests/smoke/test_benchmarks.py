@@ -21,7 +21,7 @@ def test_quick(script: Path, tmp_path: Path) -> None:
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=900,
+        timeout=600,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "times as fast" in done.stdout and "ours" in done.stdout

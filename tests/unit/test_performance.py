@@ -56,7 +56,7 @@ def test_contenders_take_turns_and_the_medians_ratio_counts(clock):
     contenders = {"stock": clock.work(8, log, "stock"), "ours": clock.work(2, log, "ours")}
     outputs = bench.compare("100", contenders, reference="stock", goal=3)
     assert outputs == {"stock": "stock", "ours": "ours"}
-    assert log == ["stock", "stock", "ours", "ours", *["stock", "ours"] * 3]  # warm-up: two calls
+    assert log == ["stock", "ours", *["stock", "ours"] * 3]  # warm-up: a call each
     (comparison,) = bench.finish().comparisons
     assert comparison.ratio("ours") == 4.0
     assert comparison.ratio("stock") == 1.0
