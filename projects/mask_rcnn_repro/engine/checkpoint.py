@@ -14,11 +14,11 @@ import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.checkpoint.c2_model_loading import align_and_update_state_dicts
 from detectron2.layers import FrozenBatchNorm2d
-from detectron2.utils.file_io import PathManager
 from fvcore.common.checkpoint import _filter_reused_missing_keys, _IncompatibleKeys
 from torch import nn
 
 from mask_rcnn_repro.engine.atomic import atomic_write, atomic_write_text, clean_leftovers
+from mask_rcnn_repro.engine.checkpoint_paths import local_path
 from mask_rcnn_repro.engine.safe_load import safe_pickle_load, safe_torch_load
 from mask_rcnn_repro.engine.storage import free_megabytes, save_tensors
 from mask_rcnn_repro.errors import CheckpointError, StorageError
@@ -161,7 +161,7 @@ class SafeCheckpointer(DetectionCheckpointer):
             if not path and self.policy == "exact":
                 raise CheckpointError("No checkpoint was given. Give the path of a .pth or .pkl.")
             if path:
-                _local_path(path)
+                local_path(path)
             return super().load(path, checkpointables)
         except CheckpointError:
             raise
@@ -383,46 +383,13 @@ def checkpoint_iteration(path: str | os.PathLike[str]) -> int | None:
     Raises:
         CheckpointError: missing, unsafe or damaged file.
     """
-    local = _local_path(os.fspath(path))
+    local = local_path(os.fspath(path))
     if local.endswith(".pkl"):
         return None
     loaded = safe_torch_load(local, mmap=True)
     # The trainer counts from zero and saves the number of the iteration it has just completed.
     last = loaded.get("iteration") if isinstance(loaded, dict) else None
     return int(last) + 1 if isinstance(last, int) else None
-
-
-def _local_path(path: str) -> str:
-    """Resolves addresses; what comes back is an existing file."""
-    try:
-        local = PathManager.get_local_path(path.partition("?")[0])
-    except Exception as error:  # whatever the network or a catalogue raises
-        raise CheckpointError(
-            f"Checkpoint {path!r} cannot be fetched: {type(error).__name__}: {error}. Check the "
-            "address and the network, or download it and give the local path."
-        ) from error
-    _check_is_file(path, local)
-    return local
-
-
-def check_exists(path: str) -> None:
-    """Refuses the path of a file that is not there, before work that would be in vain.
-
-    An address is fetched when it is loaded, and an empty path loads nothing.
-
-    Raises:
-        CheckpointError: There is no such file.
-    """
-    if path and "://" not in path:
-        _check_is_file(path, path.partition("?")[0])
-
-
-def _check_is_file(path: str, local: str) -> None:
-    if not os.path.isfile(local):
-        raise CheckpointError(
-            f"Checkpoint {path!r} does not exist (looked for {os.path.abspath(local)!r}). Give the "
-            "path of an existing .pth, .pyth or .pkl file."
-        )
 
 
 def _zoo_checkpoint(loaded: dict[str, Any]) -> dict[str, Any]:

@@ -31,7 +31,7 @@ from mask_rcnn_repro.data import dataset_fingerprint
 from mask_rcnn_repro.data.generated_annotations import default_unlabeled
 from mask_rcnn_repro.data.mixing import check_mixture
 from mask_rcnn_repro.engine.builders import build_model, check_batch_size
-from mask_rcnn_repro.engine.checkpoint import check_exists
+from mask_rcnn_repro.engine.checkpoint_paths import check_exists
 from mask_rcnn_repro.engine.init_classes import class_map_of
 from mask_rcnn_repro.engine.runs import Run
 from mask_rcnn_repro.errors import ConfigError

@@ -28,10 +28,10 @@ from mask_rcnn_repro.config.schema import train_fields
 from mask_rcnn_repro.engine.builders import build_model, check_batch_size, resolve_device
 from mask_rcnn_repro.engine.checkpoint import (
     SafeCheckpointer,
-    check_exists,
     checkpoint_iteration,
     find_last_checkpoint,
 )
+from mask_rcnn_repro.engine.checkpoint_paths import check_exists
 from mask_rcnn_repro.engine.dependencies import check_dependencies
 from mask_rcnn_repro.engine.evaluate import evaluate_model
 from mask_rcnn_repro.engine.locks import exclusive
