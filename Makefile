@@ -44,7 +44,7 @@ test: $(STAMP)
 
 bench: $(STAMP)
 	for script in benchmarks/*.py; do $(PY) -W ignore $$script --threads $(JOBS) --record || exit 1; done
-	$(PY) -m mask_rcnn_repro.documentation --performance
+	$(PY) tools/generate_docs --performance
 
 lint: $(STAMP)
 	$(PY) -m ruff format --check .
@@ -59,7 +59,7 @@ report: $(STAMP)
 	$(PY) -W ignore tools/report.py
 
 docs: $(STAMP)
-	$(PY) -m mask_rcnn_repro.documentation
+	$(PY) tools/generate_docs
 
 clean:
 	rm -rf output build dist .mypy_cache .pytest_cache .ruff_cache

@@ -39,7 +39,11 @@ setup(
     python_requires=">=3.10",
     package_dir={"": "projects"},
     packages=find_packages("projects"),
-    package_data={"mask_rcnn_repro": ["paper/*.json", "reporting/*.j2", "py.typed"]},
+    package_data={
+        "mask_rcnn_embedded": ["py.typed"],
+        "mask_rcnn_repro": ["paper/*.json", "py.typed"],
+        "mask_rcnn_tools": ["report/*.j2", "py.typed"],
+    },
     cmdclass={"build_py": BuildWithConfigs},
     # Detectron2 is not on the package index under its own name: README, "Installing Detectron2".
     install_requires=[

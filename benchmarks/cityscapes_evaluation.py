@@ -32,8 +32,8 @@ from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.structures import Boxes, Instances
 from PIL import Image
 
-from mask_rcnn_repro.evaluation.cityscapes import CityscapesInstanceEvaluator
-from mask_rcnn_repro.performance import Benchmark
+from harness import Benchmark
+from mask_rcnn_repro.evaluation.cityscapes.evaluator import CityscapesInstanceEvaluator
 
 NAME = "benchmark_cityscapes"
 CLASSES = ("person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle")

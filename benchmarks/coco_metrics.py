@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from harness import Benchmark
 from mask_rcnn_repro.evaluation import coco_metrics
-from mask_rcnn_repro.evaluation.backends import coco_metrics_by
-from mask_rcnn_repro.evaluation.ground_truth import index_ground_truth
-from mask_rcnn_repro.evaluation.rle import encode_masks
-from mask_rcnn_repro.performance import Benchmark
+from mask_rcnn_repro.evaluation.coco.backends import coco_metrics_by
+from mask_rcnn_repro.evaluation.coco.ground_truth import index_ground_truth
+from mask_rcnn_repro.evaluation.masks.rle import encode_masks
 
 HEIGHT, WIDTH = 480, 640
 GOAL = 25.0

@@ -26,12 +26,12 @@ from detectron2.data import DatasetMapper, detection_utils
 from detectron2.data import transforms as T
 from detectron2.structures import PolygonMasks
 
+from harness import Benchmark
 from mask_rcnn_repro.data import MaskRCNNMapper, get_training_dicts
-from mask_rcnn_repro.data.exact_resize import resize_bilinear, to_planes
-from mask_rcnn_repro.data.image_io import read_image
-from mask_rcnn_repro.data.loader import build_test_loader, seeded
-from mask_rcnn_repro.data.polygon_arrays import PolygonArrays
-from mask_rcnn_repro.performance import Benchmark
+from mask_rcnn_repro.data.loading.images import read_image
+from mask_rcnn_repro.data.loading.loader import build_test_loader, seeded
+from mask_rcnn_repro.data.loading.polygons import PolygonArrays
+from mask_rcnn_repro.data.loading.resize import resize_bilinear, to_planes
 from mask_rcnn_repro.registration import register
 
 SAMPLE = Path(__file__).resolve().parents[2] / "shared" / "data"

@@ -27,7 +27,7 @@ CONFIG = "enhanced_r50/e2e"  # trained jointly: takes images alone
 
 def parse() -> tuple[Any, argparse.Namespace]:
     """The command line, and the benchmark."""
-    from mask_rcnn_repro.performance import Benchmark
+    from harness import Benchmark
 
     bench = Benchmark("evaluation", "Whole evaluation", __doc__)
     parser = bench.parser()

@@ -28,12 +28,12 @@ from detectron2.data.transforms import ResizeShortestEdge
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from torch import nn
 
+from harness import Benchmark
 from mask_rcnn_repro import get_config, register
-from mask_rcnn_repro.engine.trainer import autocast_context
+from mask_rcnn_repro.engine.train.trainer import autocast_context
 from mask_rcnn_repro.evaluation.loop import predict_small
-from mask_rcnn_repro.evaluation.rle import instances_to_results
+from mask_rcnn_repro.evaluation.masks.rle import instances_to_results
 from mask_rcnn_repro.modeling import optimize_for_inference
-from mask_rcnn_repro.performance import Benchmark
 
 SAMPLE = Path(__file__).resolve().parents[2] / "shared" / "data" / "coco" / "val2017"
 

@@ -21,9 +21,9 @@ import pycocotools.mask as mask_util
 import torch
 from detectron2.layers.mask_ops import paste_masks_in_image
 
-from mask_rcnn_repro import compiled
-from mask_rcnn_repro.evaluation.rle import encode_masks
-from mask_rcnn_repro.performance import Benchmark
+from harness import Benchmark
+from mask_rcnn_repro.evaluation.masks.rle import encode_masks
+from mask_rcnn_repro.utils import compiled
 
 SIZES = {(480, 640): 10.0, (1024, 2048): 30.0}  # (H, W) to the ratio that is to be reached
 

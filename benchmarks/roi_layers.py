@@ -23,9 +23,9 @@ import torch
 from detectron2.modeling.poolers import ROIPooler
 from detectron2.structures import Boxes
 
+from harness import Benchmark
 from mask_rcnn_repro.modeling import POOLER_REGISTRY, RoIPooler
 from mask_rcnn_repro.modeling.roi_layers import RoILayer
-from mask_rcnn_repro.performance import Benchmark
 
 HEIGHT, WIDTH = 800, 1216  # padded to a multiple of 32
 STRIDES = (4, 8, 16, 32)

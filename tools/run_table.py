@@ -7,24 +7,10 @@ A config file is Python code and runs with your rights: use only files that you 
 import sys
 from pathlib import Path
 
-# From a checkout this works without installing the package, too.
+# A checkout works without installing the package.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "projects"))
 
-from mask_rcnn_repro.quiet import quiet_dependencies
-from mask_rcnn_repro.startup import fast_imports
-from mask_rcnn_repro.tables.cli import parse_args
-
-quiet_dependencies()
-
-
-def main() -> None:
-    """Parses before importing torch, so that `--help` and typing errors answer at once."""
-    args = parse_args()
-    with fast_imports():
-        from mask_rcnn_repro.tables.main import main as run
-
-    run(args)
-
+from mask_rcnn_tools.command import run
 
 if __name__ == "__main__":
-    main()
+    run("tables")

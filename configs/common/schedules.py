@@ -5,7 +5,7 @@
 
 from detectron2.config import LazyCall as L
 
-from mask_rcnn_repro.engine.schedule import StepSchedule
+from mask_rcnn_repro.engine.train.schedule import StepSchedule
 
 # Section 3.1: 160k iterations, divided by 10 at 120k. The warm-up is Detectron's (500 iterations
 # from a third), the paper states none; Detectron2's is 1000 iterations from a thousandth.

@@ -4,7 +4,7 @@ two CPU cores. Not a row of the paper; it shows that everything works, end to en
 
 from detectron2.config import LazyCall as L
 
-from mask_rcnn_repro.engine.schedule import CosineSchedule
+from mask_rcnn_repro.engine.train.schedule import CosineSchedule
 
 from ..common.data.embedded import dataloader
 from ..common.models.mask_rcnn_fpn import model

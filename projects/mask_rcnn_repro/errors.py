@@ -5,17 +5,23 @@ Every message says what was received, what is allowed and how to mend it.
 
 from __future__ import annotations
 
+from mask_rcnn_embedded.errors import DataError, UserError
 
-class UserError(Exception):
-    """Base class of all errors that a user can mend."""
+__all__ = [
+    "CheckpointError",
+    "ConfigError",
+    "DamagedCheckpointError",
+    "DataError",
+    "NonFiniteLossError",
+    "RecordError",
+    "StorageError",
+    "UserError",
+    "WorkerError",
+]
 
 
 class ConfigError(UserError, ValueError):
     """A config file, profile, override or combination of values that cannot be used."""
-
-
-class DataError(UserError, ValueError):
-    """A data set, annotation file or image that is missing, broken or inconsistent."""
 
 
 class CheckpointError(UserError, RuntimeError):

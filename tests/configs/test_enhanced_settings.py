@@ -9,13 +9,13 @@ from dataclasses import dataclass, replace
 import pytest
 from detectron2.config import instantiate
 
-from mask_rcnn_repro.cli import parse_args
 from mask_rcnn_repro.config import config_root, diff_configs, to_plain
-from mask_rcnn_repro.engine.dependencies import unlabeled_of
 from mask_rcnn_repro.engine.main import run
+from mask_rcnn_repro.engine.stages.dependencies import unlabeled_of
 from mask_rcnn_repro.engine.tta import tta_sizes
 from mask_rcnn_repro.errors import CheckpointError
 from mask_rcnn_repro.paper import load_tables
+from mask_rcnn_tools.train.cli import parse_args
 
 from .config_sets import JOINT_ROWS, PROFILES, ROWS, load, load_joint
 

@@ -4,9 +4,10 @@ import functools
 
 import pytest
 
-from mask_rcnn_repro.config import config_hash, equal_configs, load_config, to_plain
+from mask_rcnn_repro.config import config_hash, load_config, to_plain
 
 from .config_sets import IDS, PROFILES, load, load_joint
+from .equal_configs import equal_configs
 
 
 @functools.cache

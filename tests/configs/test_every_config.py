@@ -13,7 +13,6 @@ from collections import Counter
 import pytest
 
 from mask_rcnn_repro.config import (
-    check_row_rules,
     config_hash,
     config_id,
     config_root,
@@ -36,6 +35,7 @@ from .config_sets import (
     is_row,
     load,
 )
+from .row_rules import check_row_rules
 
 
 def test_there_are_configs():

@@ -15,15 +15,15 @@ from detectron2.data import MetadataCatalog
 from pycocotools import mask as mask_util
 from pycocotools.coco import COCO
 
-from mask_rcnn_repro.cli import parse_args
 from mask_rcnn_repro.config import config_hash, get_config
 from mask_rcnn_repro.data import get_test_dicts
-from mask_rcnn_repro.data.proposals import ProposalFile
+from mask_rcnn_repro.data.proposals.files import ProposalFile
 from mask_rcnn_repro.distillation import run as distillation
 from mask_rcnn_repro.engine import tta
 from mask_rcnn_repro.engine.main import run
 from mask_rcnn_repro.evaluation import load_record
 from mask_rcnn_repro.registration import register
+from mask_rcnn_tools.train.cli import parse_args
 
 from .config_sets import IDS, RPN_STAGES, STAGE_WISE, load, load_joint
 

@@ -7,7 +7,7 @@ import copy
 import numpy as np
 import pycocotools.mask as mask_util
 
-from mask_rcnn_repro.evaluation.ground_truth import index_ground_truth
+from mask_rcnn_repro.evaluation.coco.ground_truth import index_ground_truth
 
 
 class Scene:

@@ -12,8 +12,8 @@ from cityscapesscripts.evaluation.instances2dict import instances2dict
 from detectron2.data import MetadataCatalog
 from pycocotools import mask as mask_util
 
-from mask_rcnn_repro.data.cityscapes import load_cityscapes
-from mask_rcnn_repro.data.cityscapes_labels import THING_CLASSES
+from mask_rcnn_repro.data.cityscapes.labels import THING_CLASSES
+from mask_rcnn_repro.data.cityscapes.load import load_cityscapes
 
 from ..unit.cityscapes_data_helpers import HEIGHT, WIDTH, paths, rectangle, write_image
 
@@ -143,7 +143,7 @@ def test_instances_are_those_of_the_official_scripts(root: Path, masks: Any) -> 
 
 
 def test_classes_as_detectron2s() -> None:
-    from mask_rcnn_repro.data.cityscapes_registration import register_cityscapes
+    from mask_rcnn_repro.data.cityscapes.registration import register_cityscapes
 
     register_cityscapes()
     theirs = MetadataCatalog.get("cityscapes_fine_instance_seg_val")

@@ -21,9 +21,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from mask_rcnn_repro.evaluation.cityscapes import CityscapesInstanceEvaluator
-from mask_rcnn_repro.evaluation.cityscapes_matching import match_image
-from mask_rcnn_repro.evaluation.cityscapes_scores import instance_metrics
+from mask_rcnn_repro.evaluation.cityscapes.evaluator import CityscapesInstanceEvaluator
+from mask_rcnn_repro.evaluation.cityscapes.matching import match_image
+from mask_rcnn_repro.evaluation.cityscapes.scores import instance_metrics
 
 from ..unit.cityscapes_scenes import (
     CAR_GROUP,

@@ -14,7 +14,7 @@ from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.structures import Boxes, Instances
 
 from mask_rcnn_repro.evaluation import CocoEvaluator, instances_to_results
-from mask_rcnn_repro.evaluation import rle as rle_module
+from mask_rcnn_repro.evaluation.masks import rle as rle_module
 
 CLASSES = ["cat", "dog", "bird"]
 CATEGORY_IDS = [3, 7, 18]

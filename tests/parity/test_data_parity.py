@@ -15,8 +15,8 @@ from detectron2.data import transforms as T
 from detectron2.data.datasets import load_coco_json as reference_load
 
 from mask_rcnn_repro.data import MaskRCNNMapper, get_test_dicts
-from mask_rcnn_repro.data.keypoints import keypoint_flip_indices
-from mask_rcnn_repro.data.loader import seeded
+from mask_rcnn_repro.data.keypoint_metadata import keypoint_flip_indices
+from mask_rcnn_repro.data.loading.loader import seeded
 
 REAL_ROOT = Path(
     os.environ.get(

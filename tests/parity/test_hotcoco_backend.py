@@ -17,19 +17,19 @@ from hypothesis import strategies as st
 
 from mask_rcnn_repro.errors import DataError
 from mask_rcnn_repro.evaluation import CocoEvaluator, coco_metrics
-from mask_rcnn_repro.evaluation.backends import (
+from mask_rcnn_repro.evaluation.coco.backends import (
     BackendCannot,
     backends_for,
     check_backend,
     coco_metrics_by,
     pycocotools_metrics,
 )
-from mask_rcnn_repro.evaluation.ground_truth import index_ground_truth
+from mask_rcnn_repro.evaluation.coco.ground_truth import index_ground_truth
 
 from .coco_scenes import Scene, boxes
 
 hotcoco = pytest.importorskip("hotcoco")
-from mask_rcnn_repro.evaluation.hotcoco_backend import hotcoco_metrics  # noqa: E402
+from mask_rcnn_repro.evaluation.coco.hotcoco_backend import hotcoco_metrics  # noqa: E402
 
 TASKS = ["bbox", "segm", "keypoints"]
 LIMITS = [[1, 10, 100], [1, 10, 50], [1, 2, 3], [3, 2, 1], [1, 10, 100, 300], [2, 100, 100]]
@@ -168,8 +168,8 @@ def test_evaluator_says_who_computed():
 
 FORK = """
 import os, signal
-from mask_rcnn_repro.evaluation.backends import coco_metrics_by
-from mask_rcnn_repro.evaluation.ground_truth import index_ground_truth
+from mask_rcnn_repro.evaluation.coco.backends import coco_metrics_by
+from mask_rcnn_repro.evaluation.coco.ground_truth import index_ground_truth
 images = [{"id": i, "width": 100, "height": 80} for i in range(500)]
 results = [
     {"image_id": i // 10, "category_id": 1, "bbox": [1, 2, 30, 40], "score": 0.5}

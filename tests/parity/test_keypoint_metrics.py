@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from mask_rcnn_repro import compiled
 from mask_rcnn_repro.errors import DataError
-from mask_rcnn_repro.evaluation import coco_metrics, keypoint_metrics
-from mask_rcnn_repro.evaluation.backends import (
+from mask_rcnn_repro.evaluation import coco_metrics
+from mask_rcnn_repro.evaluation.coco import keypoint_metrics
+from mask_rcnn_repro.evaluation.coco.backends import (
     BackendCannot,
     backends_for,
     check_backend,
@@ -22,13 +22,14 @@ from mask_rcnn_repro.evaluation.backends import (
     coco_result,
     pycocotools_metrics,
 )
-from mask_rcnn_repro.evaluation.detections import Detections, ResultStream
-from mask_rcnn_repro.evaluation.ground_truth import index_ground_truth
+from mask_rcnn_repro.evaluation.coco.detections import Detections, ResultStream
+from mask_rcnn_repro.evaluation.coco.ground_truth import index_ground_truth
+from mask_rcnn_repro.utils import compiled
 
 from .coco_scenes import Scene
 
 pytest.importorskip("numba")
-from mask_rcnn_repro.evaluation.keypoint_kernels import exponents, match
+from mask_rcnn_repro.evaluation.coco.keypoint_kernels import exponents, match
 
 OPTIONS = {"image_ids": [1, 2, 3], "category_ids": [1], "max_dets": [20], "oks_sigmas": []}
 

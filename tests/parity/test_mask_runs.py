@@ -10,10 +10,10 @@ from detectron2.layers.mask_ops import _do_paste_mask, paste_masks_in_image
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mask_rcnn_repro import compiled
-from mask_rcnn_repro.evaluation import mask_runs
-from mask_rcnn_repro.evaluation import rle as rle_module
-from mask_rcnn_repro.evaluation.rle import encode_masks
+from mask_rcnn_repro.evaluation.masks import paste as mask_runs
+from mask_rcnn_repro.evaluation.masks import rle as rle_module
+from mask_rcnn_repro.evaluation.masks.rle import encode_masks
+from mask_rcnn_repro.utils import compiled
 
 needs_numba = pytest.mark.skipif(not compiled.HAVE_NUMBA, reason="Numba is not installed")
 

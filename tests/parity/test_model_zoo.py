@@ -17,7 +17,7 @@ from detectron2.utils.events import EventStorage
 from torch.overrides import TorchFunctionMode
 
 import mask_rcnn_repro.modeling  # noqa: F401
-from mask_rcnn_repro import compiled
+from mask_rcnn_repro.utils import compiled
 
 ROOT = Path(__file__).resolve().parents[2] / "configs" / "model_zoo"
 PRESETS = {

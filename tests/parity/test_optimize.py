@@ -18,9 +18,11 @@ from torch import nn
 from torch.nn import functional
 
 from mask_rcnn_repro import get_config, register
-from mask_rcnn_repro.modeling import StageWiseRCNN, fused_layers, onednn, optimize_for_inference
+from mask_rcnn_repro.modeling import StageWiseRCNN, optimize_for_inference
 from mask_rcnn_repro.modeling import TestTimeAugmentation as TTA  # Test...: not for pytest
-from mask_rcnn_repro.modeling.fused_layers import FusedConv2d, FusedFlatten, FusedLinear
+from mask_rcnn_repro.modeling.accel import onednn
+from mask_rcnn_repro.modeling.inference import fused_layers
+from mask_rcnn_repro.modeling.inference.fused_layers import FusedConv2d, FusedFlatten, FusedLinear
 
 NORMS = (FrozenBatchNorm2d, nn.modules.batchnorm._BatchNorm)
 ROWS = {  # what is special about each

@@ -19,7 +19,7 @@ from detectron2.evaluation import COCOEvaluator
 from detectron2.structures import Boxes, BoxMode, Instances
 
 from mask_rcnn_repro.data import MaskRCNNMapper, ProposalWriter, get_test_dicts
-from mask_rcnn_repro.data.loader import seeded
+from mask_rcnn_repro.data.loading.loader import seeded
 from mask_rcnn_repro.evaluation import ProposalEvaluator
 
 DATA = "embedded_tiny_val"

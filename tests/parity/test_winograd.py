@@ -7,10 +7,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from mask_rcnn_repro import compiled
-from mask_rcnn_repro.modeling import onednn, winograd
-from mask_rcnn_repro.modeling.fused_layers import FusedConv2d
-from mask_rcnn_repro.modeling.winograd import WinogradWeights
+from mask_rcnn_repro.modeling.accel import onednn, winograd
+from mask_rcnn_repro.modeling.accel.winograd import WinogradWeights
+from mask_rcnn_repro.modeling.inference.fused_layers import FusedConv2d
+from mask_rcnn_repro.utils import compiled
 
 pytestmark = pytest.mark.skipif(not compiled.HAVE_NUMBA, reason="needs Numba")
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from mask_rcnn_repro.data.embedded import TINY_SPEC, ensure_generated
-from mask_rcnn_repro.quiet import quiet_dependencies
+from mask_rcnn_embedded.coco import TINY_SPEC, ensure_generated
+from mask_rcnn_repro.utils.quiet import quiet_dependencies
 
 from .run_helpers import RUN, Outcome, launch
 

@@ -18,9 +18,9 @@ import torch
 import torch.distributed as dist
 from detectron2.utils import comm
 
-from mask_rcnn_repro.cli import parse_args
-from mask_rcnn_repro.engine import processes
+from mask_rcnn_repro.engine.launch import processes
 from mask_rcnn_repro.engine.main import main, run
+from mask_rcnn_tools.train.cli import parse_args
 
 from .run_helpers import QUICKSTART, Outcome
 

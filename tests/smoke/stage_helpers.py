@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from mask_rcnn_repro.data import embedded
-from mask_rcnn_repro.engine.trainer import Trainer
+from mask_rcnn_embedded import coco as embedded
+from mask_rcnn_repro.engine.train.trainer import Trainer
 
 from .run_helpers import REPOSITORY
 

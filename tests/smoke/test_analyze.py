@@ -10,8 +10,8 @@ from pathlib import Path
 import cv2
 import pytest
 
-from mask_rcnn_repro.analysis.cli import parse_args
-from mask_rcnn_repro.analysis.main import main, run
+from mask_rcnn_tools.analyze.cli import parse_args
+from mask_rcnn_tools.analyze.main import main, run
 
 from .run_helpers import REPOSITORY, start
 

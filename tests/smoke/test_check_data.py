@@ -17,10 +17,10 @@ from typing import Any
 import pytest
 
 from mask_rcnn_repro.config import get_config
-from mask_rcnn_repro.data_checks.before_training import check_before_training
-from mask_rcnn_repro.data_checks.cli import parse_args
-from mask_rcnn_repro.data_checks.main import main
 from mask_rcnn_repro.registration import register
+from mask_rcnn_tools.check_data.before_training import check_before_training
+from mask_rcnn_tools.check_data.cli import parse_args
+from mask_rcnn_tools.check_data.main import main
 
 from .run_helpers import REPOSITORY, Outcome, _undone, launch
 
@@ -48,7 +48,7 @@ def _commands() -> list[list[str]]:
 @pytest.fixture(scope="module")
 def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """train.json, val.json and images/: the embedded data as if it were somebody's own."""
-    from mask_rcnn_repro.data.embedded import TINY_SPEC, ensure_generated
+    from mask_rcnn_embedded.coco import TINY_SPEC, ensure_generated
 
     folder, data = tmp_path_factory.mktemp("own"), Path(ensure_generated(TINY_SPEC))
     (folder / "images").mkdir()
@@ -138,8 +138,8 @@ def test_brief_check(
     assert check_data(own, *command[1:]).code == 0  # no errors, and the command works
 
     with monkeypatch.context() as small:
-        small.setattr("mask_rcnn_repro.data_checks.before_training._LARGEST", 1000)
-        small.setattr("mask_rcnn_repro.data_checks.before_training._LARGEST_WITHOUT_NUMBA", 1000)
+        small.setattr("mask_rcnn_tools.check_data.before_training._LARGEST", 1000)
+        small.setattr("mask_rcnn_tools.check_data.before_training._LARGEST_WITHOUT_NUMBA", 1000)
         with caplog.at_level(logging.INFO, logger="mask_rcnn_repro"):
             assert check_before_training(cfg, "x") is None
         assert "brief.json is larger than" in caplog.text
@@ -147,7 +147,7 @@ def test_brief_check(
     def broken(*args: Any) -> None:
         raise ZeroDivisionError("a fault in a check")
 
-    monkeypatch.setattr("mask_rcnn_repro.data_checks.check.check_annotations", broken)
+    monkeypatch.setattr("mask_rcnn_tools.check_data.check.check_annotations", broken)
     assert check_before_training(cfg, "x") is None  # does not cost the training
     assert "could not be checked: ZeroDivisionError" in caplog.text
     cfg.train.check_data = False

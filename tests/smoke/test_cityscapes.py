@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import pytest
 
-from mask_rcnn_repro.evaluation.records import load_record
+from mask_rcnn_repro.records.record import load_record
 
 from .run_helpers import REPOSITORY, launch, load, results
 

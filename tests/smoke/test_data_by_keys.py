@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from mask_rcnn_embedded import coco as embedded
 from mask_rcnn_repro.config import load_config
-from mask_rcnn_repro.data import embedded
-from mask_rcnn_repro.evaluation.records import load_record
+from mask_rcnn_repro.records.record import load_record
 
 from .run_helpers import REPOSITORY, Outcome, launch, load, metrics, results, start
 

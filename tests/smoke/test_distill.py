@@ -12,10 +12,10 @@ import pytest
 from pycocotools.coco import COCO
 
 from mask_rcnn_repro.data.registration import coco_parts
-from mask_rcnn_repro.distillation.cli import parse_args
-from mask_rcnn_repro.distillation.main import main
 from mask_rcnn_repro.distillation.predictions import PredictionStore
-from mask_rcnn_repro.evaluation.records import load_record
+from mask_rcnn_repro.records.record import load_record
+from mask_rcnn_tools.distill.cli import parse_args
+from mask_rcnn_tools.distill.main import main
 
 from .run_helpers import QUICKSTART, REPOSITORY, RUN, Outcome, _undone, launch, start
 from .stage_helpers import write_config

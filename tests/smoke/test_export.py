@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import torch
 
+from mask_rcnn_embedded.coco import TINY_SPEC, ensure_generated
 from mask_rcnn_repro import build_predictor, get_config
-from mask_rcnn_repro.data.embedded import TINY_SPEC, ensure_generated
-from mask_rcnn_repro.export import cli, main
 from mask_rcnn_repro.modeling import FCNMaskHead
+from mask_rcnn_tools.export import cli, main
 
 from .run_helpers import QUICKSTART, REPOSITORY, Outcome, _undone, launch, start
 from .stage_helpers import R50_FPN, SHORT

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from mask_rcnn_repro.engine.resuming import periodic_checkpoints
-from mask_rcnn_repro.evaluation.records import load_record
+from mask_rcnn_repro.engine.train.resuming import periodic_checkpoints
+from mask_rcnn_repro.records.record import load_record
 
 from .run_helpers import (
     ITERATIONS,
@@ -37,8 +37,8 @@ REBUILT = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
 WATCHED = """
 import hashlib, os, sys
 sys.path.insert(0, sys.argv.pop(1))
-from mask_rcnn_repro.cli import parse_args
-from mask_rcnn_repro.engine import runs
+from mask_rcnn_tools.train.cli import parse_args
+from mask_rcnn_repro.engine import run as runs
 from mask_rcnn_repro.engine.main import main
 train = runs.train
 def watched(*args, **options):

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from mask_rcnn_repro.engine.locks import LOCK_FILE, exclusive
 from mask_rcnn_repro.errors import UserError
+from mask_rcnn_repro.utils.locks import LOCK_FILE, exclusive
 
 from .run_helpers import REPOSITORY, environment, launch
 from .stage_helpers import R50_FPN, RPN_RUN, SHORT
@@ -17,7 +17,7 @@ from .stage_helpers import R50_FPN, RPN_RUN, SHORT
 HOLD = """
 import sys, time
 from pathlib import Path
-from mask_rcnn_repro.engine.locks import exclusive
+from mask_rcnn_repro.utils.locks import exclusive
 with exclusive(Path(sys.argv[1]), purpose="a test", wait=False):
     print("held", flush=True)
     time.sleep(float(sys.argv[2]))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mask_rcnn_repro.evaluation.records import load_record
+from mask_rcnn_repro.records.record import load_record
 
 from .run_helpers import ITERATIONS, RUN, Outcome, launch
 from .stage_helpers import write_config

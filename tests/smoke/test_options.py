@@ -10,7 +10,7 @@ import pytest
 import torch
 import yaml
 
-from mask_rcnn_repro.evaluation.records import load_record
+from mask_rcnn_repro.records.record import load_record
 
 from .run_helpers import QUICKSTART, REPOSITORY, RUN, launch, load, metrics, start
 
@@ -171,7 +171,7 @@ def test_output_folder_that_cannot_be_written(tmp_path: Path) -> None:
 def test_ctrl_c_saves_and_says_how_to_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mask_rcnn_repro.engine.trainer import Trainer
+    from mask_rcnn_repro.engine.train.trainer import Trainer
 
     step = Trainer.run_step
 
@@ -194,7 +194,7 @@ def test_ctrl_c_in_the_middle_of_a_step_saves_no_torn_state(
     """Batch norm has counted the batch by then, so the state belongs to no whole iteration."""
     import torch
 
-    from mask_rcnn_repro.engine.trainer import Trainer
+    from mask_rcnn_repro.engine.train.trainer import Trainer
 
     backward = torch.Tensor.backward
     step = Trainer.run_step

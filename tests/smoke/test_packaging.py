@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from mask_rcnn_embedded.coco import embedded_root
 from mask_rcnn_repro.config import config_hash, get_config, list_configs
-from mask_rcnn_repro.data.embedded import embedded_root
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -89,7 +89,7 @@ def test_configs_load_from_the_wheel(unpacked, tmp_path):
 import json
 import mask_rcnn_repro
 from mask_rcnn_repro.config import config_hash, config_root, list_configs
-from mask_rcnn_repro.data.embedded import embedded_root
+from mask_rcnn_embedded.coco import embedded_root
 from mask_rcnn_repro.paper import paper_numbers
 
 cfg = mask_rcnn_repro.get_config("table2a/r50_c4", profile="mini")
@@ -123,7 +123,7 @@ def test_a_row_trains_from_the_wheel(unpacked, tmp_path):
     )
     code = """
 import contextlib, json, sys
-from mask_rcnn_repro.cli import parse_args
+from mask_rcnn_tools.train.cli import parse_args
 from mask_rcnn_repro.engine.main import main
 
 with contextlib.redirect_stdout(sys.stderr):
@@ -144,7 +144,7 @@ def test_importing_the_package_is_light(source, request, tmp_path):
     code = """
 import json, sys
 import mask_rcnn_repro
-import mask_rcnn_repro.errors, mask_rcnn_repro.cli
+import mask_rcnn_repro.errors, mask_rcnn_tools.train.cli
 names = dir(mask_rcnn_repro)
 heavy = [m for m in ("torch", "detectron2", "omegaconf", "numpy", "cv2") if m in sys.modules]
 print(json.dumps({"heavy": heavy, "names": names, "version": mask_rcnn_repro.__version__}))

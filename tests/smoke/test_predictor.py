@@ -9,7 +9,7 @@ import torch
 from detectron2.config import instantiate
 
 from mask_rcnn_repro import build_predictor, get_config
-from mask_rcnn_repro.engine.runs import Inputs
+from mask_rcnn_repro.engine.run import Inputs
 from mask_rcnn_repro.errors import CheckpointError
 from mask_rcnn_repro.modeling import SharedFeatureRCNN, StageWiseRCNN
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mask_rcnn_repro.evaluation.records import load_record
+from mask_rcnn_repro.records.record import load_record
 
 from .run_helpers import (
     ITERATIONS,

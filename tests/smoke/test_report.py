@@ -12,13 +12,13 @@ import cv2
 import numpy as np
 import pytest
 
-from mask_rcnn_repro.documentation import rows
-from mask_rcnn_repro.evaluation.curves import load_curves
-from mask_rcnn_repro.evaluation.records import load_record
+from generate_docs import rows
 from mask_rcnn_repro.paper import results
-from mask_rcnn_repro.reporting.cli import parse_args
-from mask_rcnn_repro.reporting.main import main
-from mask_rcnn_repro.reporting.store import record_file
+from mask_rcnn_repro.records.curves import load_curves
+from mask_rcnn_repro.records.record import load_record
+from mask_rcnn_tools.report.cli import parse_args
+from mask_rcnn_tools.report.main import main
+from mask_rcnn_tools.report.store import record_file
 
 from .run_helpers import RUN, Outcome, _undone
 

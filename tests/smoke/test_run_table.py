@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from mask_rcnn_repro.evaluation.records import load_record
-from mask_rcnn_repro.tables.cli import parse_args
-from mask_rcnn_repro.tables.main import main
-from mask_rcnn_repro.tables.names import choose_rows, find_tables
+from mask_rcnn_repro.records.record import load_record
+from mask_rcnn_tools.tables.cli import parse_args
+from mask_rcnn_tools.tables.main import main
+from mask_rcnn_tools.tables.rows import choose_rows, find_tables
 
 from .run_helpers import REPOSITORY, environment
 

@@ -12,10 +12,10 @@ from detectron2.config import instantiate
 from detectron2.structures import Instances
 
 from mask_rcnn_repro.config import load_config
-from mask_rcnn_repro.engine.builders import build_model
-from mask_rcnn_repro.engine.init_from import load_initial_weights
+from mask_rcnn_repro.engine.checkpoint.init_from import load_initial_weights
+from mask_rcnn_repro.engine.train.builders import build_model
 from mask_rcnn_repro.errors import CheckpointError
-from mask_rcnn_repro.evaluation.records import load_record
+from mask_rcnn_repro.records.record import load_record
 
 from .run_helpers import REPOSITORY, Outcome, assert_same, launch, load, results
 from .stage_helpers import arrays, state, stopped_at

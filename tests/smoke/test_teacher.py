@@ -15,12 +15,12 @@ import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
 
-from mask_rcnn_repro.data.generated_annotations import generated_facts
-from mask_rcnn_repro.data.proposals import ProposalFile
+from mask_rcnn_repro.data.generated.annotations import generated_facts
+from mask_rcnn_repro.data.proposals.files import ProposalFile
 from mask_rcnn_repro.data.registration import coco_parts, register_all_datasets
-from mask_rcnn_repro.distillation.cli import parse_args
-from mask_rcnn_repro.distillation.main import main
-from mask_rcnn_repro.evaluation.records import load_record
+from mask_rcnn_repro.records.record import load_record
+from mask_rcnn_tools.distill.cli import parse_args
+from mask_rcnn_tools.distill.main import main
 
 from .run_helpers import REPOSITORY, Outcome, _undone, assert_same, launch, load, start
 from .stage_helpers import state, stopped_at, write_config

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mask_rcnn_repro.cli import parse_args
+from mask_rcnn_tools.train.cli import parse_args
 
 from .run_helpers import QUICKSTART, REPOSITORY, launch, start
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as mask_util
 
-from mask_rcnn_repro.analysis.material import Material, load_material
 from mask_rcnn_repro.data import register_custom
+from mask_rcnn_tools.analyze.detections import Material, load_material
 
 SIDE = 200
 CLASSES = {3: "cat", 7: "dog", 8: "cow"}

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torchvision.ops import roi_align, roi_pool
 
-from mask_rcnn_repro import compiled
-from mask_rcnn_repro.modeling.roi_compiled import Form, roi_pool_cells
+from mask_rcnn_repro.modeling.accel.roi_layers import Form, roi_pool_cells
+from mask_rcnn_repro.utils import compiled
 
 FORMS = {
     "mean": Form("mean", (7, 7), 2),

@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 from mask_rcnn_repro.config import get_config
-from mask_rcnn_repro.evaluation.records import Record, make_record
-from mask_rcnn_repro.tables.jobs import Job
+from mask_rcnn_repro.records.record import Record, make_record
+from mask_rcnn_tools.tables.jobs import Job
 
 QUICKSTART = "quickstart/mask_rcnn_r18_fpn"
 

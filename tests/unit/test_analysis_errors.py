@@ -8,14 +8,14 @@ import types
 import numpy as np
 import pytest
 
-from mask_rcnn_repro.analysis.average_precision import average_precision
-from mask_rcnn_repro.analysis.calibration import best_threshold, calibration
-from mask_rcnn_repro.analysis.confusion import confusion_matrix
-from mask_rcnn_repro.analysis.error_types import CORRECT, DETECTION_ERRORS, error_types
-from mask_rcnn_repro.analysis.image_scores import image_scores
-from mask_rcnn_repro.analysis.matching import Matches, match
-from mask_rcnn_repro.analysis.material import load_material
 from mask_rcnn_repro.errors import DataError
+from mask_rcnn_tools.analyze.average_precision import average_precision
+from mask_rcnn_tools.analyze.calibration import best_threshold, calibration
+from mask_rcnn_tools.analyze.confusion import confusion_matrix
+from mask_rcnn_tools.analyze.detections import load_material
+from mask_rcnn_tools.analyze.error_types import CORRECT, DETECTION_ERRORS, error_types
+from mask_rcnn_tools.analyze.image_scores import image_scores
+from mask_rcnn_tools.analyze.matching import Matches, match
 
 from .analysis_helpers import found, random_scene, scene, truth, write_scene
 

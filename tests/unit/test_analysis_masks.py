@@ -12,19 +12,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as mask_util
 
-from mask_rcnn_repro.analysis.keypoint_errors import KINDS, keypoint_errors
-from mask_rcnn_repro.analysis.mask_quality import (
+from mask_rcnn_repro.data import register_custom
+from mask_rcnn_repro.data.keypoint_metadata import COCO_PERSON_SIGMAS
+from mask_rcnn_repro.errors import DataError
+from mask_rcnn_repro.evaluation.coco.backends import coco_metrics
+from mask_rcnn_tools.analyze.detections import load_material
+from mask_rcnn_tools.analyze.keypoint_errors import KINDS, keypoint_errors
+from mask_rcnn_tools.analyze.mask_quality import (
     boundary_ap,
     boundary_iou,
     mask_boundary,
     mask_quality,
 )
-from mask_rcnn_repro.analysis.material import load_material
-from mask_rcnn_repro.analysis.results import mask_quality_by_size
-from mask_rcnn_repro.data import register_custom
-from mask_rcnn_repro.data.keypoints import COCO_PERSON_SIGMAS
-from mask_rcnn_repro.errors import DataError
-from mask_rcnn_repro.evaluation.backends import coco_metrics
+from mask_rcnn_tools.analyze.results import mask_quality_by_size
 
 from .analysis_helpers import found, random_scene, scene, truth, write_scene
 

@@ -16,13 +16,13 @@ from detectron2.modeling.backbone.resnet import BottleneckBlock
 from fvcore.common.checkpoint import PeriodicCheckpointer
 from torch import nn
 
-from mask_rcnn_repro.engine.atomic import atomic_write, atomic_write_text, clean_leftovers
-from mask_rcnn_repro.engine.checkpoint import (
+from mask_rcnn_repro.engine.checkpoint.checkpointer import (
     SafeCheckpointer,
     checkpoint_iteration,
     find_last_checkpoint,
 )
 from mask_rcnn_repro.errors import CheckpointError
+from mask_rcnn_repro.utils.atomic import atomic_write, atomic_write_text, clean_leftovers
 
 
 class Detector(nn.Module):

@@ -31,10 +31,10 @@ from mask_rcnn_repro.data import (
     dataset_fingerprint,
     dataset_info,
 )
-from mask_rcnn_repro.data.cityscapes import get_cityscapes_dicts, load_cityscapes
-from mask_rcnn_repro.data.cityscapes_instances import find_instances
-from mask_rcnn_repro.data.cityscapes_registration import CITYSCAPES, register_cityscapes
-from mask_rcnn_repro.data.mask_outlines import mask_to_polygons
+from mask_rcnn_repro.data.cityscapes.instances import find_instances
+from mask_rcnn_repro.data.cityscapes.load import get_cityscapes_dicts, load_cityscapes
+from mask_rcnn_repro.data.cityscapes.mask_outlines import mask_to_polygons
+from mask_rcnn_repro.data.cityscapes.registration import CITYSCAPES, register_cityscapes
 from mask_rcnn_repro.errors import ConfigError, DataError
 
 from .cityscapes_data_helpers import (
@@ -257,7 +257,7 @@ def test_generated_data_by_name(
         assert len(stems) == 2
         return tmp_path / spec
 
-    module = types.ModuleType("mask_rcnn_repro.data.embedded_cityscapes")
+    module = types.ModuleType("mask_rcnn_embedded.cityscapes")
     module.FULL_SPEC, module.TINY_SPEC = "full", "tiny"  # type: ignore[attr-defined]
     module.ensure_generated = generate  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, module.__name__, module)

@@ -20,14 +20,14 @@ from PIL import Image
 
 from mask_rcnn_repro.errors import ConfigError, DataError
 from mask_rcnn_repro.evaluation import build_evaluator
-from mask_rcnn_repro.evaluation.cityscapes import CityscapesInstanceEvaluator, in_threads
-from mask_rcnn_repro.evaluation.cityscapes_matching import (
+from mask_rcnn_repro.evaluation.cityscapes.evaluator import CityscapesInstanceEvaluator, in_threads
+from mask_rcnn_repro.evaluation.cityscapes.matching import (
     annotation_runs,
     evaluated_labels,
     overlaps,
     rle_runs,
 )
-from mask_rcnn_repro.evaluation.cityscapes_upload import write_image
+from mask_rcnn_repro.evaluation.cityscapes.upload import write_image
 
 from .cityscapes_scenes import (
     CAR_GROUP,

@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mask_rcnn_repro.data import cityscapes_scan
-from mask_rcnn_repro.data.cityscapes import load_cityscapes
-from mask_rcnn_repro.data.cityscapes_registration import register_cityscapes
+from mask_rcnn_repro.data.cityscapes.load import load_cityscapes
+from mask_rcnn_repro.data.cityscapes.load import scan as cityscapes_scan
+from mask_rcnn_repro.data.cityscapes.registration import register_cityscapes
 
 from .cityscapes_data_helpers import (
     HEIGHT,
@@ -67,7 +67,7 @@ def test_processes_are_chosen_by_the_number_of_images(monkeypatch: pytest.Monkey
 CODE = """
 import os, sys
 import cv2, numpy as np, torch
-from mask_rcnn_repro.data.cityscapes import load_cityscapes
+from mask_rcnn_repro.data.cityscapes.load import load_cityscapes
 from torch.utils.data import DataLoader
 
 torch.set_num_threads(4)

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mask_rcnn_repro import cli
-from mask_rcnn_repro.cli import build_parser, parse_args
+from mask_rcnn_tools.train import cli
+from mask_rcnn_tools.train.cli import build_parser, parse_args
 
 SOURCES = str(Path(cli.__file__).parents[1])
 
@@ -98,7 +98,7 @@ def test_the_help_explains_every_flag_and_its_examples_parse(capsys):
 def test_help_imports_the_standard_library_only():
     code = (
         "import sys\n"
-        "from mask_rcnn_repro.cli import parse_args\n"
+        "from mask_rcnn_tools.train.cli import parse_args\n"
         "try:\n    parse_args(['--help'])\nexcept SystemExit as stop:\n    assert stop.code == 0\n"
         "roots = {name.partition('.')[0] for name in sys.modules}\n"
         "foreign = roots - set(sys.stdlib_module_names) - {'__main__', 'mask_rcnn_repro'}\n"

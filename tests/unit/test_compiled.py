@@ -14,8 +14,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mask_rcnn_repro import compiled
-from mask_rcnn_repro.compiled import run_in_threads
+from mask_rcnn_repro.utils import compiled
+from mask_rcnn_repro.utils.compiled import run_in_threads
 
 SOURCES = str(Path(__file__).resolve().parents[2] / "projects")
 
@@ -94,7 +94,7 @@ def test_nested_calls_run_in_their_thread():
 def test_threads_after_a_fork():
     code = """
 import os, signal
-from mask_rcnn_repro.compiled import run_in_threads
+from mask_rcnn_repro.utils.compiled import run_in_threads
 seen = []
 run_in_threads(lambda start, stop: seen.append(start), 64, threads=3)
 child = os.fork()
@@ -110,9 +110,9 @@ print(os.waitpid(child, 0)[1])
 
 ENCODE = """
 import sys, torch
-from mask_rcnn_repro import compiled
+from mask_rcnn_repro.utils import compiled
 assert "numba" not in sys.modules
-from mask_rcnn_repro.evaluation.rle import encode_masks
+from mask_rcnn_repro.evaluation.masks.rle import encode_masks
 masks = torch.linspace(0, 1, 98).reshape(2, 1, 7, 7)
 boxes = torch.tensor([[2, 3, 20, 30], [-5, 1, 9, 70.0]])
 rles = encode_masks(masks, boxes, 40, 50)
@@ -150,7 +150,7 @@ def test_numba_that_cannot_be_imported_is_reported(tmp_path):
 def test_cache_that_cannot_be_used(tmp_path, broken):
     module = tmp_path / "some_loops.py"
     module.write_text(
-        "from mask_rcnn_repro.compiled import compiled\n"
+        "from mask_rcnn_repro.utils.compiled import compiled\n"
         "@compiled()\n"
         "def double(x):\n"
         "    return 2 * x\n"

@@ -6,7 +6,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from mask_rcnn_repro.config import config_hash, get_config, load_config, save_config
-from mask_rcnn_repro.config.proposals import keeps_rpn
+from mask_rcnn_repro.config.stored_proposals import keeps_rpn
 from mask_rcnn_repro.errors import ConfigError
 
 from .config_helpers import write

@@ -8,10 +8,12 @@ import re
 import pytest
 from omegaconf import OmegaConf
 
-from mask_rcnn_repro.config import check_row_rules, config_root, load_config, validate_config
+from mask_rcnn_repro.config import config_root, load_config, validate_config
 from mask_rcnn_repro.config.validation import config_problems
 from mask_rcnn_repro.errors import ConfigError
 
+from ..configs import row_rules
+from ..configs.row_rules import check_row_rules
 from .config_helpers import load_sample, sample_file, write
 
 
@@ -252,7 +254,7 @@ ROW = '"""Table 2a, row x."""\nfrom ..common.train import train\n'
     ],
 )
 def test_rules_of_rows(monkeypatch, tmp_path, text, problem):
-    monkeypatch.setattr("mask_rcnn_repro.config.row_rules.config_root", lambda: tmp_path)
+    monkeypatch.setattr(row_rules, "config_root", lambda: tmp_path)
     found = check_row_rules(write(tmp_path / "table2a" / "x.py", ROW + text))
     if problem is None:
         assert found == []

@@ -9,8 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mask_rcnn_repro.errors import DataError, RecordError
-from mask_rcnn_repro.evaluation.backends import COCO_BACKENDS, coco_result
-from mask_rcnn_repro.evaluation.curves import (
+from mask_rcnn_repro.evaluation.coco.backends import COCO_BACKENDS, coco_result
+from mask_rcnn_repro.evaluation.coco.ground_truth import index_ground_truth
+from mask_rcnn_repro.evaluation.coco.precision_recall import PrecisionRecall, precision_recall
+from mask_rcnn_repro.records.curves import (
     MAX_POINTS,
     load_curves,
     make_curves,
@@ -18,11 +20,9 @@ from mask_rcnn_repro.evaluation.curves import (
     save_curves,
     thinned,
 )
-from mask_rcnn_repro.evaluation.ground_truth import index_ground_truth
-from mask_rcnn_repro.evaluation.precision_recall import PrecisionRecall, precision_recall
-from mask_rcnn_repro.evaluation.records import load_record, save_record
-from mask_rcnn_repro.reporting.collect import curves_of_run
-from mask_rcnn_repro.reporting.store import load_material
+from mask_rcnn_repro.records.record import load_record, save_record
+from mask_rcnn_tools.report.collect import curves_of_run
+from mask_rcnn_tools.report.store import load_material
 
 RESULTS = Path(__file__).resolve().parents[2] / "results"
 FLAT = tuple([0.5] * 101)

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mask_rcnn_repro.data_checks.check import Options, check
-from mask_rcnn_repro.data_checks.cli import parse_args
-from mask_rcnn_repro.data_checks.findings import Report
-from mask_rcnn_repro.data_checks.kinds import KINDS
-from mask_rcnn_repro.data_checks.main import main, run, status
-from mask_rcnn_repro.data_checks.sources import Wanted, sources_of_json
-from mask_rcnn_repro.data_checks.text import format_report
 from mask_rcnn_repro.registration import register
+from mask_rcnn_tools.check_data.check import Options, check
+from mask_rcnn_tools.check_data.cli import parse_args
+from mask_rcnn_tools.check_data.findings import Report
+from mask_rcnn_tools.check_data.kinds import KINDS
+from mask_rcnn_tools.check_data.main import main, run, status
+from mask_rcnn_tools.check_data.sources import Wanted, sources_of_json
+from mask_rcnn_tools.check_data.text import format_report
 
 from .data_helpers import HEIGHT, TRIANGLE, WIDTH, annotation, changed, content, write
 

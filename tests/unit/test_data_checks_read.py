@@ -13,10 +13,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mask_rcnn_repro import compiled
-from mask_rcnn_repro.data_checks import columns as c
-from mask_rcnn_repro.data_checks.columns import columns_of
-from mask_rcnn_repro.data_checks.read import _Unusual, read_content, scan_content
+from mask_rcnn_repro.utils import compiled
+from mask_rcnn_tools.check_data import columns as c
+from mask_rcnn_tools.check_data.columns import columns_of
+from mask_rcnn_tools.check_data.read import _Unusual, read_content, scan_content
 
 from .data_helpers import annotation, content
 
@@ -176,8 +176,8 @@ def test_large_files_take_the_compiled_way(tmp_path: Path, monkeypatch: pytest.M
     file = tmp_path / "data.json"
     file.write_text(json.dumps(data))
     _, slow = read_content(str(file))
-    monkeypatch.setattr("mask_rcnn_repro.data_checks.read._SMALLEST_COMPILED", 0)
-    monkeypatch.setattr("mask_rcnn_repro.data_checks.read._BLOCK", 64)
+    monkeypatch.setattr("mask_rcnn_tools.check_data.read._SMALLEST_COMPILED", 0)
+    monkeypatch.setattr("mask_rcnn_tools.check_data.read._BLOCK", 64)
     _, fast = read_content(str(file))
     assert slow is not None and fast is not None and len(slow) == 303
     np.testing.assert_array_equal(fast.ints, slow.ints)

@@ -16,8 +16,8 @@ from detectron2.structures import BoxMode
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mask_rcnn_repro.data.coco_checks import run_lengths
-from mask_rcnn_repro.data.coco_json import load_coco_json
+from mask_rcnn_repro.data.coco.fields import run_lengths
+from mask_rcnn_repro.data.coco.load import load_coco_json
 from mask_rcnn_repro.errors import DataError
 
 from .data_helpers import HEIGHT, TRIANGLE, WIDTH, annotation, changed, content, write

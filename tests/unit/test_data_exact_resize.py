@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from mask_rcnn_repro import compiled
-from mask_rcnn_repro.data import exact_resize
-from mask_rcnn_repro.data.exact_resize import resize_bilinear, to_planes
-from mask_rcnn_repro.data.mapper import ImageInput
+from mask_rcnn_repro.data.loading import resize as exact_resize
+from mask_rcnn_repro.data.loading.mapper import ImageInput
+from mask_rcnn_repro.data.loading.resize import resize_bilinear, to_planes
+from mask_rcnn_repro.utils import compiled
 
 needs_numba = pytest.mark.skipif(not compiled.HAVE_NUMBA, reason="Numba is not installed")
 sides = st.integers(1, 160)

@@ -27,17 +27,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from mask_rcnn_repro.data.coco_json import load_coco_json
-from mask_rcnn_repro.data.image_io import read_image
-from mask_rcnn_repro.data.mapper import MaskRCNNMapper
+from mask_rcnn_repro.data.coco.load import load_coco_json
+from mask_rcnn_repro.data.loading.images import read_image
+from mask_rcnn_repro.data.loading.mapper import MaskRCNNMapper
 from mask_rcnn_repro.data.registration import register_custom
-from mask_rcnn_repro.data_checks.check import Options, check
-from mask_rcnn_repro.data_checks.findings import Report
-from mask_rcnn_repro.data_checks.sources import sources_of_json
 from mask_rcnn_repro.errors import DataError
-from mask_rcnn_repro.evaluation.backends import coco_metrics
-from mask_rcnn_repro.evaluation.ground_truth import load_ground_truth
+from mask_rcnn_repro.evaluation.coco.backends import coco_metrics
+from mask_rcnn_repro.evaluation.coco.ground_truth import load_ground_truth
 from mask_rcnn_repro.registration import register
+from mask_rcnn_tools.check_data.check import Options, check
+from mask_rcnn_tools.check_data.findings import Report
+from mask_rcnn_tools.check_data.sources import sources_of_json
 
 from .data_helpers import HEIGHT, TRIANGLE, WIDTH, annotation, content, write
 

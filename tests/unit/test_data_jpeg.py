@@ -9,8 +9,8 @@ import pytest
 from detectron2.data import detection_utils
 from PIL import Image
 
-from mask_rcnn_repro.data.image_io import read_image
-from mask_rcnn_repro.data.jpeg import decode_jpeg, is_plain_jpeg
+from mask_rcnn_repro.data.loading.images import read_image
+from mask_rcnn_repro.data.loading.jpeg import decode_jpeg, is_plain_jpeg
 from mask_rcnn_repro.errors import DataError
 
 

@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mask_rcnn_repro.data import MaskRCNNMapper, build_test_loader, build_train_loader
-from mask_rcnn_repro.data.coco_json import load_coco_json
-from mask_rcnn_repro.data.loader import seeded
-from mask_rcnn_repro.data.sampling import Draw, MicroBatchSampler
+from mask_rcnn_repro.data.coco.load import load_coco_json
+from mask_rcnn_repro.data.loading.loader import seeded
+from mask_rcnn_repro.data.loading.sampling import Draw, MicroBatchSampler
 from mask_rcnn_repro.errors import ConfigError, DataError
 
 from .data_helpers import content, write

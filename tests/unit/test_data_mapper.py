@@ -15,8 +15,8 @@ from detectron2.structures import BitMasks, BoxMode, PolygonMasks
 from PIL import Image
 
 from mask_rcnn_repro.data import MaskRCNNMapper
-from mask_rcnn_repro.data.coco_json import load_coco_json
-from mask_rcnn_repro.data.keypoints import keypoint_flip_indices
+from mask_rcnn_repro.data.coco.load import load_coco_json
+from mask_rcnn_repro.data.keypoint_metadata import keypoint_flip_indices
 from mask_rcnn_repro.errors import ConfigError, DataError
 
 from .data_helpers import HEIGHT, WIDTH, annotation, content, write

@@ -12,14 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mask_rcnn_repro.data import MaskRCNNMapper, build_train_loader, get_mixed_dicts
-from mask_rcnn_repro.data.coco_checks import read_json
-from mask_rcnn_repro.data.generated_annotations import (
+from mask_rcnn_repro.data.coco.fields import read_json
+from mask_rcnn_repro.data.generated.annotations import (
     distillation_info,
     generated_facts,
     generated_source,
     read_info,
 )
-from mask_rcnn_repro.data.mixing import check_mixture, mixed_indices
+from mask_rcnn_repro.data.generated.mixed_dataset import check_mixture, mixed_indices
 from mask_rcnn_repro.data.registration import coco_parts, register_all_datasets
 from mask_rcnn_repro.errors import ConfigError, DataError
 

@@ -12,7 +12,7 @@ from detectron2.structures import Instances, PolygonMasks
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mask_rcnn_repro.data.polygon_arrays import PolygonArrays
+from mask_rcnn_repro.data.loading.polygons import PolygonArrays
 
 
 def some_polygons(seed: int, count: int) -> list[list[np.ndarray]]:

@@ -25,7 +25,7 @@ from mask_rcnn_repro.data import (
     build_test_loader,
     build_train_loader,
 )
-from mask_rcnn_repro.data.coco_json import load_coco_json
+from mask_rcnn_repro.data.coco.load import load_coco_json
 from mask_rcnn_repro.errors import ConfigError, DataError
 
 from .data_helpers import HEIGHT, WIDTH, content, write

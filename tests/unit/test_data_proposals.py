@@ -21,9 +21,9 @@ from mask_rcnn_repro.data import (
     ProposalWriter,
     check_proposals,
     dataset_fingerprint,
-    proposal_writer,
     proposals_exist,
 )
+from mask_rcnn_repro.data.proposals import writer as proposal_writer
 from mask_rcnn_repro.errors import DataError
 
 from .data_helpers import content, write

@@ -24,7 +24,7 @@ from mask_rcnn_repro.data import (
     get_training_dicts,
     register_all_datasets,
 )
-from mask_rcnn_repro.data.keypoints import COCO_PERSON_SIGMAS
+from mask_rcnn_repro.data.keypoint_metadata import COCO_PERSON_SIGMAS
 from mask_rcnn_repro.errors import ConfigError, DataError
 
 from .data_helpers import HEIGHT, WIDTH, annotation, content, write
@@ -295,7 +295,7 @@ def test_fingerprint(tmp_path: Path) -> None:
 
 
 def test_embedded_names() -> None:
-    from mask_rcnn_repro.data import embedded
+    from mask_rcnn_embedded import coco as embedded
 
     assert dataset_info("embedded_train") == list(embedded.THING_CLASSES)
     for split, number in (("train", embedded.TINY_SPEC.num_train), ("val", 12)):

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mask_rcnn_repro.data import worker_deaths
-from mask_rcnn_repro.data.loader import build_test_loader, build_train_loader
+from mask_rcnn_repro.data.loading import worker_deaths
+from mask_rcnn_repro.data.loading.loader import build_test_loader, build_train_loader
 from mask_rcnn_repro.errors import DataError, WorkerError
 
 RECORDS = [{"x": i, "width": 10 + i % 2, "height": 10} for i in range(30)]

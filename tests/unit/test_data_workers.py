@@ -7,8 +7,8 @@ import os
 
 import pytest
 
-from mask_rcnn_repro.data import workers
-from mask_rcnn_repro.data.loader import build_test_loader
+from mask_rcnn_repro.data.loading import workers
+from mask_rcnn_repro.data.loading.loader import build_test_loader
 
 
 @pytest.fixture

@@ -15,14 +15,18 @@ from pycocotools.coco import COCO
 from torch import nn
 
 from mask_rcnn_repro.data import get_test_dicts
-from mask_rcnn_repro.data.coco_json import load_coco_json
+from mask_rcnn_repro.data.coco.load import load_coco_json
 from mask_rcnn_repro.distillation import choose_threshold, default_unlabeled, predict
-from mask_rcnn_repro.distillation.cli import parse_args
-from mask_rcnn_repro.distillation.generated import annotation, labeled_categories, write_generated
+from mask_rcnn_repro.distillation.annotation_file import (
+    annotation,
+    labeled_categories,
+    write_generated,
+)
 from mask_rcnn_repro.distillation.predict import detections_of, predict_missing
 from mask_rcnn_repro.distillation.predictions import PredictionStore, StalePredictionsError
 from mask_rcnn_repro.distillation.threshold import labeled_average
 from mask_rcnn_repro.errors import ConfigError, DataError
+from mask_rcnn_tools.distill.cli import parse_args
 
 UNLABELED = "embedded_tiny_person_unlabeled"
 
@@ -110,7 +114,7 @@ class Detector(nn.Module):
 
 
 def mapper(record):
-    from mask_rcnn_repro.data.image_io import read_image
+    from mask_rcnn_repro.data.loading.images import read_image
 
     image = torch.as_tensor(read_image(record, "BGR").copy()).permute(2, 0, 1)
     return {**record, "image": image}

@@ -9,34 +9,32 @@ from pathlib import Path
 
 import pytest
 
-from mask_rcnn_repro.config import (
-    ABSENT,
-    config_hash,
-    config_root,
-    equal_configs,
-    get_config,
-    list_configs,
-)
-from mask_rcnn_repro.documentation import files as generated
-from mask_rcnn_repro.documentation import pages, rows
-from mask_rcnn_repro.documentation.__main__ import main
-from mask_rcnn_repro.documentation.files import (
+from generate_docs import files as generated
+from generate_docs import pages, rows
+from generate_docs.__main__ import main
+from generate_docs.files import (
     BEGIN,
     END,
     generated_files,
     load_report,
     replace_section,
 )
-from mask_rcnn_repro.documentation.pages import (
+from generate_docs.pages import (
     format_configs_readme,
     format_contents,
     format_delta,
     format_numbers,
     stated_differences,
 )
-from mask_rcnn_repro.documentation.rows import Row, group_title, load_rows, load_variants
+from generate_docs.rows import Row, group_title, load_rows, load_variants
+from mask_rcnn_repro.config import (
+    ABSENT,
+    config_hash,
+    config_root,
+    get_config,
+    list_configs,
+)
 from mask_rcnn_repro.errors import RecordError
-from mask_rcnn_repro.evaluation.records import InputRun, SecondsPerImage, make_record, save_record
 from mask_rcnn_repro.paper.results import (
     format_results_of,
     load_results,
@@ -44,9 +42,12 @@ from mask_rcnn_repro.paper.results import (
     same_run,
     stages_of,
 )
-from mask_rcnn_repro.reporting.cli import parse_args as parse_report_args
-from mask_rcnn_repro.reporting.main import run as run_report
-from mask_rcnn_repro.reporting.markdown import PLOTS
+from mask_rcnn_repro.records.record import InputRun, SecondsPerImage, make_record, save_record
+from mask_rcnn_tools.report.cli import parse_args as parse_report_args
+from mask_rcnn_tools.report.main import run as run_report
+from mask_rcnn_tools.report.markdown import PLOTS
+
+from ..configs.equal_configs import equal_configs
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -252,7 +253,7 @@ def format_ours(row, records):
 @pytest.fixture
 def no_data(monkeypatch):
     """Records of COCO configs are made without COCO."""
-    monkeypatch.setattr("mask_rcnn_repro.evaluation.provenance.dataset_info", lambda node: None)
+    monkeypatch.setattr("mask_rcnn_repro.records.provenance.dataset_info", lambda node: None)
 
 
 @pytest.mark.usefixtures("no_data")
@@ -457,9 +458,9 @@ def test_the_report_is_checked_and_written_from_the_records_alone(copy, capsys):
 
 def test_it_runs_as_a_module():
     """`make docs` calls it so."""
-    assert "-m mask_rcnn_repro.documentation" in (ROOT / "Makefile").read_text()
+    assert "-m generate_docs" in (ROOT / "Makefile").read_text()
     result = subprocess.run(
-        [sys.executable, "-m", "mask_rcnn_repro.documentation", "--help"],
+        [sys.executable, "-m", "generate_docs", "--help"],
         env={**os.environ, "PYTHONPATH": str(ROOT / "projects")},
         capture_output=True,
         text=True,

@@ -23,7 +23,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
-from mask_rcnn_repro.data.embedded_cityscapes import (
+from mask_rcnn_embedded.cityscapes import (
     CITIES,
     FULL_SPEC,
     SPLITS,
@@ -34,8 +34,8 @@ from mask_rcnn_repro.data.embedded_cityscapes import (
     generate,
     is_complete,
 )
-from mask_rcnn_repro.data.embedded_cityscapes.__main__ import main
-from mask_rcnn_repro.data.embedded_cityscapes.camera import (
+from mask_rcnn_embedded.cityscapes.__main__ import main
+from mask_rcnn_embedded.cityscapes.camera import (
     Camera,
     box,
     project_body,
@@ -43,11 +43,11 @@ from mask_rcnn_repro.data.embedded_cityscapes.camera import (
     to_world,
     wheel,
 )
-from mask_rcnn_repro.data.embedded_cityscapes.generate import file_names, image_rng, render
-from mask_rcnn_repro.data.embedded_cityscapes.scene import back_to_front, outline
-from mask_rcnn_repro.data.embedded_cityscapes.sheet import write_sheet
-from mask_rcnn_repro.data.embedded_cityscapes.stats import measure
-from mask_rcnn_repro.data.embedded_cityscapes.street import Element
+from mask_rcnn_embedded.cityscapes.generate import file_names, image_rng, render
+from mask_rcnn_embedded.cityscapes.scene import back_to_front, outline
+from mask_rcnn_embedded.cityscapes.sheet import write_sheet
+from mask_rcnn_embedded.cityscapes.stats import measure
+from mask_rcnn_embedded.cityscapes.street import Element
 from mask_rcnn_repro.errors import DataError
 
 MICRO = dataclasses.replace(TINY_SPEC, name="micro", num_train=2, num_val=1, num_test=1)
@@ -420,8 +420,8 @@ def test_processes_do_not_matter(tmp_path: Path) -> None:
 def test_another_process_gives_the_same_bytes(root: Path) -> None:
     code = (
         "import hashlib\n"
-        "from mask_rcnn_repro.data.embedded_cityscapes import TINY_SPEC\n"
-        "from mask_rcnn_repro.data.embedded_cityscapes.generate import render\n"
+        "from mask_rcnn_embedded.cityscapes import TINY_SPEC\n"
+        "from mask_rcnn_embedded.cityscapes.generate import render\n"
         "print(hashlib.sha256(render(TINY_SPEC, 'val', 3).image.tobytes()).hexdigest())\n"
     )
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONHASHSEED": "7"}
@@ -535,7 +535,7 @@ def test_generate_does_not_write_over_anything(tmp_path: Path) -> None:
 def test_command(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    module = sys.modules["mask_rcnn_repro.data.embedded_cityscapes.__main__"]
+    module = sys.modules["mask_rcnn_embedded.cityscapes.__main__"]
     monkeypatch.setattr(module, "TINY_SPEC", MICRO)
     made = tmp_path / "out"
     assert main(["--tiny", "--root", str(made), "--workers", "1", "--stats"]) == 0

@@ -22,7 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools.coco import COCO
 
-from mask_rcnn_repro.data.embedded import (
+from mask_rcnn_embedded.coco import (
     CATEGORIES,
     FULL_SPEC,
     KEYPOINT_NAMES,
@@ -35,15 +35,15 @@ from mask_rcnn_repro.data.embedded import (
     generate,
     is_complete,
 )
-from mask_rcnn_repro.data.embedded import generate as generate_function
-from mask_rcnn_repro.data.embedded.__main__ import main
-from mask_rcnn_repro.data.embedded.annotate import annotate, region_polygons, uncompressed_rle
-from mask_rcnn_repro.data.embedded.generate import image_rng, render
-from mask_rcnn_repro.data.embedded.person import make_person
-from mask_rcnn_repro.data.embedded.scene import MIN_VISIBLE_AREA, Scene, make_solid
-from mask_rcnn_repro.data.embedded.sheet import decode_uncompressed, write_sheet
-from mask_rcnn_repro.data.embedded.solid import SS, rasterize
-from mask_rcnn_repro.data.embedded.stats import measure
+from mask_rcnn_embedded.coco import generate as generate_function
+from mask_rcnn_embedded.coco.__main__ import main
+from mask_rcnn_embedded.coco.annotate import annotate, region_polygons, uncompressed_rle
+from mask_rcnn_embedded.coco.generate import image_rng, render
+from mask_rcnn_embedded.coco.scene import MIN_VISIBLE_AREA, Scene, make_solid
+from mask_rcnn_embedded.coco.sheet import decode_uncompressed, write_sheet
+from mask_rcnn_embedded.coco.stats import measure
+from mask_rcnn_embedded.drawing.person import make_person
+from mask_rcnn_embedded.drawing.solid import SS, rasterize
 from mask_rcnn_repro.errors import DataError
 
 # Full-size pictures, few of them: enough for statistics, made in two seconds.
@@ -86,7 +86,7 @@ def test_another_process_gives_the_same_bytes(tmp_path: Path) -> None:
     here = files(generate(tmp_path / "here", MICRO, 1))
     code = (
         "import dataclasses, sys\n"
-        "from mask_rcnn_repro.data.embedded import TINY_SPEC, generate\n"
+        "from mask_rcnn_embedded.coco import TINY_SPEC, generate\n"
         "spec = dataclasses.replace("
         "TINY_SPEC, name='micro', num_train=3, num_val=2, num_unlabeled=1)\n"
         "generate(sys.argv[1], spec, 1)\n"
@@ -470,7 +470,7 @@ def test_cache_root(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     repo = Path(__file__).resolve().parents[2]
     fallback = tmp_path / ".cache" / "mask_rcnn_repro" / "embedded"
     assert embedded_root() in (repo / "datasets" / "embedded", fallback)
-    module = sys.modules["mask_rcnn_repro.data.embedded.generate"]
+    module = sys.modules["mask_rcnn_embedded.coco.generate"]
     monkeypatch.setattr(module, "__file__", str(tmp_path / "a/b/c/d/e/f/generate.py"))
     assert embedded_root() == fallback
 
@@ -503,7 +503,7 @@ def test_a_damaged_cache_is_made_anew(
 def _race(barrier: object, cache: str, lock: bool, queue: object) -> None:
     os.environ["MASK_RCNN_REPRO_CACHE"] = cache
     if not lock:  # a file system without locks
-        module = sys.modules["mask_rcnn_repro.data.embedded.generate"]
+        module = sys.modules["mask_rcnn_embedded.coco.generate"]
         module._lock = lambda path: contextlib.nullcontext(False)
     barrier.wait()
     queue.put(str(ensure_generated(MICRO, 1)))
@@ -533,7 +533,7 @@ def test_a_killed_run_leaves_nothing_that_counts(
     slow = dataclasses.replace(MICRO, num_train=2000)
     code = (
         "import dataclasses\n"
-        "from mask_rcnn_repro.data.embedded import TINY_SPEC, ensure_generated\n"
+        "from mask_rcnn_embedded.coco import TINY_SPEC, ensure_generated\n"
         "ensure_generated(dataclasses.replace("
         "TINY_SPEC, name='micro', num_train=2000, num_val=2, num_unlabeled=1), 1)\n"
     )

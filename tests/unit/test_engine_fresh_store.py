@@ -9,7 +9,7 @@ from datetime import timedelta
 import pytest
 import torch.distributed as dist
 
-from mask_rcnn_repro.engine.fresh_store import fresh_store
+from mask_rcnn_repro.engine.launch.fresh_store import fresh_store
 from mask_rcnn_repro.errors import UserError
 
 

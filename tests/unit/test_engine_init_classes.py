@@ -10,9 +10,14 @@ from detectron2.config import LazyCall as L
 from omegaconf import OmegaConf
 
 from mask_rcnn_repro.config import get_config, validate_config
-from mask_rcnn_repro.engine.checkpoint import SafeCheckpointer
-from mask_rcnn_repro.engine.init_classes import ClassMap, class_map_of, map_classes, take_classes
-from mask_rcnn_repro.engine.init_from import load_initial_weights
+from mask_rcnn_repro.engine.checkpoint.checkpointer import SafeCheckpointer
+from mask_rcnn_repro.engine.checkpoint.init_classes import (
+    ClassMap,
+    class_map_of,
+    map_classes,
+    take_classes,
+)
+from mask_rcnn_repro.engine.checkpoint.init_from import load_initial_weights
 from mask_rcnn_repro.errors import CheckpointError, ConfigError
 from mask_rcnn_repro.modeling import (
     ClassAgnosticMaskLoss,

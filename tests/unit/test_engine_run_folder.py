@@ -22,7 +22,7 @@ from mask_rcnn_repro.engine.run_folder import (
     setup_logging,
 )
 from mask_rcnn_repro.errors import DataError
-from mask_rcnn_repro.quiet import quiet_dependencies
+from mask_rcnn_repro.utils.quiet import quiet_dependencies
 
 
 @pytest.fixture
@@ -102,7 +102,7 @@ def test_checkpoint_loading_is_mentioned_once(
     import torch
     from torch import nn
 
-    from mask_rcnn_repro.engine.checkpoint import SafeCheckpointer
+    from mask_rcnn_repro.engine.checkpoint.checkpointer import SafeCheckpointer
 
     setup_logging(tmp_path)
     model = nn.Linear(1, 1)
@@ -142,7 +142,8 @@ def test_known_lines_of_fx_are_silenced_and_others_are_not(
 
 def test_silencing_imports_the_standard_library_only() -> None:
     code = (
-        "import sys; from mask_rcnn_repro.quiet import quiet_dependencies; quiet_dependencies()\n"
+        "import sys\nfrom mask_rcnn_repro.utils.quiet import quiet_dependencies\n"
+        "quiet_dependencies()\n"
         "roots = {name.partition('.')[0] for name in sys.modules}\n"
         "print(sorted(roots - set(sys.stdlib_module_names) - {'__main__', 'mask_rcnn_repro'}))"
     )

@@ -4,7 +4,7 @@ import pytest
 from detectron2.solver import WarmupParamScheduler
 from fvcore.common.param_scheduler import MultiStepParamScheduler
 
-from mask_rcnn_repro.engine.schedule import CosineSchedule, StepSchedule
+from mask_rcnn_repro.engine.train.schedule import CosineSchedule, StepSchedule
 from mask_rcnn_repro.errors import ConfigError
 
 

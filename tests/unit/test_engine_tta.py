@@ -6,12 +6,12 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from mask_rcnn_repro.cli import parse_args
 from mask_rcnn_repro.config import config_hash, get_config
 from mask_rcnn_repro.config.profiles import PROFILES
 from mask_rcnn_repro.config.schema import train_defaults
 from mask_rcnn_repro.engine.tta import tta_sizes, with_original_images, with_tta
 from mask_rcnn_repro.errors import ConfigError
+from mask_rcnn_tools.train.cli import parse_args
 
 from .test_model_tta import PixelDetector
 

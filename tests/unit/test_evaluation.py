@@ -22,7 +22,7 @@ from mask_rcnn_repro.evaluation import (
     evaluate,
     instances_to_results,
 )
-from mask_rcnn_repro.evaluation.ground_truth import index_ground_truth
+from mask_rcnn_repro.evaluation.coco.ground_truth import index_ground_truth
 
 NAME = "unit_coco_evaluation"
 

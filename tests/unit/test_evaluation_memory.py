@@ -17,10 +17,10 @@ from detectron2.structures import Boxes, Instances
 
 from mask_rcnn_repro.errors import DataError
 from mask_rcnn_repro.evaluation import CocoEvaluator
-from mask_rcnn_repro.evaluation.backends import coco_result
-from mask_rcnn_repro.evaluation.detections import TASK_FIELDS, Detections, ResultStream
-from mask_rcnn_repro.evaluation.ground_truth import index_ground_truth
-from mask_rcnn_repro.evaluation.rle import instances_to_results
+from mask_rcnn_repro.evaluation.coco.backends import coco_result
+from mask_rcnn_repro.evaluation.coco.detections import TASK_FIELDS, Detections, ResultStream
+from mask_rcnn_repro.evaluation.coco.ground_truth import index_ground_truth
+from mask_rcnn_repro.evaluation.masks.rle import instances_to_results
 
 HEIGHT, WIDTH, PER_IMAGE = 480, 640, 100
 CATEGORIES = [3, 7, 18]

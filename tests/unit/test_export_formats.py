@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from mask_rcnn_repro.errors import ConfigError
-from mask_rcnn_repro.export import DetectorGraph, open_exported
-from mask_rcnn_repro.export.compare import compare_outputs, format_comparisons
-from mask_rcnn_repro.export.formats import WRITERS, smallest_side
-from mask_rcnn_repro.export.keypoints import decode_keypoints, map_keypoints
-from mask_rcnn_repro.export.run import eager_outputs
+from mask_rcnn_tools.export import DetectorGraph, open_exported
+from mask_rcnn_tools.export.compare import compare_outputs, format_comparisons
+from mask_rcnn_tools.export.formats import WRITERS, smallest_side
+from mask_rcnn_tools.export.keypoint_decoding import decode_keypoints, map_keypoints
+from mask_rcnn_tools.export.run import eager_outputs
 
 from .export_helpers import image, with_keypoints
 

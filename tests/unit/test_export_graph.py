@@ -13,16 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mask_rcnn_repro.errors import ConfigError
-from mask_rcnn_repro.export import DetectorGraph
-from mask_rcnn_repro.export.boxes import suppress_by_group
-from mask_rcnn_repro.export.keypoints import decode_keypoints, map_keypoints
-from mask_rcnn_repro.export.support import check_model
 from mask_rcnn_repro.modeling import (
     ClassAgnosticMaskLoss,
     MLPMaskHead,
     MultinomialMaskLoss,
     StageWiseRCNN,
 )
+from mask_rcnn_tools.export import DetectorGraph
+from mask_rcnn_tools.export.boxes import suppress_by_group
+from mask_rcnn_tools.export.keypoint_decoding import decode_keypoints, map_keypoints
+from mask_rcnn_tools.export.support import check_model
 
 from .export_helpers import detector, image, with_keypoints
 from .model_helpers import KINDS, build, narrow_config

@@ -11,8 +11,9 @@ CODE = """
 import os, sys
 import cv2
 import numpy as np
-from mask_rcnn_repro.data.embedded import TINY_SPEC, generate
-from mask_rcnn_repro.data.loader import build_test_loader
+from mask_rcnn_embedded.coco import TINY_SPEC
+from mask_rcnn_embedded.coco import generate
+from mask_rcnn_repro.data.loading.loader import build_test_loader
 
 def use_threads():
     cv2.setNumThreads(4)

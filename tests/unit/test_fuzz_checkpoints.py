@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from mask_rcnn_repro.engine.checkpoint import SafeCheckpointer
+from mask_rcnn_repro.engine.checkpoint.checkpointer import SafeCheckpointer
 from mask_rcnn_repro.errors import CheckpointError
 
 

@@ -12,13 +12,13 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from omegaconf import DictConfig
 
-from mask_rcnn_repro.cli import build_parser, parse_args
 from mask_rcnn_repro.config import format_config, get_config
 from mask_rcnn_repro.config.canonical import config_hash, to_plain
 from mask_rcnn_repro.config.overrides import apply_overrides
 from mask_rcnn_repro.config.validation import validate_config
 from mask_rcnn_repro.errors import ConfigError
 from mask_rcnn_repro.registration import register
+from mask_rcnn_tools.train.cli import build_parser, parse_args
 
 QUICK = settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]

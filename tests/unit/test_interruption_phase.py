@@ -7,8 +7,8 @@ from datetime import timedelta
 import pytest
 import torch.distributed as dist
 
-from mask_rcnn_repro.engine import interruption
-from mask_rcnn_repro.engine.interruption import Phase
+from mask_rcnn_repro.utils import interruption
+from mask_rcnn_repro.utils.interruption import Phase
 
 
 @pytest.fixture

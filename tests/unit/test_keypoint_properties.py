@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mask_rcnn_repro.data import MaskRCNNMapper
-from mask_rcnn_repro.data.coco_json import load_coco_json
-from mask_rcnn_repro.data.keypoints import keypoint_flip_indices
+from mask_rcnn_repro.data.coco.load import load_coco_json
+from mask_rcnn_repro.data.keypoint_metadata import keypoint_flip_indices
 from mask_rcnn_repro.evaluation import instances_to_results
 from mask_rcnn_repro.modeling import KeypointHead
 

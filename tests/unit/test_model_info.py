@@ -11,14 +11,14 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from mask_rcnn_repro.config import load_config
-from mask_rcnn_repro.engine.builders import build_model
+from mask_rcnn_repro.engine.train.builders import build_model
 from mask_rcnn_repro.errors import ConfigError
-from mask_rcnn_repro.model_info.cli import parse_args
-from mask_rcnn_repro.model_info.flops import _trace, count_flops
-from mask_rcnn_repro.model_info.info import model_info
-from mask_rcnn_repro.model_info.main import format_infos, run
-from mask_rcnn_repro.model_info.parts import PARTS, part_of
 from mask_rcnn_repro.registration import register
+from mask_rcnn_tools.model_info.cli import parse_args
+from mask_rcnn_tools.model_info.flops import _trace, count_flops
+from mask_rcnn_tools.model_info.info import model_info
+from mask_rcnn_tools.model_info.main import format_infos, run
+from mask_rcnn_tools.model_info.parts import PARTS, part_of
 
 SMALL = (64, 96)
 

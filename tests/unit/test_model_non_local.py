@@ -15,7 +15,7 @@ from torch import nn
 
 from mask_rcnn_repro.config import get_config, validate_config
 from mask_rcnn_repro.config.yacs import add_mask_rcnn_repro_config
-from mask_rcnn_repro.engine.checkpoint import SafeCheckpointer
+from mask_rcnn_repro.engine.checkpoint.checkpointer import SafeCheckpointer
 from mask_rcnn_repro.errors import CheckpointError, ConfigError
 from mask_rcnn_repro.modeling import NonLocalBlock, build_fpn, build_resnet
 from mask_rcnn_repro.modeling.backbone import (

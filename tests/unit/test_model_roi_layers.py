@@ -11,10 +11,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torchvision.ops import roi_pool
 
-from mask_rcnn_repro import compiled
 from mask_rcnn_repro.errors import ConfigError
 from mask_rcnn_repro.modeling import POOLER_REGISTRY, RoIPooler, roi_layers
-from mask_rcnn_repro.modeling.roi_compiled import DTYPES, roi_pool_cells
+from mask_rcnn_repro.modeling.accel.roi_layers import DTYPES, roi_pool_cells
+from mask_rcnn_repro.utils import compiled
 
 from .roi_layer_reference import (
     HEIGHT,

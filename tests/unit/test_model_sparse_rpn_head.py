@@ -9,7 +9,7 @@ from detectron2.modeling.proposal_generator.rpn import StandardRPNHead
 from torch import nn
 
 from mask_rcnn_repro.modeling import PaperRPNHead
-from mask_rcnn_repro.modeling.sparse_rpn_head import rpn_head
+from mask_rcnn_repro.modeling.accel.sparse_rpn_head import rpn_head
 
 
 def gradients(head, features, weights):

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mask_rcnn_repro.config import get_config
-from mask_rcnn_repro.evaluation.records import make_record
 from mask_rcnn_repro.paper import load_claims, load_tables
 from mask_rcnn_repro.paper.claims import Claim, Evidence, Term, claims_to_test, collect_evidence
 from mask_rcnn_repro.paper.verdicts import interval_of, judge, t_quantile
+from mask_rcnn_repro.records.record import make_record
 
 
 @functools.cache

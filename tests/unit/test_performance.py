@@ -7,15 +7,15 @@ import xml.etree.ElementTree as ElementTree
 import pytest
 import torch
 
-from mask_rcnn_repro.errors import RecordError
-from mask_rcnn_repro.performance import Benchmark, benchmark
-from mask_rcnn_repro.performance.page import (
+from harness import Benchmark, benchmark
+from harness.page import (
     PLOTS,
     draw_series,
     format_performance_page,
     performance_plots,
 )
-from mask_rcnn_repro.performance.record import RECORDS, Series, load_benchmarks, save_benchmark
+from harness.record import RECORDS, Series, load_benchmarks, save_benchmark
+from mask_rcnn_repro.errors import RecordError
 
 
 class Clock:

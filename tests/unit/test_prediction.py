@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 from pycocotools.coco import COCO
 
 from mask_rcnn_repro.errors import ConfigError, DataError
-from mask_rcnn_repro.prediction import find_sources, video
-from mask_rcnn_repro.prediction.cli import parse_args
-from mask_rcnn_repro.prediction.coco_file import coco_file
-from mask_rcnn_repro.prediction.movies import times_shown
-from mask_rcnn_repro.prediction.names import plan
-from mask_rcnn_repro.prediction.sources import Source, natural_key
-from mask_rcnn_repro.prediction.video import FrameReader, VideoWriter
+from mask_rcnn_tools.predict import find_sources, video
+from mask_rcnn_tools.predict.cli import parse_args
+from mask_rcnn_tools.predict.coco_file import coco_file
+from mask_rcnn_tools.predict.movies import times_shown
+from mask_rcnn_tools.predict.names import plan
+from mask_rcnn_tools.predict.sources import Source, natural_key
+from mask_rcnn_tools.predict.video import FrameReader, VideoWriter
 
 
 def make(folder: Path, *names: str) -> None:

@@ -15,18 +15,8 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 import mask_rcnn_repro.config
+from generate_docs.record_docs import format_record_schema
 from mask_rcnn_repro.errors import ConfigError, RecordError
-from mask_rcnn_repro.evaluation import provenance
-from mask_rcnn_repro.evaluation.record_docs import format_record_schema
-from mask_rcnn_repro.evaluation.records import (
-    _ABSOLUTE_PATH,
-    Record,
-    _without_folders,
-    load_record,
-    make_record,
-    parse_record,
-    save_record,
-)
 from mask_rcnn_repro.paper import (
     compare,
     format_comparison,
@@ -35,6 +25,16 @@ from mask_rcnn_repro.paper import (
     paper_numbers,
 )
 from mask_rcnn_repro.paper.results import load_results
+from mask_rcnn_repro.records import provenance
+from mask_rcnn_repro.records.record import (
+    _ABSOLUTE_PATH,
+    Record,
+    _without_folders,
+    load_record,
+    make_record,
+    parse_record,
+    save_record,
+)
 
 NAME = "unit_record"
 ROOT = Path(__file__).parents[2]
@@ -344,7 +344,7 @@ def test_changed_file_changes_the_fingerprint(dataset):
 
 def test_documentation_is_current():
     assert (ROOT / "docs" / "records.md").read_text() == format_record_schema(), (
-        "run: python -m mask_rcnn_repro.evaluation.record_docs > docs/records.md"
+        "run: python tools/generate_docs.record_docs > docs/records.md"
     )
 
 
@@ -352,7 +352,7 @@ def test_documentation_names_every_field():
     text = format_record_schema()
     for name, field in Record.model_fields.items():
         assert f"| `{name}` |" in text and field.description
-    assert "None |" not in text and "mask_rcnn_repro.evaluation.records." not in text
+    assert "None |" not in text and "mask_rcnn_repro.records.record." not in text
 
 
 def test_paper_numbers():

@@ -13,25 +13,25 @@ import numpy as np
 import pytest
 
 from mask_rcnn_repro.errors import RecordError
-from mask_rcnn_repro.evaluation.curves import Curves, TaskCurves, record_identity, save_curves
-from mask_rcnn_repro.evaluation.records import load_record, save_record
-from mask_rcnn_repro.reporting import data
-from mask_rcnn_repro.reporting.cli import parse_args
-from mask_rcnn_repro.reporting.data import ReportRow, Spread, build_scales, difference
-from mask_rcnn_repro.reporting.examples import Examples, Picture, load_examples
-from mask_rcnn_repro.reporting.main import run as run_tool
-from mask_rcnn_repro.reporting.markdown import format_records_index, format_results_page
-from mask_rcnn_repro.reporting.page import format_html_page
-from mask_rcnn_repro.reporting.plots import mean_curve
-from mask_rcnn_repro.reporting.report import (
+from mask_rcnn_repro.records.curves import Curves, TaskCurves, record_identity, save_curves
+from mask_rcnn_repro.records.record import load_record, save_record
+from mask_rcnn_tools.common.plot_style import inline_svg
+from mask_rcnn_tools.report import rows as data
+from mask_rcnn_tools.report.build import (
     build_report,
     count_rows,
     count_verdicts,
     rows_without_run,
 )
-from mask_rcnn_repro.reporting.store import curves_file, key_of, load_material, record_file
-from mask_rcnn_repro.reporting.style import inline_svg
-from mask_rcnn_repro.reporting.tables import claims_table, rows_table
+from mask_rcnn_tools.report.cli import parse_args
+from mask_rcnn_tools.report.examples import Examples, Picture, load_examples
+from mask_rcnn_tools.report.main import run as run_tool
+from mask_rcnn_tools.report.markdown import format_records_index, format_results_page
+from mask_rcnn_tools.report.page import format_html_page
+from mask_rcnn_tools.report.plots import mean_curve
+from mask_rcnn_tools.report.rows import ReportRow, Spread, build_scales, difference
+from mask_rcnn_tools.report.store import curves_file, key_of, load_material, record_file
+from mask_rcnn_tools.report.tables import claims_table, rows_table
 
 ROOT = Path(__file__).resolve().parents[2]
 TEMPLATE = ROOT / "results" / "table2c" / "roi_align_ave@mini" / "seed0.json"

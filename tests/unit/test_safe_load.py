@@ -13,8 +13,8 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from mask_rcnn_repro.engine import safe_load
-from mask_rcnn_repro.engine.safe_load import safe_pickle_load, safe_torch_load
+from mask_rcnn_repro.engine.checkpoint import safe_load
+from mask_rcnn_repro.engine.checkpoint.safe_load import safe_pickle_load, safe_torch_load
 from mask_rcnn_repro.errors import CheckpointError
 
 CONTENT = {

@@ -24,15 +24,15 @@ import torch
 
 import mask_rcnn_repro
 from mask_rcnn_repro.config import load_config
-from mask_rcnn_repro.data.coco_json import load_coco_json
-from mask_rcnn_repro.data.generated_annotations import generated_source
-from mask_rcnn_repro.data.image_io import read_image
-from mask_rcnn_repro.data.json_scan import read_categories
-from mask_rcnn_repro.data.proposals import ProposalFile
-from mask_rcnn_repro.data_checks.read import read_content
-from mask_rcnn_repro.engine.safe_load import safe_pickle_load, safe_torch_load
+from mask_rcnn_repro.data.coco.category_scan import read_categories
+from mask_rcnn_repro.data.coco.load import load_coco_json
+from mask_rcnn_repro.data.generated.annotations import generated_source
+from mask_rcnn_repro.data.loading.images import read_image
+from mask_rcnn_repro.data.proposals.files import ProposalFile
+from mask_rcnn_repro.engine.checkpoint.safe_load import safe_pickle_load, safe_torch_load
 from mask_rcnn_repro.errors import CheckpointError, ConfigError, DataError, UserError
-from mask_rcnn_repro.evaluation.records import load_record
+from mask_rcnn_repro.records.record import load_record
+from mask_rcnn_tools.check_data.read import read_content
 
 from .data_helpers import changed, content, write
 from .proposal_helpers import random_proposals, write_folder
@@ -216,7 +216,7 @@ def test_pickles_that_ask_for_memory(tmp_path: Path, payload: bytes) -> None:
 def test_pickles_that_name_the_same_again_and_again(tmp_path: Path) -> None:
     (tmp_path / "deep.pkl").write_bytes(_nested(60))
     code = (
-        "import sys; from mask_rcnn_repro.engine.safe_load import safe_pickle_load;"
+        "import sys; from mask_rcnn_repro.engine.checkpoint.safe_load import safe_pickle_load;"
         "value = safe_pickle_load(sys.argv[1]);"
         "print(len(value))"
     )

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from torch.distributed.run import get_args_parser
 
-from mask_rcnn_repro.cli import parse_args
 from mask_rcnn_repro.config import get_config
 from mask_rcnn_repro.config.overrides import apply_overrides
+from mask_rcnn_tools.train.cli import parse_args
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PROJECTS = REPOSITORY / "projects"
@@ -27,11 +27,11 @@ from pathlib import Path
 import torch.distributed as dist
 from detectron2.utils import comm
 from filelock import FileLock
-from mask_rcnn_repro.engine import locks
-from mask_rcnn_repro.engine.hosts import check_hosts_agree
+from mask_rcnn_repro.utils import locks
+from mask_rcnn_repro.engine.launch.hosts import check_hosts_agree
 from mask_rcnn_repro.errors import UserError
-from mask_rcnn_repro.evaluation import detections
-from mask_rcnn_repro.evaluation.detections import Detections, ResultStream, gather_detections
+from mask_rcnn_repro.evaluation.coco.evaluator import detections
+from mask_rcnn_repro.evaluation.coco.detections import Detections, ResultStream, gather_detections
 
 dist.init_process_group("gloo", timeout=timedelta(seconds=20))
 comm.create_local_process_group(1)

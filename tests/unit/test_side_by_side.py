@@ -12,7 +12,7 @@ from torch import nn
 
 from mask_rcnn_repro.evaluation.loop import evaluate
 from mask_rcnn_repro.evaluation.side_by_side import in_order
-from mask_rcnn_repro.modeling.optimize import runs_in_threads
+from mask_rcnn_repro.modeling.inference.optimize import runs_in_threads
 
 
 def run(batches, predict, at_once, alone=None, loaded=lambda part: None):

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from mask_rcnn_repro.soak.cli import parse_args
-from mask_rcnn_repro.soak.compare import differences
-from mask_rcnn_repro.soak.faults import FAULTS, LostError, expect
-from mask_rcnn_repro.soak.process import Training
+from soak.cli import parse_args
+from soak.compare import differences
+from soak.faults import FAULTS, LostError, expect
+from soak.process import Training
 
 ROWS = [{"iteration": i, "total_loss": 1.5 - i} for i in range(3)]
 

@@ -12,10 +12,10 @@ import time
 import pytest
 from filelock import FileLock
 
-from mask_rcnn_repro.tables import execute
-from mask_rcnn_repro.tables.execute import Executor, Slot, visible_gpus
-from mask_rcnn_repro.tables.process import Process, is_held, tail
-from mask_rcnn_repro.tables.progress import Step, last_step
+from mask_rcnn_tools.tables import execute
+from mask_rcnn_tools.tables.execute import Executor, Slot, visible_gpus
+from mask_rcnn_tools.tables.process import Process, is_held, tail
+from mask_rcnn_tools.tables.progress import Step, last_step
 
 from .tables_helpers import command, events, job
 
@@ -118,7 +118,7 @@ def test_sigterm_stops_the_runs_and_says_so(tmp_path):
 KILLED = """
 import sys; sys.path[:0] = {paths!r}
 from pathlib import Path
-from mask_rcnn_repro.tables.process import Process
+from mask_rcnn_tools.tables.process import Process
 Process({command!r}, Path({log!r}))
 print("started", flush=True)
 import time; time.sleep(60)

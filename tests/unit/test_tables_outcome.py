@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from mask_rcnn_repro.evaluation.records import load_record, save_record
-from mask_rcnn_repro.tables.collect import collect
-from mask_rcnn_repro.tables.names import choose_rows
-from mask_rcnn_repro.tables.outcome import table_outcomes
-from mask_rcnn_repro.tables.plan import make_plan
-from mask_rcnn_repro.tables.show import as_json, format_outcome
-from mask_rcnn_repro.tables.valid import find_records
+from mask_rcnn_repro.records.record import load_record, save_record
+from mask_rcnn_tools.tables.collect import collect
+from mask_rcnn_tools.tables.findings import table_outcomes
+from mask_rcnn_tools.tables.plan import make_plan
+from mask_rcnn_tools.tables.rows import choose_rows
+from mask_rcnn_tools.tables.show import as_json, format_outcome
+from mask_rcnn_tools.tables.usable_records import find_records
 
 from .tables_helpers import record
 

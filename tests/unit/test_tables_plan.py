@@ -10,15 +10,15 @@ import torch
 
 from mask_rcnn_repro.config import config_root, get_config
 from mask_rcnn_repro.errors import ConfigError
-from mask_rcnn_repro.evaluation.records import save_record
 from mask_rcnn_repro.paper import load_tables
 from mask_rcnn_repro.paper.results import load_results, records_of
-from mask_rcnn_repro.tables import cost, main
-from mask_rcnn_repro.tables.cli import parse_args
-from mask_rcnn_repro.tables.cost import Device, estimate, format_seconds, simulate
-from mask_rcnn_repro.tables.names import all_rows, choose_rows, find_tables, parent_of
-from mask_rcnn_repro.tables.plan import make_plan
-from mask_rcnn_repro.tables.valid import counts, find_records, find_valid, jobs_to_run
+from mask_rcnn_repro.records.record import save_record
+from mask_rcnn_tools.tables import cost, main
+from mask_rcnn_tools.tables.cli import parse_args
+from mask_rcnn_tools.tables.cost import Device, estimate, format_seconds, simulate
+from mask_rcnn_tools.tables.plan import make_plan
+from mask_rcnn_tools.tables.rows import all_rows, choose_rows, find_tables, parent_of
+from mask_rcnn_tools.tables.usable_records import counts, find_records, find_valid, jobs_to_run
 
 from .tables_helpers import job, record
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from mask_rcnn_repro.errors import ConfigError
-from mask_rcnn_repro.tables.slurm import TrainJob, submit, waiting_ids
+from mask_rcnn_tools.tables.slurm import TrainJob, submit, waiting_ids
 
 from .tables_helpers import command, events, job
 

@@ -13,12 +13,12 @@ from detectron2.structures import BoxMode
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mask_rcnn_repro.visualization import Mark, Skeleton, contact_sheet, paint
-from mask_rcnn_repro.visualization.colors import BLACK, PALETTE, WHITE, color_of, text_color
-from mask_rcnn_repro.visualization.labels import _free_place, _overlap, with_caption
-from mask_rcnn_repro.visualization.painter import auto_zoom
-from mask_rcnn_repro.visualization.results import ClassNames, annotation_marks, result_marks
-from mask_rcnn_repro.visualization.transforms import transform_annotation, transform_words
+from mask_rcnn_tools.drawing import Mark, Skeleton, contact_sheet, paint
+from mask_rcnn_tools.drawing.colors import BLACK, PALETTE, WHITE, color_of, text_color
+from mask_rcnn_tools.drawing.labels import _free_place, _overlap, with_caption
+from mask_rcnn_tools.drawing.painter import auto_zoom
+from mask_rcnn_tools.drawing.results import ClassNames, annotation_marks, result_marks
+from mask_rcnn_tools.visualize_data.transforms import transform_annotation, transform_words
 
 # Machado et al. 2009, severity 1, for linear RGB: without red cones, without green cones.
 _SEEN = (

@@ -2,12 +2,10 @@
 
 from mask_rcnn_repro.config.canonical import config_hash, format_config, save_config, to_plain
 from mask_rcnn_repro.config.diff import ABSENT, diff_configs, format_diff
-from mask_rcnn_repro.config.groups import equal_configs
 from mask_rcnn_repro.config.load import get_config, load_config
 from mask_rcnn_repro.config.locate import config_id, config_root, find_config, list_configs
 from mask_rcnn_repro.config.output import claim_output_dir, default_output_dir
 from mask_rcnn_repro.config.overrides import Override, apply_overrides, parse_override
-from mask_rcnn_repro.config.row_rules import check_row_rules
 from mask_rcnn_repro.config.schema import format_schema, train_defaults
 from mask_rcnn_repro.config.validation import validate_config
 
@@ -15,14 +13,12 @@ __all__ = [
     "ABSENT",
     "Override",
     "apply_overrides",
-    "check_row_rules",
     "claim_output_dir",
     "config_hash",
     "config_id",
     "config_root",
     "default_output_dir",
     "diff_configs",
-    "equal_configs",
     "find_config",
     "format_config",
     "format_diff",

@@ -117,6 +117,8 @@ WHERE_KEYS = frozenset(
 
 _MISSING = object()
 
+_OWN_PACKAGE = "mask_rcnn_repro."
+
 _NOT_HASHED = WHERE_KEYS | {"train.profile"}
 
 
@@ -124,7 +126,7 @@ def config_hash(cfg: DictConfig) -> str:
     """Hash of what a config computes: without `paper` and `WHERE_KEYS`, interpolations resolved.
 
     Keys of `train` count where they differ from their defaults, so that a new key leaves the hashes
-    of older runs as they are.
+    of older runs as they are. Classes of this project count by name, whichever module they are in.
 
     Returns:
         The first 12 hexadecimal digits of a SHA-256.
@@ -140,7 +142,19 @@ def config_hash(cfg: DictConfig) -> str:
             node.pop(name, None)
     if isinstance(data.get("train"), dict):  # after that: a section left empty is its default
         data["train"] = _without_defaults(data["train"], schema.train_defaults())
+    data = _without_modules(data)
     return hashlib.sha256(canonical(data).encode()).hexdigest()[:12]
+
+
+def _without_modules(value: Any) -> Any:
+    """Names classes of this project by package and name, so that moving one changes no hash."""
+    if isinstance(value, dict):
+        return {key: _without_modules(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_modules(item) for item in value]
+    if isinstance(value, str) and value.startswith(_OWN_PACKAGE):
+        return _OWN_PACKAGE + value.rpartition(".")[2]
+    return value
 
 
 def _without_defaults(values: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
@@ -188,6 +202,6 @@ def save_config(cfg: DictConfig, path: str | Path) -> None:
     Raises:
         ConfigError: a value cannot be written as data.
     """
-    from mask_rcnn_repro.engine.atomic import atomic_write_text
+    from mask_rcnn_repro.utils.atomic import atomic_write_text
 
     atomic_write_text(path, dump_yaml(_ordered(to_plain(cfg, resolve=False))))

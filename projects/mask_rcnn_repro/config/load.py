@@ -22,7 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 from mask_rcnn_repro.config import schema
 from mask_rcnn_repro.config.locate import config_root, find_config
 from mask_rcnn_repro.config.overrides import apply_overrides
-from mask_rcnn_repro.config.proposals import use_stored_proposals
+from mask_rcnn_repro.config.stored_proposals import use_stored_proposals
 from mask_rcnn_repro.config.validation import validate_config
 from mask_rcnn_repro.config.yaml_io import read_yaml
 from mask_rcnn_repro.errors import ConfigError

@@ -10,8 +10,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mask_rcnn_repro.data.cityscapes import get_cityscapes_dicts, load_cityscapes
-    from mask_rcnn_repro.data.dicts import (
+    from mask_rcnn_repro.data.cityscapes.load import get_cityscapes_dicts, load_cityscapes
+    from mask_rcnn_repro.data.datasets import (
         check_num_classes,
         dataset_info,
         dataset_keypoints,
@@ -19,30 +19,30 @@ if TYPE_CHECKING:
         get_training_dicts,
     )
     from mask_rcnn_repro.data.fingerprint import dataset_fingerprint
-    from mask_rcnn_repro.data.loader import build_test_loader, build_train_loader
-    from mask_rcnn_repro.data.mapper import MaskRCNNMapper
-    from mask_rcnn_repro.data.mixing import get_mixed_dicts
-    from mask_rcnn_repro.data.proposal_writer import ProposalWriter
-    from mask_rcnn_repro.data.proposals import ProposalFile, check_proposals, proposals_exist
+    from mask_rcnn_repro.data.generated.mixed_dataset import get_mixed_dicts
+    from mask_rcnn_repro.data.loading.loader import build_test_loader, build_train_loader
+    from mask_rcnn_repro.data.loading.mapper import MaskRCNNMapper
+    from mask_rcnn_repro.data.proposals.files import ProposalFile, check_proposals, proposals_exist
+    from mask_rcnn_repro.data.proposals.writer import ProposalWriter
     from mask_rcnn_repro.data.registration import register_all_datasets, register_custom
 
 _LAZY = {
-    "MaskRCNNMapper": "mapper",
-    "ProposalFile": "proposals",
-    "ProposalWriter": "proposal_writer",
-    "build_test_loader": "loader",
-    "build_train_loader": "loader",
-    "check_num_classes": "dicts",
-    "check_proposals": "proposals",
+    "MaskRCNNMapper": "loading.mapper",
+    "ProposalFile": "proposals.files",
+    "ProposalWriter": "proposals.writer",
+    "build_test_loader": "loading.loader",
+    "build_train_loader": "loading.loader",
+    "check_num_classes": "datasets",
+    "check_proposals": "proposals.files",
     "dataset_fingerprint": "fingerprint",
-    "dataset_info": "dicts",
-    "dataset_keypoints": "dicts",
-    "get_cityscapes_dicts": "cityscapes",
-    "get_mixed_dicts": "mixing",
-    "get_test_dicts": "dicts",
-    "get_training_dicts": "dicts",
-    "load_cityscapes": "cityscapes",
-    "proposals_exist": "proposals",
+    "dataset_info": "datasets",
+    "dataset_keypoints": "datasets",
+    "get_cityscapes_dicts": "cityscapes.load",
+    "get_mixed_dicts": "generated.mixed_dataset",
+    "get_test_dicts": "datasets",
+    "get_training_dicts": "datasets",
+    "load_cityscapes": "cityscapes.load",
+    "proposals_exist": "proposals.files",
     "register_all_datasets": "registration",
     "register_custom": "registration",
 }

@@ -120,7 +120,7 @@ def find_parts(name: str) -> tuple[Part, ...]:
 
 
 def _generated(spec_name: str) -> Path:
-    from mask_rcnn_repro.data import embedded
+    from mask_rcnn_embedded import coco as embedded
 
     generator: Any = embedded
     return Path(generator.ensure_generated(getattr(generator, spec_name)))

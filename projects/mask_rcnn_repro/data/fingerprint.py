@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from mask_rcnn_repro.data.catalog import Part
-from mask_rcnn_repro.data.cityscapes_registration import cityscapes_metadata
-from mask_rcnn_repro.data.coco_checks import read_json
-from mask_rcnn_repro.data.dicts import register_names
+from mask_rcnn_repro.data.cityscapes.registration import cityscapes_metadata
+from mask_rcnn_repro.data.coco.fields import read_json
+from mask_rcnn_repro.data.datasets import register_names
 from mask_rcnn_repro.data.registration import coco_parts, read_registered
 from mask_rcnn_repro.errors import DataError
 
@@ -55,7 +55,7 @@ def dataset_fingerprint(
 
 def _parts(name: str) -> list[tuple[str, int, int]]:
     if cityscapes_metadata(name) is not None:
-        from mask_rcnn_repro.data.cityscapes import annotation_facts
+        from mask_rcnn_repro.data.cityscapes.load import annotation_facts
 
         return [annotation_facts(name)]
     parts = coco_parts(name)

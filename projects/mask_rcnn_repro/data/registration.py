@@ -18,10 +18,10 @@ from detectron2.data.datasets.builtin_meta import _get_builtin_metadata
 
 from mask_rcnn_repro.data import catalog
 from mask_rcnn_repro.data.catalog import Part
-from mask_rcnn_repro.data.cityscapes_registration import register_cityscapes
-from mask_rcnn_repro.data.coco_json import CocoData, load_coco_json
-from mask_rcnn_repro.data.json_scan import read_categories
-from mask_rcnn_repro.data.keypoints import (
+from mask_rcnn_repro.data.cityscapes.registration import register_cityscapes
+from mask_rcnn_repro.data.coco.category_scan import read_categories
+from mask_rcnn_repro.data.coco.load import CocoData, load_coco_json
+from mask_rcnn_repro.data.keypoint_metadata import (
     COCO_PERSON_SIGMAS,
     check_flip_pairs,
     check_sigmas,

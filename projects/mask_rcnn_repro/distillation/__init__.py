@@ -10,7 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mask_rcnn_repro.data.generated_annotations import default_unlabeled
+    from mask_rcnn_repro.data.generated.annotations import default_unlabeled
     from mask_rcnn_repro.distillation.run import distill
     from mask_rcnn_repro.distillation.threshold import Threshold, choose_threshold
 

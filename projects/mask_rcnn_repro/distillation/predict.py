@@ -14,11 +14,11 @@ import torch
 from detectron2.utils import comm
 from torch import nn
 
-from mask_rcnn_repro.data.loader import Mapper, build_local_loader
+from mask_rcnn_repro.data.loading.loader import Mapper, build_local_loader
 from mask_rcnn_repro.distillation.predictions import Detections, PredictionStore
-from mask_rcnn_repro.engine.interruption import Phase
 from mask_rcnn_repro.evaluation.loop import predict_small
-from mask_rcnn_repro.evaluation.rle import instances_to_results
+from mask_rcnn_repro.evaluation.masks.rle import instances_to_results
+from mask_rcnn_repro.utils.interruption import Phase
 
 logger = logging.getLogger(__name__)
 
@@ -98,7 +98,7 @@ def detections_of(instances: Any, image: Mapping[str, Any]) -> Detections:
     """Compact predictions of one image, see :mod:`mask_rcnn_repro.distillation.predictions`.
 
     Args:
-        instances: as :func:`mask_rcnn_repro.evaluation.rle.instances_to_results` takes them.
+        instances: as :func:`mask_rcnn_repro.evaluation.masks.rle.instances_to_results` takes them.
         image: `image_id`, `height` and `width` of the original.
 
     Returns:

@@ -14,8 +14,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mask_rcnn_repro.engine.atomic import atomic_write_text, clean_leftovers
 from mask_rcnn_repro.errors import ConfigError, DataError
+from mask_rcnn_repro.utils.atomic import atomic_write_text, clean_leftovers
 
 IMAGES_PER_FILE = 16
 SETTINGS_FILE = "settings.json"

@@ -16,12 +16,12 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from mask_rcnn_repro.config import config_hash
-from mask_rcnn_repro.config.proposals import keeps_rpn
+from mask_rcnn_repro.config.stored_proposals import keeps_rpn
 from mask_rcnn_repro.data import dataset_fingerprint, get_test_dicts, get_training_dicts
-from mask_rcnn_repro.data.generated_annotations import default_unlabeled, distillation_info
-from mask_rcnn_repro.data.loader import Mapper
+from mask_rcnn_repro.data.generated.annotations import default_unlabeled, distillation_info
+from mask_rcnn_repro.data.loading.loader import Mapper
 from mask_rcnn_repro.data.registration import coco_parts
-from mask_rcnn_repro.distillation.generated import labeled_categories, write_generated
+from mask_rcnn_repro.distillation.annotation_file import labeled_categories, write_generated
 from mask_rcnn_repro.distillation.predict import predict_missing
 from mask_rcnn_repro.distillation.predictions import IMAGES_PER_FILE, PredictionStore
 from mask_rcnn_repro.distillation.threshold import (
@@ -30,14 +30,14 @@ from mask_rcnn_repro.distillation.threshold import (
     choose_threshold,
     labeled_average,
 )
-from mask_rcnn_repro.engine.atomic import atomic_write_text
-from mask_rcnn_repro.engine.builders import resolve_device
-from mask_rcnn_repro.engine.dependencies import DataSet, data_sets, find_rpn
 from mask_rcnn_repro.engine.predictor import build_predictor
-from mask_rcnn_repro.engine.trainer import autocast_context
+from mask_rcnn_repro.engine.stages.dependencies import DataSet, data_sets, find_rpn
+from mask_rcnn_repro.engine.train.builders import resolve_device
+from mask_rcnn_repro.engine.train.trainer import autocast_context
 from mask_rcnn_repro.engine.tta import tta_sizes, with_original_images, with_tta
 from mask_rcnn_repro.errors import ConfigError
-from mask_rcnn_repro.evaluation.provenance import checkpoint_info
+from mask_rcnn_repro.records.provenance import checkpoint_info
+from mask_rcnn_repro.utils.atomic import atomic_write_text
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +80,7 @@ def distill(
         device: Where to predict; None takes `train.device`.
         single_view: Predict without transforms.
         instances_per_image: Generated instances an image to aim at; None: the labeled average.
-        min_keypoint_score: See :func:`~mask_rcnn_repro.distillation.generated.annotation`.
+        min_keypoint_score: See :func:`~mask_rcnn_repro.distillation.annotation_file.annotation`.
         images_per_file: Images in a file of predictions.
 
     Returns:

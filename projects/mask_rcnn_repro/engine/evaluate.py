@@ -15,9 +15,9 @@ from detectron2.config import instantiate
 from detectron2.utils import comm
 from omegaconf import DictConfig, OmegaConf
 
-from mask_rcnn_repro.engine.trainer import AMP_DTYPES, autocast_context
+from mask_rcnn_repro.engine.train.trainer import AMP_DTYPES, autocast_context
+from mask_rcnn_repro.evaluation.coco.precision_recall import PrecisionRecall
 from mask_rcnn_repro.evaluation.loop import evaluate
-from mask_rcnn_repro.evaluation.precision_recall import PrecisionRecall
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +86,7 @@ def evaluate_model(
         at_once=1 if augmented else _images_at_once(cfg, model, device),
     )
     if final and cfg.train.draw > 0 and comm.is_main_process():
-        from mask_rcnn_repro.visualization import draw_results
+        from mask_rcnn_tools.drawing import draw_results
 
         try:
             draw_results(
@@ -126,7 +126,7 @@ def faster_copy(cfg: DictConfig, model: torch.nn.Module) -> torch.nn.Module:
 
 def _images_at_once(cfg: DictConfig, model: torch.nn.Module, device: torch.device) -> int:
     """Two on a CPU, if the model is one that threads may share."""
-    from mask_rcnn_repro.modeling.optimize import runs_in_threads
+    from mask_rcnn_repro.modeling.inference.optimize import runs_in_threads
 
     alone = device.type != "cpu" or torch.get_num_threads() < 2
     return 1 if alone or not cfg.train.optimize_inference or not runs_in_threads(model) else 2

@@ -23,26 +23,23 @@ from mask_rcnn_repro.config import (
     format_diff,
     load_config,
 )
-from mask_rcnn_repro.config.fit import fit_to_data
+from mask_rcnn_repro.config.from_data import fit_to_data
 from mask_rcnn_repro.config.schema import train_fields
-from mask_rcnn_repro.engine.builders import build_model, check_batch_size, resolve_device
-from mask_rcnn_repro.engine.checkpoint import (
+from mask_rcnn_repro.engine.checkpoint.checkpointer import (
     SafeCheckpointer,
     checkpoint_iteration,
     find_last_checkpoint,
 )
-from mask_rcnn_repro.engine.checkpoint_paths import check_exists
-from mask_rcnn_repro.engine.dependencies import check_dependencies
 from mask_rcnn_repro.engine.evaluate import evaluate_model
-from mask_rcnn_repro.engine.locks import exclusive
-from mask_rcnn_repro.engine.processes import run_distributed, under_torchrun
+from mask_rcnn_repro.engine.launch.processes import run_distributed, under_torchrun
+from mask_rcnn_repro.engine.run import Run
 from mask_rcnn_repro.engine.run_folder import keep_logs
-from mask_rcnn_repro.engine.runs import Run
-from mask_rcnn_repro.engine.seeding import make_deterministic, seed_everything
-from mask_rcnn_repro.engine.stages import prepare, store_own_proposals, train_stage
-from mask_rcnn_repro.engine.trainer import autocast_context
+from mask_rcnn_repro.engine.stages.dependencies import check_dependencies
+from mask_rcnn_repro.engine.stages.prepare import prepare, store_own_proposals, train_stage
+from mask_rcnn_repro.engine.train.builders import build_model, check_batch_size, resolve_device
+from mask_rcnn_repro.engine.train.seeding import make_deterministic, seed_everything
+from mask_rcnn_repro.engine.train.trainer import autocast_context
 from mask_rcnn_repro.errors import CheckpointError, ConfigError, UserError
-from mask_rcnn_repro.evaluation.records import Record
 from mask_rcnn_repro.paper import format_results
 from mask_rcnn_repro.paper.verify import (
     NOT_MET,
@@ -51,7 +48,10 @@ from mask_rcnn_repro.paper.verify import (
     format_verification,
     verify,
 )
+from mask_rcnn_repro.records.record import Record
 from mask_rcnn_repro.registration import register
+from mask_rcnn_repro.utils.checkpoint_paths import check_exists
+from mask_rcnn_repro.utils.locks import exclusive
 
 logger = logging.getLogger(__name__)
 

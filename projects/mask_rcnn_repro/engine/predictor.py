@@ -8,10 +8,10 @@ import torch
 from omegaconf import DictConfig
 from torch import nn
 
-from mask_rcnn_repro.config.proposals import keeps_rpn
-from mask_rcnn_repro.engine.builders import build_model, resolve_device
-from mask_rcnn_repro.engine.checkpoint import SafeCheckpointer
-from mask_rcnn_repro.engine.dependencies import find_rpn
+from mask_rcnn_repro.config.stored_proposals import keeps_rpn
+from mask_rcnn_repro.engine.checkpoint.checkpointer import SafeCheckpointer
+from mask_rcnn_repro.engine.stages.dependencies import find_rpn
+from mask_rcnn_repro.engine.train.builders import build_model, resolve_device
 from mask_rcnn_repro.errors import CheckpointError
 from mask_rcnn_repro.modeling import StageWiseRCNN
 from mask_rcnn_repro.registration import register
@@ -38,7 +38,7 @@ def build_predictor(
 
     Raises:
         CheckpointError: Weights that are missing or do not fit.
-        ConfigError: See :func:`~mask_rcnn_repro.engine.stages.prepare`.
+        ConfigError: See :func:`~mask_rcnn_repro.engine.stages.prepare.prepare`.
     """
     register()
     where = torch.device(device) if device is not None else resolve_device(cfg.train.device)
@@ -64,7 +64,7 @@ def join_rpn(
 
     Raises:
         CheckpointError: See :func:`build_predictor`.
-        ConfigError: See :func:`~mask_rcnn_repro.engine.stages.prepare`.
+        ConfigError: See :func:`~mask_rcnn_repro.engine.stages.prepare.prepare`.
     """
     if cfg.train.proposals is None or keeps_rpn(cfg):
         return detector

@@ -21,10 +21,11 @@ from detectron2.utils.events import (
 )
 from detectron2.utils.logger import setup_logger
 
-from mask_rcnn_repro.engine.atomic import atomic_write
 from mask_rcnn_repro.errors import UserError
+from mask_rcnn_repro.utils.atomic import atomic_write
 
-LOGGERS = ("detectron2", "fvcore", "mask_rcnn_repro")
+OUR_LOGGERS = ("mask_rcnn_embedded", "mask_rcnn_repro", "mask_rcnn_tools")
+LOGGERS = ("detectron2", "fvcore", *OUR_LOGGERS)
 
 QUIET_LOGGERS = (
     "iopath",  # mentions every file that it cannot count for telemetry
@@ -46,13 +47,14 @@ class _NoTracebackForUserErrors(logging.Filter):
 def keep_logs() -> Iterator[list[logging.LogRecord]]:
     """Collects what this package logs before :func:`setup_logging` knows where it should go."""
     early = MemoryHandler(capacity=1000, flushLevel=logging.CRITICAL + 1)
-    ours = logging.getLogger("mask_rcnn_repro")
-    ours.setLevel(logging.INFO)
-    ours.addHandler(early)
+    for name in OUR_LOGGERS:
+        logging.getLogger(name).setLevel(logging.INFO)
+        logging.getLogger(name).addHandler(early)
     try:
         yield early.buffer
     finally:
-        ours.removeHandler(early)
+        for name in OUR_LOGGERS:
+            logging.getLogger(name).removeHandler(early)
 
 
 def _is_first_mention(record: logging.LogRecord) -> bool:
@@ -74,7 +76,7 @@ def setup_logging(output_dir: Path, earlier: Sequence[logging.LogRecord] = ()) -
         known = logging.getLogger(name)
         for handler in list(known.handlers):
             known.removeHandler(handler)
-        abbreviation = {"detectron2": "d2", "mask_rcnn_repro": "run"}.get(name, name)
+        abbreviation = "run" if name in OUR_LOGGERS else {"detectron2": "d2"}.get(name, name)
         setup_logger(
             str(output_dir.absolute()),  # opened files are remembered by name
             comm.get_rank(),

@@ -14,10 +14,10 @@ from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 from torch import nn
 
-from mask_rcnn_repro.engine.interruption import Phase
 from mask_rcnn_repro.errors import DataError
 from mask_rcnn_repro.evaluation.side_by_side import in_order
-from mask_rcnn_repro.memory import free_memory, is_out_of_memory
+from mask_rcnn_repro.utils.interruption import Phase
+from mask_rcnn_repro.utils.memory import free_memory, is_out_of_memory
 
 logger = logging.getLogger(__name__)
 

@@ -29,6 +29,7 @@ from mask_rcnn_repro.modeling.backbone import (
 )
 from mask_rcnn_repro.modeling.box_head import FCBoxHead
 from mask_rcnn_repro.modeling.box_predictor import BoxPredictor
+from mask_rcnn_repro.modeling.inference.optimize import optimize_for_inference
 from mask_rcnn_repro.modeling.keypoint_head import KeypointHead
 from mask_rcnn_repro.modeling.mask_heads import FCNMaskHead, MaskHead, MLPMaskHead
 from mask_rcnn_repro.modeling.mask_losses import (
@@ -40,7 +41,6 @@ from mask_rcnn_repro.modeling.mask_losses import (
     build_mask_loss,
     mask_targets,
 )
-from mask_rcnn_repro.modeling.optimize import optimize_for_inference
 from mask_rcnn_repro.modeling.poolers import RoIPooler
 from mask_rcnn_repro.modeling.roi_heads import PaperRes5ROIHeads, PaperStandardROIHeads
 from mask_rcnn_repro.modeling.roi_layers import POOLER_REGISTRY

@@ -20,7 +20,7 @@ from detectron2.structures import Boxes
 from torch import nn
 
 from mask_rcnn_repro.errors import ConfigError
-from mask_rcnn_repro.modeling.roi_compiled import applies, pool_rois
+from mask_rcnn_repro.modeling.accel.roi_layers import applies, pool_rois
 from mask_rcnn_repro.modeling.roi_layers import POOLER_REGISTRY, RoILayer
 
 

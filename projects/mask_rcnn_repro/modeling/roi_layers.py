@@ -14,7 +14,7 @@ clamped to [0, H - 1] x [0, W - 1]. A zero takes part in the mean and in the max
 No layer has a gradient with respect to RoIs.
 
 On the CPU the layers are computed by compiled loops
-(:mod:`~mask_rcnn_repro.modeling.roi_compiled`) where those apply, else, and everywhere else, by
+(:mod:`~mask_rcnn_repro.modeling.accel.roi_layers`) where those apply, else, and everywhere else, by
 torchvision's operators: the same numbers but for the rounding of sums.
 
 Shapes: N images, R RoIs of all images together, C channels, H x W feature map, S bins a side.
@@ -32,7 +32,7 @@ from torch.nn import functional
 from torchvision.ops import roi_align, roi_pool
 
 from mask_rcnn_repro.errors import ConfigError
-from mask_rcnn_repro.modeling.roi_compiled import Form, applies, pool_rois, roi_pool_cells
+from mask_rcnn_repro.modeling.accel.roi_layers import Form, applies, pool_rois, roi_pool_cells
 
 POOLER_REGISTRY = Registry("POOLER")
 POOLER_REGISTRY.__doc__ = """

@@ -15,7 +15,7 @@ from detectron2.modeling.proposal_generator.rpn import RPN_HEAD_REGISTRY, Standa
 from torch import nn
 
 from mask_rcnn_repro.errors import ConfigError
-from mask_rcnn_repro.modeling.sparse_rpn_head import merge_1x1, rpn_head
+from mask_rcnn_repro.modeling.accel.sparse_rpn_head import merge_1x1, rpn_head
 
 
 def anchors_per_location(
@@ -56,7 +56,7 @@ class PaperRPNHead(StandardRPNHead):
     """Detectron2's head; its outputs are float32 under mixed precision too.
 
     On the CPU its backward pass goes through the places alone that the loss has looked at
-    (:mod:`~mask_rcnn_repro.modeling.sparse_rpn_head`), with the same gradients up to rounding.
+    (:mod:`~mask_rcnn_repro.modeling.accel.sparse_rpn_head`), with equal gradients up to rounding.
 
     In bfloat16 hundreds of anchors would share one score, which makes the ranking before and within
     NMS arbitrary, and deltas would lose two digits.

@@ -19,7 +19,7 @@ from detectron2.structures import Boxes, Instances
 from detectron2.structures.keypoints import heatmaps_to_keypoints
 from torch import nn
 
-from mask_rcnn_repro.data.keypoints import keypoint_flip_indices
+from mask_rcnn_repro.data.keypoint_metadata import keypoint_flip_indices
 from mask_rcnn_repro.errors import ConfigError
 from mask_rcnn_repro.modeling.stagewise import StageWiseRCNN
 from mask_rcnn_repro.modeling.tta_views import View, batches, make_views

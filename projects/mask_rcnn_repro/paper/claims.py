@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any
 
-from mask_rcnn_repro.evaluation.records import Record
 from mask_rcnn_repro.paper.numbers import load_claims
 from mask_rcnn_repro.paper.report import compare
 from mask_rcnn_repro.paper.verdicts import NEARLY, RULE, Interval, Verdict, interval_of, judge
+from mask_rcnn_repro.records.record import Record
 
 __all__ = [
     "NEARLY",

@@ -8,7 +8,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from mask_rcnn_repro.evaluation.records import Record
+from mask_rcnn_repro.records.record import Record
 
 _TASK_TITLES = {"bbox": "box", "segm": "mask", "keypoints": "keypoints"}
 _METRIC_ORDER = ("AP", "AP50", "AP75", "APs", "APm", "APl")

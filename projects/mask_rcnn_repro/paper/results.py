@@ -17,9 +17,9 @@ from omegaconf import DictConfig
 
 from mask_rcnn_repro.config import config_hash, get_config, list_configs
 from mask_rcnn_repro.errors import ConfigError
-from mask_rcnn_repro.evaluation.records import Record, load_record
 from mask_rcnn_repro.paper.numbers import paper_numbers
 from mask_rcnn_repro.paper.report import compare
+from mask_rcnn_repro.records.record import Record, load_record
 
 COMPANIONS = ("curves.json", "examples.json")
 """Ends of names of files that lie beside records and are none."""

@@ -16,9 +16,9 @@ from omegaconf import DictConfig, OmegaConf
 from tabulate import tabulate
 
 from mask_rcnn_repro.errors import ConfigError, RecordError
-from mask_rcnn_repro.evaluation.records import Record, load_record
 from mask_rcnn_repro.paper.numbers import load_tables, paper_numbers
 from mask_rcnn_repro.paper.report import compare
+from mask_rcnn_repro.records.record import Record, load_record
 
 PAPER, RECORDED = "paper", "recorded"
 RESULTS_FOLDER = Path("results")

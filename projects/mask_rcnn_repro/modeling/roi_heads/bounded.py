@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from detectron2.structures import Instances
 
-from mask_rcnn_repro.memory import free_memory, in_parts, is_out_of_memory
+from mask_rcnn_repro.utils.memory import free_memory, in_parts, is_out_of_memory
 
 logger = logging.getLogger(__name__)
 

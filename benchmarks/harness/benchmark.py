@@ -1,0 +1,255 @@
+"""Timing contenders side by side: in one process, in turns, medians and ratios.
+
+What runs beside a benchmark slows all contenders alike when they take turns, so that ratios hold
+where times do not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import importlib.metadata
+import inspect
+import os
+import shlex
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timezone
+from typing import Any
+
+import torch
+from tabulate import tabulate
+
+from harness.record import (
+    RECORDS,
+    BenchmarkRecord,
+    Comparison,
+    Series,
+    Timing,
+    save_benchmark,
+)
+from mask_rcnn_repro.config.locate import config_root
+from mask_rcnn_repro.records import provenance
+
+_LIBRARIES = ("numba", "hotcoco", "opencv-python-headless", "pillow", "cityscapesscripts")
+_SHORTEST = 0.05
+"""Seconds; shorter work is done several times for one time."""
+
+
+class Benchmark:
+    """One benchmark script: its command line, its measurements, its record.
+
+    Args:
+        name: of the script, without suffix.
+        title: heading of its section in docs/performance.md.
+        about: what is measured, on what: the script's docstring. Shown from its first line up to
+            the line that begins with `Run:`.
+    """
+
+    def __init__(self, name: str, title: str, about: str | None) -> None:
+        self.name = name
+        self.title = title
+        self.about = inspect.cleandoc(about or "").partition("\nRun:")[0].strip()
+        self.repeats = 5
+        self.device = torch.device("cpu")
+        self.quick = False
+        self._record = False
+        self._comparisons: list[Comparison] = []
+        self._series: list[Series] = []
+        self._notes: list[str] = []
+
+    def parser(self) -> argparse.ArgumentParser:
+        """The options that all scripts have; a script adds its own."""
+        parser = argparse.ArgumentParser(
+            description=self.about, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
+        parser.add_argument("--repeats", type=int, default=5, help="rounds; medians count")
+        parser.add_argument("--threads", type=int, default=None, help="CPU threads of PyTorch")
+        parser.add_argument("--device", default="cpu", help="cpu or cuda")
+        parser.add_argument("--quick", action="store_true", help="small sizes, to see that it runs")
+        parser.add_argument(
+            "--record", action="store_true", help=f"write {RECORDS}/{self.name}.json"
+        )
+        return parser
+
+    def parse(
+        self, parser: argparse.ArgumentParser, arguments: Sequence[str] | None = None
+    ) -> argparse.Namespace:
+        """Parses the command line and sets threads and device accordingly."""
+        args = parser.parse_args(arguments)
+        if args.repeats < 1:
+            parser.error(f"--repeats {args.repeats}: at least 1")
+        if args.threads is not None:
+            torch.set_num_threads(args.threads)
+        self.device = torch.device(args.device)
+        if self.device.type == "cuda" and not torch.cuda.is_available():
+            parser.error("--device cuda: this machine, or this PyTorch, has no CUDA device")
+        self.repeats = args.repeats
+        self.quick = args.quick
+        self._record = args.record
+        return args
+
+    def compare(
+        self,
+        work: str,
+        contenders: Mapping[str, Callable[[], Any]],
+        *,
+        reference: str,
+        goal: float | Mapping[str, float] | None = None,
+        repeats: int | None = None,
+        warmup: bool = True,
+    ) -> dict[str, Any]:
+        """Times contenders in turns.
+
+        Args:
+            work: what they do, how much of it.
+            contenders: name to a function that does it once.
+            reference: the contender that the others are compared with.
+            goal: ratio to the reference that is to be reached, of the contender "ours" or by name.
+            repeats: rounds; by default those of the command line.
+            warmup: call each before, short ones twice; False for work that takes minutes.
+
+        Returns:
+            Name to what its last call returned.
+        """
+        goals = {"ours": goal} if isinstance(goal, (int, float)) else dict(goal or {})
+        rounds = repeats or self.repeats
+        outputs: dict[str, Any] = {}
+        calls = dict.fromkeys(contenders, 1)
+        if warmup:
+            for name, function in contenders.items():
+                seconds, outputs[name] = self._time(function, 1)
+                if seconds < _SHORTEST:  # the first call says too little about the others
+                    seconds, outputs[name] = self._time(function, 1)
+                calls[name] = max(1, round(_SHORTEST / max(seconds, 1e-6)))
+        times: dict[str, list[float]] = {name: [] for name in contenders}
+        for _ in range(rounds):
+            for name, function in contenders.items():
+                outputs.pop(name, None)  # or two results would be held at once
+                seconds, outputs[name] = self._time(function, calls[name])
+                times[name].append(seconds)
+        self.add(work, times, reference=reference, goals=goals)
+        return outputs
+
+    def add(
+        self,
+        work: str,
+        times: Mapping[str, Sequence[float]],
+        *,
+        reference: str,
+        goals: Mapping[str, float] | None = None,
+        memory: Mapping[str, float] | None = None,
+    ) -> None:
+        """Adds times that were measured elsewhere, in processes of their own, say; in seconds."""
+        timings = {
+            name: Timing(
+                median=statistics.median(values),
+                lowest=min(values),
+                highest=max(values),
+                repeats=len(values),
+            )
+            for name, values in times.items()
+        }
+        comparison = Comparison(
+            work=work,
+            reference=reference,
+            seconds=timings,
+            goals=dict(goals or {}),
+            memory=dict(memory or {}),
+        )
+        self._comparisons.append(comparison)
+        parts = [
+            f"{name} {timings[name].median:.4g} s ({comparison.ratio(name):.2f}x)"
+            for name in timings
+        ]
+        print(f"{work}: {', '.join(parts)}", flush=True)
+
+    def equality(self, work: str, text: str) -> None:
+        """Says, for work that was compared, how equal the results are."""
+        index = [c.work for c in self._comparisons].index(work)
+        self._comparisons[index] = self._comparisons[index].model_copy(update={"equality": text})
+        print(f"    {text}", flush=True)
+
+    def series(
+        self,
+        title: str,
+        x_label: str,
+        y_label: str,
+        lines: Mapping[str, Sequence[tuple[float, float]]],
+    ) -> None:
+        """Adds cost against size; y in the unit that its label names."""
+        points = {name: [(float(x), float(y)) for x, y in line] for name, line in lines.items()}
+        self._series.append(Series(title=title, x_label=x_label, y_label=y_label, lines=points))
+        print(title)
+        columns = sorted({x for line in points.values() for x, _ in line})
+        rows = [[name, *(dict(line).get(x) for x in columns)] for name, line in points.items()]
+        print(tabulate(rows, headers=[x_label, *columns], floatfmt=".4g"), flush=True)
+
+    def note(self, text: str) -> None:
+        """A sentence that belongs to the numbers: which images were used, say."""
+        self._notes.append(text)
+        print(text, flush=True)
+
+    def finish(self) -> BenchmarkRecord:
+        """Prints the table, and writes the record if the command line says so."""
+        record = BenchmarkRecord(
+            name=self.name,
+            title=self.title,
+            about=self.about,
+            command=self._command(),
+            created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            code=provenance.code_info(),  # type: ignore[arg-type]  # validated by the model
+            versions=provenance.versions(),  # type: ignore[arg-type]
+            libraries={name: _version(name) for name in _LIBRARIES},
+            device=provenance.device_info(self.device),  # type: ignore[arg-type]
+            comparisons=self._comparisons,
+            series=self._series,
+            notes=self._notes,
+        )
+        print(f"\n{self.title} ({record.device.name}, {torch.get_num_threads()} threads)\n")
+        print(tabulate(*_rows(record.comparisons), disable_numparse=True))
+        if self._record:
+            file = save_benchmark(record, config_root().parent / RECORDS)
+            print(f"\nRecord written to {RECORDS / file.name}")
+        return record
+
+    def _command(self) -> str:
+        words = [os.path.basename(a) if os.path.isabs(a) else a for a in sys.argv[1:]]
+        return shlex.join(["python", f"benchmarks/{self.name}.py", *words])
+
+    def _time(self, function: Callable[[], Any], calls: int) -> tuple[float, Any]:
+        gc.collect()
+        self._wait()
+        begin = time.perf_counter()
+        for _ in range(calls):
+            result = function()
+        self._wait()
+        return (time.perf_counter() - begin) / calls, result
+
+    def _wait(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+
+def _rows(comparisons: Sequence[Comparison]) -> tuple[list[list[str]], list[str]]:
+    rows = [
+        [
+            comparison.work if name == comparison.reference else "",
+            name,
+            f"{timing.median:.4g}",
+            f"{comparison.ratio(name):.2f}",
+            f"{comparison.goals[name]:g}" if name in comparison.goals else "",
+        ]
+        for comparison in comparisons
+        for name, timing in comparison.seconds.items()
+    ]
+    return rows, ["work", "contender", "seconds", "times as fast", "goal"]
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None

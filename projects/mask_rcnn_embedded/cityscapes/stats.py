@@ -1,0 +1,75 @@
+"""Counts and sizes of a generated data set, as a Markdown table for the docs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from cityscapesscripts.helpers.labels import name2label
+
+from mask_rcnn_embedded.cityscapes.spec import THING_CLASSES
+from mask_rcnn_embedded.errors import DataError
+
+COUNTED = 100
+"""The official evaluation ignores instances with fewer pixels."""
+
+
+def measure(root: str | Path, split: str) -> dict[str, Any]:
+    """Counts of one split with annotations.
+
+    Args:
+        root: folder that holds ``gtFine``.
+        split: ``train`` or ``val``.
+
+    Returns:
+        ``images``, ``groups`` (pictures with a group of any class) and ``classes``: name ->
+        instances, instances of at least :data:`COUNTED` pixels, pictures with the class, median
+        pixels (0 without instances).
+
+    Raises:
+        DataError: there are no instance images, or one cannot be read.
+    """
+    paths = sorted(Path(root).glob(f"gtFine/{split}/*/*_gtFine_instanceIds.png"))
+    if not paths:
+        raise DataError(f"no gtFine/{split}/CITY/*_gtFine_instanceIds.png below {root}")
+    ids = {name: name2label[name].id for name in THING_CLASSES}
+    areas: dict[str, list[int]] = {name: [] for name in THING_CLASSES}
+    pictures = dict.fromkeys(THING_CLASSES, 0)
+    groups = 0
+    for path in paths:
+        image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        if image is None:
+            raise DataError(f"{path} is not a readable image; make the data set anew")
+        values, counts = np.unique(np.asarray(image), return_counts=True)
+        groups += bool(np.isin(values, list(ids.values())).any())
+        for name, label in ids.items():
+            chosen = counts[values // 1000 == label]
+            areas[name] += chosen.tolist()
+            pictures[name] += len(chosen) > 0
+    classes = {
+        name: (
+            len(found),
+            sum(a >= COUNTED for a in found),
+            pictures[name],
+            float(np.median(found)) if found else 0.0,
+        )
+        for name, found in areas.items()
+    }
+    return {"images": len(paths), "groups": groups, "classes": classes}
+
+
+def format_stats(root: str | Path) -> str:
+    """A Markdown table of both splits with annotations."""
+    both = {split: measure(root, split) for split in ("train", "val")}
+    lines = [
+        "| | train | >= 100 pixels | val | >= 100 pixels | median pixels (train) |",
+        "|---|---|---|---|---|---|",
+    ]
+    for label, key in (("pictures", "images"), ("pictures with a group", "groups")):
+        lines.append(f"| {label} | {both['train'][key]} | | {both['val'][key]} | | |")
+    for name in THING_CLASSES:
+        t, v = both["train"]["classes"][name], both["val"]["classes"][name]
+        lines.append(f"| {name} | {t[0]} | {t[1]} | {v[0]} | {v[1]} | {t[3]:.0f} |")
+    return "\n".join(lines)

@@ -1,0 +1,193 @@
+"""Things: unit shapes with a size, a pose, colours and textures that do not depend on the class."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mask_rcnn_embedded.drawing.person import PERSON_AREA, PersonShape, make_person
+from mask_rcnn_embedded.drawing.shapes import OBJECTS, UPRIGHT, Shape, distractor
+from mask_rcnn_embedded.drawing.solid import Part, Solid, Stroke
+from mask_rcnn_embedded.drawing.textures import (
+    CLOTH,
+    Texture,
+    random_color,
+    random_texture,
+    vary,
+)
+
+# BGR. Some things have a colour near their class's, as in nature; the rest have any colour, so that
+# colour helps and shape decides. Mug and cup share theirs: only the handle tells them apart.
+_TYPICAL_COLORS: dict[str, tuple[float, float, float]] = {
+    "mug": (90.0, 90.0, 185.0),
+    "cup": (90.0, 90.0, 185.0),
+    "leaf": (45.0, 135.0, 75.0),
+    "fish": (185.0, 140.0, 85.0),
+    "star": (45.0, 185.0, 225.0),
+    "cog": (120.0, 120.0, 125.0),
+}
+_TYPICAL_SHARE = 0.55
+
+
+def object_palette(
+    rng: np.random.Generator, theme: list[np.ndarray], category: str | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """(4, 2, 3) colours and (4,) texture slots of main, second, dark and light tone."""
+    main = vary(rng, theme[int(rng.integers(len(theme)))], 0.05)
+    if rng.random() < 0.65:
+        main = random_color(rng)
+    if category in _TYPICAL_COLORS and rng.random() < _TYPICAL_SHARE:
+        main = vary(rng, np.array(_TYPICAL_COLORS[category], dtype=np.float32), 0.08)
+    contrast = rng.uniform(0.02, 0.1)
+    second = vary(rng, main, 0.14) if rng.random() < 0.75 else random_color(rng)
+    dark, light = main * rng.uniform(0.12, 0.4), 0.35 * main + 0.65 * 240.0
+    palette = np.stack(
+        [
+            np.stack([main, vary(rng, main, contrast)]),
+            np.stack([second, vary(rng, second, contrast)]),
+            np.stack([dark, dark * 0.8]),
+            np.stack([light, light * 0.93]),
+        ]
+    ).astype(np.float32)
+    return palette, np.array([0.0, 1.0, 1.0, 1.0], dtype=np.float32)
+
+
+def two_textures(rng: np.random.Generator, extent: float) -> tuple[Texture, Texture]:
+    """Two textures for a thing of ``extent`` pixels."""
+    return random_texture(rng, extent, CLOTH), random_texture(rng, extent, CLOTH)
+
+
+def _scaled_strokes(strokes: list[Stroke], size: float) -> list[Stroke]:
+    return [Stroke(s.points, s.width * size, s.strength) for s in strokes]
+
+
+def _from_shape(
+    rng: np.random.Generator,
+    shape: Shape,
+    category: str | None,
+    extent: float,
+    theme: list[np.ndarray],
+) -> Solid:
+    """Scales, turns and colours a unit shape; it stays around the origin."""
+    size = extent / float(np.sqrt(shape.area))
+    palette, slots = object_palette(rng, theme, category)
+    parts = [Part(p.polygon, p.tone, p.name, p.hole) for p in shape.parts]
+    solid = Solid(
+        category,
+        parts,
+        palette,
+        slots,
+        two_textures(rng, extent),
+        _scaled_strokes(shape.strokes, size),
+        relief=float(rng.uniform(0.3, 1.0)),
+    )
+    if category in UPRIGHT:
+        angle = rng.normal(0.0, 0.2) if rng.random() < 0.92 else rng.uniform(-np.pi, np.pi)
+    elif category in ("fish", "leaf"):
+        angle = rng.normal(0.0, 0.35) if rng.random() < 0.85 else rng.uniform(-np.pi, np.pi)
+    else:
+        angle = rng.uniform(-np.pi, np.pi)
+    mirror = -1.0 if rng.random() < 0.5 else 1.0
+    # A view from aside: squeezed along a random direction.
+    squeeze, tilt = rng.uniform(0.8, 1.0), rng.uniform(0.0, np.pi)
+    grow = float(1.0 / np.sqrt(squeeze))
+    matrix = (
+        _rotation(tilt) @ np.diag([grow, grow * squeeze]) @ _rotation(-tilt) @ _rotation(angle)
+    ) @ np.diag([mirror, 1.0])
+    solid.transform(matrix * size, np.zeros(2))
+    return solid
+
+
+def _rotation(angle: float) -> np.ndarray:
+    c, s = np.cos(angle), np.sin(angle)
+    return np.array([[c, -s], [s, c]])
+
+
+_SKIN_TONES = np.array(
+    [
+        [180, 205, 240],
+        [150, 185, 225],
+        [120, 160, 205],
+        [85, 125, 175],
+        [60, 90, 135],
+        [40, 58, 85],
+    ],
+    dtype=np.float32,
+)
+
+
+def dressed(
+    rng: np.random.Generator, shape: PersonShape, extent: float, theme: list[np.ndarray]
+) -> Solid:
+    """A person with skin, hair and clothes, still in unit coordinates.
+
+    Args:
+        rng: source of randomness.
+        shape: the posed person.
+        extent: square root of the area in pixels that it will have.
+        theme: colours of the scene, from which some clothes take theirs.
+    """
+    size = extent / float(np.sqrt(PERSON_AREA))
+    k = rng.uniform(0, len(_SKIN_TONES) - 1)
+    low = int(k)
+    skin = _SKIN_TONES[low] + (k - low) * (_SKIN_TONES[min(low + 1, 5)] - _SKIN_TONES[low])
+    skin = vary(rng, skin, 0.02)
+    clothes = []
+    for _ in range(2):
+        color = random_color(rng) if rng.random() < 0.7 else vary(rng, theme[0], 0.05)
+        clothes.append(np.stack([color, vary(rng, color, rng.uniform(0.03, 0.3))]))
+    hair = vary(rng, random_color(rng) * 0.55, 0.03)
+    shoe = random_color(rng) * 0.7
+    plain = [
+        np.stack([c, c * f])
+        for c, f in (
+            (skin, 0.95),
+            (hair, 0.8),
+            (shoe, 0.85),
+            (np.array([30.0, 28.0, 26.0]), 1.0),
+            (skin * [0.6, 0.55, 0.85], 1.0),
+            (np.array([235.0, 235.0, 235.0]), 1.0),
+        )
+    ]
+    palette = np.stack([plain[0], plain[1], *clothes, *plain[2:]]).astype(np.float32)
+    slots = np.array([0, 0, 0, 1, 0, 0, 0, 0], dtype=np.float32)
+    return Solid(
+        "person",
+        shape.parts,
+        palette,
+        slots,
+        two_textures(rng, 0.5 * extent),
+        _scaled_strokes(shape.strokes, size),
+        shape.keypoints,
+        shape.keypoint_parts,
+        shape.keypoint_hidden,
+        relief=float(rng.uniform(0.3, 0.8)),
+        seams=float(rng.uniform(0.15, 0.5)),
+    )
+
+
+def _person_solid(rng: np.random.Generator, extent: float, theme: list[np.ndarray]) -> Solid:
+    """A person of about ``extent`` squared pixels around the origin."""
+    solid = dressed(rng, make_person(rng), extent, theme)
+    size = extent / float(np.sqrt(PERSON_AREA))
+    roll = rng.normal(0.0, 0.08)
+    if rng.random() < 0.05:
+        roll += np.pi / 2 * (1 if rng.random() < 0.5 else -1)
+    solid.transform(_rotation(roll) * size, np.zeros(2))
+    return solid
+
+
+def make_solid(
+    rng: np.random.Generator, category: str | None, extent: float, theme: list[np.ndarray]
+) -> Solid:
+    """A thing of a category (None: a distractor) around the origin.
+
+    Args:
+        rng: source of randomness.
+        category: name of the class or None.
+        extent: square root of its area in pixels.
+        theme: colours of the scene, from which some things take theirs.
+    """
+    if category == "person":
+        return _person_solid(rng, extent, theme)
+    shape = OBJECTS[category](rng) if category else distractor(rng)
+    return _from_shape(rng, shape, category, extent, theme)

@@ -1,0 +1,178 @@
+"""Cityscapes in its official layout, as Detectron2's data set dicts.
+
+Masks come from the ``instanceIds`` PNGs or from the ``polygons`` json, see
+:mod:`mask_rcnn_repro.data.cityscapes.instances`. Both give the same pixels; run lengths (the
+default) are decoded to whole images in training, polygons stay small, as those of Detectron2's own
+loader do, and their flipping, resizing and cropping is exact.
+
+Differences from Detectron2's loader: boxes of masks end behind their last pixel (its boxes from
+PNGs end on it, those from polygons behind it, as here), instances one pixel wide or high are kept,
+outlines lose nothing at their edges and holes, ``image_id`` is the stem without
+``_leftImg8bit.png``, and files are checked.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from detectron2.data.build import filter_images_with_only_crowd_annotations
+from detectron2.structures import BoxMode
+
+from mask_rcnn_repro.data.cityscapes.files import check_masks, has_instance_ids
+from mask_rcnn_repro.data.cityscapes.instances import Instance, Masks
+from mask_rcnn_repro.data.cityscapes.registration import (
+    CityscapesMetadata,
+    cityscapes_metadata,
+    register_cityscapes,
+)
+from mask_rcnn_repro.data.cityscapes.scan import ScannedImage, scan
+from mask_rcnn_repro.errors import ConfigError, DataError
+
+__all__ = ["annotation_facts", "get_cityscapes_dicts", "load_cityscapes", "register_cityscapes"]
+
+
+def load_cityscapes(
+    root: str | os.PathLike[str],
+    split: str,
+    masks: Masks = "instance_ids",
+    num_workers: int | None = None,
+    expected: int | None = None,
+) -> list[dict[str, Any]]:
+    """Reads one split.
+
+    Args:
+        root: the folder that holds ``leftImg8bit`` and ``gtFine``.
+        split: `"train"`, `"val"` or `"test"`.
+        masks: `"instance_ids"` for run lengths from the PNGs, `"polygons"` for polygons.
+        num_workers: processes for what is not in the scan's cache; None chooses.
+        expected: number of images to warn about if there are others; None: any.
+
+    Returns:
+        Dicts in Detectron2's format, sorted by city and image id: file_name, height, width,
+        image_id (text, such as `aachen_000000_000019`), annotations and, where there is one,
+        instance_ids_file. Annotations have a tight bbox (XYXY_ABS, in pixels), a contiguous
+        category_id, a segmentation and iscrowd (1 for groups). On `"test"`, which is not
+        annotated, annotations and instance_ids_file are absent.
+
+    Raises:
+        ConfigError: another `split` or `masks`.
+        DataError: files missing, damaged, or not fitting each other; names the file.
+    """
+    return [_record(image) for image in scan(root, split, masks, num_workers, expected)]
+
+
+def get_cityscapes_dicts(
+    names: str | Sequence[str], masks: Masks = "instance_ids", filter_empty: bool = True
+) -> list[dict[str, Any]]:
+    """Reads registered Cityscapes data sets, one after the other.
+
+    Args:
+        names: registered name or names, such as `cityscapes_train`.
+        masks: `"instance_ids"` or `"polygons"`, see :func:`load_cityscapes`.
+        filter_empty: for training: leave out images without any instance that is not a group. With
+            False all images come, of splits without annotations too.
+
+    Returns:
+        As :func:`load_cityscapes`.
+
+    Raises:
+        ConfigError: no name, another `masks`, or a data set of another format.
+        DataError: unknown names, missing or broken files, or nothing to train on.
+    """
+    from mask_rcnn_repro.data.datasets import register_names
+
+    check_masks(masks)
+    register_cityscapes()
+    chosen = register_names(names, None, None)
+    metadata = [_require_cityscapes(name) for name in chosen]
+    dicts = list(
+        itertools.chain.from_iterable(
+            load_cityscapes(
+                m.cityscapes_root, m.cityscapes_split, masks, expected=m.expected_images
+            )
+            for m in metadata
+        )
+    )
+    if not filter_empty:
+        return dicts
+    unannotated = [m.name for m in metadata if m.cityscapes_split == "test"]
+    if unannotated:
+        raise DataError(
+            f"The data set {unannotated[0]!r} is not annotated and cannot be trained on; choose an "
+            "annotated split. To read all of its images for testing, set "
+            "dataset.filter_empty=false."
+        )
+    dicts = filter_images_with_only_crowd_annotations(dicts)
+    if not dicts:
+        raise DataError(
+            f"No image of {', '.join(chosen)} is left to train on: none has an instance that is "
+            "not a group. Check the annotations, or set dataset.filter_empty=false."
+        )
+    return dicts
+
+
+def annotation_facts(name: str) -> tuple[str, int, int]:
+    """Returns what identifies the annotations of a registered Cityscapes data set.
+
+    It depends on image ids and instance ids alone: not on paths, on how a PNG is packed, or on
+    which of several equivalent files was read (polygons, where there are no PNGs).
+
+    Returns:
+        SHA-256 as hex digits, number of images, number of instances and groups.
+
+    Raises:
+        DataError: files missing or broken.
+    """
+    metadata = _require_cityscapes(name)
+    root, split = metadata.cityscapes_root, metadata.cityscapes_split
+    masks: Masks = "instance_ids"
+    if split != "test" and not has_instance_ids(root, split):
+        masks = "polygons"
+    images = scan(root, split, masks, expected=metadata.expected_images)
+    lines = sorted(f"{image.files.image_id} {image.digest}\n" for image in images)
+    digest = hashlib.sha256("".join(lines).encode()).hexdigest()
+    return digest, len(images), sum(len(image.instances or ()) for image in images)
+
+
+def _require_cityscapes(name: str) -> CityscapesMetadata:
+    metadata = cityscapes_metadata(name)
+    if metadata is None:
+        raise ConfigError(
+            f"The data set {name!r} is not in Cityscapes' format. Give dataset.names a Cityscapes "
+            "data set (cityscapes_train, embedded_cityscapes_train, ...), or read it with "
+            "dataset._target_=mask_rcnn_repro.data.get_training_dicts."
+        )
+    return metadata
+
+
+def _record(image: ScannedImage) -> dict[str, Any]:
+    record: dict[str, Any] = {
+        "file_name": image.files.image,
+        "height": image.height,
+        "width": image.width,
+        "image_id": image.files.image_id,
+    }
+    if image.instances is not None:
+        size = [image.height, image.width]
+        record["annotations"] = [_annotation(instance, size) for instance in image.instances]
+    if image.files.instance_ids is not None:
+        record["instance_ids_file"] = image.files.instance_ids
+    return record
+
+
+def _annotation(instance: Instance, size: list[int]) -> dict[str, Any]:
+    segmentation: Any = instance.segmentation
+    if isinstance(segmentation, str):
+        # Bytes, as pycocotools makes them; text only in the cache.
+        segmentation = {"size": list(size), "counts": segmentation.encode("ascii")}
+    return {
+        "iscrowd": instance.iscrowd,
+        "category_id": instance.category_id,
+        "bbox": [float(value) for value in instance.bbox],
+        "bbox_mode": BoxMode.XYXY_ABS,
+        "segmentation": segmentation,
+    }

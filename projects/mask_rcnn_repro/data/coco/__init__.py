@@ -1,0 +1,1 @@
+"""COCO json files."""

@@ -1,0 +1,272 @@
+"""Data sets by name, ready to train or test on, and what is known about them without reading.
+
+A data set is named by a registered name, or by a name of the user's choice with ``json`` and
+``image_root``, which is then registered under it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.build import (
+    filter_images_with_few_keypoints,
+    filter_images_with_only_crowd_annotations,
+)
+
+from mask_rcnn_repro.data.catalog import EMBEDDED
+from mask_rcnn_repro.data.cityscapes.registration import CityscapesMetadata
+from mask_rcnn_repro.data.coco.category_scan import read_categories
+from mask_rcnn_repro.data.keypoint_metadata import (
+    KeypointSet,
+    check_flip_pairs,
+    check_sigmas,
+    keypoint_metadata,
+)
+from mask_rcnn_repro.data.registration import (
+    LazyMetadata,
+    coco_parts,
+    read_registered,
+    register_all_datasets,
+    register_custom,
+)
+from mask_rcnn_repro.errors import ConfigError, DataError
+
+_logger = logging.getLogger(__name__)
+
+
+def get_training_dicts(
+    names: str | Sequence[str],
+    json: str | None = None,
+    image_root: str | None = None,
+    filter_empty: bool = True,
+    min_keypoints: int = 0,
+    flip_pairs: Sequence[Sequence[str]] | None = None,
+) -> list[dict[str, Any]]:
+    """Reads data sets for training, one after the other.
+
+    Args:
+        names: registered name or names; with ``json``, the name to register.
+        json: annotation file in COCO format.
+        image_root: folder of that file's images.
+        filter_empty: leave out images without any annotation that is not a crowd region.
+        min_keypoints: leave out images with fewer labelled keypoints (visibility 1 or 2) than
+            this.
+        flip_pairs: with ``json``, the pairs of keypoint names that change places in a mirrored
+            image; None tells left and right by the names.
+
+    Returns:
+        Dicts in Detectron2's format.
+
+    Raises:
+        ConfigError: json without image_root or the reverse, or a name that is taken.
+        DataError: unknown names, missing or broken files, or nothing to train on.
+    """
+    chosen = register_names(names, json, image_root, flip_pairs=flip_pairs)
+    records = [_read_annotated(name) for name in chosen]
+    _same_classes(chosen)
+    dicts = list(itertools.chain.from_iterable(records))
+    if filter_empty:
+        dicts = filter_images_with_only_crowd_annotations(dicts)
+    if min_keypoints > 0:
+        dicts = filter_images_with_few_keypoints(dicts, min_keypoints)
+    if not dicts:
+        wanted = f" with at least {min_keypoints} visible keypoints" if min_keypoints else ""
+        raise DataError(
+            f"No image of {', '.join(chosen)} is left to train on: none has an annotation{wanted} "
+            "that is not a crowd region. Check the json, or relax dataset.filter_empty and "
+            "dataset.min_keypoints."
+        )
+    return dicts
+
+
+def get_test_dicts(
+    names: str | Sequence[str],
+    json: str | None = None,
+    image_root: str | None = None,
+    oks_sigmas: Sequence[float] | None = None,
+) -> list[dict[str, Any]]:
+    """Reads data sets for testing: all images, with or without annotations.
+
+    Args and errors are those of :func:`get_training_dicts`; ``oks_sigmas`` are, with ``json``, the
+    standard deviations of the object keypoint similarity, one a keypoint, which COCO's keypoints
+    have already.
+    """
+    chosen = register_names(names, json, image_root, oks_sigmas=oks_sigmas)
+    return [record for name in chosen for record in read_registered(name)]
+
+
+def dataset_info(
+    names: str | Sequence[str], json: str | None = None, image_root: str | None = None
+) -> list[str] | None:
+    """Returns the class names of a data set, cheaply; None where they are not known.
+
+    COCO's and the embedded data's classes are known without any file, those of other COCO-format
+    data are taken from the json's categories.
+
+    Raises:
+        ConfigError: as :func:`get_training_dicts`.
+        DataError: unknown names, or a json that is missing or has no usable categories.
+    """
+    chosen = register_names(names, json, image_root)
+    classes = [_class_names(name) for name in chosen]
+    return classes[0]
+
+
+def check_num_classes(
+    num_classes: int,
+    names: str | Sequence[str],
+    json: str | None = None,
+    image_root: str | None = None,
+) -> None:
+    """Checks that a head has one output for each class of a data set.
+
+    Raises:
+        DataError: the numbers differ.
+    """
+    classes = dataset_info(names, json, image_root)
+    if classes is not None and len(classes) != num_classes:
+        first = ", ".join(classes[:8]) + (", ..." if len(classes) > 8 else "")
+        raise DataError(
+            f"The head has {num_classes} classes, but {names} has {len(classes)} ({first}). Set "
+            f"model.roi_heads.num_classes={len(classes)}, or choose the data set that the model "
+            "was made for."
+        )
+
+
+def dataset_keypoints(
+    names: str | Sequence[str],
+    json: str | None = None,
+    image_root: str | None = None,
+    *,
+    flip_pairs: Sequence[Sequence[str]] | None = None,
+    oks_sigmas: Sequence[float] | None = None,
+) -> KeypointSet | None:
+    """Returns what is known about a data set's keypoints, cheaply; None where it has none.
+
+    Args are those of :func:`get_training_dicts` and :func:`get_test_dicts`.
+
+    Raises:
+        ConfigError: pairs or sigmas, given or in the metadata, that do not fit the keypoints; data
+            sets with different keypoints; or as :func:`get_training_dicts`.
+        DataError: unknown names, or a json that is missing or broken.
+    """
+    chosen = register_names(names, json, image_root, flip_pairs=flip_pairs, oks_sigmas=oks_sigmas)
+    found = {name: _keypoints(name) for name in chosen}
+    for name in chosen[1:]:
+        if found[name] != found[chosen[0]]:
+            raise ConfigError(
+                f"The data sets {chosen[0]!r} and {name!r} have different keypoints and cannot be "
+                f"used together: {found[chosen[0]]} and {found[name]}."
+            )
+    return found[chosen[0]]
+
+
+def _keypoints(name: str) -> KeypointSet | None:
+    metadata = MetadataCatalog.get(name)
+    known = {key: metadata.get(key) for key in LazyMetadata.KEYPOINTS}
+    if known["keypoint_names"] is None:
+        if isinstance(metadata, LazyMetadata) or metadata.get("json_file") is None:
+            return None
+        # Registered by a user for Detectron2's loader, which knows nothing of the json's names.
+        given = {key: value for key, value in known.items() if value is not None}
+        known.update(keypoint_metadata(read_categories(metadata.json_file)), **given)
+        if known["keypoint_names"] is None:
+            return None
+    names = tuple(known["keypoint_names"])
+    where = f"the metadata of {name!r}"
+    pairs = check_flip_pairs(
+        names, known["keypoint_flip_map"] or (), f"keypoint_flip_map in {where}"
+    )
+    sigmas = tuple(known["keypoint_oks_sigmas"] or ())
+    if sigmas:
+        sigmas = check_sigmas(names, sigmas, f"keypoint_oks_sigmas in {where}")
+    return KeypointSet(names, pairs, sigmas)
+
+
+def register_names(
+    names: str | Sequence[str],
+    json: str | None,
+    image_root: str | None,
+    *,
+    flip_pairs: Sequence[Sequence[str]] | None = None,
+    oks_sigmas: Sequence[float] | None = None,
+) -> list[str]:
+    """Registers what the keys of a config's ``dataset`` name, and returns the names as a list.
+
+    Raises:
+        ConfigError: no name, or a json without image_root, or the reverse, or a name taken;
+            keypoint pairs or sigmas without json, or that do not fit.
+        DataError: a name that is not registered.
+    """
+    register_all_datasets()
+    chosen = [names] if isinstance(names, str) else list(names)
+    if not chosen:
+        raise ConfigError("dataset.names is empty; give at least one data set.")
+    if json is not None or image_root is not None:
+        if json is None or image_root is None or len(chosen) != 1:
+            raise ConfigError(
+                "A data set of your own needs dataset.names (one name), dataset.json and "
+                f"dataset.image_root; got names={chosen}, json={json}, image_root={image_root}."
+            )
+        register_custom(chosen[0], json, image_root, flip_pairs=flip_pairs, oks_sigmas=oks_sigmas)
+    elif flip_pairs is not None or oks_sigmas is not None:
+        raise ConfigError(
+            "dataset.flip_pairs and dataset.oks_sigmas describe a json of your own (dataset.json, "
+            f"dataset.image_root). What is known about {', '.join(chosen)} is in the metadata "
+            "under its name: keypoint_flip_map, keypoint_oks_sigmas."
+        )
+    known = DatasetCatalog.list()
+    for name in chosen:
+        if name not in known:
+            kinds = (LazyMetadata, CityscapesMetadata)
+            ours = [n for n in known if isinstance(MetadataCatalog.get(n), kinds)]
+            near = difflib.get_close_matches(name, known, n=3)
+            hint = f"Did you mean {' or '.join(near)}? " if near else ""
+            raise DataError(
+                f"The data set {name!r} is not registered. {hint}A data set of your own in COCO "
+                "format needs dataset.json and dataset.image_root too. Registered are, "
+                f"beside Detectron2's own: {', '.join(sorted(ours))}."
+            )
+    return chosen
+
+
+def _read_annotated(name: str) -> list[dict[str, Any]]:
+    records = read_registered(name)
+    if not any(record.get("annotations") for record in records):
+        parts = coco_parts(name)
+        files = ", ".join(part.json_file for part in parts) if parts else "its files"
+        raise DataError(
+            f"The training set {name!r} has {len(records)} images but not a single usable "
+            f"annotation ({files}). Test and unlabeled splits cannot be trained on; choose an "
+            "annotated one."
+        )
+    return records
+
+
+def _same_classes(names: Sequence[str]) -> None:
+    classes = {name: _class_names(name) for name in names}
+    for name in names[1:]:
+        if classes[name] != classes[names[0]]:
+            raise DataError(
+                f"The data sets {names[0]!r} and {name!r} have different classes and cannot be "
+                f"trained on together: {classes[names[0]]} and {classes[name]}."
+            )
+
+
+def _class_names(name: str) -> list[str] | None:
+    if name in EMBEDDED:
+        from mask_rcnn_embedded import coco as embedded
+
+        generator: Any = embedded
+        return list(generator.THING_CLASSES)
+    metadata = MetadataCatalog.get(name)
+    classes = metadata.get("thing_classes")
+    if classes is None and metadata.get("json_file") is not None and coco_parts(name) is not None:
+        # Registered by a user for Detectron2's loader, which finds the classes when it reads.
+        classes = read_categories(metadata.json_file).names
+    return None if classes is None else list(classes)

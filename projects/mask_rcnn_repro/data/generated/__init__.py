@@ -1,0 +1,1 @@
+"""Annotations that a model generated (data distillation)."""

@@ -1,0 +1,158 @@
+"""What a data set says about its keypoints: names, left and right, lines to draw, OKS sigmas.
+
+It lies in Detectron2's metadata under Detectron2's names (``keypoint_names``,
+``keypoint_flip_map``, ``keypoint_connection_rules``, ``keypoint_oks_sigmas``). COCO's persons have
+it there; a json of the user's own brings names and lines in its "categories", and the rest by the
+keys ``flip_pairs`` and ``oks_sigmas`` of a config's ``dataset``.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from detectron2.data.datasets.builtin_meta import (
+    COCO_PERSON_KEYPOINT_FLIP_MAP,
+    COCO_PERSON_KEYPOINT_NAMES,
+)
+
+from mask_rcnn_repro.data.coco.categories import Categories
+from mask_rcnn_repro.errors import ConfigError
+
+# Standard deviations of COCO's object keypoint similarity, in the order of the 17 keypoints
+# (https://cocodataset.org/#keypoints-eval; the same as in pycocotools).
+COCO_PERSON_SIGMAS = (
+    *(0.026, 0.025, 0.025, 0.035, 0.035),
+    *(0.079, 0.079, 0.072, 0.072, 0.062, 0.062),
+    *(0.107, 0.107, 0.087, 0.087, 0.089, 0.089),
+)
+
+_LINE_COLOUR = (102, 204, 255)
+_SIDES = {"left": "right", "right": "left", "Left": "Right", "Right": "Left"}
+_SIDE = re.compile("|".join(_SIDES))
+
+
+@dataclass(frozen=True)
+class KeypointSet:
+    """The keypoints of a data set.
+
+    Attributes:
+        names: in the order of the annotations.
+        flip_pairs: names that change places in a mirrored image.
+        sigmas: OKS standard deviations, one a keypoint; empty where they are not known.
+    """
+
+    names: tuple[str, ...]
+    flip_pairs: tuple[tuple[str, str], ...]
+    sigmas: tuple[float, ...] = ()
+
+    @property
+    def flip_indices(self) -> list[int]:
+        """For each keypoint the index of the one that takes its place in a mirrored image."""
+        return keypoint_flip_indices(self.names, self.flip_pairs)
+
+
+def keypoint_flip_indices(
+    names: Sequence[str] = COCO_PERSON_KEYPOINT_NAMES,
+    flip_map: Sequence[tuple[str, str]] = COCO_PERSON_KEYPOINT_FLIP_MAP,
+) -> list[int]:
+    """Returns for each keypoint the index of the one that takes its place in a mirrored image."""
+    partner = {a: b for pair in flip_map for a, b in (pair, pair[::-1])}
+    return [list(names).index(partner.get(name, name)) for name in names]
+
+
+def keypoint_metadata(categories: Categories | None) -> dict[str, Any]:
+    """Returns the metadata that a json's categories give; empty where they have no keypoints.
+
+    Left and right are told by the names ("left_ear" and "right_ear", "EarLeft" and "EarRight");
+    COCO's 17 names have COCO's sigmas.
+    """
+    if categories is None or not categories.keypoint_names:
+        return {}
+    names = categories.keypoint_names
+    found: dict[str, Any] = {
+        "keypoint_names": names,
+        "keypoint_flip_map": pairs_by_name(names),
+        "keypoint_connection_rules": [
+            (names[a], names[b], _LINE_COLOUR) for a, b in categories.skeleton
+        ],
+    }
+    if names == tuple(COCO_PERSON_KEYPOINT_NAMES):
+        found["keypoint_oks_sigmas"] = COCO_PERSON_SIGMAS
+    return found
+
+
+def pairs_by_name(names: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """Returns the pairs of names that differ in left and right alone, left first."""
+    pairs = []
+    for name in names:
+        mirrored = _SIDE.sub(lambda match: _SIDES[match[0]], name)
+        if mirrored != name and mirrored in names and "left" in _SIDE.findall(name)[0].lower():
+            pairs.append((name, mirrored))
+    return tuple(pairs)
+
+
+def one_sided(keypoints: KeypointSet) -> list[str]:
+    """Returns the names that say left or right and that no pair holds."""
+    paired = {name for pair in keypoints.flip_pairs for name in pair}
+    return [name for name in keypoints.names if _SIDE.search(name) and name not in paired]
+
+
+def check_flip_pairs(
+    names: Sequence[str], pairs: Sequence[Sequence[str]], where: str
+) -> tuple[tuple[str, str], ...]:
+    """Returns the pairs as tuples after checking them against the names.
+
+    Args:
+        names: keypoints of the data set.
+        pairs: two names each; empty: nothing is swapped.
+        where: config key or metadata field, for the message.
+
+    Raises:
+        ConfigError: not two names, an unknown name, or a name in two pairs.
+    """
+    checked: list[tuple[str, str]] = []
+    for pair in pairs:
+        if isinstance(pair, str) or len(pair) != 2 or pair[0] == pair[1]:
+            raise ConfigError(
+                f"{where} must be pairs of two different keypoint names, such as "
+                f"[[left_ear, right_ear]]; got {pair!r}."
+            )
+        unknown = [name for name in pair if name not in names]
+        if unknown:
+            raise ConfigError(
+                f"{where} names {', '.join(map(repr, unknown))}, which the data set does not have: "
+                f"its keypoints are {', '.join(names)}."
+            )
+        checked.append((pair[0], pair[1]))
+    flat = [name for pair in checked for name in pair]
+    if twice := sorted({name for name in flat if flat.count(name) > 1}):
+        raise ConfigError(f"{where} has {', '.join(twice)} in more than one pair.")
+    return tuple(checked)
+
+
+def check_sigmas(names: Sequence[str], sigmas: Sequence[float], where: str) -> tuple[float, ...]:
+    """Returns the sigmas as floats after checking them.
+
+    Raises:
+        ConfigError: another number of them than of names, or one that is not a positive number.
+    """
+    if len(sigmas) != len(names):
+        raise ConfigError(
+            f"{where} has {len(sigmas)} values, but the data set has {len(names)} keypoints "
+            f"({', '.join(names)}). Give one a keypoint, in this order."
+        )
+    good = [
+        isinstance(s, (int, float)) and not isinstance(s, bool) and math.isfinite(s) and s > 0
+        for s in sigmas
+    ]
+    if not all(good):
+        bad = [s for s, ok in zip(sigmas, good, strict=True) if not ok]
+        raise ConfigError(
+            f"{where} must be positive numbers, got {bad}. COCO's go from 0.025 (eyes) to 0.107 "
+            "(hips), in parts of the square root of the object's area."
+        )
+    return tuple(float(s) for s in sigmas)

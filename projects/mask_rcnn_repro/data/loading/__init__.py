@@ -1,0 +1,1 @@
+"""From data set dicts to batches."""

@@ -1,0 +1,131 @@
+"""Reading an image so that a broken one is reported with its file and image id."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from detectron2.data import detection_utils
+from detectron2.utils.file_io import PathManager
+from PIL import Image
+
+from mask_rcnn_repro.data.loading.jpeg import decode_jpeg
+from mask_rcnn_repro.errors import DataError
+
+PLAIN_MODES = frozenset({"RGB", "L"})
+"""Pillow's modes that are read without loss; others are converted."""
+
+LARGEST_FILE = 1 << 30
+"""Bytes; larger files are refused, as are images of more than twice Pillow's
+``MAX_IMAGE_PIXELS`` (179 million pixels in all)."""
+
+_SIXTEEN_BITS = ("I;16", "I;16L", "I;16B", "I;16N")
+_ORIENTATION = 0x0112
+
+
+def read_image(record: Mapping[str, Any], image_format: str) -> np.ndarray:
+    """Reads the image of a data set dict and checks its size against the dict.
+
+    The size is compared before anything is decoded: a small file that claims to be huge takes no
+    memory unless the annotations claim so, too. Grey images of 16 bits give their upper 8, as
+    coloured ones do (Pillow alone would turn all above 255 white).
+
+    Args:
+        record: with ``file_name`` and, where known, ``image_id``, ``height`` and ``width``.
+        image_format: ``"BGR"``, ``"RGB"`` or another that Detectron2's ``read_image`` takes.
+
+    Returns:
+        An array (H, W, C), uint8 in [0, 255], turned as its EXIF orientation says.
+
+    Raises:
+        DataError: the file is missing, truncated, no image, too large, of pixels whose range is
+            not known, or of another size than annotated.
+    """
+    file = record["file_name"]
+    which = f"Image {record.get('image_id', '(without id)')}, file {file},"
+    try:
+        image = _read(record, image_format, which)
+    except FileNotFoundError:
+        folder = os.path.dirname(file)
+        state = "exists" if os.path.isdir(folder) else "does not exist either"
+        raise DataError(
+            f"{which} is missing (its folder {state}). The annotations list it: fetch it again, or "
+            "remove its record from the json."
+        ) from None
+    except (MemoryError, DataError):
+        raise
+    except Image.DecompressionBombError as error:
+        raise DataError(
+            f"{which} is too large: {error} Reduce or cut it; or, if its origin is trusted, raise "
+            "PIL.Image.MAX_IMAGE_PIXELS in the config file."
+        ) from None
+    except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error, ...
+        raise DataError(
+            f"{which} cannot be decoded: {type(error).__name__}: {error}. It is truncated, damaged "
+            "or no image; fetch it again, or remove its record from the json."
+        ) from error
+    _check_size(record, image.shape[:2], which)
+    return image
+
+
+def _check_size(
+    record: Mapping[str, Any], size: tuple[int, ...], which: str, turned: bool = False
+) -> None:
+    """Compares height and width with the annotated ones; `turned`: in either order."""
+    height, width = size
+    annotated = record.get("height", height), record.get("width", width)
+    if (height, width) == annotated or (turned and (width, height) == annotated):
+        return
+    hint = ""
+    if (width, height) == annotated:
+        hint = " (If EXIF turns it, the annotations may be of the image as it lies in the file.)"
+    raise DataError(
+        f"{which} is {height} x {width} (height x width), but is annotated as {annotated[0]} x "
+        f"{annotated[1]}. Boxes and masks would be wrong: use the image that was annotated, or "
+        f"mend 'height' and 'width' in the json.{hint}"
+    )
+
+
+def _read(record: Mapping[str, Any], image_format: str, which: str) -> np.ndarray:
+    """As Detectron2's reader; plain JPEG faster, to the same pixels."""
+    file = record["file_name"]
+    if os.path.exists(file):  # others are for the path manager, which knows addresses
+        state = os.stat(file)
+        if not stat.S_ISREG(state.st_mode):  # a pipe or a device would be read for ever
+            raise DataError(f"{which} is a folder, pipe or device, not a file. Mend the json.")
+        if state.st_size > LARGEST_FILE:
+            raise DataError(
+                f"{which} has {state.st_size} bytes; more than {LARGEST_FILE} are refused. Write "
+                "it in a compressed format, or cut it."
+            )
+    if image_format in ("BGR", "RGB") and file.lower().endswith((".jpg", ".jpeg")):
+        with PathManager.open(file, "rb") as opened:
+            image = decode_jpeg(opened.read())
+        if image is not None:
+            return image if image_format == "BGR" else image[:, :, ::-1]
+    with PathManager.open(file, "rb") as opened:
+        picture: Image.Image = Image.open(opened)
+        _check_size(record, (picture.height, picture.width), which, turned=_on_its_side(picture))
+        deep = picture.mode in _SIXTEEN_BITS or (picture.mode, picture.format) == ("I", "PNG")
+        if picture.mode in ("I", "F") and not deep:
+            raise DataError(
+                f"{which} has pixels of 32 bits (mode {picture.mode}), whose range is not known. "
+                "Convert it to 8 bits a channel."
+            )
+        picture.load()  # newer Pillow turns TIFF as it loads; unloaded, it would be turned twice
+        picture = detection_utils._apply_exif_orientation(picture)
+        if deep:
+            upper = np.asarray(picture).astype(np.uint16) >> 8
+            picture = Image.fromarray(upper.astype(np.uint8))
+        return detection_utils.convert_PIL_to_numpy(picture, image_format)
+
+
+def _on_its_side(picture: Image.Image) -> bool:
+    """Whether EXIF turns a picture by a quarter; broken EXIF is ignored, as Detectron2 does."""
+    try:
+        return picture.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
+    except Exception:
+        return False

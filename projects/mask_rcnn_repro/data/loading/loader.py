@@ -1,0 +1,317 @@
+"""Training and test loaders: mapped images in batches, with or without worker processes.
+
+The training loader's batches depend on the seed, the data and the micro-batch size alone. They are
+bit for bit the same with any number of workers, and from any iteration on the same as in a run
+that was not interrupted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import random
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.data import DatasetFromList
+from detectron2.data.samplers import InferenceSampler
+from detectron2.utils import comm
+from torch.utils.data import DataLoader, Dataset
+
+from mask_rcnn_repro.data.loading.sampling import Draw, MicroBatchSampler
+from mask_rcnn_repro.data.loading.worker_deaths import die_with_parent, surviving_deaths
+from mask_rcnn_repro.data.loading.workers import loader_workers
+from mask_rcnn_repro.errors import ConfigError, DataError, UserError
+
+DatasetDicts = Sequence[Mapping[str, Any]]
+Mapper = Callable[[dict[str, Any]], dict[str, Any]]
+
+
+def build_train_loader(
+    dataset: DatasetDicts,
+    mapper: Mapper,
+    total_batch_size: int,
+    num_workers: int = 4,
+    aspect_ratio_grouping: bool = True,
+    seed: int = 0,
+    start_iteration: int = 0,
+    accumulate: int = 1,
+    rank: int | None = None,
+    world_size: int | None = None,
+) -> DataLoader:
+    """Builds an endless loader of micro-batches.
+
+    An iteration takes ``total_batch_size`` images: ``accumulate`` micro-batches on each of
+    ``world_size`` processes.
+
+    Args:
+        dataset: dicts as :func:`get_training_dicts` returns them.
+        mapper: from such a dict to the model's input.
+        total_batch_size: images per optimizer step, over all processes and micro-batches.
+        num_workers: processes that load ahead, limited by :func:`loader_workers`; 0 loads in this
+            process.
+        aspect_ratio_grouping: put images wider than high and others into separate micro-batches,
+            which need less padding.
+        seed: of the order of images and of their augmentations.
+        start_iteration: iteration whose batch comes first; skipping takes no time.
+        accumulate: micro-batches per iteration and process.
+        rank: this process; None asks Detectron2.
+        world_size: number of processes; None asks Detectron2.
+
+    Returns:
+        A loader whose batches are lists of ``total_batch_size / (world_size * accumulate)`` mapped
+        dicts.
+
+    Raises:
+        ConfigError: sizes that cannot be divided evenly or are out of range.
+        DataError: an empty data set, or one without what the mapper is to produce.
+    """
+    rank = comm.get_rank() if rank is None else rank
+    world_size = comm.get_world_size() if world_size is None else world_size
+    for name, value, low in (
+        ("total_batch_size", total_batch_size, 1),
+        ("accumulate", accumulate, 1),
+        ("num_workers", num_workers, 0),
+        ("seed", seed, 0),
+        ("start_iteration", start_iteration, 0),
+    ):
+        if value < low:
+            raise ConfigError(f"dataloader.train: {name} must be at least {low}, got {value}.")
+    parts = world_size * accumulate
+    if total_batch_size % parts:
+        raise ConfigError(
+            f"total_batch_size={total_batch_size} cannot be divided evenly among {world_size} "
+            f"processes with accumulate={accumulate}; use a multiple of {parts}."
+        )
+    if not len(dataset):
+        raise DataError("The training set is empty: no image is left to train on.")
+    _check_targets(dataset, mapper)
+    groups = np.zeros(len(dataset), dtype=np.int64)
+    if aspect_ratio_grouping:
+        groups[:] = [record["width"] <= record["height"] for record in dataset]
+    sampler = MicroBatchSampler(
+        groups,
+        total_batch_size // parts,
+        seed=seed,
+        start=start_iteration * parts,
+        rank=rank,
+        world_size=world_size,
+    )
+    return UserErrorLoader(
+        _SeededDraws(dataset, mapper, seed), batch_sampler=sampler, **_options(num_workers)
+    )
+
+
+def build_test_loader(
+    dataset: DatasetDicts,
+    mapper: Mapper,
+    num_workers: int = 4,
+    batch_size: int = 1,
+) -> DataLoader:
+    """Builds a loader that gives each image once, in order, shared among processes.
+
+    Each process gets a contiguous part of the data, as Detectron2's ``InferenceSampler`` cuts it.
+
+    Args:
+        dataset: dicts as :func:`get_test_dicts` returns them.
+        mapper: from such a dict to the model's input.
+        num_workers: processes that load ahead, limited by :func:`loader_workers`; 0 loads in this
+            process.
+        batch_size: images in a batch; the last batch may be smaller.
+
+    Returns:
+        A loader of lists of mapped dicts, with a length.
+
+    Raises:
+        ConfigError: sizes out of range.
+        DataError: an empty data set.
+    """
+    if batch_size < 1 or num_workers < 0:
+        raise ConfigError(
+            "dataloader.test: batch_size must be at least 1 and num_workers at least 0, got "
+            f"{batch_size} and {num_workers}."
+        )
+    if not len(dataset):
+        raise DataError("The test set is empty.")
+    return UserErrorLoader(
+        _Mapped(dataset, mapper),
+        batch_size=batch_size,
+        sampler=InferenceSampler(len(dataset)),
+        **_options(num_workers),
+    )
+
+
+def build_local_loader(dataset: DatasetDicts, mapper: Mapper, num_workers: int = 0) -> DataLoader:
+    """Builds a loader that gives each image once, in order and one by one, in this process alone.
+
+    Args are those of :func:`build_test_loader`; nothing is shared among processes.
+    """
+    return UserErrorLoader(_Mapped(dataset, mapper), batch_size=1, **_options(num_workers))
+
+
+class UserErrorLoader(DataLoader):
+    """A loader that raises a worker's :class:`UserError` as it is, without the worker's traceback.
+
+    Workers hand the error over as a value; torch would prepend a traceback to the message.
+
+    Before workers are forked, this process's OpenCV goes down to one thread: a worker that inherits
+    OpenCV's thread pool, whose threads do not exist there, hangs as soon as it changes or uses it.
+
+    Workers that die are replaced, see :func:`surviving_deaths`.
+    """
+
+    def __iter__(self) -> Iterator[list[dict[str, Any]]]:
+        if self.num_workers > 0:
+            _one_opencv_thread()
+        for batch in surviving_deaths(self._from_batch):
+            for item in batch:
+                if isinstance(item, UserError):
+                    raise item
+            yield batch
+
+    def _from_batch(self, number: int) -> Iterator[list[dict[str, Any]]]:
+        if number == 0:
+            return super().__iter__()
+        rest = DataLoader(
+            self.dataset,
+            batch_sampler=_Rest(self.batch_sampler, number),
+            num_workers=self.num_workers,
+            collate_fn=self.collate_fn,
+            worker_init_fn=self.worker_init_fn,
+            generator=self.generator,
+            pin_memory=self.pin_memory,
+        )
+        return iter(rest)
+
+
+class _Rest:
+    """The batches of a sampler from some number on."""
+
+    def __init__(self, batches: Any, start: int) -> None:
+        self._batches, self._start = batches, start
+
+    def __iter__(self) -> Iterator[Any]:
+        if isinstance(self._batches, MicroBatchSampler):
+            return iter(self._batches.after(self._start))
+        return itertools.islice(self._batches, self._start, None)
+
+    def __len__(self) -> int:
+        return max(len(self._batches) - self._start, 0)
+
+
+class _Mapped(Dataset):
+    """Dicts, serialised so that workers share their memory, and a mapper."""
+
+    def __init__(self, dataset: DatasetDicts, mapper: Mapper) -> None:
+        self._records = DatasetFromList(list(dataset), copy=False)
+        self._mapper = mapper
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, index: int) -> dict[str, Any] | UserError:
+        return self._load(index, index)
+
+    def _load(self, index: int, *key: int) -> dict[str, Any] | UserError:
+        """Maps one image with random numbers that depend on the key alone."""
+        try:
+            with seeded(*key):
+                return self._mapper(self._records[index])
+        except UserError as error:
+            return type(error)(*error.args)  # without traceback, which cannot be pickled
+
+
+class _SeededDraws(_Mapped):
+    """Items are draws: the image's index and the number that seeds its augmentation."""
+
+    def __init__(self, dataset: DatasetDicts, mapper: Mapper, seed: int) -> None:
+        super().__init__(dataset, mapper)
+        self._seed = seed
+
+    def __getitem__(self, draw: Draw) -> dict[str, Any] | UserError:  # type: ignore[override]
+        index, number = draw
+        return self._load(index, self._seed, number)
+
+
+@contextlib.contextmanager
+def seeded(*key: int) -> Iterator[None]:
+    """Seeds Python's, numpy's and torch's CPU generator from a key, and restores them after.
+
+    Without workers the mapper runs in the training process, whose own random numbers must not
+    depend on how images are loaded. CUDA's generators are left alone.
+    """
+    words = np.random.SeedSequence(key).generate_state(3)
+    python, numpy, torch_state = (
+        random.getstate(),
+        np.random.get_state(),
+        torch.default_generator.get_state(),
+    )
+    random.seed(int(words[0]))
+    np.random.seed(int(words[1]))
+    torch.default_generator.manual_seed(int(words[2]))
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+        torch.default_generator.set_state(torch_state)
+
+
+def _options(num_workers: int) -> dict[str, Any]:
+    # The generator is asked for the workers' base seed; torch's own would be advanced by it.
+    return {
+        "num_workers": loader_workers(num_workers),
+        "collate_fn": _as_list,
+        "worker_init_fn": _one_thread,
+        "generator": torch.Generator(),
+        # Copies to a GPU need not be waited for then. A model on the CPU uses no GPU: pinning
+        # would take memory on one, which may be full.
+        "pin_memory": torch.cuda.is_initialized(),
+    }
+
+
+def _as_list(batch: list[Any]) -> list[Any]:
+    return batch
+
+
+def _one_thread(worker_id: int) -> None:
+    """Keeps a worker to one thread: workers are the parallelism of loading."""
+    die_with_parent()
+    torch.set_num_threads(1)
+    _one_opencv_thread()
+
+
+def _one_opencv_thread() -> None:
+    if "cv2" in sys.modules:
+        sys.modules["cv2"].setNumThreads(1)
+
+
+def _check_targets(dataset: DatasetDicts, mapper: Mapper) -> None:
+    """Refuses data without a single mask or keypoint where the mapper is to produce them.
+
+    Generated annotations that are mixed with labeled ones are looked at by themselves: their images
+    would be learned as if they were empty.
+    """
+    labeled = [record for record in dataset if not record.get("generated")]
+    generated = [record for record in dataset if record.get("generated")]
+    for what, records in (("the training set", labeled), ("the generated annotations", generated)):
+        for attribute, field in (
+            ("use_instance_mask", "segmentation"),
+            ("use_keypoint", "keypoints"),
+        ):
+            if (
+                records
+                and getattr(mapper, attribute, False)
+                and not any(
+                    annotation.get(field) is not None
+                    for record in records
+                    for annotation in record.get("annotations", ())
+                )
+            ):
+                raise DataError(
+                    f"dataloader.train.mapper.{attribute} is true, but no annotation of {what} "
+                    f"has {field!r}. Choose a data set that has it, or train without."
+                )

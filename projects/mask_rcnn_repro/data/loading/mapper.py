@@ -1,0 +1,242 @@
+"""From a data set dict to what Detectron2's models take.
+
+Shapes: image (C, H, W) uint8 after augmentation; boxes (N, 4) as absolute XYXY in the augmented
+image's frame; masks polygons or (N, H, W); keypoints (N, 17, 3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.data import DatasetMapper, detection_utils
+from detectron2.data import transforms as T
+from detectron2.structures import BoxMode
+from PIL import Image
+
+from mask_rcnn_repro.data.keypoint_metadata import keypoint_flip_indices
+from mask_rcnn_repro.data.loading.annotations import transform_to_instances
+from mask_rcnn_repro.data.loading.images import read_image
+from mask_rcnn_repro.data.loading.resize import resize_bilinear, to_planes
+from mask_rcnn_repro.data.proposals.files import ProposalFile
+from mask_rcnn_repro.errors import ConfigError, DataError
+
+
+class MaskRCNNMapper(DatasetMapper):
+    """Detectron2's mapper with clear errors, RLE and polygon masks mixed, and flipped keypoints.
+
+    Differences from the base class: a missing, broken or wrongly sized image is a
+    :class:`DataError` that names file and image id; the mask format is chosen per image, bit masks
+    where an instance is given as RLE and polygons elsewhere (Detectron2's mask loss asks each
+    image's masks themselves for targets); keypoints know COCO's left and right without further
+    configuration; instances without what is trained on are left out (masks) or count as unlabeled
+    (keypoints); proposals come from stored proposals, and missing ones are an error. Randomness is
+    numpy's global generator, which the training loader seeds for each draw.
+
+    Args:
+        is_train: keep and transform annotations; otherwise images only.
+        augmentations: Detectron2 augmentations or transforms, applied in order.
+        image_format: channel order of the image, the model's ``input_format``.
+        use_instance_mask: produce ``gt_masks``.
+        use_keypoint: produce ``gt_keypoints``.
+        keypoint_hflip_indices: see :func:`keypoint_flip_indices`; None means COCO's 17 keypoints
+            (a config gets those of its training data when it is run).
+        precomputed_proposal_topk: give the model this many stored proposals, those of the highest
+            scores; None: none.
+        proposal_files: folders of stored proposals (:class:`ProposalFile`), one for each data set
+            that is read; opened when the first image is mapped. None: proposals are in the dicts,
+            as Detectron2's ``load_proposals_into_dataset`` puts them there.
+        recompute_boxes: take boxes from the augmented masks, for augmentations that crop.
+
+    Raises:
+        ConfigError: arguments that contradict each other.
+    """
+
+    def __init__(
+        self,
+        is_train: bool,
+        *,
+        augmentations: Sequence[T.Augmentation | T.Transform],
+        image_format: str = "BGR",
+        use_instance_mask: bool = False,
+        use_keypoint: bool = False,
+        keypoint_hflip_indices: Sequence[int] | None = None,
+        precomputed_proposal_topk: int | None = None,
+        proposal_files: Sequence[str] | None = None,
+        recompute_boxes: bool = False,
+    ) -> None:
+        if recompute_boxes and not use_instance_mask:
+            raise ConfigError(
+                "mapper.recompute_boxes=true takes boxes from masks: set "
+                "mapper.use_instance_mask=true too."
+            )
+        if proposal_files and precomputed_proposal_topk is None:
+            raise ConfigError(
+                "mapper.proposal_files has no effect without mapper.precomputed_proposal_topk: set "
+                "it to the number of proposals an image, such as 2000 in training."
+            )
+        indices = list(keypoint_hflip_indices or keypoint_flip_indices()) if use_keypoint else None
+        super().__init__(
+            is_train,
+            augmentations=list(augmentations),
+            image_format=image_format,
+            use_instance_mask=use_instance_mask,
+            use_keypoint=use_keypoint,
+            keypoint_hflip_indices=indices,
+            precomputed_proposal_topk=precomputed_proposal_topk,
+            recompute_boxes=recompute_boxes,
+        )
+        self.proposal_files = [str(folder) for folder in proposal_files or ()]
+        self._opened: list[ProposalFile] = []
+
+    def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
+        """Reads, augments and formats one image.
+
+        Args:
+            dataset_dict: in Detectron2's format; left as it is.
+
+        Returns:
+            The dict without ``annotations``, with ``image`` (uint8 tensor (C, H, W)), if configured
+            ``proposals`` (``proposal_boxes`` in the augmented image's frame, clipped to it, empty
+            ones left out, and ``objectness_logits``, descending), and, in training, ``instances``:
+            ``gt_boxes`` (clipped to the image), ``gt_classes`` and, as configured, ``gt_masks``,
+            ``gt_keypoints``. Crowd regions and instances without area are left out; without any
+            instance the fields are empty and masks absent.
+
+        Raises:
+            DataError: see :func:`read_image` and :class:`ProposalFile`; or keypoints of another
+                number than configured, no proposals, data sets whose stored proposals overlap.
+        """
+        record = {key: value for key, value in dataset_dict.items() if key != "annotations"}
+        inputs = ImageInput(read_image(record, self.image_format))
+        transforms = self.augmentations(inputs)
+        shape = inputs.image.shape[:2]
+        record["image"] = torch.as_tensor(to_planes(inputs.image))
+        if self.proposal_topk is not None:
+            self._add_proposals(record)
+            detection_utils.transform_proposals(
+                record, shape, transforms, proposal_topk=self.proposal_topk
+            )
+        if self.is_train and "annotations" in dataset_dict:
+            instances = transform_to_instances(
+                self._usable(dataset_dict), transforms, shape, self.keypoint_hflip_indices
+            )
+            if self.recompute_boxes and instances.has("gt_masks"):
+                instances.gt_boxes = instances.gt_masks.get_bounding_boxes()
+            record["instances"] = detection_utils.filter_empty_instances(instances)
+        return record
+
+    def _add_proposals(self, record: dict[str, Any]) -> None:
+        """Puts the image's proposals where Detectron2 looks for them, as arrays of their own.
+
+        All that are stored: which are the first k is known only after clipping to a cropped image.
+        """
+        if self.proposal_files:
+            boxes, logits = self._stored(record)
+            record["proposal_bbox_mode"] = BoxMode.XYXY_ABS
+        elif "proposal_boxes" in record and "proposal_objectness_logits" in record:
+            boxes, logits = record["proposal_boxes"], record["proposal_objectness_logits"]
+        else:
+            raise DataError(
+                f"Image {record.get('image_id')}, file {record.get('file_name')}, has no "
+                f"proposals, but mapper.precomputed_proposal_topk is {self.proposal_topk}. Name "
+                "an RPN config in train.proposals or folders in mapper.proposal_files; or set "
+                "mapper.precomputed_proposal_topk=null and train with an RPN."
+            )
+        # Integers become float64: on them, resizing would round down to whole pixels.
+        record["proposal_boxes"] = np.array(boxes, dtype=np.result_type(boxes, np.float32))
+        record["proposal_objectness_logits"] = np.array(logits, dtype=np.float32)
+
+    def _stored(self, record: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+        if not self._opened:
+            self._opened = _open_disjoint(self.proposal_files)
+        image_id = record["image_id"]
+        for file in self._opened:
+            if image_id in file:
+                return file.get(image_id)
+        if len(self._opened) == 1:
+            return self._opened[0].get(image_id)  # raises with the full explanation
+        raise DataError(
+            f"None of the stored proposals in {', '.join(self.proposal_files)} has image "
+            f"{image_id!r}, file {record.get('file_name')}. Give mapper.proposal_files one folder "
+            "for each data set in dataset.names; delete a folder to have its proposals made again."
+        )
+
+    def _usable(self, dataset_dict: dict[str, Any]) -> list[dict[str, Any]]:
+        """Returns copies of the annotations that can be trained on, with the fields needed.
+
+        Coordinates become float arrays of their own: transforms work in place, and on integers
+        Detectron2's would round every resized coordinate down to a whole pixel.
+        """
+        usable = []
+        for original in dataset_dict["annotations"]:
+            masked = bool(original.get("segmentation"))
+            if original.get("iscrowd", 0) or (self.use_instance_mask and not masked):
+                continue
+            annotation = dict(original, bbox=[float(x) for x in original["bbox"]])
+            segmentation = annotation.pop("segmentation", None)
+            if self.use_instance_mask:
+                annotation["segmentation"] = (
+                    [np.array(polygon, dtype=np.float64) for polygon in segmentation]
+                    if isinstance(segmentation, list)
+                    else segmentation
+                )
+            keypoints = annotation.pop("keypoints", None)
+            if self.use_keypoint:
+                annotation["keypoints"] = self._keypoints(keypoints, dataset_dict)
+            usable.append(annotation)
+        return usable
+
+    def _keypoints(
+        self, keypoints: Sequence[float] | None, dataset_dict: dict[str, Any]
+    ) -> np.ndarray:
+        numbers = 3 * len(self.keypoint_hflip_indices)
+        if keypoints is None or not len(keypoints):
+            return np.zeros(numbers)
+        if len(keypoints) != numbers:
+            raise DataError(
+                f"Image {dataset_dict.get('image_id')}, file {dataset_dict.get('file_name')}: an "
+                f"instance has {len(keypoints) // 3} keypoints, but the mapper expects "
+                f"{numbers // 3}. Give mapper.keypoint_hflip_indices for this data set's keypoints."
+            )
+        return np.array(keypoints, dtype=np.float64)
+
+
+class ImageInput(T.AugInput):
+    """An image on its way through the augmentations; resized as Detectron2 does, but faster."""
+
+    image: np.ndarray
+
+    def transform(self, tfm: T.Transform) -> None:
+        """Applies a transform in place."""
+        if isinstance(tfm, T.ResizeTransform):
+            # Of 20000 x 3 pixels, resized to 1333, less than half a row would be left.
+            tfm.new_h, tfm.new_w = max(tfm.new_h, 1), max(tfm.new_w, 1)
+        image = self.image
+        if (
+            type(tfm) is T.ResizeTransform
+            and tfm.interp == Image.Resampling.BILINEAR
+            and image.dtype == np.uint8
+            and image.shape == (tfm.h, tfm.w, 3)
+        ):
+            self.image = resize_bilinear(image, tfm.new_h, tfm.new_w)
+        else:
+            super().transform(tfm)
+
+
+def _open_disjoint(folders: Sequence[str]) -> list[ProposalFile]:
+    """Opens stored proposals of several data sets, whose images must not have an id in common."""
+    files = [ProposalFile(folder) for folder in folders]
+    owner: dict[str, ProposalFile] = {}
+    for file in files:
+        for image_id in file.image_ids if len(files) > 1 else ():
+            other = owner.setdefault(str(image_id), file)
+            if other is not file:
+                raise DataError(
+                    f"The stored proposals in {other.folder} and {file.folder} both have image "
+                    f"{image_id!r}, so it is not known whose proposals an image takes. Data sets "
+                    "that are read together need image ids that differ."
+                )
+    return files

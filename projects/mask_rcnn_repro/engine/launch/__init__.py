@@ -1,0 +1,1 @@
+"""Processes and hosts of a run."""

@@ -1,0 +1,71 @@
+"""Runs on several hosts: what of a run's folder all of them must see."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import socket
+from pathlib import Path
+from typing import Any
+
+from detectron2.utils import comm
+
+from mask_rcnn_repro.engine.checkpoint.checkpointer import find_last_checkpoint
+from mask_rcnn_repro.errors import CheckpointError, UserError
+from mask_rcnn_repro.records.provenance import file_sha256
+
+logger = logging.getLogger(__name__)
+
+
+def check_hosts_agree(folder: Path) -> None:
+    """Makes sure that all hosts of a run would go on from the same checkpoint.
+
+    The first process alone writes a run's results. Where the hosts share the folder nothing else is
+    needed. Where they do not, a run can begin, and its results lie on the first process's host;
+    going on needs the last checkpoint on all hosts, since each process reads it. Collective; does
+    nothing on one host.
+
+    Args:
+        folder: output folder, which the first process has made.
+
+    Raises:
+        UserError: hosts see different checkpoints; tells which. Raised by all processes.
+    """
+    if comm.get_world_size() == comm.get_local_size() or _is_shared(folder):
+        return
+    seen = comm.all_gather((f"{socket.gethostname()} (process {comm.get_rank()})", _last(folder)))
+    if len({checkpoint for _, checkpoint in seen}) > 1:
+        listed = "\n".join(f"  {host}: {checkpoint[0]}" for host, checkpoint in seen)
+        raise UserError(
+            f"The hosts of this run do not share {folder} and see different last checkpoints in "
+            f"it:\n{listed}\nPut the folder (train.output_dir or train.output_root) on a disk that "
+            "all hosts share, or copy it from the host that has written it to the others."
+        )
+    logger.info(
+        "The hosts do not share %s: results are written on %s alone. To resume, the folder must "
+        "be copied to the other hosts.",
+        folder,
+        seen[0][0],
+    )
+
+
+def _is_shared(folder: Path) -> bool:
+    """Whether all processes see a file that the first one makes."""
+    token = folder / f".seen-{comm.all_gather(secrets.token_hex(8))[0]}"
+    if comm.is_main_process():
+        token.touch()
+    try:
+        comm.synchronize()
+        return all(comm.all_gather(token.is_file()))
+    finally:
+        if comm.is_main_process():
+            token.unlink(missing_ok=True)
+
+
+def _last(folder: Path) -> tuple[str, Any]:
+    """Name and content of the last checkpoint."""
+    try:
+        file = find_last_checkpoint(folder)
+    except CheckpointError as error:
+        return str(error), None
+    return ("no checkpoint", None) if file is None else (file.name, file_sha256(file))

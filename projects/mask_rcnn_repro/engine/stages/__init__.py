@@ -1,0 +1,1 @@
+"""Stage-wise training: the runs that a run depends on."""

@@ -1,0 +1,243 @@
+"""Training a model from a config, resumably."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from detectron2.engine import hooks
+from detectron2.utils import comm
+from omegaconf import DictConfig
+
+from mask_rcnn_repro.engine.checkpoint.checkpointer import (
+    FINAL_CHECKPOINT,
+    SafeCheckpointer,
+    checkpoint_iteration,
+    find_last_checkpoint,
+)
+from mask_rcnn_repro.engine.checkpoint.init_classes import ClassMap, take_classes
+from mask_rcnn_repro.engine.checkpoint.init_from import load_initial_weights
+from mask_rcnn_repro.engine.evaluate import Evaluation, evaluate_model
+from mask_rcnn_repro.engine.run_folder import build_writer_hook, forget_metrics_from
+from mask_rcnn_repro.engine.train.builders import (
+    build_model,
+    build_optimizer,
+    build_scheduler,
+    build_train_data,
+    check_batch_size,
+    wrap_distributed,
+)
+from mask_rcnn_repro.engine.train.resuming import (
+    MadeUpEvalHook,
+    keep_within_limit,
+    load_last_whole_checkpoint,
+)
+from mask_rcnn_repro.engine.train.seeding import seed_everything
+from mask_rcnn_repro.engine.train.trainer import Trainer
+from mask_rcnn_repro.errors import NonFiniteLossError, UserError
+from mask_rcnn_repro.utils.disk_errors import full_storage
+from mask_rcnn_repro.utils.interruption import Interrupted, deferred
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class TrainingResult:
+    """What a training run leaves besides its files.
+
+    Attributes:
+        model: The trained model, not wrapped, on its device.
+        evaluation: The evaluation after the last iteration.
+        iterations: Iterations done, those before a resume included.
+        seconds: Wall-clock seconds of this process's training loop, evaluations included.
+    """
+
+    model: torch.nn.Module
+    evaluation: Evaluation
+    iterations: int
+    seconds: float
+
+
+def train(
+    cfg: DictConfig,
+    output_dir: Path,
+    device: torch.device,
+    resume: bool,
+    detector_weights: Path | None = None,
+    rpn_weights: Path | None = None,
+    classes: ClassMap | None = None,
+) -> TrainingResult:
+    """Trains `cfg.model` for `cfg.train.max_iter` iterations and evaluates it at the end.
+
+    With no iterations at all the initial weights are evaluated, and saved as the run's own.
+
+    Args:
+        cfg: A validated config.
+        output_dir: Folder for metrics, TensorBoard files and checkpoints.
+        device: Where to train.
+        resume: Continue from the last checkpoint in `output_dir`, if there is one. On the CPU the
+            result is, bit for bit, that of a run that was never interrupted.
+        detector_weights: Initial weights from a run of this project, which take the place of
+            `cfg.train.init_checkpoint`.
+        rpn_weights: With them, the RPN of a model that shares its features.
+        classes: How the classes of the initial weights are taken over; None: they are the same.
+
+    Raises:
+        UserError: If data, checkpoints or losses stop the run. Except for losses and gradients
+            that are not finite and full disks, the last completed iteration has been saved by
+            then (with several processes: the last periodic checkpoint).
+        Interrupted: If a signal stops the run; the last completed iteration has been saved.
+    """
+    check_batch_size(cfg)
+    # the initial weights must not depend on what ran before, nor differ between processes
+    seed_everything(cfg.train.seed)
+    model = build_model(cfg, device)
+    optimizer = build_optimizer(cfg, model)
+    trainer = Trainer(
+        wrap_distributed(model, cfg, device),
+        None,  # the loader starts where the checkpoint ends, so it comes below
+        optimizer,
+        seed=cfg.train.seed,
+        device=device,
+        accumulate=cfg.train.accumulate,
+        amp_enabled=cfg.train.amp.enabled,
+        amp_dtype=cfg.train.amp.dtype,
+    )
+    checkpointer = SafeCheckpointer(model, str(output_dir), trainer=trainer)
+    scheduler_hook = hooks.LRScheduler(optimizer, build_scheduler(cfg, optimizer))
+    evaluations: list[Evaluation] = []
+
+    def evaluate() -> dict[str, Any]:
+        # Detectron2's hook evaluates in the end even if the last iteration failed
+        if trainer.iter == cfg.train.max_iter - 1:
+            return {}
+        sync_buffers(model)
+        evaluations.append(
+            evaluate_model(cfg, model, device, output_dir, final=trainer.iter >= cfg.train.max_iter)
+        )
+        return evaluations[-1].scalars()
+
+    trainer.register_hooks([hooks.IterationTimer(), scheduler_hook])
+    start = _resume(checkpointer, trainer, resume)
+    if start == 0 and detector_weights is not None:
+        load_initial_weights(model, detector_weights, rpn_weights, list(cfg.train.freeze), classes)
+    elif start == 0:
+        _load_init_checkpoint(cfg, checkpointer, classes)
+    if start < cfg.train.max_iter:
+        trainer.data_loader = build_train_data(cfg, start)
+    elif cfg.train.max_iter == 0 and not checkpointer.has_checkpoint():
+        comm.synchronize()  # all have looked for it
+        checkpointer.save(FINAL_CHECKPOINT.removesuffix(".pth"), iteration=-1)
+    if comm.is_main_process():
+        forget_metrics_from(output_dir / "metrics.json", start)
+    trainer.register_hooks(
+        [
+            _periodic_checkpointer(cfg, checkpointer) if comm.is_main_process() else None,
+            MadeUpEvalHook(cfg.train.eval_period, evaluate, output_dir / "metrics.json"),
+            build_writer_hook(output_dir, cfg.train.max_iter, cfg.train.log_period),
+        ]
+    )
+    began = time.perf_counter()
+    try:
+        with deferred():
+            trainer.train(start, cfg.train.max_iter)
+    except BaseException as error:
+        _save_completed(trainer, scheduler_hook, checkpointer, start, error)
+        if isinstance(error, Interrupted):
+            logger.info(
+                "Stopped by %s after %d iterations.", error.signal.name, trainer.completed_iters
+            )
+            comm.synchronize()  # the end of one process makes launchers end the others
+        if isinstance(error, NonFiniteLossError):
+            raise NonFiniteLossError(f"{error}\n{_way_out(checkpointer)}") from error.__cause__
+        raise
+    return TrainingResult(model, evaluations[-1], cfg.train.max_iter, time.perf_counter() - began)
+
+
+def sync_buffers(model: torch.nn.Module) -> None:
+    """Gives every process the first one's buffers (batch norm statistics differ otherwise)."""
+    if comm.get_world_size() > 1:
+        for buffer in model.buffers():
+            torch.distributed.broadcast(buffer, 0)
+
+
+def _resume(checkpointer: SafeCheckpointer, trainer: Trainer, resume: bool) -> int:
+    """Loads the last checkpoint if resuming and if there is one; returns the iterations done."""
+    if not checkpointer.has_checkpoint():
+        return 0
+    if not resume:
+        raise UserError(
+            f"{checkpointer.save_dir} already holds checkpoints of this config. Continue with "
+            "--resume, or start afresh in another folder with train.output_dir=..., or delete it."
+        )
+    load_last_whole_checkpoint(checkpointer)
+    logger.info("Resuming after %d iterations.", trainer.iter + 1)
+    done: int = trainer.iter + 1
+    return done
+
+
+def _periodic_checkpointer(
+    cfg: DictConfig, checkpointer: SafeCheckpointer
+) -> hooks.PeriodicCheckpointer:
+    settings = cfg.train.checkpointer
+    hook = hooks.PeriodicCheckpointer(
+        checkpointer, max(settings.period, 1), max_to_keep=settings.max_to_keep
+    )
+    hook.recent_checkpoints = keep_within_limit(checkpointer.save_dir, settings.max_to_keep)
+    return hook
+
+
+def _way_out(checkpointer: SafeCheckpointer) -> str:
+    """What to do about losses that diverge, given what there is."""
+    last = find_last_checkpoint(checkpointer.save_dir)
+    if last is None:
+        return "There is no checkpoint yet: start again with the changed settings."
+    return (
+        f"The last checkpoint, {last}, is from before. --resume would meet the same again: "
+        f"changed settings begin a run in a folder of their own, with +train.init_checkpoint={last}"
+        " train.strict_init=false to keep these weights."
+    )
+
+
+def _load_init_checkpoint(
+    cfg: DictConfig, checkpointer: SafeCheckpointer, classes: ClassMap | None
+) -> None:
+    path, model = str(cfg.train.init_checkpoint), checkpointer.model
+    if path:
+        checkpointer.load(
+            path,
+            checkpointables=[],
+            policy="init" if cfg.train.strict_init else "relaxed",
+            adapt=None if classes is None else lambda s: take_classes(model, s, classes, path),
+        )
+    else:
+        logger.info("train.init_checkpoint is empty: training from random weights.")
+
+
+def _save_completed(
+    trainer: Trainer,
+    scheduler_hook: hooks.LRScheduler,
+    checkpointer: SafeCheckpointer,
+    start: int,
+    error: BaseException,
+) -> None:
+    """Saves the last completed iteration when an exception between iterations ends the run.
+
+    An exception in the middle of a step leaves weights and statistics that belong to no whole
+    iteration; then the last periodic checkpoint is what to resume from.
+    """
+    done = trainer.completed_iters
+    consistent = scheduler_hook.scheduler.last_epoch == done and not trainer.mid_step
+    hopeless = isinstance(error, NonFiniteLossError) or full_storage(error) is not None
+    if hopeless or done <= start or not consistent:
+        return
+    last = find_last_checkpoint(checkpointer.save_dir)
+    if last is not None and checkpoint_iteration(last) == done:  # an evaluation failed
+        return
+    trainer.iter = done - 1
+    checkpointer.save(f"model_{done - 1:07d}", iteration=done - 1)
+    logger.info("Saved iteration %d; --resume continues from it.", done - 1)

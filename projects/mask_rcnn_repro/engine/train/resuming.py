@@ -1,0 +1,138 @@
+"""What resuming needs besides a checkpoint: a whole one, no missed evaluation, no surplus files."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from detectron2.engine import hooks
+from detectron2.utils import comm
+
+from mask_rcnn_repro.engine.checkpoint.checkpointer import SafeCheckpointer, find_last_checkpoint
+from mask_rcnn_repro.errors import CheckpointError, DamagedCheckpointError
+
+logger = logging.getLogger(__name__)
+
+DAMAGED_SUFFIX = ".damaged"
+
+_PERIODIC = re.compile(r"^model_(\d{7,})\.pth$")
+_TASKS = ("bbox/", "segm/", "keypoints/", "proposals/")
+
+
+def load_last_whole_checkpoint(checkpointer: SafeCheckpointer) -> Path:
+    """Loads the last checkpoint; where that is damaged, the newest one before it that is not.
+
+    Every part of a checkpoint has a checksum in it, which is verified. Damaged files are logged and
+    get the suffix ``.damaged``, so that nothing takes them for checkpoints again. All processes of
+    a run call it together and load the same file.
+
+    Args:
+        checkpointer: of a folder that has a last checkpoint.
+
+    Returns:
+        The file that was loaded.
+
+    Raises:
+        CheckpointError: it does not fit the model, or no file is whole.
+    """
+    last = Path(checkpointer.get_checkpoint_file())
+    candidates = [last, *(f for f in reversed(periodic_checkpoints(last.parent)) if f != last)]
+    damaged: list[str] = []
+    for file in candidates:
+        fault = ""
+        try:
+            checkpointer.load(str(file), policy="exact")
+        except DamagedCheckpointError as error:
+            fault = str(error)
+        faults = [text for text in comm.all_gather(fault) if text]
+        if not faults:
+            if damaged and comm.is_main_process():
+                _put_aside(checkpointer, damaged, file)
+            comm.synchronize()
+            return file
+        logger.error("%s Trying the checkpoint before it.", faults[0])
+        damaged.append(str(file))
+    raise CheckpointError(
+        f"No checkpoint in {last.parent} is whole; damaged are: {', '.join(damaged)}. The disk may "
+        "be failing. Delete the folder to start afresh, or put a copy of a checkpoint back."
+    )
+
+
+def _put_aside(checkpointer: SafeCheckpointer, damaged: list[str], used: Path) -> None:
+    checkpointer.tag_last_checkpoint(used.name)  # before what it named goes
+    for name in damaged:
+        os.replace(name, name + DAMAGED_SUFFIX)
+    logger.error(
+        "Going on from %s. Damaged, and renamed to *%s: %s.",
+        *(used, DAMAGED_SUFFIX, ", ".join(damaged)),
+    )
+
+
+def periodic_checkpoints(folder: str | os.PathLike[str]) -> list[Path]:
+    """The numbered checkpoints in a folder, oldest first."""
+    found = [(match, f) for f in Path(folder).glob("*.pth") if (match := _PERIODIC.match(f.name))]
+    return [file for _, file in sorted(found, key=lambda pair: int(pair[0].group(1)))]
+
+
+def keep_within_limit(folder: str | os.PathLike[str], most: int) -> list[str]:
+    """Removes what earlier starts of a run have left beyond the limit, however often it stopped.
+
+    Args:
+        folder: of the run; the file that is pointed to stays in any case.
+        most: newest checkpoints that are kept.
+
+    Returns:
+        What is left, oldest first, for Detectron2's hook to go on with.
+    """
+    present = periodic_checkpoints(folder)
+    last = find_last_checkpoint(folder)
+    surplus = [f for f in present[: max(len(present) - most, 0)] if f != last]
+    for file in surplus:
+        file.unlink(missing_ok=True)
+    return [str(file) for file in present if file not in surplus]
+
+
+class MadeUpEvalHook(hooks.EvalHook):
+    """Evaluates periodically; first of all what was due when the run stopped.
+
+    Args:
+        period: Iterations between evaluations.
+        evaluate: As Detectron2's hook takes it.
+        metrics_file: `metrics.json` of the run, which tells what has been evaluated.
+    """
+
+    def __init__(
+        self, period: int, evaluate: Callable[[], dict[str, Any]], metrics_file: Path
+    ) -> None:
+        super().__init__(period, evaluate)
+        self._metrics_file = metrics_file
+
+    def before_train(self) -> None:
+        """Makes up for the evaluation after the last completed iteration."""
+        done = self.trainer.start_iter
+        if not 0 < done < self.trainer.max_iter or self._period <= 0 or done % self._period:
+            return
+        missed = comm.all_gather(not _was_evaluated(self._metrics_file, done - 1))[0]
+        if missed:
+            logger.info("Evaluating after iteration %d, as was due when the run stopped.", done)
+            self.trainer.iter = self.trainer.storage.iter = done - 1
+            self._do_eval()
+            self.trainer.iter = self.trainer.storage.iter = done
+
+
+def _was_evaluated(metrics_file: Path, iteration: int) -> bool:
+    if not metrics_file.is_file():
+        return False
+    for line in metrics_file.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if row.get("iteration") == iteration and any(key.startswith(_TASKS) for key in row):
+            return True
+    return False

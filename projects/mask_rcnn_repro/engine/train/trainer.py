@@ -1,0 +1,202 @@
+"""The training step: mixed precision on any device, gradient accumulation, loss checks, seeding."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from detectron2.engine import SimpleTrainer
+from detectron2.utils import comm
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from mask_rcnn_repro.engine.train.seeding import seed_everything
+from mask_rcnn_repro.errors import ConfigError, NonFiniteLossError
+from mask_rcnn_repro.utils.interruption import stop_together_if_asked
+
+_LEAST_SCALE = 2.0**-10
+"""Of losses in fp16: below it the gradients themselves are beyond any scaling."""
+
+_KEPT_VALUES = 2000
+"""Of each metric; no average or median looks further back than 1000 iterations."""
+
+AMP_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def autocast_context(
+    device: torch.device, enabled: bool, dtype: str
+) -> contextlib.AbstractContextManager[Any]:
+    """Returns autocast for `device` with `dtype` ("bf16" or "fp16"), or a null context."""
+    if not enabled:
+        return contextlib.nullcontext()
+    if dtype == "fp16" and device.type != "cuda":
+        raise ConfigError(
+            f"train.amp.dtype is fp16 but the device is {device.type}; fp16 needs CUDA. "
+            "Use train.amp.dtype=bf16 or train.amp.enabled=false."
+        )
+    return torch.autocast(device.type, AMP_DTYPES[dtype])
+
+
+class Trainer(SimpleTrainer):
+    """Detectron2's simple trainer with the parts that a long run needs.
+
+    Detectron2's `AMPTrainer` asserts CUDA; this one runs bf16 on the CPU as well. One iteration
+    consumes `accumulate` micro-batches from the loader and averages their gradients.
+
+    Args:
+        model: A detection model, perhaps wrapped in `DistributedDataParallel`; maps a list of
+            dicts to a dict of scalar losses.
+        data_loader: Endless iterable of micro-batches, each a list of dicts; None if the attribute
+            is set before training.
+        optimizer: Steps once an iteration.
+        seed: Together with iteration and rank, seeds all generators at each iteration.
+        accumulate: Micro-batches an iteration.
+        amp_enabled: Whether the forward pass runs under autocast.
+        amp_dtype: "bf16" or "fp16" (CUDA only, with loss scaling).
+        device: Where the model lives.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        data_loader: Iterable[list[dict[str, Any]]] | None,
+        optimizer: torch.optim.Optimizer,
+        *,
+        seed: int,
+        device: torch.device,
+        accumulate: int = 1,
+        amp_enabled: bool = False,
+        amp_dtype: str = "bf16",
+    ) -> None:
+        super().__init__(model, data_loader, optimizer)
+        self.seed = seed
+        self.device = device
+        self.accumulate = accumulate
+        self.amp_enabled = amp_enabled
+        self.amp_dtype = amp_dtype
+        self.completed_iters = 0
+        self.mid_step = False
+        use_scaler = amp_enabled and amp_dtype == "fp16"
+        self.grad_scaler = torch.amp.GradScaler(device.type, enabled=use_scaler)
+
+    def run_step(self) -> None:
+        """Runs one iteration.
+
+        Raises:
+            NonFiniteLossError: If a loss or a gradient is NaN or infinite; the optimizer has not
+                stepped then, in any process. With fp16, steps with such gradients are left out and
+                the loss scale is lowered; an error it is only when that does not help.
+        """
+        seed_everything(self.seed, self.iter, comm.get_rank())
+        self.optimizer.zero_grad(set_to_none=True)
+        data_time = 0.0
+        totals: dict[str, torch.Tensor] = {}
+        for index in range(self.accumulate):
+            start = time.perf_counter()
+            data = next(self._data_loader_iter)
+            data_time += time.perf_counter() - start
+            # from here on weights and batch norm statistics belong to no whole iteration
+            self.mid_step = True
+            with self._gradient_sync(last=index == self.accumulate - 1):
+                with autocast_context(self.device, self.amp_enabled, self.amp_dtype):
+                    losses = self._losses(data)
+                total = sum(losses.values()) / self.accumulate
+                self.grad_scaler.scale(total).backward()
+            self._check_finite(losses, data)
+            for name, value in losses.items():
+                totals[name] = totals.get(name, 0) + value.detach() / self.accumulate
+        self._check_gradients(data)
+        self.grad_scaler.step(self.optimizer)
+        self.grad_scaler.update()
+        self.completed_iters = self.iter + 1
+        self.mid_step = False
+        self._write_metrics(totals, data_time)
+
+    def _gradient_sync(self, last: bool) -> contextlib.AbstractContextManager[Any]:
+        """Gradients travel between processes once an iteration, with the last micro-batch."""
+        if isinstance(self.model, DistributedDataParallel) and not last:
+            return self.model.no_sync()
+        return contextlib.nullcontext()
+
+    def _losses(self, data: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        try:
+            return self.model(data)
+        except FloatingPointError as error:  # Detectron2's RPN looks at its own predictions first
+            raise self._non_finite(str(error).rstrip("."), data) from error
+
+    def _check_finite(self, losses: dict[str, torch.Tensor], data: list[dict[str, Any]]) -> None:
+        # One transfer for all losses, after backward has been queued.
+        values = torch.stack([v.detach().float() for v in losses.values()]).cpu()
+        if torch.isfinite(values).all():
+            return
+        listed = ", ".join(f"{k}={v:g}" for k, v in zip(losses, values.tolist(), strict=True))
+        raise self._non_finite(listed, data)
+
+    def _check_gradients(self, data: list[dict[str, Any]]) -> None:
+        """Finite losses can have infinite gradients; another process's loss reaches all by them."""
+        if self.grad_scaler.is_enabled():  # looks itself
+            if self.grad_scaler.get_scale() < _LEAST_SCALE:
+                raise self._non_finite(
+                    "gradients overflow in fp16 however small the loss scale is; train.amp.dtype="
+                    "bf16 has the range of fp32",
+                    data,
+                )
+            return
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        if not gradients or torch.isfinite(torch.nn.utils.get_total_norm(gradients)):
+            return
+        names = [
+            name
+            for name, p in self.model.named_parameters()
+            if p.grad is not None and not torch.isfinite(p.grad).all()
+        ]
+        if not names:  # each is finite, their squares are not
+            return
+        listed = ", ".join(names[:3]) + f" and {len(names) - 3} more" * (len(names) > 3)
+        raise self._non_finite(f"gradients of {listed}", data)
+
+    def _non_finite(self, what: str, data: list[dict[str, Any]]) -> NonFiniteLossError:
+        images = "\n".join(f"  {d.get('file_name', d.get('image_id', '?'))}" for d in data)
+        return NonFiniteLossError(
+            f"A loss or gradient became NaN or infinite at iteration {self.iter} (process "
+            f"{comm.get_rank()}): {what}.\nImages of this process's batch:\n{images}\n"
+            "The weights were not updated with it. Lower optimizer.lr, lengthen the warm-up "
+            "(lr_multiplier.warmup_iters), look at these images' annotations, or take another "
+            "train.seed."
+        )
+
+    def after_step(self) -> None:
+        """Lets the hooks do their part of a completed iteration.
+
+        Raises:
+            Interrupted: In all processes, if a signal has asked one of them to stop.
+        """
+        super().after_step()
+        if self.iter % _KEPT_VALUES == 0:
+            # Detectron2 keeps a million values of each metric: hundreds of megabytes in a long run
+            for history in self.storage.histories().values():
+                del history.values()[:-_KEPT_VALUES]
+        stop_together_if_asked()
+
+    def after_train(self) -> None:
+        """Lets the hooks finish; `iter` is the number of iterations done if all went well."""
+        # one too many where a resumed run has no iteration left to do
+        self.iter: int = min(self.iter, self.max_iter)
+        super().after_train()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Adds the loss scale to Detectron2's trainer state (iteration, hooks, optimizer)."""
+        state = super().state_dict()
+        if self.grad_scaler.is_enabled():
+            state["grad_scaler"] = self.grad_scaler.state_dict()
+        return state
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restores what :meth:`state_dict` gave."""
+        super().load_state_dict(state_dict)
+        self.completed_iters = self.iter + 1
+        if self.grad_scaler.is_enabled() and "grad_scaler" in state_dict:
+            self.grad_scaler.load_state_dict(state_dict["grad_scaler"])

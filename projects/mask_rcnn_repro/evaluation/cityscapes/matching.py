@@ -1,0 +1,279 @@
+"""Which predictions meet which Cityscapes instances, from run lengths instead of mask files.
+
+The result is what the official scripts (``cityscapesscripts.evaluation``,
+``evalInstanceLevelSemanticLabeling``) find by opening a full-size PNG for each prediction and by
+comparing it with each instance: numbers of pixels. Here the annotation is cut into runs of equal
+pixels once an image, and the runs of all predictions are laid over them together.
+
+Shapes: (H, W) size of the image; R predictions; S runs of the annotation; G values in it. Runs go
+down the columns, as in COCO's run-length encoding (RLE).
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from mask_rcnn_repro.data.coco.run_lengths import decode_counts
+from mask_rcnn_repro.errors import DataError
+
+_LARGEST = 1 << 16  # of instanceIds files: 16 bits
+_GROUPS_BELOW = 1000  # an instance's value is 1000 * label + number, a group's is the label
+
+
+def official_scripts() -> ModuleType:
+    """``cityscapesscripts``' instance-level evaluation, imported when it is needed first."""
+    from cityscapesscripts.evaluation import evalInstanceLevelSemanticLabeling
+
+    return evalInstanceLevelSemanticLabeling
+
+
+@functools.cache
+def evaluated_labels() -> Mapping[int, str]:
+    """Label id to name of the classes that the official scripts evaluate, by rising id."""
+    labels = official_scripts().labels
+    found = {x.id: x.name for x in labels if x.hasInstances and not x.ignoreInEval}
+    return dict(sorted(found.items()))
+
+
+@functools.cache
+def _ignored_values() -> np.ndarray:
+    """Pixel values that are void, as a table (65536,) of bool.
+
+    Single caravans and trailers (29001, say) are not among them, only groups of these (29): that
+    is how the official scripts count.
+    """
+    table = np.zeros(_LARGEST, dtype=bool)
+    table[[x.id for x in official_scripts().labels if x.ignoreInEval and x.id >= 0]] = True
+    return table
+
+
+@dataclass(frozen=True)
+class AnnotationRuns:
+    """An instanceIds image as runs of equal pixels, down the columns.
+
+    Attributes:
+        size: (H, W), pixels.
+        starts: (S,) int64, first pixel of each run; rises from 0.
+        ends: (S,) int64, pixel behind each run.
+        column: (S,) int64, position in `values` of each run's value.
+        values: (G,) int64, the values that occur, rising.
+        pixels: (G,) int64, number of pixels with each value.
+    """
+
+    size: tuple[int, int]
+    starts: np.ndarray
+    ends: np.ndarray
+    column: np.ndarray
+    values: np.ndarray
+    pixels: np.ndarray
+
+
+def read_instance_ids(path: str | os.PathLike[str]) -> np.ndarray:
+    """Reads a ``*_gtFine_instanceIds.png``.
+
+    Returns:
+        Integers (H, W) from 0 to 65535: a label id, or 1000 times a label id plus a number.
+
+    Raises:
+        DataError: the file is missing, broken, or not a grey image of 8 or 16 bits.
+    """
+    try:
+        with Image.open(path) as image:
+            ids = np.array(image)
+    except FileNotFoundError:
+        raise DataError(
+            f"The annotation {os.fspath(path)!r} is missing. Evaluation needs the "
+            "gtFine/<split>/<city>/*_gtFine_instanceIds.png of every image: unpack "
+            "gtFine_trainvaltest.zip again."
+        ) from None
+    except (OSError, SyntaxError, ValueError) as error:
+        raise DataError(
+            f"The annotation {os.fspath(path)!r} cannot be decoded: {error}. It is truncated, "
+            "damaged or no image; unpack gtFine_trainvaltest.zip again."
+        ) from error
+    if ids.ndim != 2 or ids.dtype.kind not in "ui" or (ids.size and ids.max() >= _LARGEST):
+        raise DataError(
+            f"The annotation {os.fspath(path)!r} has shape {ids.shape} and type {ids.dtype}; "
+            "expected is a grey image of 8 or 16 bits (*_gtFine_instanceIds.png, not color.png)."
+        )
+    return ids
+
+
+def annotation_runs(ids: np.ndarray) -> AnnotationRuns:
+    """Cuts an instanceIds image into runs.
+
+    Args:
+        ids: (H, W), see :func:`read_instance_ids`; not empty.
+
+    Raises:
+        DataError: a value that belongs to no Cityscapes label.
+    """
+    # a transposed copy is (W, H) in memory order: pixels go down the columns
+    flat = np.ascontiguousarray(ids.astype(np.uint16, copy=False).T).ravel()
+    changes = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+    starts = np.concatenate([np.zeros(1, changes.dtype), changes]).astype(np.int64)
+    ends = np.concatenate([changes, np.full(1, flat.size, changes.dtype)]).astype(np.int64)
+    run_values = flat[starts].astype(np.int64)
+    # sums of integers below 2**53 are exact in the float64 that bincount adds up
+    pixels = np.bincount(run_values, weights=ends - starts, minlength=_LARGEST).astype(np.int64)
+    values = np.flatnonzero(pixels)
+    known = official_scripts().id2label
+    if unknown := [int(v) for v in values if _label_of(int(v)) not in known]:
+        raise DataError(
+            f"An annotation holds {unknown[:5]}, which belong to no Cityscapes label: values are "
+            f"label ids (0 to {max(known)}), or 1000 times a label id plus a number. Evaluation "
+            "needs *_gtFine_instanceIds.png, not labelTrainIds.png or instanceTrainIds.png."
+        )
+    column = np.searchsorted(values, run_values)
+    height, width = ids.shape
+    return AnnotationRuns((height, width), starts, ends, column, values, pixels[values])
+
+
+def rle_runs(counts: str | bytes) -> tuple[np.ndarray, np.ndarray]:
+    """Decodes COCO's compressed run lengths to the runs of the mask, without making the mask.
+
+    Args:
+        counts: lengths of runs of 0, 1, 0, ... in turn, compressed; as pycocotools writes them.
+
+    Returns:
+        starts and ends (exclusive) of the runs of 1, int64, in pixels down the columns; none for
+        an empty mask.
+    """
+    lengths = decode_counts(counts)
+    assert lengths is not None, counts
+    edges = np.cumsum(lengths)
+    starts, ends = edges[0::2], edges[1::2]
+    starts = starts[: len(ends)]
+    return starts[ends > starts], ends[ends > starts]
+
+
+def overlaps(
+    annotation: AnnotationRuns, rles: Sequence[Mapping[str, Any]]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Counts the pixels that predictions share with each value of the annotation.
+
+    Args:
+        annotation: of the image.
+        rles: R compressed RLEs, `size` and `counts`; may be none.
+
+    Returns:
+        Pixels shared, int64 (R, G), and pixels of each prediction, int64 (R,).
+
+    Raises:
+        DataError: a mask has another size than the annotation.
+    """
+    for rle in rles:
+        if tuple(rle["size"]) != annotation.size:
+            raise DataError(
+                f"A predicted mask has size {tuple(rle['size'])}, but the annotation has size "
+                f"{annotation.size} (height, width). 'height' and 'width' of the data set's dicts "
+                "must be those of the original image."
+            )
+    width = len(annotation.values)
+    if not rles:
+        return np.zeros((0, width), np.int64), np.zeros(0, np.int64)
+    runs = [rle_runs(rle["counts"]) for rle in rles]
+    starts = np.concatenate([start for start, _ in runs])
+    ends = np.concatenate([end for _, end in runs])
+    row = np.repeat(np.arange(len(rles)), [len(start) for start, _ in runs])
+    # the annotation's runs `first` to `last` touch a prediction's run; one line for each of them
+    first = np.searchsorted(annotation.starts, starts, side="right") - 1
+    last = np.searchsorted(annotation.starts, ends, side="left") - 1
+    number = last - first + 1
+    line = np.repeat(np.arange(len(starts)), number)
+    run = np.arange(len(line)) - np.repeat(np.cumsum(number) - number, number) + first[line]
+    common = np.minimum(ends[line], annotation.ends[run]) - np.maximum(
+        starts[line], annotation.starts[run]
+    )
+    cell = row[line] * width + annotation.column[run]
+    table = np.bincount(cell, weights=common, minlength=len(rles) * width).astype(np.int64)
+    table = table.reshape(len(rles), width)
+    return table, table.sum(axis=1)
+
+
+def match_image(
+    ids: np.ndarray,
+    rles: Sequence[Mapping[str, Any]],
+    label_ids: Sequence[int],
+    confidences: Sequence[float],
+) -> dict[str, dict[str, list[dict[str, Any]]]]:
+    """Matches the predictions and instances of one image, as the official scripts do.
+
+    Predictions without a pixel, or of a label that is not evaluated, are left out.
+
+    Args:
+        ids: the annotation (H, W), see :func:`read_instance_ids`.
+        rles: R compressed RLEs of that size.
+        label_ids: R Cityscapes label ids.
+        confidences: R scores.
+
+    Returns:
+        What ``assignGt2Preds`` gives, without the mask files' names: under "groundTruth" instances
+        by label name with their `matchedPred`, under "prediction" predictions by label name with
+        their `matchedGt`; plain numbers.
+
+    Raises:
+        DataError: sizes or values that do not fit.
+    """
+    annotation = annotation_runs(ids)
+    evaluated = evaluated_labels()
+    shared, pixels = overlaps(annotation, rles)
+    void = shared[:, _ignored_values()[annotation.values]].sum(axis=1)
+
+    instances: dict[str, list[dict[str, Any]]] = {name: [] for name in evaluated.values()}
+    columns: dict[str, list[int]] = {name: [] for name in evaluated.values()}
+    for column, value in enumerate(annotation.values.tolist()):
+        label = _label_of(value)
+        if label in evaluated:
+            columns[evaluated[label]].append(column)
+            instances[evaluated[label]].append(
+                {
+                    "instID": value,
+                    "labelID": label,
+                    "pixelCount": int(annotation.pixels[column]),
+                    "medDist": -1,  # distances are not evaluated
+                    "distConf": 0.0,
+                }
+            )
+    ground_truth = {
+        name: [{**instance, "matchedPred": []} for instance in found]
+        for name, found in instances.items()
+    }
+    predictions: dict[str, list[dict[str, Any]]] = {name: [] for name in evaluated.values()}
+    number = 0
+    for row, (label, confidence) in enumerate(zip(label_ids, confidences, strict=True)):
+        if label not in evaluated or pixels[row] == 0:
+            continue
+        name = evaluated[label]
+        prediction: dict[str, Any] = {
+            "predID": number,
+            "labelID": label,
+            "pixelCount": int(pixels[row]),
+            "confidence": float(confidence),
+            "voidIntersection": int(void[row]),
+        }
+        matched = []
+        counts = shared[row, columns[name]].tolist()
+        for count, instance, partner in zip(
+            counts, instances[name], ground_truth[name], strict=True
+        ):
+            if count:
+                matched.append({**instance, "intersection": count})
+                partner["matchedPred"].append({**prediction, "intersection": count})
+        prediction["matchedGt"] = matched
+        predictions[name].append(prediction)
+        number += 1
+    return {"groundTruth": ground_truth, "prediction": predictions}
+
+
+def _label_of(value: int) -> int:
+    """The label id of a pixel value."""
+    return value if value < _GROUPS_BELOW else value // _GROUPS_BELOW

@@ -1,0 +1,1 @@
+"""Box, mask and keypoint metrics of COCO."""

@@ -1,0 +1,332 @@
+"""COCO's box, mask and keypoint metrics over a data set."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from detectron2.data import MetadataCatalog
+from detectron2.data.datasets.builtin_meta import COCO_PERSON_KEYPOINT_NAMES
+from detectron2.evaluation import DatasetEvaluator
+from detectron2.structures import Instances
+from detectron2.utils import comm
+
+from mask_rcnn_repro.errors import DataError
+from mask_rcnn_repro.evaluation.coco.backends import DEFAULT_BACKEND, check_backend, coco_result
+from mask_rcnn_repro.evaluation.coco.detections import (
+    TASK_FIELDS,
+    Detections,
+    ResultStream,
+    gather_detections,
+)
+from mask_rcnn_repro.evaluation.coco.ground_truth import GroundTruth, load_ground_truth
+from mask_rcnn_repro.evaluation.coco.precision_recall import PrecisionRecall
+from mask_rcnn_repro.evaluation.masks.rle import instances_to_results
+from mask_rcnn_repro.evaluation.registry import EVALUATOR_REGISTRY
+from mask_rcnn_repro.utils.atomic import atomic_write
+
+logger = logging.getLogger(__name__)
+
+
+@EVALUATOR_REGISTRY.register()
+class CocoEvaluator(DatasetEvaluator):
+    """Collects predictions and computes COCO's metrics on the images it has seen.
+
+    Predictions are kept in flat arrays (boxes and run lengths, see
+    `detections.py`), never as full-size masks, and become result dicts
+    an image at a time. Which tasks are evaluated follows from what the model predicts: boxes
+    always, masks and keypoints where it predicts them and the annotations have them.
+
+    Result files in the test server's format go to ``<output_dir>/<data set>/``:
+    ``bbox_results.json``, ``segm_results.json``, ``keypoints_results.json``. They list the same
+    detections in the same order. On a split without annotations they are all there is.
+
+    With several processes the results are gathered on the first, and do not depend on how the
+    images were spread over the processes.
+
+    Args:
+        dataset_name: a registered data set in COCO format, or one that Detectron2 can convert.
+        output_dir: folder for result files; None writes none.
+        backend: see :data:`~.backends.COCO_BACKENDS`; "auto" takes the
+            fastest that is installed.
+        max_dets: limits of detections an image; the last is the one that AP is computed with.
+
+    Attributes:
+        computed_by: the backend that computed the last metrics ("compiled and hotcoco" if each
+            computed some); None before, and on other processes than the first.
+        curves: precision over recall behind the last metrics, by task; empty before, on other
+            processes than the first, and for tasks whose backend has none.
+
+    Raises:
+        DataError: unknown backend, or one that is not installed.
+    """
+
+    evaluator_types = ("coco", "coco_person")
+
+    def __init__(
+        self,
+        dataset_name: str,
+        output_dir: str | None = None,
+        *,
+        backend: str = DEFAULT_BACKEND,
+        max_dets: Sequence[int] = (1, 10, 100),
+    ) -> None:
+        self.dataset_name = dataset_name
+        self.output_dir = Path(output_dir, dataset_name) if output_dir else None
+        self.backend = check_backend(backend)
+        self.max_dets = tuple(max_dets)
+        self.computed_by: str | None = None
+        self.curves: dict[str, PrecisionRecall[str]] = {}
+        self._ground_truth: GroundTruth | None = None
+        self.reset()
+
+    def reset(self) -> None:
+        """Forgets all predictions."""
+        self._detections = Detections()
+
+    def process(
+        self, inputs: Sequence[Mapping[str, Any]], outputs: Sequence[Mapping[str, Any]]
+    ) -> None:
+        """Takes a batch of predictions, small or post-processed.
+
+        Args:
+            inputs: `image_id`, and `height`, `width` of the original image.
+            outputs: `instances` as :func:`instances_to_results` takes them.
+        """
+        for image, output in zip(inputs, outputs, strict=True):
+            instances: Instances = output["instances"]
+            height, width = (
+                int(image.get(key, size))
+                for key, size in zip(("height", "width"), instances.image_size, strict=True)
+            )
+            predicted = (("segm", "pred_masks"), ("keypoints", "pred_keypoints"))
+            tasks = [task for task, field in predicted if instances.has(field)]
+            results = instances_to_results(instances, height, width, image["image_id"])
+            self._detections.append(image["image_id"], height, width, results, tasks)
+
+    def evaluate(self) -> dict[str, dict[str, Any]]:
+        """Gathers the predictions, writes the result files and computes the metrics.
+
+        Returns:
+            Task to metric to percent (NaN: undefined), with AP by class name under "per_class".
+            Empty on all processes but the first, and on splits without annotations.
+
+        Raises:
+            DataError: predictions and data set do not fit each other.
+        """
+        parts = gather_detections(self._detections)
+        if not comm.is_main_process():
+            return {}
+        if self._ground_truth is None:
+            self._ground_truth = load_ground_truth(self.dataset_name)
+        gt = self._ground_truth
+        image_ids = self._image_ids({i for part in parts for i in part.image_ids})
+        class_names = self._class_names()
+        self._check_classes(parts, len(class_names))
+        streams = {
+            task: ResultStream(
+                parts,
+                task,
+                image_ids=image_ids,
+                category_ids=list(class_names),
+                with_box=task == "keypoints",
+            )
+            for task in TASK_FIELDS
+            if any(task in part.tasks for part in parts)
+        }
+        for task, stream in streams.items():
+            self._write(task, stream)
+        if not gt.annotated:
+            logger.info(
+                "%s has no annotations: %d detections on %d images were %s, nothing was measured.",
+                self.dataset_name,
+                len(streams["bbox"]),
+                len(image_ids),
+                f"written to {self.output_dir}" if self.output_dir else "not written (no folder)",
+            )
+            return {}
+        if not len(streams["bbox"]):
+            logger.warning("The model detected nothing on %d images.", len(image_ids))
+        return self._measure(streams, image_ids, class_names)
+
+    def evaluate_files(self) -> dict[str, dict[str, Any]]:
+        """Computes the metrics again from the result files of an evaluation of the whole data set.
+
+        Returns:
+            As :meth:`evaluate`, of the tasks whose files there are; empty if there are none.
+
+        Raises:
+            DataError: files that cannot be read or do not list the same detections.
+        """
+        found = {}
+        for task in TASK_FIELDS:
+            file = self.output_dir / f"{task}_results.json" if self.output_dir else Path()
+            if file.is_file():
+                found[task] = _read_results(file)
+        if len({len(rows) for rows in found.values()}) > 1:
+            raise DataError(
+                f"The result files in {self.output_dir} do not belong together: they hold "
+                f"{', '.join(f'{len(rows)} ({task})' for task, rows in found.items())} detections."
+            )
+        self._ground_truth = load_ground_truth(self.dataset_name)
+        if not self._ground_truth.annotated or not found:
+            return {}
+        rows = zip(*found.values(), strict=True)
+        detections = [{k: v for part in parts for k, v in part.items()} for parts in rows]
+        image_ids = [image["id"] for image in self._ground_truth.coco.dataset["images"]]
+        results = {task: _fields(detections, task, with_box=task == "keypoints") for task in found}
+        return self._measure(results, image_ids, self._class_names())
+
+    def _measure(
+        self,
+        results: Mapping[str, Sequence[dict[str, Any]] | ResultStream],
+        image_ids: Sequence[Any],
+        class_names: Mapping[int, str],
+    ) -> dict[str, dict[str, Any]]:
+        """The metrics of results by task, where they can be measured; keeps curves and backends."""
+        assert self._ground_truth is not None
+        gt = self._ground_truth
+        metrics = {}
+        curves: dict[str, PrecisionRecall[str]] = {}
+        used: set[str] = set()
+        for task, detections in results.items():
+            if not self._can_measure(task):
+                continue
+            result = coco_result(
+                gt.coco,
+                detections,
+                task,
+                image_ids=image_ids,
+                class_names=class_names,
+                max_dets=self.max_dets,
+                oks_sigmas=self._oks_sigmas() if task == "keypoints" else (),
+                backend=self.backend,
+            )
+            metrics[task] = result.metrics
+            if result.curves is not None:
+                curves[task] = result.curves
+            used.add(result.backend)
+            _log(task, metrics[task])
+        self.curves = curves
+        self.computed_by = " and ".join(sorted(used)) or None
+        return metrics
+
+    def _image_ids(self, seen: set[Any]) -> list[Any]:
+        """The processed images in the order of the annotation file."""
+        assert self._ground_truth is not None
+        known = [image["id"] for image in self._ground_truth.coco.dataset["images"]]
+        if unknown := seen - set(known):
+            raise DataError(
+                f"{len(unknown)} of {len(seen)} evaluated images, such as image_id "
+                f"{next(iter(unknown))!r}, are not in the annotations of {self.dataset_name!r}. "
+                "The evaluator's data set must be the loader's (dataloader.evaluator.dataset_name)."
+            )
+        return [image_id for image_id in known if image_id in seen]
+
+    def _class_names(self) -> dict[int, str]:
+        """Category id of the annotations to class name, in the order of the model's classes."""
+        metadata = MetadataCatalog.get(self.dataset_name)
+        assert self._ground_truth is not None
+        categories = self._ground_truth.coco.dataset.get("categories", [])
+        names = {c["id"]: str(c["name"]) for c in categories}
+        mapping = metadata.get("thing_dataset_id_to_contiguous_id")
+        classes = metadata.get("thing_classes")
+        if mapping is None:
+            mapping = {category: index for index, category in enumerate(sorted(names))}
+        ordered = sorted(mapping, key=lambda category: mapping[category])
+        if classes is not None:
+            names.update({category: classes[mapping[category]] for category in ordered})
+        return {category: names[category] for category in ordered}
+
+    def _check_classes(self, parts: Sequence[Detections], categories: int) -> None:
+        highest = max((max(part.classes, default=-1) for part in parts), default=-1)
+        if highest >= categories:
+            raise DataError(
+                f"The model predicted class {highest}, but {self.dataset_name!r} has "
+                f"{categories} classes (0 to {categories - 1}). Set "
+                f"model.roi_heads.num_classes={categories}, or evaluate on the data set that "
+                "the model was trained for."
+            )
+
+    def _oks_sigmas(self) -> Sequence[float]:
+        """The metadata's; none leaves COCO's to the backend, which only COCO's keypoints may have.
+
+        Raises:
+            DataError: other keypoints without sigmas.
+        """
+        metadata = MetadataCatalog.get(self.dataset_name)
+        sigmas: Sequence[float] = metadata.get("keypoint_oks_sigmas", ())
+        names = metadata.get("keypoint_names")
+        if (
+            len(sigmas) == 0
+            and names is not None
+            and list(names) != list(COCO_PERSON_KEYPOINT_NAMES)
+        ):
+            raise DataError(
+                f"The keypoints of {self.dataset_name!r} ({', '.join(names)}) are not COCO's, and "
+                "their OKS sigmas are not known. Set keypoint_oks_sigmas in the data set's "
+                "metadata, or dataloader.test.dataset.oks_sigmas, to one value a keypoint."
+            )
+        return sigmas
+
+    def _can_measure(self, task: str) -> bool:
+        """Whether the annotations have what the task needs."""
+        assert self._ground_truth is not None
+        annotations = self._ground_truth.coco.dataset["annotations"]
+        field = TASK_FIELDS[task]
+        having = sum(field in annotation for annotation in annotations)
+        if having == 0 and annotations:
+            logger.info("%s has no %s annotations: not measured.", self.dataset_name, task)
+            return False
+        if having < len(annotations) and task != "keypoints":
+            raise DataError(
+                f"{len(annotations) - having} of {len(annotations)} annotations of "
+                f"{self.dataset_name!r} have no {field!r}, so {task} cannot be measured."
+            )
+        return bool(annotations) or task != "keypoints"
+
+    def _write(self, task: str, stream: ResultStream) -> None:
+        if self.output_dir is None:
+            return
+        self.output_dir.mkdir(parents=True, exist_ok=True)
+        path = self.output_dir / f"{task}_results.json"
+        fields = [field for field in stream.fields if task == "bbox" or field != "bbox"]
+        with atomic_write(path, text=True) as file:
+            stream.write(file, fields)
+        if fields == stream.fields:
+            stream.file = path
+
+
+def _read_results(file: Path) -> list[dict[str, Any]]:
+    try:
+        rows = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"The results {str(file)!r} cannot be read: {error}.") from error
+    if not isinstance(rows, list):
+        raise DataError(f"{str(file)!r} holds a {type(rows).__name__}, not a list of COCO results.")
+    return rows
+
+
+def _fields(
+    detections: Sequence[dict[str, Any]], task: str, with_box: bool = False
+) -> list[dict[str, Any]]:
+    """Cuts detections down to a task's fields.
+
+    Mask results must not hold the box: pycocotools would take its area for the mask's. For
+    keypoints Detectron2 leaves it in when measuring, and so does this project.
+    """
+    keys = ["image_id", "category_id", "score", TASK_FIELDS[task], *(["bbox"] if with_box else [])]
+    return [{key: detection[key] for key in keys} for detection in detections]
+
+
+def _log(task: str, metrics: dict[str, Any]) -> None:
+    values = ", ".join(
+        f"{name} {'undefined' if math.isnan(value) else f'{value:.2f}'}"
+        for name, value in metrics.items()
+        if isinstance(value, float)
+    )
+    logger.info("%s: %s", task, values)

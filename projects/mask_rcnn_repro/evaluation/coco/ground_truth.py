@@ -1,0 +1,127 @@
+"""The ground truth of a data set as pycocotools wants it."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+from detectron2.data import MetadataCatalog
+from detectron2.data.datasets.coco import convert_to_coco_dict
+from pycocotools.coco import COCO
+
+from mask_rcnn_repro.data.coco.clean import clean_annotations
+from mask_rcnn_repro.data.coco.fields import read_json
+from mask_rcnn_repro.errors import DataError
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class GroundTruth:
+    """A data set's annotations.
+
+    Attributes:
+        coco: indexed content; `coco.dataset` is the json's content.
+        annotated: False for test splits, whose json has images and categories alone.
+    """
+
+    coco: COCO
+    annotated: bool
+
+
+def load_ground_truth(dataset_name: str) -> GroundTruth:
+    """Reads the data set's COCO json, or converts its dicts where it has no single json.
+
+    What the loader leaves out of training does not count here either. Fields that pycocotools needs
+    and some files lack are filled: `iscrowd` (0) and `area` (of the mask, else of the box).
+    Annotations are renumbered if an id is 0 or occurs twice: pycocotools takes a match with id 0
+    for no match.
+
+    Raises:
+        DataError: the json is missing or is not a COCO json.
+    """
+    json_file = MetadataCatalog.get(dataset_name).get("json_file")
+    if json_file is None:
+        content = convert_to_coco_dict(dataset_name)
+        # plain numbers and lists, as from a file
+        content = json.loads(json.dumps(content))
+    else:
+        content = _read(str(json_file))
+        if "annotations" in content:
+            clean_annotations(content, str(json_file))
+    return index_ground_truth(content)
+
+
+def index_ground_truth(content: dict[str, Any]) -> GroundTruth:
+    """Completes and indexes the content of a COCO json; see :func:`load_ground_truth`."""
+    annotated = "annotations" in content
+    annotations = content.get("annotations", [])
+    ids = [annotation.get("id", 0) for annotation in annotations]
+    if 0 in ids or len(set(ids)) != len(ids):
+        logger.info("Annotations renumbered from 1: an id is missing, 0 or not unique.")
+        for number, annotation in enumerate(annotations, start=1):
+            annotation["id"] = number
+    coco = COCO()
+    coco.dataset = content
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco.createIndex()
+    for annotation in annotations:
+        annotation.setdefault("iscrowd", 0)
+        if "area" not in annotation:
+            annotation["area"] = _area(coco, annotation)
+    return GroundTruth(coco, annotated)
+
+
+def with_all_masks(gt: COCO) -> COCO:
+    """The ground truth for mask metrics, where annotations may lack a mask.
+
+    What nobody drew can neither be found nor missed: such an annotation becomes a crowd region of
+    its box's size, in which detections count neither for nor against. pycocotools would fail.
+
+    Returns:
+        `gt` itself where every annotation has a mask.
+    """
+    annotations = gt.dataset.get("annotations", [])
+    lacking = [a for a in annotations if not a.get("segmentation")]
+    if not lacking:
+        return gt
+    logger.warning(
+        "%d of %d annotations have no mask: what is found in their boxes counts neither for nor "
+        "against the mask AP.",
+        *(len(lacking), len(annotations)),
+    )
+    filled = COCO()
+    filled.dataset = {**gt.dataset, "annotations": [_with_mask(a) for a in annotations]}
+    with contextlib.redirect_stdout(io.StringIO()):
+        filled.createIndex()
+    return filled
+
+
+def _with_mask(annotation: dict[str, Any]) -> dict[str, Any]:
+    if annotation.get("segmentation"):
+        return annotation
+    x, y, w, h = annotation["bbox"]
+    outline = [x, y, x + w, y, x + w, y + h, x, y + h]
+    return {**annotation, "segmentation": [outline], "iscrowd": 1}
+
+
+def _area(coco: COCO, annotation: dict[str, Any]) -> float:
+    if annotation.get("segmentation"):
+        from pycocotools import mask as mask_util
+
+        return float(mask_util.area(coco.annToRLE(annotation)))
+    return float(annotation["bbox"][2] * annotation["bbox"][3])
+
+
+def _read(json_file: str) -> dict[str, Any]:
+    content = read_json(json_file)
+    if not isinstance(content.get("images"), list):
+        raise DataError(
+            f"{json_file!r} is not a COCO json: it has no list 'images'. Expected are the lists "
+            "images, categories and, unless it is a test split, annotations."
+        )
+    return content

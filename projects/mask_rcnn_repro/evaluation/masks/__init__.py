@@ -1,0 +1,1 @@
+"""From small mask predictions to run-length encoding."""

@@ -1,0 +1,1 @@
+"""Average recall of proposals."""

@@ -1,0 +1,104 @@
+"""Compiled loops of RoIPool: the max of a bin's cells, and its gradient.
+
+As `roi_kernels.py`, which says what the arrays are; ``axes`` holds, per
+RoI and axis, its first cell, the size of a bin in cells, and a number that is not used.
+
+Numba's cache does not notice when `emit` or `load` change in their file: edit this one, too.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from mask_rcnn_repro.modeling.accel.roi_kernels import emit, load
+from mask_rcnn_repro.utils.compiled import compiled
+
+
+@compiled(fastmath=False)
+def _cells_of_bin(axis: np.ndarray, bin: int, size: int) -> tuple[int, int]:
+    """First cell of RoIPool's bin, and the one after its last; no cell if it is not finite."""
+    number = axis.dtype.type
+    low = np.floor(number(bin) * axis[1]) + np.float64(axis[0])
+    high = np.ceil(number(bin + 1) * axis[1]) + np.float64(axis[0])
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return 0, 0
+    return int(min(max(low, 0.0), float(size))), int(min(max(high, 0.0), float(size)))
+
+
+@compiled(fastmath=False)
+def cells_forward(
+    maps: np.ndarray,
+    out: np.ndarray,
+    channels_last: bool,
+    order: np.ndarray,
+    images: np.ndarray,
+    axes: np.ndarray,
+    rows: int,
+    columns: int,
+    chosen: np.ndarray,
+) -> None:
+    """RoIPool: max of each bin's cells. ``chosen`` (R, bins, C): y W + x of the first, or -1."""
+    height, width, channels = maps.shape[1:]
+    best = np.empty((rows * columns, channels), axes.dtype)
+    kind, track = axes.dtype.type, len(chosen) > 0
+    for r in order:
+        for bin in range(rows * columns):
+            top, bottom = _cells_of_bin(axes[r, 1], bin // columns, height)
+            left, right = _cells_of_bin(axes[r, 0], bin % columns, width)
+            largest = best[bin]
+            empty = top >= bottom or left >= right
+            largest[:] = kind(0) if empty else kind(-3.4028234663852886e38)
+            if track:
+                chosen[r, bin] = -1
+            for y in range(top, bottom):
+                for x in range(left, right):
+                    features = maps[images[r], y, x]
+                    if track:
+                        taken, cell = chosen[r, bin], np.int32(y * width + x)
+                        for c in range(channels):
+                            value = load(features[c])
+                            larger = value > largest[c]
+                            largest[c] = value if larger else largest[c]
+                            taken[c] = cell if larger else taken[c]
+                    else:
+                        for c in range(channels):
+                            value = load(features[c])
+                            largest[c] = value if value > largest[c] else largest[c]
+        emit(out, r, channels_last, best)
+
+
+@compiled(fastmath=False)
+def cells_backward(
+    grads: np.ndarray,
+    gradients: np.ndarray,
+    channels_last: bool,
+    order: np.ndarray,
+    images: np.ndarray,
+    axes: np.ndarray,
+    rows: int,
+    columns: int,
+    chosen: np.ndarray,
+    first: int,
+    last: int,
+) -> None:
+    """The gradient of :func:`cells_forward`, for the rows [first, last) of the (N H) rows."""
+    height, width, channels = grads.shape[1:]
+    for line in range(first, last):
+        grads[line // height, line % height] = grads.dtype.type(0)
+    for r in order:
+        start = images[r] * height
+        low, high = max(first - start, 0), min(last - start, height)
+        if low >= high:
+            continue
+        target = grads[images[r]].reshape((height * width, channels))
+        for bin in range(rows * columns):
+            top, bottom = _cells_of_bin(axes[r, 1], bin // columns, height)
+            if bottom <= low or top >= high:
+                continue
+            for c in range(channels):
+                cell = chosen[r, bin, c]
+                if low * width <= cell < high * width:
+                    value = gradients[r, bin, c] if channels_last else gradients[r, c, bin]
+                    target[cell, c] += load(value)

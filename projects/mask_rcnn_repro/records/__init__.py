@@ -1,0 +1,1 @@
+"""Result records: what leaves a run, and where it comes from."""

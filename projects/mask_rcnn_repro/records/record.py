@@ -1,0 +1,389 @@
+"""The result record: what leaves a run, with everything needed to repeat it.
+
+The models below are the schema; ``docs/records.md`` is generated from them
+(see :mod:`generate_docs.record_docs`).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from mask_rcnn_repro.errors import RecordError
+from mask_rcnn_repro.records import provenance
+from mask_rcnn_repro.utils.atomic import atomic_write_text
+
+SCHEMA_VERSION = 3
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
+
+
+class ConfigInfo(_Section):
+    """Which config was run."""
+
+    id: str = Field(min_length=1, description="Path below `configs/` without suffix.")
+    hash: str = Field(
+        pattern=r"^[0-9a-f]{12,64}$",
+        description="Hash of the resolved config without `paper` and the output folder.",
+    )
+    profile: str = Field(description="`paper`, `mini` or `tiny`.")
+    overrides: list[str] = Field(
+        description="Overrides of the command line; of absolute paths only the last part is kept."
+    )
+
+
+class TaskMetrics(BaseModel):
+    """Metrics of one task in percent, null where there was nothing to measure.
+
+    Beside the listed field each metric is a field of its own. COCO's are `AP` (mean over IoU 0.50
+    to 0.95), `AP50`, `AP75` and, by the objects' size, `APs`, `APm`, `APl` (not `APs` for
+    keypoints). Those of proposals are their average recall over the same IoUs, with the best 100,
+    300 or 1000 an image: `AR@100`, `AR@300`, `AR@1000`, `ARs@1000`, `ARm@1000`, `ARl@1000`.
+    """
+
+    model_config = ConfigDict(extra="allow", allow_inf_nan=False, frozen=True)
+    __pydantic_extra__: dict[str, float | None]
+
+    per_class: dict[str, float | None] = Field(
+        default_factory=dict, description="AP by class name, percent; null: no such object."
+    )
+
+    def values(self) -> dict[str, float | None]:
+        """Metric name to value, without the classes."""
+        return dict(self.__pydantic_extra__ or {})
+
+
+class SecondsPerImage(_Section):
+    """Seconds an image takes in evaluation, averaged, without the first batches."""
+
+    data: float = Field(ge=0, description="Waiting for the loader.")
+    inference: float = Field(ge=0, description="The model, without pasting masks.")
+    postprocess: float = Field(ge=0, description="Scaling boxes, pasting and encoding masks.")
+    total: float = Field(ge=0, description="Sum of the parts.")
+
+
+class CodeInfo(_Section):
+    """State of this project's source code."""
+
+    commit: str | None = Field(description="Git commit; null outside a checkout.")
+    dirty: bool | None = Field(
+        description="Whether files differ from the commit, `results/` aside; null without one."
+    )
+
+
+class Versions(_Section):
+    """Versions of what ran."""
+
+    python: str = Field(description="Python.")
+    torch: str = Field(description="PyTorch, with its build tag.")
+    torchvision: str | None = Field(description="torchvision.")
+    detectron2: str | None = Field(description="Detectron2, or the wheel that carries it.")
+    numpy: str | None = Field(description="NumPy.")
+    pycocotools: str | None = Field(description="pycocotools.")
+    mask_rcnn_repro: str = Field(description="This project.")
+
+
+class DeviceInfo(_Section):
+    """What the first process ran on."""
+
+    type: Literal["cpu", "cuda"] = Field(description="Kind of device.")
+    name: str = Field(description="Model of the GPU or the processor.")
+    threads: int | None = Field(description="CPU threads of PyTorch; null on GPUs.")
+
+
+class AmpInfo(_Section):
+    """Mixed precision."""
+
+    enabled: bool = Field(description="Whether it was used.")
+    dtype: Literal["bf16", "fp16"] | None = Field(description="Its type; null if not used.")
+
+
+class DatasetInfo(_Section):
+    """A data set and what identifies its content."""
+
+    name: str = Field(description="Registered name; several are joined by `+`.")
+    fingerprint: str = Field(
+        pattern=r"^sha256:[0-9a-f]{64}$",
+        description="Hash of the annotations; the same wherever the files lie.",
+    )
+    images: int = Field(ge=0, description="Images in it.")
+    instances: int = Field(ge=0, description="Annotations in it, crowd regions included.")
+
+
+class CheckpointInfo(_Section):
+    """The weights that the metrics belong to."""
+
+    name: str = Field(description="File name or address.")
+    sha256: str | None = Field(
+        pattern=r"^[0-9a-f]{64}$", description="Hash of the file; null if it is no longer there."
+    )
+
+
+class InputRun(_Section):
+    """A run that this one stands on: the RPN of its proposals, the source of its weights, or the
+    teacher that generated annotations.
+    """
+
+    id: str = Field(min_length=1, description="Its config, as in `config.id`.")
+    hash: str = Field(pattern=r"^[0-9a-f]{12,64}$", description="Its config's hash.")
+    seed: int = Field(description="Its seed.")
+    checkpoint: str | None = Field(
+        pattern=r"^[0-9a-f]{64}$", description="SHA-256 of its weights; null if they do not say."
+    )
+    recall: dict[str, float | None] | None = Field(
+        default=None,
+        description="Average recall of an RPN on its own test data, percent; null if unmeasured.",
+    )
+
+
+class Record(_Section):
+    """One run: what was run, on what, and what came out."""
+
+    schema_version: Literal[1, 2, 3] = Field(
+        description="Version of this schema; 2 added `proposals` and `init_from`, 3 "
+        "`generated_data` and `teacher`."
+    )
+    created: str = Field(
+        pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$", description="When the record was made, UTC."
+    )
+    mode: Literal["train", "eval"] = Field(
+        description="`train`: trained, then evaluated; `eval`: evaluated a given checkpoint."
+    )
+    config: ConfigInfo = Field(description="See below.")
+    seed: int = Field(description="`train.seed`.")
+    iterations_done: int | None = Field(
+        ge=0, description="Training iterations of the weights; null for weights that do not say."
+    )
+    iterations_planned: int = Field(ge=0, description="`train.max_iter`.")
+    training_seconds: float | None = Field(
+        ge=0, description="Wall-clock seconds that the last start of the training took, else null."
+    )
+    metrics: dict[str, TaskMetrics] = Field(
+        description="Task (`bbox`, `segm`, `keypoints`, `proposals`) to metrics; empty without "
+        "annotations."
+    )
+    seconds_per_image: SecondsPerImage | None = Field(description="See below; null if unmeasured.")
+    evaluator_backend: str | None = Field(description="What computed the metrics.")
+    test_data: DatasetInfo | None = Field(description="What was evaluated on.")
+    train_data: DatasetInfo | None = Field(
+        description="What was trained on, generated annotations aside; null for `eval`."
+    )
+    generated_data: DatasetInfo | None = Field(
+        default=None,
+        description="Generated annotations that were trained on beside `train_data`, if any; its "
+        "name is that of their images.",
+    )
+    checkpoint: CheckpointInfo | None = Field(description="See below.")
+    proposals: InputRun | None = Field(
+        default=None,
+        description="RPN stage of a row that is trained stage by stage; null: proposes for itself.",
+    )
+    init_from: InputRun | None = Field(
+        default=None, description="Run that gave the initial weights (`train.init_from`), if any."
+    )
+    teacher: InputRun | None = Field(
+        default=None,
+        description="Run whose model made `generated_data`; null also where these do not say.",
+    )
+    device: DeviceInfo = Field(description="See below.")
+    world_size: int = Field(ge=1, description="Number of processes.")
+    amp: AmpInfo = Field(description="See below.")
+    code: CodeInfo = Field(description="See below.")
+    versions: Versions = Field(description="See below.")
+
+    @model_validator(mode="after")
+    def _no_absolute_paths(self) -> Record:
+        for where, text in _strings(self.model_dump()):
+            if _ABSOLUTE_PATH.search(text):
+                raise ValueError(f"{where} holds an absolute path ({text!r})")
+        return self
+
+
+# At the start, or behind a separator: an override such as `key=/data/x`, or a list of paths.
+_ABSOLUTE_PATH = re.compile(
+    r"(?:^|(?<=[\s=:,'\"\[({]))(?:file:/+|/(?!/)|~/|[A-Za-z]:[\\/](?!/))[^\s,'\"\])}]+"
+)
+
+
+def make_record(
+    cfg: Any,
+    *,
+    config_id: str,
+    profile: str,
+    overrides: Sequence[str],
+    mode: Literal["train", "eval"] | str,
+    metrics: Mapping[str, Mapping[str, Any]],
+    seconds_per_image: Mapping[str, float] | None,
+    iterations_done: int | None,
+    checkpoint: str | os.PathLike[str] | None,
+    train_seconds: float | None = None,
+    device: Any = "cpu",
+    proposals: Mapping[str, Any] | None = None,
+    init_from: Mapping[str, Any] | None = None,
+    generated_data: Mapping[str, Any] | None = None,
+    teacher: Mapping[str, Any] | None = None,
+    evaluator_backend: str | None = None,
+) -> Record:
+    """Makes the record of a run; code, versions, hardware and data sets are looked up here.
+
+    Args:
+        cfg: the resolved config.
+        config_id: see :class:`ConfigInfo`.
+        profile: see :class:`ConfigInfo`.
+        overrides: as given on the command line.
+        mode: "train" or "eval".
+        metrics: as evaluators return them; NaN becomes null.
+        seconds_per_image: as the inference loop returns them.
+        iterations_done: see :class:`Record`.
+        checkpoint: file or address of the evaluated weights.
+        train_seconds: see :class:`Record`.
+        device: of the model.
+        proposals: fields of an :class:`InputRun`.
+        init_from: the same.
+        generated_data: fields of a :class:`DatasetInfo`.
+        teacher: as `proposals`.
+        evaluator_backend: see :class:`Record`; by default what the config's evaluator stands on.
+
+    Raises:
+        RecordError: a value that the schema does not allow.
+    """
+    from detectron2.utils import comm
+
+    from mask_rcnn_repro.config import config_hash
+
+    amp = cfg.train.get("amp") or {}
+    enabled = bool(amp.get("enabled", False))
+    evaluator = cfg.dataloader.get("evaluator") or {}
+    content: dict[str, Any] = {
+        "schema_version": SCHEMA_VERSION,
+        "created": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "mode": mode,
+        "config": {
+            "id": config_id,
+            "hash": config_hash(cfg),
+            "profile": profile,
+            "overrides": [_without_folders(override) for override in overrides],
+        },
+        "seed": cfg.train.seed,
+        "iterations_done": iterations_done,
+        "iterations_planned": cfg.train.max_iter,
+        "training_seconds": train_seconds,
+        "metrics": {task: _nan_to_none(values) for task, values in metrics.items()},
+        "seconds_per_image": dict(seconds_per_image) if seconds_per_image else None,
+        "evaluator_backend": evaluator_backend
+        or (_evaluator_backend(evaluator) if evaluator else None),
+        "test_data": provenance.dataset_info(cfg.dataloader.test),
+        "train_data": provenance.dataset_info(cfg.dataloader.train) if mode == "train" else None,
+        "checkpoint": provenance.checkpoint_info(checkpoint) if checkpoint else None,
+        "proposals": dict(proposals) if proposals else None,
+        "init_from": dict(init_from) if init_from else None,
+        "generated_data": dict(generated_data) if generated_data else None,
+        "teacher": dict(teacher) if teacher else None,
+        "device": provenance.device_info(device),
+        "world_size": comm.get_world_size(),
+        "amp": {"enabled": enabled, "dtype": amp.get("dtype") if enabled else None},
+        "code": provenance.code_info(),
+        "versions": provenance.versions(),
+    }
+    return parse_record(content, "the new record")
+
+
+def _evaluator_backend(evaluator: Mapping[str, Any]) -> str:
+    """What the evaluator's config names, or what the data set's evaluator stands on."""
+    from detectron2.data import MetadataCatalog
+
+    from mask_rcnn_repro.evaluation.registry import evaluator_types
+
+    name = str(evaluator.get("dataset_name"))
+    known = name in MetadataCatalog.list()
+    kind = MetadataCatalog.get(name).get("evaluator_type") if known else None
+    of_proposals = "Proposal" in str(evaluator.get("_target_"))
+    server = None if of_proposals or kind is None else evaluator_types().get(kind)
+    return str(evaluator.get("backend", getattr(server, "default_backend", "pycocotools")))
+
+
+def parse_record(content: Any, origin: str) -> Record:
+    """Validates the content of a record.
+
+    Args:
+        content: parsed JSON.
+        origin: where it comes from, for the error.
+
+    Raises:
+        RecordError: names every offending field.
+    """
+    version = content.get("schema_version") if isinstance(content, dict) else None
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        raise RecordError(
+            f"{origin} has schema_version {version}; this version of the project reads up to "
+            f"{SCHEMA_VERSION}. Read it with a newer version."
+        )
+    try:
+        return Record.model_validate(content)
+    except ValidationError as error:
+        lines = [
+            f"  {'.'.join(str(part) for part in e['loc']) or 'record'}: {e['msg']}"
+            for e in error.errors()
+        ]
+        raise RecordError(
+            f"{origin} is not a result record (docs/records.md describes the fields):\n"
+            + "\n".join(lines)
+        ) from error
+
+
+def save_record(record: Record, path: str | os.PathLike[str]) -> None:
+    """Writes a record as JSON, in one step; makes its folder."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    content = record.model_dump(mode="json")
+    atomic_write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def load_record(path: str | os.PathLike[str]) -> Record:
+    """Reads and validates a record.
+
+    Raises:
+        RecordError: the file is missing, is not JSON, or does not follow the schema.
+    """
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RecordError(f"The record {os.fspath(path)!r} cannot be read: {error}.") from error
+    return parse_record(content, repr(os.fspath(path)))
+
+
+def _nan_to_none(values: Mapping[str, Any]) -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            result[key] = _nan_to_none(value)
+        else:
+            undefined = value is None or math.isnan(value)
+            result[key] = None if undefined else float(value)
+    return result
+
+
+def _without_folders(override: str) -> str:
+    """Cuts absolute paths down to their last part."""
+    return _ABSOLUTE_PATH.sub(lambda m: re.split(r"[\\/]", m[0].rstrip("\\/"))[-1], override)
+
+
+def _strings(value: Any, where: str = "") -> list[tuple[str, str]]:
+    if isinstance(value, str):
+        return [(where, value)]
+    if isinstance(value, dict):
+        inner = [(f"{where}.{key}".lstrip("."), item) for key, item in value.items()]
+    elif isinstance(value, list):
+        inner = [(f"{where}[{index}]", item) for index, item in enumerate(value)]
+    else:
+        return []
+    return [found for name, item in inner for found in _strings(item, name)]

@@ -1,0 +1,1 @@
+"""Commands around training: train, predict, visualize, analyze, export, check, tables, report."""

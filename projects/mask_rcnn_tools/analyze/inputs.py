@@ -1,0 +1,124 @@
+"""From a parsed command line to ground truth and predictions."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from detectron2.config import instantiate
+from omegaconf import DictConfig
+
+from mask_rcnn_repro.config import config_id, default_output_dir, load_config
+from mask_rcnn_repro.config.output import CONFIG_FILE
+from mask_rcnn_repro.errors import ConfigError, DataError
+from mask_rcnn_tools.analyze.detections import TASKS, Material, load_material
+
+ANALYSIS_FOLDER = "analysis"
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What is analysed, and where to.
+
+    Attributes:
+        title: what it is, for headings.
+        predictions: the files read.
+        material: annotations and detections.
+        records: the data set's dicts, by the index of the image.
+        output: folder for results.
+    """
+
+    title: str
+    predictions: tuple[Path, ...]
+    material: Material
+    records: list[dict[str, Any]]
+    output: Path
+
+
+def read_inputs(args: argparse.Namespace) -> Inputs:
+    """Loads the config, the annotations of its test data and the predictions.
+
+    Raises:
+        ConfigError: a config or run that cannot be used.
+        DataError: annotations or predictions that are missing or do not fit each other.
+    """
+    cfg, folder, title = _run(args)
+    dataset = _dataset_name(cfg)
+    files = _prediction_files(args.predictions, folder, dataset)
+    records: list[dict[str, Any]] = instantiate(cfg.dataloader.test.dataset)
+    material = load_material(
+        dataset, files, [record["image_id"] for record in records], args.max_detections
+    )
+    if args.output is not None:
+        output = Path(args.output)
+    elif args.predictions is not None:
+        output = files[0].parent / ANALYSIS_FOLDER
+    else:
+        output = folder / ANALYSIS_FOLDER
+    if args.predictions is not None:
+        title = ", ".join(file.name for file in files)
+    return Inputs(f"{title} on {dataset}", tuple(files), material, records, output)
+
+
+def _run(args: argparse.Namespace) -> tuple[DictConfig, Path, str]:
+    """The config, the folder of its run, and what to call it."""
+    if args.run is not None:
+        given = Path(args.run).expanduser()
+        folder = given.parent if given.suffix == ".json" else given
+        if not given.exists():
+            raise ConfigError(f"--run {given} does not exist. Give the folder of a run.")
+        file = folder / CONFIG_FILE
+        if not file.is_file():
+            raise ConfigError(
+                f"{folder} is not the folder of a run: it has no {CONFIG_FILE}. Give the folder "
+                "that train_net.py wrote to, or --config-file FILE with --predictions FILE."
+            )
+        cfg = load_config(file, "paper", args.overrides, seed=args.seed)
+        return cfg, folder, "/".join(folder.resolve().parts[-3:])
+    cfg = load_config(args.config_file, args.profile, args.overrides, seed=args.seed)
+    name = config_id(args.config_file)
+    if cfg.train.output_dir:
+        return cfg, Path(cfg.train.output_dir), name
+    root = str(cfg.train.output_root)
+    own = default_output_dir(name, args.profile, cfg.train.seed, args.overrides, root=root)
+    return cfg, Path(own), "/".join(Path(own).parts[-3:])
+
+
+def _dataset_name(cfg: DictConfig) -> str:
+    names = cfg.dataloader.evaluator.get("dataset_name") or cfg.dataloader.test.dataset.names
+    if not isinstance(names, str):
+        raise ConfigError(
+            f"An analysis is of one data set, and the config tests on {list(names)}. Name one: "
+            f"dataloader.test.dataset.names={names[0]}."
+        )
+    return names
+
+
+def _prediction_files(given: Sequence[str] | None, folder: Path, dataset: str) -> list[Path]:
+    """The result files, boxes first."""
+    paths = [Path(p).expanduser() for p in given or [str(folder / "inference" / dataset)]]
+    files: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            inside = [path / f"{task}_results.json" for task in TASKS]
+            inside = [file for file in inside if file.is_file()]
+            if not inside:
+                raise DataError(
+                    f"{path} holds no {', '.join(f'{task}_results.json' for task in TASKS)}. "
+                    + _HOW_TO_EVALUATE
+                )
+            files += inside
+        elif path.is_file():
+            files.append(path)
+        else:
+            raise DataError(f"There are no predictions in {path}. {_HOW_TO_EVALUATE}")
+    return files
+
+
+_HOW_TO_EVALUATE = (
+    "Predictions are written by each evaluation of a detector: train the config, or evaluate it "
+    "with train_net.py --eval-only; or give result files with --predictions FILE."
+)

@@ -1,0 +1,215 @@
+"""Checks of annotations against their images, their categories and themselves.
+
+Shapes: N annotations; boxes (N, 4) XYWH in pixels.
+"""
+
+from __future__ import annotations
+
+from itertools import groupby
+
+import numpy as np
+
+from mask_rcnn_repro.data.coco.load import FAR
+from mask_rcnn_repro.data.keypoint_metadata import KeypointSet, keypoint_metadata, one_sided
+from mask_rcnn_tools.check_data import columns as c
+from mask_rcnn_tools.check_data.findings import Report
+from mask_rcnn_tools.check_data.tables import Table
+
+_SLACK = 1.0  # pixels; tools round in different ways
+_DROPS = dict.fromkeys(("empty-box", "box-outside", "far-coordinates", "bad-polygon"), True)
+
+
+def check_annotations(table: Table, report: Report, split: str, heads: frozenset[str]) -> None:
+    """Adds what is wrong with the annotations of a table.
+
+    Args:
+        table: what to check.
+        report: added to.
+        split: `"train"` or `"test"`.
+        heads: those of `"mask"` and `"keypoint"` that the model has.
+    """
+    for kind, group in groupby(sorted(table.problems, key=lambda p: p[0]), lambda p: p[0]):
+        report.add(kind, split, table.source, [text for _, text in group])
+    if split == "train" and not len(table.columns):
+        report.add("no-annotations", split, table.source, [f"{len(table)} images"])
+    if not len(table.columns):
+        return
+    checks = _Checks(table, report, split)
+    checks.images()
+    checks.boxes()
+    checks.masks("mask" in heads)
+    checks.categories()
+    _check_keypoints(checks, "keypoint" in heads)
+
+
+class _Checks:
+    """The arrays that the checks share."""
+
+    def __init__(self, table: Table, report: Report, split: str) -> None:
+        self.table, self.report, self.split = table, report, split
+        self.ints, self.floats = table.columns.ints, table.columns.floats
+        self.listed = table.image_of >= 0
+        sizes = table.sizes[np.maximum(table.image_of, 0)] if len(table) else np.zeros((1, 2))
+        self.height, self.width = np.where(self.listed[:, None], sizes, 0).T.astype(np.float64)
+        self.crowd = self.ints[:, c.CROWD] == 1
+        # what is refused or dropped is told once, not also for what follows from it
+        self.told = table.refused.copy()
+        self.fine = self.listed & ~self.told & np.isfinite(table.columns.boxes).all(1)
+
+    def add(self, kind: str, chosen: np.ndarray, text: str = "") -> None:
+        """Adds a finding of the annotations chosen by a mask (N,)."""
+        rows = np.flatnonzero(chosen)
+        self.told |= chosen & _DROPS.get(kind, False)
+        examples = self.table.describe(rows, text)
+        self.report.add(kind, self.split, self.table.source, examples, len(rows))
+
+    def images(self) -> None:
+        """Images that are not listed, and annotations that are there twice."""
+        self.add("annotation-without-image", ~self.listed & ~self.told)
+        key = np.column_stack(
+            [self.ints[:, [c.IMAGE, c.CATEGORY, c.CROWD]].astype(np.float64), self.floats[:, 1:5]]
+        )
+        rows = np.flatnonzero(self.fine & ~self.crowd)
+        _, first = np.unique(_as_bytes(key[rows]), return_index=True)
+        copies = np.zeros(len(key), bool)
+        copies[rows] = True
+        copies[rows[first]] = False
+        self.add("duplicate-annotation", copies)
+
+    def boxes(self) -> None:
+        """Boxes against themselves and their image."""
+        x, y, w, h = self.table.columns.boxes.T
+        with np.errstate(invalid="ignore", over="ignore"):
+            right, bottom = x + w, y + h
+            empty = self.fine & ((w <= 0) | (h <= 0))
+            broken = self.listed & ~self.fine & ~self.told
+            self.add("empty-box", empty | broken)
+            rest = self.fine & ~empty
+            outside = rest & ((x >= self.width) | (y >= self.height) | (right <= 0) | (bottom <= 0))
+            far = self._far(np.stack([x, y], 1), np.stack([right, bottom], 1))
+            masks = self.floats[:, c.MASK : c.MASK + 4]
+            far |= self._far(masks[:, :2], masks[:, 2:])
+            far &= self.fine
+            over = (x < -_SLACK) | (y < -_SLACK)
+            over |= (right > self.width + _SLACK) | (bottom > self.height + _SLACK)
+            over &= rest & ~outside & ~far
+            corners = rest & (w > x) & (h > y) & (w <= self.width + 1) & (h <= self.height + 1)
+            fractions = rest & (np.maximum(right, bottom) <= 1) & (np.minimum(x, y) >= 0)
+        many = max(10, 0.5 * rest.sum())
+        if fractions.sum() == rest.sum() and len(rest) > 1:
+            self.add("box-fractions", fractions)
+        elif corners.sum() == rest.sum() and (over | outside).sum() >= many:
+            self.add("box-corners", over | outside)
+        self.add("box-outside", outside & ~far)
+        self.add("far-coordinates", far)
+        self.add("box-partly-outside", over)
+        if fractions.sum() != rest.sum():
+            self.add("tiny-box", rest & ((w < 1) | (h < 1)))
+
+    def _far(self, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+        limit = FAR * np.maximum(self.width, self.height)[:, None]
+        with np.errstate(invalid="ignore"):
+            far: np.ndarray = ((low < -limit) | (high > limit)).any(1)
+        return far
+
+    def masks(self, wanted: bool) -> None:
+        """Masks against themselves and their box."""
+        kind, bad = self.ints[:, c.SEGMENT], self.ints[:, c.BAD_POLYGONS]
+        has = kind != c.NO_MASK
+        if not has.any():
+            if wanted and not self.told.any():
+                self.report.add(
+                    "no-masks", self.split, self.table.source, [f"{len(kind)} annotations"]
+                )
+            return
+        self.add("bad-polygon", self.listed & ~self.told & (bad > 0))
+        area = self.floats[:, c.MASK_AREA]
+        usable = self.fine & ~self.told & has & np.isfinite(area)
+        self.add("mask-without-area", usable & (area <= 0))
+        x, y, w, h = self.table.columns.boxes.T
+        x0, y0, x1, y1 = self.floats[:, c.MASK : c.MASK + 4].T
+        with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+            # bounds are widened by half a pixel: masks of pixels and of points differ by so much
+            wide = np.minimum(x1, x + w) - np.maximum(x0, x) + 1
+            high = np.minimum(y1, y + h) - np.maximum(y0, y) + 1
+            inner = wide.clip(0) * high.clip(0)
+            union = (w + 1) * (h + 1) + (x1 - x0 + 1) * (y1 - y0 + 1) - inner
+            off = usable & (area > 0) & (w > 0) & (h > 0) & (inner < 0.5 * union)
+            stated = self.floats[:, c.AREA]
+            # of crowds and of several polygons, which may overlap, areas are told loosely
+            plain = usable & ~self.crowd & (self.ints[:, c.POLYGONS] <= 1)
+            plain &= np.maximum(stated, area) > 16
+            differs = plain & (area > 0) & ((stated > 2 * area) | (stated < 0.5 * area))
+        self.add("mask-off-box", off)
+        self.add("missing-mask", self.listed & ~self.told & ~has)
+        self.add("area-field", differs)
+        if self.split == "test":
+            self.add("no-area-field", self.listed & ~self.told & ~np.isfinite(stated))
+        self.add("crowd-polygon", self.crowd & ~self.told & (kind == c.IS_POLYGON))
+
+    def categories(self) -> None:
+        """Categories of the file that no annotation has, and names that are not unique."""
+        known = self.table.categories
+        if known is None:
+            return
+        used = set(np.unique(self.ints[self.listed, c.CATEGORY]).tolist())
+        unused = [known.names[k] for identity, k in known.id_map.items() if identity not in used]
+        self.report.add("unused-category", self.split, self.table.source, unused)
+        twice = sorted({name for name in known.names if known.names.count(name) > 1})
+        self.report.add("duplicate-class-name", self.split, self.table.source, twice)
+
+
+def _check_keypoints(checks: _Checks, wanted: bool) -> None:
+    table, ints = checks.table, checks.ints
+    has = ints[:, c.KEYPOINT_NUMBERS] > 0
+    names = table.categories.keypoint_names if table.categories is not None else ()
+    if not has.any():
+        if wanted:
+            checks.report.add(
+                "no-keypoints", checks.split, table.source, [f"{len(ints)} instances"]
+            )
+        return
+    has &= checks.listed & ~table.refused
+    if not names and wanted:
+        cases = [f"{has.sum()} annotations with keypoints"]
+        checks.report.add("keypoint-names", checks.split, table.source, cases)
+    stated = ints[:, c.NUM_KEYPOINTS]
+    checks.add("keypoint-count", has & (stated >= 0) & (stated != ints[:, c.KEYPOINTS_LABELLED]))
+    x0, y0, x1, y1 = checks.floats[:, c.POINTS : c.POINTS + 4].T
+    x, y, w, h = table.columns.boxes.T
+    with np.errstate(invalid="ignore", over="ignore"):
+        outside = (x0 < 0) | (y0 < 0) | (x1 > checks.width) | (y1 > checks.height)
+        outside &= checks.fine
+        off = (x0 < x - _SLACK) | (y0 < y - _SLACK) | (x1 > x + w + _SLACK) | (y1 > y + h + _SLACK)
+    checks.add("keypoint-outside", outside)
+    checks.add("keypoint-off-box", off & ~outside & checks.fine)
+    checks.add("keypoint-ghost", has & (ints[:, c.KEYPOINTS_GHOST] > 0))
+
+
+def check_keypoint_set(
+    keypoints: KeypointSet | None, report: Report, split: str, source: str
+) -> None:
+    """Adds what is missing in the names, pairs and sigmas of a data set's keypoints."""
+    if keypoints is None:
+        return
+    report.add("keypoint-sides", split, source, one_sided(keypoints))
+    if split == "test" and not keypoints.sigmas:
+        report.add("keypoint-sigmas", split, source, [", ".join(keypoints.names)])
+
+
+def keypoints_of(table: Table) -> KeypointSet | None:
+    """What a json alone says about its keypoints."""
+    known = keypoint_metadata(table.categories)
+    if not known:
+        return None
+    return KeypointSet(
+        known["keypoint_names"],
+        known["keypoint_flip_map"],
+        tuple(known.get("keypoint_oks_sigmas", ())),
+    )
+
+
+def _as_bytes(rows: np.ndarray) -> np.ndarray:
+    """(n,) void, one value a row, so that equal rows are found by sorting."""
+    rows = np.ascontiguousarray(rows)
+    return rows.view(np.dtype((np.void, rows.dtype.itemsize * rows.shape[1]))).reshape(-1)

@@ -1,0 +1,328 @@
+"""One annotation file with its images' records as arrays, and what is wrong with its records.
+
+Shapes: N annotations, I images.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mask_rcnn_repro.data.coco.categories import Categories, parse_categories
+from mask_rcnn_repro.data.coco.fields import (
+    Findings,
+    is_id,
+    positive_int,
+    records,
+    relative_file_name,
+    required,
+    short,
+)
+from mask_rcnn_repro.data.coco.load import parse_annotation
+from mask_rcnn_repro.errors import DataError
+from mask_rcnn_tools.check_data import columns as c
+from mask_rcnn_tools.check_data.columns import Columns
+from mask_rcnn_tools.check_data.read import read_content
+
+
+@dataclass
+class Table:
+    """A data set's records.
+
+    Attributes:
+        source: data set name or json file, for messages.
+        root: image folder; file names are relative to it.
+        names: (I,) file names.
+        ids: (I,) int64 image ids.
+        sizes: (I, 2) height and width as stated, 0 where they are not usable.
+        columns: of the annotations.
+        image_of: (N,) row of the annotation's image, -1 where it is not listed.
+        categories: None where the file's are missing or broken.
+        annotated: whether the file has annotations at all.
+        problems: kind of finding and case in words, in the order of the file.
+        refused: (N,) annotations that are among the problems.
+    """
+
+    source: str
+    root: str
+    names: list[str]
+    ids: np.ndarray
+    sizes: np.ndarray
+    columns: Columns
+    image_of: np.ndarray
+    categories: Categories | None
+    annotated: bool
+    problems: list[tuple[str, str]]
+    refused: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def path(self, image: int) -> str:
+        """The image's file."""
+        return os.path.join(self.root, self.names[image])
+
+    def annotation(self, row: int) -> str:
+        """An annotation in words."""
+        image = int(self.image_of[row])
+        where = f" on {self.names[image]}" if image >= 0 else ""
+        return f"annotation {self.columns.ints[row, c.ID]}{where}"
+
+    def describe(self, rows: np.ndarray, text: str = "") -> Iterator[str]:
+        """Annotations in words, with their box; `text` is put between."""
+        for row in rows.tolist():
+            box = ", ".join(f"{x:.6g}" for x in self.columns.boxes[row])
+            height, width = self.sizes[self.image_of[row]] if self.image_of[row] >= 0 else (0, 0)
+            size = f", image {width} x {height}" if height else ""
+            yield f"{self.annotation(row)}: {text}box [{box}]{size}"
+
+
+def read_table(json_file: str, root: str, source: str | None = None) -> Table:
+    """Reads an annotation file.
+
+    Args:
+        json_file: COCO format.
+        root: image folder.
+        source: for messages; None: the file.
+
+    Raises:
+        DataError: the file is missing, no json, or has no list of images.
+    """
+    content, columns = read_content(json_file)
+    problems: list[tuple[str, str]] = []
+    annotated = "annotations" in content or columns is not None
+    categories = _categories(content, annotated, json_file, problems)
+    if "annotations" in content:
+        kind = type(content["annotations"]).__name__
+        problems.append(("refused-record", f"'annotations' must be a list, got {kind}"))
+    names, ids, sizes = _images(content.get("images"), json_file, problems)
+    columns = columns if columns is not None else c.columns_of([])
+    table = Table(
+        source or json_file,
+        root,
+        names,
+        ids,
+        sizes,
+        columns,
+        rows_of(columns.ints[:, c.IMAGE], ids),
+        categories,
+        annotated,
+        problems,
+        np.zeros(len(columns), bool),
+    )
+    # As the loader: the widely used minival files of COCO 2014 repeat some annotation ids.
+    _check_records(table, unique="minival" not in os.path.basename(json_file))
+    return table
+
+
+def rows_of(wanted: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """For each wanted id its first row in `ids`, -1 where it is not there."""
+    if not len(ids):
+        return np.full(len(wanted), -1)
+    order = np.argsort(ids, kind="stable")
+    place = np.searchsorted(ids[order], wanted).clip(max=len(ids) - 1)
+    found = order[place]
+    return np.where(ids[found] == wanted, found, -1)
+
+
+def _categories(
+    content: dict[str, Any], annotated: bool, file: str, problems: list[tuple[str, str]]
+) -> Categories | None:
+    if not annotated and "categories" not in content:
+        return None
+    try:
+        return parse_categories(content.get("categories"), file)
+    except DataError as error:
+        problems.append(("refused-record", str(error)))
+        return None
+
+
+def _images(
+    value: Any, file: str, problems: list[tuple[str, str]]
+) -> tuple[list[str], np.ndarray, np.ndarray]:
+    if type(value) is not list or not value:
+        records(value, "images", file)
+        raise DataError(f"{file}: 'images' is empty, so there is nothing to train or test on.")
+    names: list[str] = []
+    ids: list[int] = []
+    sizes: list[tuple[int, int]] = []
+    seen: set[int] = set()
+    for index, entry in enumerate(value):
+        where = f"images[{index}]"
+        try:
+            if type(entry) is not dict:
+                raise DataError(f"{where} must be an object, got {short(entry)}.")
+            identity = required(entry, "id", where)
+            if not is_id(identity):
+                raise DataError(f"{where}: 'id' must be a whole number, got {short(identity)}.")
+            where = f"image {identity}"
+            if identity in seen:
+                problems.append(("duplicate-image-id", f"image id {identity}, again at {index}"))
+            name = required(entry, "file_name", where)
+            size = tuple(
+                positive_int(required(entry, key, where), f"{where}: {key!r}")
+                for key in ("height", "width")
+            )
+        except DataError as error:
+            problems.append(("refused-record", str(error)))
+            continue
+        try:
+            name = relative_file_name(name, f"{where}: 'file_name'")
+        except DataError as error:
+            leaves = type(name) is str and "leaves" in str(error)
+            kind = "path-leaves-root" if leaves else "refused-record"
+            problems.append((kind, f"image {identity}: {short(name)}" if leaves else str(error)))
+            continue
+        seen.add(identity)
+        names.append(name)
+        ids.append(identity)
+        sizes.append(size)  # type: ignore[arg-type]
+    return (
+        names,
+        np.array(ids, np.int64),
+        np.array(sizes, np.int64).reshape(-1, 2),
+    )
+
+
+def _check_records(table: Table, unique: bool) -> None:
+    """What the loader refuses of single annotations."""
+    ints, add = table.columns.ints, table.problems.append
+    stub = Categories((), {}) if table.categories is None else table.categories
+    listed = np.array(list(stub.id_map), np.int64)
+    for row, entry in table.columns.odd.items():
+        image = int(table.image_of[row])
+        height, width = table.sizes[image].tolist() if image >= 0 else (0, 0)
+        message = _refusal(entry, row, height, width, stub)
+        if message is not None:
+            add(message)
+            table.refused[row] = True
+    good = ints[:, c.ODD] == 0
+    if unique:
+        values, counts = np.unique(ints[:, c.ID], return_counts=True)
+        for value, count in zip(values[counts > 1], counts[counts > 1], strict=True):
+            add(("duplicate-annotation-id", f"annotation id {value}, {count} times"))
+    if table.categories is not None:
+        unknown = good & ~np.isin(ints[:, c.CATEGORY], listed)
+        table.refused |= unknown
+        for row in np.flatnonzero(unknown).tolist():
+            add(
+                (
+                    "unknown-category",
+                    f"{table.annotation(row)}: category {ints[row, c.CATEGORY]}, known are "
+                    f"{short(listed.tolist(), 60)}",
+                )
+            )
+    count = len(stub.keypoint_names)
+    numbers, wrong_visibility = ints[:, c.KEYPOINT_NUMBERS], ints[:, c.KEYPOINTS_WRONG] > 0
+    uneven = (numbers % 3 != 0) | ((numbers != 3 * count) & (count > 0))
+    uneven &= good & (numbers > 0)
+    for kind, chosen in (
+        ("keypoint-numbers", uneven),
+        ("keypoint-visibility", good & ~uneven & wrong_visibility),
+    ):
+        table.refused |= chosen
+        for row in np.flatnonzero(chosen).tolist():
+            add((kind, f"{table.annotation(row)}: {numbers[row]} numbers, {count} names"))
+    runs = good & (ints[:, c.SEGMENT] == c.IS_RUNS) & (table.image_of >= 0)
+    rows = np.flatnonzero(runs)
+    sizes = table.sizes[table.image_of[rows]]
+    stated = ints[rows][:, [c.RUN_HEIGHT, c.RUN_WIDTH]]
+    wrong = (stated != sizes).any(1) | (ints[rows, c.RUN_TOTAL] != sizes.prod(1))
+    table.refused[rows[wrong]] = True
+    for row in rows[wrong].tolist():
+        height, width = table.sizes[table.image_of[row]]
+        add(
+            (
+                "run-lengths",
+                f"{table.annotation(row)}: size {ints[row, c.RUN_HEIGHT]} x "
+                f"{ints[row, c.RUN_WIDTH]}, runs of {ints[row, c.RUN_TOTAL]} pixels, image "
+                f"{height} x {width} (height x width)",
+            )
+        )
+
+
+def _refusal(
+    entry: Any, row: int, height: int, width: int, categories: Categories
+) -> tuple[str, str] | None:
+    """What the loader says against an annotation; None where it takes it, if only to drop it."""
+    where = f"annotations[{row}]"
+    if type(entry) is not dict:
+        return "refused-record", f"{where} must be an object, got {short(entry)}."
+    try:
+        for key in ("id", "image_id"):
+            value = required(entry, key, where)
+            if not is_id(value):
+                raise DataError(f"{where}: {key!r} must be a whole number, got {short(value)}.")
+        if not height:
+            return None
+        parse_annotation(
+            entry, {"height": height, "width": width}, categories, where, entry["id"], Findings()
+        )
+    except DataError as error:
+        text = str(error)
+        for kind, sign in (
+            ("unknown-category", "is not among the file's categories"),
+            ("run-lengths", "run length encoding's size"),
+            ("run-lengths", "the runs of the encoding"),
+            ("run-lengths", "is not a compressed run length encoding"),
+            ("keypoint-visibility", "with visibility 0, 1 or 2"),
+            ("keypoint-numbers", "x, y, visibility for each keypoint"),
+        ):
+            if sign in text:
+                return kind, text
+        return "refused-record", text
+    return None
+
+
+def table_of_dicts(dicts: Sequence[dict[str, Any]], classes: Sequence[str], source: str) -> Table:
+    """A table of Detectron2's data set dicts, for data sets in other formats.
+
+    Args:
+        dicts: with file names that are whole paths.
+        classes: their names; categories are numbered from 0.
+        source: for messages.
+    """
+    from detectron2.structures import BoxMode
+
+    names: list[str] = []
+    sizes: list[tuple[int, int]] = []
+    entries: list[dict[str, Any]] = []
+    for index, record in enumerate(dicts):
+        names.append(os.path.abspath(record["file_name"]))
+        sizes.append((record.get("height", 0), record.get("width", 0)))
+        for annotation in record.get("annotations", ()):
+            box = BoxMode.convert(
+                list(annotation["bbox"]), annotation["bbox_mode"], BoxMode.XYWH_ABS
+            )
+            segmentation = annotation.get("segmentation")
+            if isinstance(segmentation, dict) and isinstance(segmentation.get("counts"), bytes):
+                segmentation = {**segmentation, "counts": segmentation["counts"].decode("latin1")}
+            entries.append(
+                {
+                    "id": len(entries) + 1,
+                    "image_id": index,
+                    "category_id": annotation["category_id"],
+                    "iscrowd": int(annotation.get("iscrowd", 0)),
+                    "bbox": [float(x) for x in box],
+                    "segmentation": segmentation,
+                    "keypoints": annotation.get("keypoints"),
+                }
+            )
+    columns = c.columns_of(entries)
+    return Table(
+        source,
+        "",
+        names,
+        np.arange(len(names)),
+        np.array(sizes, np.int64).reshape(-1, 2),
+        columns,
+        columns.ints[:, c.IMAGE].copy(),
+        Categories(tuple(classes), {k: k for k in range(len(classes))}),
+        bool(entries),
+        [],
+        np.zeros(len(columns), bool),
+    )

@@ -1,0 +1,108 @@
+"""Predictions of an evaluation beside the ground truth, one picture an image.
+
+Everything is read from the result files that an evaluation writes, so that pictures can be made
+again, of other images or at another threshold, without running a model.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from detectron2.data import MetadataCatalog
+from detectron2.data import detection_utils as utils
+
+from mask_rcnn_repro.data import get_test_dicts
+from mask_rcnn_tools.drawing.labels import with_caption
+from mask_rcnn_tools.drawing.marks import Skeleton
+from mask_rcnn_tools.drawing.painter import paint
+from mask_rcnn_tools.drawing.results import ClassNames, annotation_marks, result_marks
+
+logger = logging.getLogger(__name__)
+
+
+def draw_results(
+    dataset_name: str,
+    results_dir: Path,
+    output_dir: Path,
+    count: int,
+    score_threshold: float = 0.5,
+) -> list[Path]:
+    """Draws ground truth (left) and predictions (right) of evenly spaced images of a data set.
+
+    Args:
+        dataset_name: Registered data set that was evaluated.
+        results_dir: Folder of the evaluation's result files (COCO json).
+        output_dir: Where `<image id>.png` go; made if needed.
+        count: Number of images, at most as many as there are.
+        score_threshold: Detections below it are not drawn.
+
+    Returns:
+        The files written, in the data set's order.
+    """
+    dicts = get_test_dicts(dataset_name)
+    metadata = MetadataCatalog.get(dataset_name)
+    count = min(count, len(dicts))
+    chosen = [dicts[i * len(dicts) // count] for i in range(count)]
+    detections = _read_detections(results_dir / dataset_name)
+    output_dir.mkdir(parents=True, exist_ok=True)
+    files = []
+    for record in chosen:
+        found = [d for d in detections[record["image_id"]] if d["score"] >= score_threshold]
+        picture = draw_pair(record, found, metadata)
+        file = output_dir / f"{record['image_id']}.png"
+        cv2.imwrite(str(file), picture[:, :, ::-1])
+        files.append(file)
+    logger.info("Drew %d images into %s", len(files), output_dir)
+    return files
+
+
+def draw_pair(
+    record: dict[str, Any], detections: Sequence[Mapping[str, Any]], metadata: Any
+) -> np.ndarray:
+    """Draws one image twice, with its annotations and with predictions.
+
+    Args:
+        record: Image in Detectron2's dataset format, annotations included.
+        detections: COCO results of the image, see
+            :func:`~mask_rcnn_tools.drawing.results.result_marks`.
+        metadata: The data set's metadata (class names, keypoint names).
+
+    Returns:
+        uint8 RGB picture (H', W', 3).
+    """
+    image = utils.read_image(record["file_name"], "RGB")
+    classes = ClassNames.of(metadata)
+    skeleton = Skeleton.of(metadata)
+    truth = annotation_marks(record.get("annotations", ()), classes, image.shape[:2])
+    found = result_marks(detections, classes)
+    about = f"{len(found)} instance{'' if len(found) == 1 else 's'}"
+    panels = [
+        with_caption(paint(image, truth, skeleton=skeleton), ["ground truth"]),
+        with_caption(paint(image, found, skeleton=skeleton), [f"prediction ({about})"]),
+    ]
+    gap = np.full((panels[0].shape[0], 8, 3), 255, np.uint8)
+    return np.concatenate([panels[0], gap, panels[1]], axis=1)
+
+
+def _read_detections(folder: Path) -> dict[Any, list[dict[str, Any]]]:
+    """Reads the richest result file: masks and keypoints results hold boxes as well."""
+    merged: dict[Any, list[dict[str, Any]]] = defaultdict(list)
+    boxes = json.loads((folder / "bbox_results.json").read_text())
+    extras = []
+    for name, key in (("segm", "segmentation"), ("keypoints", "keypoints")):
+        file = folder / f"{name}_results.json"
+        if file.is_file():
+            extras.append((key, json.loads(file.read_text())))
+    for index, box in enumerate(boxes):
+        detection = dict(box)
+        for key, rows in extras:  # the files list the same detections in the same order
+            detection[key] = rows[index][key]
+        merged[box["image_id"]].append(detection)
+    return merged

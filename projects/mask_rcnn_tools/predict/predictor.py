@@ -1,0 +1,210 @@
+"""A trained model that takes pictures as they are and gives COCO results.
+
+Shapes: (H, W) size of an image in pixels.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.config import instantiate
+from detectron2.data import DatasetMapper, MetadataCatalog
+from detectron2.structures import BoxMode
+from omegaconf import DictConfig, OmegaConf
+
+from mask_rcnn_repro.data.loading.loader import seeded
+from mask_rcnn_repro.data.loading.mapper import ImageInput
+from mask_rcnn_repro.data.loading.resize import to_planes
+from mask_rcnn_repro.engine.evaluate import faster_copy
+from mask_rcnn_repro.engine.predictor import build_predictor
+from mask_rcnn_repro.engine.stages.dependencies import data_sets
+from mask_rcnn_repro.engine.train.builders import resolve_device
+from mask_rcnn_repro.engine.train.trainer import autocast_context
+from mask_rcnn_repro.engine.tta import with_original_images, with_tta
+from mask_rcnn_repro.errors import ConfigError, DataError
+from mask_rcnn_repro.evaluation.loop import predict_small
+from mask_rcnn_repro.evaluation.masks.rle import instances_to_results
+from mask_rcnn_tools.drawing.marks import Skeleton
+from mask_rcnn_tools.drawing.results import ClassNames
+
+PROPOSALS = ClassNames(("object",), (1,))
+"""What an RPN stage finds."""
+
+Results = list[dict[str, Any]]
+"""COCO results of one image, those of high scores first."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image to predict on; made by :meth:`Predictor.prepare`.
+
+    Attributes:
+        pixels: (H, W, 3) uint8, in the channel order of :attr:`Predictor.image_format`.
+        image_id: Copied into the results.
+        inputs: What the model takes.
+    """
+
+    pixels: np.ndarray
+    image_id: int | str
+    inputs: dict[str, Any]
+
+
+class Predictor:
+    """Detects as an evaluation of the same config does, with the same numbers.
+
+    A model that was trained on stored proposals is joined with its RPN. Its proposals are those
+    that are stored, but for their rounding, and so are the detections.
+
+    Args:
+        cfg: A validated config. Its test transforms, `train.amp` and `train.optimize_inference`
+            count; its test data set gives the category ids.
+        checkpoint: Weights.
+        rpn_checkpoint: See :func:`~mask_rcnn_repro.build_predictor`.
+        device: Where to predict; None takes `train.device`.
+
+    Attributes:
+        classes: Names and category ids; of an RPN stage :data:`PROPOSALS`.
+        skeleton: How keypoints are joined.
+        is_rpn: Whether the model proposes regions and nothing else.
+        keypoints: Whether it predicts keypoints.
+        image_format: Channel order of its images, "BGR" or "RGB".
+
+    Raises:
+        CheckpointError: Weights that are missing or do not fit.
+        ConfigError: Transforms that cannot be applied here; test-time augmentation of an RPN stage;
+            a model with more classes than its test data.
+    """
+
+    def __init__(
+        self,
+        cfg: DictConfig,
+        checkpoint: str | os.PathLike[str],
+        *,
+        rpn_checkpoint: str | os.PathLike[str] | None = None,
+        device: torch.device | None = None,
+    ) -> None:
+        self.device = device or resolve_device(cfg.train.device)
+        self.is_rpn = OmegaConf.select(cfg, "model.roi_heads") is None
+        self.keypoints = OmegaConf.select(cfg, "model.roi_heads.keypoint_head") is not None
+        tta = cfg.train.tta.enabled
+        if tta and self.is_rpn:
+            raise ConfigError(
+                "This is an RPN stage, which detects nothing that test-time augmentation could "
+                "merge. Leave --tta or train.tta.enabled=true away."
+            )
+        self.metadata = MetadataCatalog.get(data_sets(cfg, "test")[0].name)
+        self.classes = PROPOSALS if self.is_rpn else _classes(cfg, self.metadata)
+        self.skeleton = Skeleton.of(self.metadata)
+        self.mapper = _mapper(cfg, original=tta)
+        self.image_format: str = self.mapper.image_format
+        self._amp = cfg.train.amp
+        model = build_predictor(cfg, checkpoint, rpn_checkpoint, self.device)
+        if tta:
+            model = with_tta(cfg, model)
+        if cfg.train.optimize_inference:
+            model = faster_copy(cfg, model)
+        self.model = model.eval()
+
+    def prepare(self, pixels: np.ndarray, image_id: int | str, number: int = 0) -> Picture:
+        """Makes of an image what the test loader makes of it.
+
+        Args:
+            pixels: (H, W, 3) uint8, in the channel order of :attr:`image_format`.
+            image_id: Copied into the results.
+            number: Seeds whatever is random in the test transforms.
+
+        Raises:
+            DataError: The transforms cannot be applied, such as a crop larger than the image.
+        """
+        height, width = pixels.shape[:2]
+        image = ImageInput(pixels)
+        try:
+            with seeded(number):
+                self.mapper.augmentations(image)
+        except (AssertionError, ValueError, ZeroDivisionError) as error:
+            raise DataError(
+                f"dataloader.test.mapper.augmentations cannot be applied to an image of {width} x "
+                f"{height} pixels ({error})"
+            ) from None
+        inputs = {
+            "image": torch.as_tensor(to_planes(image.image)),
+            "height": height,
+            "width": width,
+            "image_id": image_id,
+        }
+        return Picture(pixels, image_id, inputs)
+
+    @torch.no_grad()
+    def __call__(self, pictures: Sequence[Picture]) -> list[Results]:
+        """Predicts on a batch.
+
+        Args:
+            pictures: At least one, of any sizes.
+
+        Returns:
+            For each the results, in the original image's frame: `image_id`, `category_id` (the data
+            set's), `bbox` (XYWH), `score`, and as the model has them `segmentation` (compressed
+            RLE) and `keypoints` (x, y as indices of pixels, score). An RPN's have `bbox` and
+            `score`, the probability of an object.
+        """
+        with autocast_context(self.device, self._amp.enabled, self._amp.dtype):
+            outputs = predict_small(self.model, [picture.inputs for picture in pictures])
+        return [
+            self._results(picture, output)
+            for picture, output in zip(pictures, outputs, strict=True)
+        ]
+
+    def _results(self, picture: Picture, output: dict[str, Any]) -> Results:
+        height, width = picture.pixels.shape[:2]
+        if self.is_rpn:
+            results = _proposal_results(output["proposals"], picture.image_id)
+        else:
+            results = instances_to_results(output["instances"], height, width, picture.image_id)
+        for result in results:
+            result["category_id"] = self.classes.category_ids[result["category_id"]]
+        return results
+
+
+def _proposal_results(proposals: Any, image_id: int | str) -> Results:
+    """Proposals as results of one class; objectness becomes a probability."""
+    boxes = proposals.proposal_boxes.tensor.detach().float().cpu().numpy()
+    boxes = BoxMode.convert(boxes, BoxMode.XYXY_ABS, BoxMode.XYWH_ABS).tolist()
+    scores = proposals.objectness_logits.detach().float().cpu().sigmoid().tolist()
+    return [
+        {"image_id": image_id, "category_id": 0, "bbox": box, "score": score}
+        for box, score in zip(boxes, scores, strict=True)
+    ]
+
+
+def _classes(cfg: DictConfig, metadata: Any) -> ClassNames:
+    classes = ClassNames.of(metadata)
+    count = OmegaConf.select(cfg, "model.roi_heads.num_classes")
+    if isinstance(count, int) and count > len(classes.category_ids):
+        raise ConfigError(
+            f"The model has {count} classes, but the test data set {metadata.name!r}, which gives "
+            f"their names and ids, has {len(classes.category_ids)}. Give the test data of the "
+            "model's training: dataloader.test.dataset.names."
+        )
+    return classes
+
+
+def _mapper(cfg: DictConfig, original: bool) -> DatasetMapper:
+    """The test mapper, which nobody asks for stored proposals."""
+    node = copy.deepcopy((with_original_images(cfg) if original else cfg).dataloader.test.mapper)
+    for key in ("precomputed_proposal_topk", "proposal_files"):
+        if node.get(key) is not None:
+            node[key] = None
+    mapper = instantiate(node)
+    if not isinstance(mapper, DatasetMapper) or mapper.image_format not in ("BGR", "RGB"):
+        raise ConfigError(
+            "Prediction applies the transforms of dataloader.test.mapper to BGR or RGB images; "
+            f"this mapper is a {type(mapper).__name__} with image_format "
+            f"{getattr(mapper, 'image_format', None)!r}. Use a MaskRCNNMapper."
+        )
+    return mapper

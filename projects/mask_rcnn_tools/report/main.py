@@ -1,0 +1,146 @@
+"""What `tools/report.py` does after parsing."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from generate_docs.files import (
+    checkout_root,
+    load_report,
+    report_files,
+    write_files,
+)
+from mask_rcnn_repro.engine.run import RECORD_FILE
+from mask_rcnn_repro.errors import RecordError, UserError
+from mask_rcnn_repro.records.curves import CURVES_FILE, save_curves
+from mask_rcnn_repro.records.record import Record, load_record
+from mask_rcnn_repro.utils.atomic import atomic_write_text
+from mask_rcnn_tools.report.build import Report, counting_records
+from mask_rcnn_tools.report.collect import curves_of_run
+from mask_rcnn_tools.report.examples import make_examples
+from mask_rcnn_tools.report.markdown import format_results_page
+from mask_rcnn_tools.report.page import format_html_page
+from mask_rcnn_tools.report.store import (
+    curves_file,
+    examples_folder,
+    key_of,
+    load_material,
+    record_file,
+)
+
+_PAGE = Path("output", "report.html")
+_OUTPUT = Path("output", "report")
+
+
+def main(args: argparse.Namespace) -> None:
+    """Runs a parsed command line; a user's mistake is printed plainly and exits with 2."""
+    try:
+        status = run(args)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        raise SystemExit(2) from None
+    raise SystemExit(status)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Does what was asked for.
+
+    Returns:
+        1 where `--check` found something stale, else 0.
+    """
+    if args.curves_of or args.examples_of:
+        _make_material(args)
+        return 0
+    if args.records:
+        _write_own_report(args)
+        return 0
+    root = checkout_root()
+    report = load_report([root / "results"])
+    status = write_files(root, report_files(root, report), check=args.check)
+    if args.check:
+        if not status:
+            print("The committed tables and plots are those of the committed records.")
+    else:
+        _write(Path(args.html) if args.html else root / _PAGE, format_html_page(report))
+    return status
+
+
+def _write_own_report(args: argparse.Namespace) -> None:
+    folder = Path(args.output) if args.output else _OUTPUT
+    material = load_material(Path(given) for given in args.records)
+    if not material.records:
+        raise RecordError(
+            f"There is no record below {', '.join(args.records)}. A run writes {RECORD_FILE} into "
+            "its folder when it ends."
+        )
+    report = load_report([Path(given) for given in args.records])
+    _say_what_does_not_count(report)
+    for figures in report.figures.values():
+        for figure in (figure for found in figures.values() for figure in found):
+            _write(folder / "plots" / figure.name, figure.svg, quiet=True)
+    _write(folder / "RESULTS.md", format_results_page(report, folder, Path("plots"), ""))
+    _write(Path(args.html) if args.html else folder / "report.html", format_html_page(report))
+
+
+def _say_what_does_not_count(report: Report) -> None:
+    counted = {key_of(record) for record in counting_records(report.scales)}
+    others = [r for r in report.material.records if key_of(r) not in counted]
+    if others:
+        names = sorted({_name(record) for record in others})
+        print(
+            f"{len(others)} of {len(report.material.records)} records are not shown: their configs "
+            "are none of this project, or have changed or been overridden: " + ", ".join(names)
+        )
+
+
+def _make_material(args: argparse.Namespace) -> None:
+    for run in _folders(args.curves_of):
+        target = run / CURVES_FILE
+        if args.into:
+            target = curves_file(_collected(run, Path(args.into)), Path(args.into))
+        save_curves(curves_of_run(run), target)
+        print(f"{target}: written")
+    for run in _folders(args.examples_of):
+        target = run / "examples"
+        if args.into:
+            target = examples_folder(_collected(run, Path(args.into)), Path(args.into))
+        made = make_examples(run, target, args.count)
+        print(f"{target}: {len(made.pictures)} pictures written")
+
+
+def _folders(given: Iterable[str]) -> list[Path]:
+    folders = [Path(text) for text in given]
+    for folder in folders:
+        if not (folder / RECORD_FILE).is_file():
+            raise RecordError(
+                f"{folder} is not the folder of a finished run: it has no {RECORD_FILE}. Give a "
+                "folder such as output/table2c/roi_align_ave@mini/seed0."
+            )
+    return folders
+
+
+def _collected(run: Path, folder: Path) -> Record:
+    """The run's record, if it is the one that lies in the folder of collected records."""
+    record = load_record(run / RECORD_FILE)
+    file = record_file(record, folder)
+    if not file.is_file() or key_of(load_record(file)) != key_of(record):
+        raise RecordError(
+            f"{file} is not the record of {run}, beside which this should lie. Copy the run's "
+            f"{RECORD_FILE} there first (tools/run_table.py TABLE --collect), or leave --into away."
+        )
+    return record
+
+
+def _name(record: Record) -> str:
+    profile = record.config.profile
+    return record.config.id + ("" if profile == "paper" else f"@{profile}")
+
+
+def _write(file: Path, text: str, quiet: bool = False) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    atomic_write_text(file, text)
+    if not quiet:
+        print(f"{file}: written")

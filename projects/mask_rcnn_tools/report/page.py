@@ -1,0 +1,112 @@
+"""One HTML page that holds everything: tables, plots and drawn examples, without the network."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+from typing import Any
+
+from mask_rcnn_repro.paper.verdicts import RULE
+from mask_rcnn_tools.common.plot_style import css_variables, inline_svg
+from mask_rcnn_tools.report.build import (
+    VERDICTS,
+    Report,
+    count_rows,
+    count_verdicts,
+    rows_without_run,
+)
+from mask_rcnn_tools.report.examples import EXAMPLES_NOTE
+from mask_rcnn_tools.report.figures import DIFFERENCES, Figure
+from mask_rcnn_tools.report.rows import NOTES
+from mask_rcnn_tools.report.tables import claims_table, rows_table, runs_table
+
+_TEMPLATE = "page.html.j2"
+
+
+def format_html_page(report: Report) -> str:
+    """The text of the page."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("mask_rcnn_tools.report", "."),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    light, dark = css_variables()
+    records = report.material.records
+    return environment.get_template(_TEMPLATE).render(
+        # what was not run at all needs no reader's time
+        scales=[_scale(report, s) for s in sorted(report.scales, key=lambda s: not s.was_run)],
+        rule=RULE.replace("*", "").replace("+-", "±"),
+        light=light,
+        dark=dark,
+        runs=len(records),
+        newest=records[-1].created[:10] if records else None,
+        verdicts=VERDICTS,
+        examples_note=EXAMPLES_NOTE,
+    )
+
+
+def _scale(report: Report, scale: Any) -> dict[str, Any]:
+    name, _, about = scale.title.partition(": ")
+    if not scale.was_run:
+        return {"name": name, "about": about.capitalize(), "id": scale.profile, "was_run": False}
+    figures = report.figures[scale.profile]
+    run, rows = count_rows(scale)
+    sections = [
+        {
+            "id": f"{scale.profile}-{section.table}",
+            "nav": section.table.removeprefix("text-").replace("-", " ", 1),
+            "title": section.title,
+            "note": section.note,
+            "table": rows_table(section),
+            "claims": claims_table([e for e in section.evidence if e.by_seed]),
+            "figures": [_figure(f) for f in figures.get(section.table, ())],
+        }
+        for section in scale.sections
+        if section.was_run
+    ]
+    return {
+        "name": name,
+        "about": f"{about.capitalize()}. {NOTES.get(scale.profile, '')}".strip(". "),
+        "id": scale.profile,
+        "was_run": True,
+        "rows_run": run,
+        "rows": rows,
+        "counts": count_verdicts(scale),
+        "differences": [_figure(f) for f in figures.get(DIFFERENCES, ())],
+        "sections": sections,
+        "missing": [(s.title, "; ".join(names)) for s, names in rows_without_run(scale)],
+        "examples": [_examples(*found) for found in report.examples(scale)],
+        "runs": runs_table(scale, report.material),
+    }
+
+
+def _figure(figure: Figure) -> dict[str, str]:
+    return {
+        "title": figure.title,
+        "caption": figure.caption,
+        "svg": inline_svg(figure.svg, f"{figure.title}. {figure.caption}"),
+    }
+
+
+def _examples(title: str, folder: Path, examples: Any) -> dict[str, Any]:
+    pictures = [
+        {
+            "data": base64.b64encode((folder / picture.file).read_bytes()).decode(),
+            "width": picture.width,
+            "height": picture.height,
+            "image_id": picture.image_id,
+        }
+        for picture in examples.pictures
+    ]
+    return {
+        "title": title,
+        "seed": examples.record.seed,
+        "run": examples.record.id,
+        "dataset": examples.dataset,
+        "threshold": examples.score_threshold,
+        "pictures": pictures,
+    }

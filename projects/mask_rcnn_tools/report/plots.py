@@ -1,0 +1,369 @@
+"""The plots of a report: differences beside the paper's, learning, precision over recall, classes.
+
+Every function returns the text of an SVG, or None where there is nothing to draw.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+
+from mask_rcnn_repro.paper.claims import Evidence
+from mask_rcnn_repro.paper.results import task_title
+from mask_rcnn_repro.records.curves import Curves, Point
+from mask_rcnn_tools.common import plot_style as style
+from mask_rcnn_tools.report.format import in_words, table_label, wrapped
+from mask_rcnn_tools.report.rows import RowResult, Scale, Section
+
+_WIDTH = 5.2  # inches
+_WIDE = 7.4
+_BAR = 0.36  # of the distance between two claims
+
+
+def shown_evidence(scale: Scale) -> list[Evidence]:
+    """The claims that the plot of differences shows: each once, in its main metric, if run."""
+    by_id: dict[str, Evidence] = {}
+    for item in scale.evidence:
+        if item.by_seed:
+            by_id.setdefault(item.claim.id, item)
+    return list(by_id.values())
+
+
+def draw_differences(scale: Scale) -> str | None:
+    """The paper's differences and ours as pairs of bars, one pair a claim.
+
+    Error bars are Student's 90 % intervals over seeds, the dots are the seeds.
+    """
+    items = shown_evidence(scale)
+    if not items:
+        return None
+    height = 0.48 * len(items) + 1.1
+    with style.plot(_WIDE, height, f"differences {scale.profile}") as (figure, result):
+        axes = figure.add_subplot()
+        places = np.arange(len(items), dtype=float)
+        axes.barh(
+            places - _BAR / 2,
+            [i.claim.delta for i in items],
+            _BAR,
+            label="the paper",
+            color=style.THEIRS,
+            edgecolor=style.THEIRS_EDGE,
+            hatch="////",
+            linewidth=0.8,
+        )
+        means = [i.mean or 0.0 for i in items]
+        axes.barh(places + _BAR / 2, means, _BAR, label="here", color=style.OURS)
+        for place, item in zip(places + _BAR / 2, items, strict=True):
+            if item.interval is not None:
+                axes.plot(item.interval, [place] * 2, color=style.TEXT, linewidth=1.2, zorder=3)
+            seeds = sorted(item.by_seed.values())
+            axes.plot(
+                seeds,
+                [place] * len(seeds),
+                "o",
+                color=style.PAPER,
+                markeredgecolor=style.TEXT,
+                markersize=4,
+                markeredgewidth=1,
+                zorder=4,
+            )
+        axes.plot(
+            [],
+            [],
+            "o",
+            color=style.PAPER,
+            markeredgecolor=style.TEXT,
+            markersize=4,
+            markeredgewidth=1,
+            label="a seed",
+        )
+        if any(item.interval for item in items):
+            axes.plot([], [], color=style.TEXT, linewidth=1.2, label="90 % interval of the mean")
+        low, high = _limits(items)
+        axes.set_xlim(low, high)
+        for place, item in zip(places, items, strict=True):
+            axes.annotate(
+                item.verdict,
+                (1.01, place),
+                xycoords=("axes fraction", "data"),
+                va="center",
+                color=style.MUTED if item.verdict == "undecided" else style.TEXT,
+                weight="normal" if item.verdict == "undecided" else "bold",
+            )
+        axes.set_yticks(places, [wrapped(_label(item), 44) for item in items])
+        axes.invert_yaxis()
+        axes.set_ylim(len(items) - 0.5, -0.5)
+        axes.tick_params(axis="y", length=0)
+        axes.axvline(0, color=style.MUTED, linewidth=1)
+        axes.grid(axis="x")
+        axes.set_xlabel("difference between rows, points of AP")
+        style.legend_above(figure, axes, columns=4)
+    return result[0]
+
+
+def draw_learning(section: Section) -> str | None:
+    """Training loss, and AP at the evaluations, over iterations; thin lines are single seeds."""
+    metric = _main_evaluation([row for row in section.rows if row.curves])
+    rows = [
+        (index, row)
+        for index, row in enumerate(section.rows)
+        # rows on another task have losses that do not compare
+        if (metric is None or any(metric in c.evaluations for c in row.curves.values()))
+        and any(c.training for c in row.curves.values())
+    ]
+    if not rows:
+        return None
+    # evaluated at the end alone, runs would lie above each other: side by side then
+    once = all(
+        len(c.evaluations.get(metric or "", ())) < 2 for _, r in rows for c in r.curves.values()
+    )
+    with style.plot(_WIDTH, _height(len(rows)), f"learning {section.table}") as (figure, result):
+        axes = figure.subplots(1, 2, width_ratios=(3, 2))
+        top = 0.0
+        for index, row in rows:
+            runs = [c.training.get("total_loss", []) for c in row.curves.values()]
+            mean = mean_curve([r for r in runs if r])
+            _line(axes[0], mean, index, row.row.name)
+            top = max([top, *(value for _, value in mean[max(1, len(mean) // 20) :])])
+            if len(runs) > 1:
+                for run in runs:
+                    _line(axes[0], run, index, None)
+            evaluations = [c.evaluations.get(metric or "", []) for c in row.curves.values()]
+            _evaluations(axes[1], evaluations, index, at=index if once else None)
+        axes[0].set_ylim(0, 1.08 * top or None)
+        axes[0].set_ylabel("training loss, sum of its parts")
+        axes[1].set_ylabel(f"{in_words(metric)}, %" if metric else "not measured")
+        bottom, highest = axes[1].get_ylim()
+        axes[1].set_ylim(max(0.0, min(bottom, 0.75 * highest)), highest + 0.05 * (highest or 1))
+        right = max(
+            point[0]
+            for _, row in rows
+            for c in row.curves.values()
+            for curve in c.training.values()
+            for point in curve
+        )
+        for each in axes[: 1 if once else 2]:
+            each.set_xlabel("iterations")
+            each.set_xlim(0, 1.03 * right)
+            each.locator_params(axis="x", nbins=4)
+        if once:
+            axes[1].set_xlabel("at the end")
+            axes[1].set_xticks([])
+            axes[1].set_xlim(-0.7, len(section.rows) - 0.3)
+        for each in axes:
+            each.grid()
+        style.legend_above(figure, axes[0])
+    return result[0]
+
+
+def draw_precision_recall(section: Section, task: str) -> str | None:
+    """Precision over recall, at IoU 0.50 and over IoU 0.50 to 0.95; bands are between seeds."""
+    rows = [
+        (index, row, curves)
+        for index, row in enumerate(section.rows)
+        if task in row.kinds and (curves := [c.precision_recall[task] for c in _with(row, task)])
+    ]
+    if not rows:
+        return None
+    recalls = np.linspace(0, 1, 101)
+    with style.plot(_WIDTH, _height(len(rows)), f"precision {section.table} {task}") as (
+        figure,
+        result,
+    ):
+        axes = figure.subplots(1, 2, sharey=True)
+        for index, row, curves in rows:
+            for each, found in (
+                (axes[0], [c.at_50 for c in curves if c.at_50 is not None]),
+                (axes[1], [c.mean for c in curves if c.mean is not None]),
+            ):
+                if not found:
+                    continue
+                values = np.array(found)
+                color = style.series_color(index)
+                each.plot(
+                    recalls,
+                    values.mean(axis=0),
+                    color=color,
+                    linestyle=style.series_line(index),
+                    label=row.row.name,
+                )
+                if len(found) > 1:
+                    each.fill_between(
+                        recalls,
+                        values.min(axis=0),
+                        values.max(axis=0),
+                        color=color,
+                        alpha=0.18,
+                        linewidth=0,
+                    )
+        axes[0].set_title("IoU 0.50")
+        axes[1].set_title("mean over IoU 0.50 to 0.95")
+        axes[0].set_ylabel(f"precision ({task_title(task)})")
+        for each in axes:
+            each.set_xlabel("recall")
+            each.set_xlim(0, 1)
+            each.set_ylim(0, 1.02)
+            each.grid()
+        style.legend_above(figure, axes[0])
+    return result[0]
+
+
+def draw_classes(section: Section, task: str, most: int = 20) -> str | None:
+    """AP by class: a mark a row, the mean over seeds, on a line between seeds.
+
+    Args:
+        section: a table.
+        task: whose AP.
+        most: of more classes, those between whose rows AP differs most are shown.
+    """
+    rows = [(i, row) for i, row in enumerate(section.rows) if row.runs and task in row.kinds]
+    values = {
+        (index, name): known
+        for index, row in rows
+        for name in _classes(row, task)
+        if (known := _class_values(row, task, name))
+    }
+    names = list(dict.fromkeys(name for _, name in values))
+    if len(names) < 2:
+        return None
+    names = _most_different(names, values, most)
+    together = 0.62 / max(len(rows), 1)
+    with style.plot(
+        _WIDTH,
+        0.21 * len(names) * max(len(rows), 2) ** 0.75 + 1.0,
+        f"classes {section.table} {task}",
+    ) as (figure, result):
+        axes = figure.add_subplot()
+        for number, (index, row) in enumerate(rows):
+            offset = (number - (len(rows) - 1) / 2) * together
+            places = [k + offset for k, name in enumerate(names) if (index, name) in values]
+            found = [values[index, name] for name in names if (index, name) in values]
+            color = style.series_color(index)
+            if not found:
+                continue
+            axes.hlines(places, [min(f) for f in found], [max(f) for f in found], color=color)
+            axes.plot(
+                [fmean(f) for f in found],
+                places,
+                style.series_marker(index),
+                color=color,
+                markersize=5,
+                label=row.row.name,
+            )
+        for k in range(0, len(names), 2):
+            axes.axhspan(k - 0.5, k + 0.5, color=style.GRID, alpha=0.35, linewidth=0)
+        axes.set_yticks(range(len(names)), names)
+        axes.set_ylim(len(names) - 0.5, -0.5)
+        axes.tick_params(axis="y", length=0)
+        axes.set_xlim(left=-0.015 * axes.get_xlim()[1])
+        axes.grid(axis="x")
+        axes.set_xlabel(f"{task_title(task)} AP, %")
+        style.legend_above(figure, axes)
+    return result[0]
+
+
+def mean_curve(runs: Sequence[Sequence[Point]]) -> list[Point]:
+    """The mean of curves at the iterations that all of them have.
+
+    Args:
+        runs: pairs of iterations and value.
+    """
+    tables = [dict(run) for run in runs]
+    shared = sorted(set.intersection(*(set(t) for t in tables))) if tables else []
+    return [(x, fmean(t[x] for t in tables)) for x in shared]
+
+
+def _with(row: RowResult, task: str) -> list[Curves]:
+    return [curves for curves in row.curves.values() if task in curves.precision_recall]
+
+
+def _height(rows: int) -> float:
+    """Inches of a plot whose legend has this many rows, three on a line."""
+    return 2.8 + 0.22 * ((rows - 1) // 3)
+
+
+def _label(item: Evidence) -> str:
+    text = item.claim.text.partition(":")[0]
+    return f"{text[0].upper()}{text[1:]} ({table_label(item.claim.terms[0].table)})"
+
+
+def _limits(items: Sequence[Evidence]) -> tuple[float, float]:
+    """The axis holds all bars and seeds; an interval may reach beyond, as those of two seeds do."""
+    solid = [0.0, *(i.claim.delta for i in items)]
+    solid += [value for i in items for value in i.by_seed.values()]
+    ends = [end for i in items if i.interval for end in i.interval]
+    span = max(solid) - min(solid)
+    low = max(min(ends, default=0.0), min(solid) - 0.5 * span)
+    high = min(max(ends, default=0.0), max(solid) + 0.5 * span)
+    low, high = min(low, min(solid)), max(high, max(solid))
+    return low - 0.03 * span, high + 0.03 * span
+
+
+def _main_evaluation(rows: Sequence[RowResult]) -> str | None:
+    """The metric whose course is drawn: the first AP of the table's tasks that was evaluated."""
+    for row in rows:
+        measured = {key for c in row.curves.values() for key in c.evaluations}
+        for kind in row.kinds:
+            for key in (f"{kind}/AP", f"{kind}/AR@1000"):
+                if key in measured:
+                    return key
+    return None
+
+
+def _line(axes: Any, points: Sequence[Point], index: int, label: str | None) -> None:
+    single = label is None
+    axes.plot(
+        [x for x, _ in points],
+        [y for _, y in points],
+        color=style.series_color(index),
+        linestyle="-" if single else style.series_line(index),
+        label=label,
+        linewidth=0.7 if single else 1.8,
+        alpha=0.35 if single else 1.0,
+    )
+
+
+def _evaluations(axes: Any, runs: Sequence[Sequence[Point]], index: int, at: int | None) -> None:
+    color, marker = style.series_color(index), style.series_marker(index)
+    for run in runs:
+        axes.plot(
+            [x if at is None else at for x, _ in run],
+            [y for _, y in run],
+            marker,
+            color=color,
+            linestyle="-" if len(run) > 1 else "none",
+            linewidth=1,
+            markersize=5,
+            alpha=0.8,
+        )
+
+
+def _classes(row: RowResult, task: str) -> list[str]:
+    return list(
+        dict.fromkeys(
+            name
+            for r in row.runs.values()
+            if task in r.metrics
+            for name in r.metrics[task].per_class
+        )
+    )
+
+
+def _class_values(row: RowResult, task: str, name: str) -> list[float]:
+    found = [r.metrics[task].per_class.get(name) for r in row.runs.values() if task in r.metrics]
+    return [value for value in found if value is not None]
+
+
+def _most_different(names: list[str], values: Any, most: int) -> list[str]:
+    if len(names) <= most:
+        return names
+
+    def spread(name: str) -> float:
+        means = [fmean(found) for (_, other), found in values.items() if other == name]
+        return max(means) - min(means)
+
+    chosen = set(sorted(names, key=spread, reverse=True)[:most])
+    return [name for name in names if name in chosen]

@@ -1,0 +1,103 @@
+"""Records, and what lies beside them, found in folders and told apart by the run they are of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from mask_rcnn_repro.engine.run import RECORD_FILE
+from mask_rcnn_repro.errors import RecordError
+from mask_rcnn_repro.paper.results import load_results
+from mask_rcnn_repro.records.curves import CURVES_FILE, Curves, load_curves
+from mask_rcnn_repro.records.record import Record, load_record
+from mask_rcnn_tools.report.examples import EXAMPLES_FILE, Examples, load_examples
+
+
+class RunKey(NamedTuple):
+    """What tells one run from all others.
+
+    Attributes:
+        hash: of its config.
+        seed: its seed.
+        created: when its record was made.
+    """
+
+    hash: str
+    seed: int
+    created: str
+
+
+class Material(NamedTuple):
+    """Everything that a report is made from.
+
+    Attributes:
+        records: oldest first.
+        curves: by the run that they are of.
+        examples: the same; with the folder of their pictures.
+    """
+
+    records: list[Record]
+    curves: Mapping[RunKey, Curves]
+    examples: Mapping[RunKey, tuple[Path, Examples]]
+
+    def curves_of(self, record: Record) -> Curves | None:
+        """The curves of a record's run, if there are any."""
+        return self.curves.get(key_of(record))
+
+    def examples_of(self, record: Record) -> tuple[Path, Examples] | None:
+        """The drawn examples of a record's run, if there are any."""
+        return self.examples.get(key_of(record))
+
+
+def key_of(record: Record) -> RunKey:
+    """The run that a record is of."""
+    return RunKey(record.config.hash, record.seed, record.created)
+
+
+def load_material(folders: Iterable[Path]) -> Material:
+    """Reads records, curves and examples below folders.
+
+    Args:
+        folders: of committed records (``results``: all json files are records or belong to one),
+            or of runs (``output``: records are named ``record.json``).
+
+    Raises:
+        RecordError: a folder is missing, or one of these files does not follow its schema.
+    """
+    records: list[Record] = []
+    curves: dict[RunKey, Curves] = {}
+    examples: dict[RunKey, tuple[Path, Examples]] = {}
+    for folder in folders:
+        if not folder.is_dir():
+            raise RecordError(f"There is no folder {folder} to read records from.")
+        of_runs = [load_record(file) for file in sorted(folder.rglob(RECORD_FILE))]
+        records += of_runs or load_results(folder)
+        for file in sorted(folder.rglob(f"*{CURVES_FILE}")):
+            loaded = load_curves(file)
+            of = loaded.record
+            curves[RunKey(of.hash, of.seed, of.created)] = loaded
+        for file in sorted(folder.rglob(EXAMPLES_FILE)):
+            drawn = load_examples(file)
+            of = drawn.record
+            examples[RunKey(of.hash, of.seed, of.created)] = (file.parent, drawn)
+    # a run that is in two folders counts once
+    by_key = {key_of(record): record for record in records}
+    return Material(sorted(by_key.values(), key=lambda r: r.created), curves, examples)
+
+
+def record_file(record: Record, folder: Path) -> Path:
+    """Where a committed record belongs: ``<id>[@<profile>]/seed<k>.json`` in the folder."""
+    profile = record.config.profile
+    suffix = "" if profile == "paper" else f"@{profile}"
+    return folder / f"{record.config.id}{suffix}" / f"seed{record.seed}.json"
+
+
+def examples_folder(record: Record, folder: Path) -> Path:
+    """Where the drawn examples of a committed record belong: ``seed<k>.examples`` beside it."""
+    return record_file(record, folder).with_suffix(".examples")
+
+
+def curves_file(record: Record, folder: Path) -> Path:
+    """Where a committed record's curves belong: beside it, ``seed<k>.curves.json``."""
+    return record_file(record, folder).with_suffix(f".{CURVES_FILE}")

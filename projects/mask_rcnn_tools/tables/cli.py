@@ -1,0 +1,181 @@
+"""The command line of `tools/run_table.py`. Standard library only: `--help` answers at once."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Callable, Sequence
+
+from mask_rcnn_tools.train.cli import PROFILES, CommandParser, check_overrides
+
+_DESCRIPTION = """\
+Runs every row of a table of the paper (RPN stages and other inputs once and first), and prints the
+table: the paper's number, ours over seeds, differences to the control row, a verdict per claim.
+Rows with a valid record are skipped, and a killed command goes on when it is given again.
+A config file is Python code and runs with your rights: use only files that you trust."""
+
+_EPILOG = """\
+tables: 1, 2a to 2e, 3 to 9, section4.2 (class-agnostic, fpn-roipool), timing, and the folders
+enhanced_r50, quickstart and rpn; 2 stands for 2a to 2e, all for all of the paper.
+key=value, +key=value and ~key change every row; train_net.py --help explains them.
+
+examples:
+  what would be run, and how long it takes:
+    tools/run_table.py 2c --profile mini --seeds 3 --dry-run
+  do it, two rows side by side:
+    tools/run_table.py 2c --profile mini --seeds 3 --jobs 2
+  two rows at full scale, one on each GPU, an image at a time:
+    tools/run_table.py 2c --rows roi_align_ave,roi_pool_max --jobs 2 train.accumulate=16
+  on a cluster, 8 GPUs a row; with --dry-run the job scripts are written and not submitted:
+    tools/run_table.py 2a --gpus-per-row 8 --slurm --slurm-set partition=gpu --slurm-set time=4320
+  only the table, from the records that there are:
+    tools/run_table.py 2c --profile mini --show"""
+
+
+def _at_least(least: int) -> Callable[[str], int]:
+    def number(text: str) -> int:
+        value = int(text)
+        if value < least:
+            raise argparse.ArgumentTypeError(f"must be at least {least}, got {value}")
+        return value
+
+    return number
+
+
+def _seeds(text: str) -> tuple[int, ...]:
+    """`3` is the seeds 0, 1, 2; `0,7` and `7,` are those named."""
+    if not re.fullmatch(r"\d+(,\d+)*,?", text):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is neither a number of seeds, such as 3, nor seeds, such as 0,7"
+        )
+    numbers = [int(part) for part in text.split(",") if part]
+    if "," not in text:
+        if not 1 <= numbers[0] <= 100:
+            raise argparse.ArgumentTypeError(
+                f"must be 1 to 100 seeds, got {text}; the seed {text} alone is written {text},"
+            )
+        return tuple(range(numbers[0]))
+    if len(set(numbers)) < len(numbers) or max(numbers) >= 2**32:
+        raise argparse.ArgumentTypeError(f"{text!r} names a seed twice, or one above 2**32 - 1")
+    return tuple(numbers)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Builds the parser."""
+    parser = CommandParser(
+        prog="run_table.py",
+        usage="run_table.py TABLE [TABLE ...] [flags] [key=value +key=value ~key ...]",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add(
+        "words",
+        nargs="*",
+        metavar="TABLE",
+        help="table of the paper, such as 2c; several are run together",
+    )
+    add("--profile", choices=PROFILES, default="paper", help="scale of the runs (default paper)")
+    add(
+        "--seeds",
+        type=_seeds,
+        default=(0,),
+        metavar="N",
+        help="number of seeds, from 0, or the seeds themselves, such as 0,7 (default 1)",
+    )
+    add(
+        "--rows",
+        action="append",
+        default=[],
+        metavar="ROW[,ROW]",
+        help="only these, by the paper's name or the config's, such as roi_pool_max; may be "
+        "repeated",
+    )
+    add(
+        "--jobs",
+        type=_at_least(1),
+        default=None,
+        metavar="N",
+        help="rows side by side (default: one a GPU; without GPUs one, with all threads)",
+    )
+    add(
+        "--gpus-per-row",
+        type=_at_least(0),
+        default=1,
+        metavar="N",
+        help="processes of a row, one GPU each (default 1; 0, with --slurm: nodes without GPUs)",
+    )
+    add("--dry-run", action="store_true", help="print the plan and what it costs, and stop")
+    add("--show", action="store_true", help="print the table of what has been run, and stop")
+    add("--all-metrics", action="store_true", help="AP50, AP75, ... in the table, too")
+    records = parser.add_argument_group("records")
+    add = records.add_argument
+    add(
+        "--results",
+        default=None,
+        metavar="FOLDER",
+        help="records that count beside those of the runs here (default: results/ of the checkout)",
+    )
+    add(
+        "--ignore-results",
+        action="store_true",
+        help="run also rows whose only record is in that folder",
+    )
+    add(
+        "--collect",
+        action="store_true",
+        help="copy finished records to that folder, those of stages too; runs nothing",
+    )
+    slurm = parser.add_argument_group("on a cluster (needs the package submitit)")
+    add = slurm.add_argument
+    add(
+        "--slurm",
+        action="store_true",
+        help="submit one Slurm job a run, each after the jobs of its stages",
+    )
+    add(
+        "--slurm-set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="an option of sbatch, such as partition=gpu, time=600 (minutes) or "
+        "cpus_per_task=16; may be repeated",
+    )
+    return parser
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parses a command line; mistakes are printed and exit with status 2.
+
+    Args:
+        argv: arguments without the program's name; None for those of this process.
+
+    Returns:
+        One attribute per flag, `tables` and `overrides`: the words without and with `=` or `~`.
+    """
+    parser = build_parser()
+    args = parser.parse_intermixed_args(sys.argv[1:] if argv is None else list(argv))
+    args.tables = [word for word in args.words if "=" not in word and not word.startswith("~")]
+    args.overrides = [word for word in args.words if word not in args.tables]
+    del args.words
+    check_overrides(parser, args.overrides)
+    if not args.tables:
+        parser.error("which table? Such as: run_table.py 2c --profile mini --dry-run")
+    for key, flag in (("train.seed", "--seeds"), ("train.output_dir", "train.output_root")):
+        if any(o.lstrip("+~").partition("=")[0] == key for o in args.overrides):
+            parser.error(f"{key} would be the same for all rows; use {flag}")
+    if sum((args.dry_run, args.show, args.collect)) > 1 or (
+        args.slurm and (args.show or args.collect)
+    ):
+        parser.error("--dry-run, --show and --collect exclude each other; --slurm and the last two")
+    if args.gpus_per_row == 0 and not args.slurm:
+        parser.error("--gpus-per-row 0 needs --slurm; on a machine with GPUs: train.device=cpu")
+    if args.slurm_set and not args.slurm:
+        parser.error("--slurm-set needs --slurm")
+    for text in args.slurm_set:
+        if "=" not in text:
+            parser.error(f"--slurm-set takes KEY=VALUE, got {text!r}")
+    return args

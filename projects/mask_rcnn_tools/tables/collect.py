@@ -1,0 +1,64 @@
+"""Copying the records of finished runs to the folder of collected results."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mask_rcnn_repro.records.curves import CURVES_FILE
+from mask_rcnn_repro.records.record import save_record
+from mask_rcnn_tools.tables.jobs import Job
+from mask_rcnn_tools.tables.plan import Plan
+from mask_rcnn_tools.tables.usable_records import Found, find_valid
+
+
+@dataclass(frozen=True)
+class Collected:
+    """What became of a job's record.
+
+    Attributes:
+        job: the job.
+        what: "written", "unchanged", or why nothing was done.
+        file: where the record is now; None if nowhere.
+    """
+
+    job: Job
+    what: str
+    file: Path | None = None
+
+
+def collect(plan: Plan, records: Sequence[Found], results: Path) -> list[Collected]:
+    """Copies the records that count, of rows and of the stages that they stand on.
+
+    A record there for the same config and seed is replaced by a newer one that counts. Runs with
+    overrides are another row's than the config's, and stay where they are.
+
+    Args:
+        plan: rows with their jobs.
+        records: as :func:`~mask_rcnn_tools.tables.usable_records.find_records` gives them.
+        results: folder; made if needed.
+    """
+    local = [found for found in records if found.local]
+    return [_collect(job, local, results) for job in plan.jobs if job.kind != "server"]
+
+
+def _collect(job: Job, records: Sequence[Found], results: Path) -> Collected:
+    found = find_valid(job, records)
+    if found is None:
+        return Collected(job, "not run here")
+    if job.folder.name != f"seed{job.seed}":
+        return Collected(job, "left: its overrides make it another row than the config's")
+    profile = "" if job.profile == "paper" else f"@{job.profile}"
+    # a row of an equal config counts for both, and is collected under the name that it was run by
+    target = results / f"{found.record.config.id}{profile}" / f"seed{job.seed}.json"
+    text = found.file.read_bytes()
+    curves = found.file.parent / CURVES_FILE
+    if curves.is_file():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(curves, target.with_suffix(f".{CURVES_FILE}"))
+    if target.is_file() and target.read_bytes() == text:
+        return Collected(job, "unchanged", target)
+    save_record(found.record, target)
+    return Collected(job, "written", target)

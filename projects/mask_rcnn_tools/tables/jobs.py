@@ -1,0 +1,113 @@
+"""A job: one run of `train_net.py` that a table needs."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from omegaconf import DictConfig
+
+from mask_rcnn_repro.config import config_hash, config_root
+from mask_rcnn_repro.engine.checkpoint.checkpointer import FINAL_CHECKPOINT
+from mask_rcnn_repro.engine.run import RECORD_FILE
+from mask_rcnn_repro.errors import ConfigError
+
+Kind = Literal["stage", "row", "server"]
+"""An input of rows; a row itself; an evaluation of one for a server that has the annotations."""
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """One run.
+
+    Attributes:
+        kind: what for.
+        config: id below `configs`.
+        cfg: the resolved config.
+        folder: where it writes; what identifies the job.
+        overrides: for its command line, beside the profile and the seed.
+        inputs: jobs that must be finished before, by the key of a record: `proposals`, `init_from`
+            and `teacher`; for an evaluation `weights`.
+        what: a few words where the config's name does not tell.
+    """
+
+    kind: Kind
+    config: str
+    cfg: DictConfig
+    folder: Path
+    overrides: tuple[str, ...] = ()
+    inputs: tuple[tuple[str, Job], ...] = ()
+    what: str = ""
+
+    @property
+    def seed(self) -> int:
+        """`train.seed`."""
+        return int(self.cfg.train.seed)
+
+    @property
+    def profile(self) -> str:
+        """The profile that scaled the config."""
+        return str(self.cfg.train.profile)
+
+    @property
+    def name(self) -> str:
+        """For people, such as `table2c/roi_pool_max seed 1`."""
+        return f"{self.config} seed {self.seed}" + (f" {self.what}" if self.what else "")
+
+    @property
+    def slug(self) -> str:
+        """For files, such as `table2c-roi_pool_max-seed1`."""
+        return self.name.replace("/", "-").replace(" seed ", "-seed").replace(" ", "-")
+
+    @functools.cached_property
+    def hash(self) -> str:
+        """Hash of the config, as records have it."""
+        return config_hash(self.cfg)
+
+    @property
+    def iterations(self) -> int:
+        """Training iterations; 0 for evaluations."""
+        return 0 if self.kind == "server" else int(self.cfg.train.max_iter)
+
+    @property
+    def record_file(self) -> Path:
+        """Where its record is or will be."""
+        return self.folder / RECORD_FILE
+
+    @property
+    def checkpoint(self) -> Path:
+        """Where its final weights are or will be."""
+        return self.folder / FINAL_CHECKPOINT
+
+    def arguments(self, extra: Sequence[str] = ()) -> list[str]:
+        """The command line after `python train_net.py`.
+
+        Args:
+            extra: further overrides, which say where and how, not what.
+        """
+        how = ["--eval-only"] if self.kind == "server" else ["--resume"]
+        return [
+            *("--config-file", self.config, "--profile", self.profile, "--seed", str(self.seed)),
+            *how,
+            *self.overrides,
+            *extra,
+        ]
+
+
+def launcher() -> list[str]:
+    """How `train_net.py` is started, with this Python.
+
+    Raises:
+        ConfigError: this package was installed without it.
+    """
+    script = config_root().parent / "train_net.py"
+    if not script.is_file():
+        raise ConfigError(
+            f"Rows are run by train_net.py, and there is none in {script.parent}. Run tables from "
+            "a checkout of the project."
+        )
+    return [sys.executable, str(script)]

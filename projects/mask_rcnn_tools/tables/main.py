@@ -1,0 +1,306 @@
+"""What `tools/run_table.py` does after parsing."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from tabulate import tabulate
+
+from mask_rcnn_repro.config import config_root
+from mask_rcnn_repro.errors import ConfigError, UserError
+from mask_rcnn_repro.records.provenance import device_info
+from mask_rcnn_repro.utils.atomic import atomic_write_text
+from mask_rcnn_tools.tables import cost
+from mask_rcnn_tools.tables.collect import collect
+from mask_rcnn_tools.tables.cost import Device, Estimate, format_seconds, simulate
+from mask_rcnn_tools.tables.execute import Executor, Outcome, Slot, visible_gpus
+from mask_rcnn_tools.tables.findings import table_outcomes
+from mask_rcnn_tools.tables.jobs import Job, launcher
+from mask_rcnn_tools.tables.plan import Plan, make_plan
+from mask_rcnn_tools.tables.rows import choose_rows, find_tables
+from mask_rcnn_tools.tables.show import as_json, format_outcome
+from mask_rcnn_tools.tables.usable_records import Found, find_records, find_valid, jobs_to_run
+
+_FOLDER = "tables"  # below the folder of all runs
+
+
+def main(args: argparse.Namespace) -> None:
+    """Runs a parsed command line and exits.
+
+    Exit status: 0 if every row has its record, 1 if one is missing or failed, 2 for a user's
+    mistake, 130 or 143 if stopped by Ctrl-C or SIGTERM.
+    """
+    try:
+        code = run(args)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print("Stopped before anything was run.", file=sys.stderr, flush=True)
+        raise SystemExit(130) from None
+    except BrokenPipeError:  # such as `| head`
+        sys.stderr.close()
+        raise SystemExit(141) from None
+    raise SystemExit(code)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Does what the flags say.
+
+    Returns:
+        The exit status.
+    """
+    tables = find_tables(args.tables)
+    plan = make_plan(choose_rows(tables, args.rows), args.profile, args.seeds, args.overrides)
+    results = _results(args.results)
+    records = find_records(plan.output_root, results)
+    if args.collect:
+        return _collect(plan, records, results)
+    if args.show:
+        return _show(plan, args, records, {})
+    jobs = jobs_to_run(plan, records, args.ignore_results)
+    device, slots = _slots(plan, args)
+    known = [found.record for found in records]
+    estimates = {job: cost.estimate(job, known, device, args.gpus_per_row) for job in jobs}
+    title = f"{' '.join(tables)}{'' if args.profile == 'paper' else f' {args.profile}'}"
+    print(_format_plan(title, plan, jobs, records, estimates, device, slots), flush=True)
+    folder = plan.output_root / _FOLDER / _folder_name(tables, args.profile)
+    extra = ["--num-gpus", str(args.gpus_per_row)] if args.gpus_per_row > 1 else []
+    if args.slurm:
+        return _slurm(args, jobs, estimates, folder, extra)
+    if args.dry_run:
+        return 0
+    outcome = Outcome()
+    if jobs:
+        executor = Executor(
+            jobs,
+            launcher(),
+            slots,
+            folder / "logs",
+            {job: e.seconds for job, e in estimates.items()},
+            title,
+            extra,
+        )
+        outcome = executor.run()
+    records = find_records(plan.output_root, results)
+    code = _show(plan, args, records, outcome.reasons, folder)
+    if outcome.stopped_by is not None:
+        print("Stopped; the same command goes on from here.", file=sys.stderr, flush=True)
+        return 128 + int(outcome.stopped_by)
+    return 1 if outcome.reasons else code
+
+
+def _results(given: str | None) -> Path | None:
+    if given is None:
+        folder = config_root().parent / "results"
+        return folder if folder.is_dir() else None
+    folder = Path(given)
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"--results {given} is a file; give a folder of records.")
+    return folder
+
+
+def _folder_name(tables: Sequence[str], profile: str) -> str:
+    return "+".join(tables) + ("" if profile == "paper" else f"@{profile}")
+
+
+def _slots(plan: Plan, args: argparse.Namespace) -> tuple[Device, list[Slot]]:
+    """The device of the runs, and what each of those side by side is given of this machine."""
+    names = {str(job.cfg.train.device) for job in plan.jobs}
+    on_cpu = not torch.cuda.is_available() or names == {"cpu"}
+    if on_cpu and not args.slurm:
+        if args.gpus_per_row > 1:
+            raise ConfigError(
+                f"--gpus-per-row is {args.gpus_per_row}, but runs are on the CPU here. Leave it "
+                "away; --jobs N runs rows side by side."
+            )
+        count = args.jobs or 1
+        threads = None if count == 1 else max(1, cost.cpu_count() // count)
+        facts = device_info("cpu")
+        return Device("cpu", facts["name"]), [Slot(threads=threads)] * count
+    if args.slurm:  # of nodes that are not known here
+        side_by_side = [Slot()] * max(1, len(plan.jobs))
+        if args.gpus_per_row == 0:
+            return Device("cpu", "nodes of the cluster"), side_by_side
+        return Device("cuda", f"{args.gpus_per_row} GPU(s) of the cluster"), side_by_side
+    gpus = visible_gpus(torch.cuda.device_count())
+    most = len(gpus) // args.gpus_per_row
+    if most == 0 or (args.jobs or 1) > most:
+        raise ConfigError(
+            f"{args.jobs or 1} row(s) side by side with {args.gpus_per_row} GPU(s) each need more "
+            f"than the {len(gpus)} GPUs of this machine. Lower --jobs or --gpus-per-row."
+        )
+    groups = [
+        tuple(gpus[i * args.gpus_per_row : (i + 1) * args.gpus_per_row])
+        for i in range(args.jobs or most)
+    ]
+    return Device("cuda", torch.cuda.get_device_name()), [Slot(gpus=group) for group in groups]
+
+
+def _format_plan(
+    title: str,
+    plan: Plan,
+    jobs: Sequence[Job],
+    records: Sequence[Found],
+    estimates: Mapping[Job, Estimate],
+    device: Device,
+    slots: Sequence[Slot],
+) -> str:
+    """The plan in words: what is run, in which order and why, what is not, and what it costs."""
+    lines = []
+    for number, job in enumerate(jobs, 1):
+        needs = [str(jobs.index(stage) + 1) for _, stage in job.inputs if stage in jobs]
+        if job.iterations:
+            work = f"{job.iterations} iterations"
+        else:
+            work = "evaluation"
+        lines.append(
+            [
+                number,
+                job.name,
+                work,
+                ", ".join(needs) or "-",
+                format_seconds(estimates[job].seconds),
+                estimates[job].source,
+            ]
+        )
+    parts = []
+    skipped = _skipped(plan, jobs, records)
+    if skipped:
+        parts.append("Have a record that counts:\n" + "\n".join(f"  {line}" for line in skipped))
+    if not jobs:
+        return "\n\n".join([*parts, f"{title}: nothing to run."]) + "\n"
+    headers = ["", "run", "what", "after", "about", "estimated from"]
+    parts.append(f"{title}: {len(jobs)} runs\n" + tabulate(lines, headers, disable_numparse=True))
+    seconds = {job: estimates[job].seconds for job in jobs}
+    total, wall = sum(seconds.values()), simulate(jobs, seconds, len(slots))
+    many = device.type == "cuda" and len(slots) > 1
+    kind = f"{len(slots)} x {device.name}" if many else device.name
+    side = f", up to {len(slots)} side by side" if len(slots) > 1 else ""
+    parts.append(
+        f"About {format_seconds(wall)} on {kind}{side} ({format_seconds(total)} of work). Runs go "
+        f"to {plan.output_root}/."
+    )
+    return "\n\n".join(parts) + "\n"
+
+
+def _skipped(plan: Plan, jobs: Sequence[Job], records: Sequence[Found]) -> list[str]:
+    lines = {}
+    for planned in plan.rows:
+        for job in planned.jobs.values():
+            found = find_valid(job, records)
+            if job not in jobs and found is not None:
+                lines[job] = f"{job.name}: {_relative(found.file)}"
+    return list(lines.values())
+
+
+def _relative(file: Path) -> str:
+    with contextlib.suppress(ValueError):
+        return str(file.resolve().relative_to(Path.cwd()))
+    return str(file)
+
+
+def _slurm(
+    args: argparse.Namespace,
+    jobs: Sequence[Job],
+    estimates: Mapping[Job, Estimate],
+    folder: Path,
+    extra: Sequence[str],
+) -> int:
+    from mask_rcnn_tools.tables.slurm import PLAN_FILE, submit, waiting_ids
+
+    folder = folder / "slurm"
+    queued = [] if args.dry_run else waiting_ids(folder)
+    if queued:
+        raise ConfigError(
+            f"Jobs of this table are in Slurm's queue already: {', '.join(queued)}. Wait for them, "
+            f"or end them with `scancel {' '.join(queued)}`."
+        )
+    table = [*_this_command(args), "--show"]
+    plan = submit(
+        jobs,
+        launcher(),
+        folder,
+        {job: e.seconds / 60 for job, e in estimates.items()},
+        _options(args.slurm_set),
+        args.gpus_per_row,
+        extra,
+        table,
+        dry_run=args.dry_run,
+    )
+    for entry in plan["jobs"]:
+        after = f"  {entry['dependency']}" if entry["dependency"] else ""
+        print(f"{entry['id']:>8}  {entry['name']}{after}")
+    done = "Written, not submitted" if args.dry_run else "Submitted"
+    print(f"{done}: {len(plan['jobs'])} jobs; scripts and {PLAN_FILE} are in {folder}.")
+    return 0
+
+
+def _options(given: Sequence[str]) -> dict[str, Any]:
+    """`KEY=VALUE` texts as parameters; whole numbers become numbers."""
+    options: dict[str, Any] = {}
+    for text in given:
+        key, _, value = text.partition("=")
+        options[key.strip().lstrip("-").replace("-", "_")] = (
+            int(value) if value.isdigit() else value
+        )
+    return options
+
+
+def _this_command(args: argparse.Namespace) -> list[str]:
+    """The command line that this table was asked for with, without what only runs it."""
+    words = [sys.executable, str(config_root().parent / "tools" / "run_table.py"), *args.tables]
+    words += ["--profile", args.profile, "--seeds", ",".join(map(str, args.seeds)) + ","]
+    for row in args.rows:
+        words += ["--rows", row]
+    if args.results:
+        words += ["--results", args.results]
+    if args.all_metrics:
+        words.append("--all-metrics")
+    return [*words, *args.overrides]
+
+
+def _collect(plan: Plan, records: Sequence[Found], results: Path | None) -> int:
+    if results is None:
+        raise ConfigError("There is no results/ here to collect into; give --results FOLDER.")
+    written = 0
+    for item in collect(plan, records, results):
+        where = f" {_relative(item.file)}" if item.file else ""
+        print(f"{item.job.name}: {item.what}{where}")
+        written += item.what == "written"
+    print(f"{written} records written to {_relative(results)}.")
+    if written:
+        print("`python tools/generate_docs` brings the generated pages up to date.")
+    return 0
+
+
+def _show(
+    plan: Plan,
+    args: argparse.Namespace,
+    records: Sequence[Found],
+    failed: Mapping[Job, str],
+    folder: Path | None = None,
+) -> int:
+    """Prints the tables and, after runs, writes them beside the logs."""
+    outcomes = table_outcomes(plan, args.seeds, records, failed, args.all_metrics)
+    print("\n\n".join(format_outcome(outcome) for outcome in outcomes), flush=True)
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        markdown = "\n".join(format_outcome(outcome, markdown=True) for outcome in outcomes)
+        atomic_write_text(folder / "table.md", markdown)
+        content = {
+            "command": shlex.join(_this_command(args)[1:]),
+            "tables": [as_json(outcome) for outcome in outcomes],
+        }
+        atomic_write_text(folder / "table.json", json.dumps(content, indent=2) + "\n")
+        print(f"Also in {folder / 'table.md'} and table.json.", flush=True)
+    complete = all(not row.status for outcome in outcomes for row in outcome.rows)
+    return 0 if complete else 1

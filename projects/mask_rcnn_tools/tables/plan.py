@@ -1,0 +1,258 @@
+"""From rows and seeds to the runs that they need: inputs first, equal configs once.
+
+A row of a table that the paper measured on COCO's test-dev becomes two jobs: a training that is
+evaluated on val, and an evaluation of its weights on test-dev, which writes the files for COCO's
+server. The training is that of the val row which the row's config is made from, where only the
+test data differ; else the row itself, on that row's test data.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from omegaconf import DictConfig
+
+from mask_rcnn_repro.config import (
+    config_hash,
+    config_root,
+    default_output_dir,
+    load_config,
+)
+from mask_rcnn_repro.config.canonical import WHERE_KEYS
+from mask_rcnn_repro.config.from_data import fit_to_data
+from mask_rcnn_repro.engine.run import Run
+from mask_rcnn_repro.engine.stages.dependencies import dependency, teacher_of
+from mask_rcnn_repro.errors import ConfigError
+from mask_rcnn_repro.registration import register
+from mask_rcnn_tools.tables.jobs import Job
+from mask_rcnn_tools.tables.rows import TableRow, all_rows, on_test_dev, parent_of
+
+_ANY_DEVICE = torch.device("cpu")  # planning needs none
+_TEST_NAMES = "dataloader.test.dataset.names"
+
+
+@dataclass(frozen=True)
+class PlannedRow:
+    """A row of a table with its runs.
+
+    Attributes:
+        row: the row.
+        jobs: seed to the run whose record gives the row's numbers.
+        server: of test-dev rows, the first seed to the evaluation whose files COCO's server takes.
+        measured_on: name of the test data of `jobs`.
+        note: what is to be said about them, if anything.
+    """
+
+    row: TableRow
+    jobs: Mapping[int, Job]
+    server: Mapping[int, Job]
+    measured_on: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a command is about.
+
+    Attributes:
+        rows: in the order of the paper.
+        jobs: every run once, inputs before what needs them.
+        profile: scale.
+        output_root: folder of all runs.
+        overrides: of the command line.
+    """
+
+    rows: tuple[PlannedRow, ...]
+    jobs: tuple[Job, ...]
+    profile: str
+    output_root: Path
+    overrides: tuple[str, ...]
+
+
+def make_plan(
+    rows: Sequence[TableRow],
+    profile: str,
+    seeds: Iterable[int],
+    overrides: Sequence[str] = (),
+) -> Plan:
+    """Works out the runs of some rows. Nothing is written.
+
+    Args:
+        rows: as :func:`~mask_rcnn_tools.tables.rows.choose_rows` gives them.
+        profile: `paper`, `mini` or `tiny`.
+        seeds: of the rows; a row that trains nothing has the seed of its weights alone.
+        overrides: as on the command line.
+
+    Raises:
+        ConfigError: a config or an override that cannot be used.
+        DataError: data of the user's own that cannot be read.
+    """
+    register()
+    return _Planner(profile, tuple(seeds), tuple(overrides)).plan(rows)
+
+
+class _Planner:
+    """Collects jobs; of equal configs the first stands for all, inputs before rows."""
+
+    def __init__(self, profile: str, seeds: tuple[int, ...], overrides: tuple[str, ...]) -> None:
+        self.profile = profile
+        self.seeds = seeds
+        self.overrides = overrides
+        self.by_folder: dict[Path, Job] = {}
+        self.by_hash: dict[str, Job] = {}
+        self.loaded: dict[tuple[str, tuple[str, ...]], DictConfig] = {}
+        self.inputs: dict[tuple[str, tuple[str, ...]], tuple[tuple[str, Job], ...]] = {}
+        self.root = "output"
+
+    def plan(self, rows: Sequence[TableRow]) -> Plan:
+        specs = [(row, *self._spec(row)) for row in rows]
+        runs = [
+            [self._run(config, overrides, seed) for seed in self._seeds(config, overrides)]
+            for _, config, overrides, _ in specs
+        ]
+        for run in (run for of_row in runs for run in of_row):
+            self._inputs(run)
+        planned = []
+        for (row, _, _, note), of_row in zip(specs, runs, strict=True):
+            by_seed = {int(run.cfg.train.seed): self._row_job(run) for run in of_row}
+            server = {}
+            if on_test_dev(row):  # one upload is enough, and as many as the server takes
+                seed, job = next(iter(by_seed.items()))
+                server = {seed: self._server_job(row, seed, job)}
+            names = of_row[0].cfg.dataloader.test.dataset.names
+            measured = names if isinstance(names, str) else "+".join(names)
+            planned.append(PlannedRow(row, by_seed, server, measured, note))
+        jobs = self._ordered(planned)
+        return Plan(tuple(planned), jobs, self.profile, Path(self.root), self.overrides)
+
+    def _spec(self, row: TableRow) -> tuple[str, tuple[str, ...], str]:
+        """Config and overrides whose run gives a row's numbers, and what is to be said of it."""
+        if not on_test_dev(row):
+            return row.config, self.overrides, ""
+        own = _training_hash(self._load(row.config, self.overrides))
+        test_dev = {other.config for other in all_rows() if on_test_dev(other)}
+        parent = parent_of(row.config)
+        while parent in test_dev:
+            parent = parent_of(parent)
+        if parent is None:
+            raise ConfigError(f"{row.config} is made from no row on val.")
+        other = self._load(parent, self.overrides)
+        if _training_hash(other) == own:
+            return parent, self.overrides, f"val: {parent}"
+        names = other.dataloader.test.dataset.names
+        return row.config, (*self.overrides, f"{_TEST_NAMES}={names}"), f"val: {names}"
+
+    def _seeds(self, config: str, overrides: tuple[str, ...]) -> tuple[int, ...]:
+        """Without training, another seed would evaluate the same weights, of seed 0, again."""
+        trains = self._load(config, overrides).train.max_iter > 0
+        return self.seeds if trains else (0,)
+
+    def _load(self, config: str, overrides: tuple[str, ...], seed: int = 0) -> DictConfig:
+        if (config, overrides) not in self.loaded:
+            cfg = load_config(config, self.profile, list(overrides), seed=0)
+            self.loaded[config, overrides] = fit_to_data(cfg, list(overrides))
+        cfg = copy.deepcopy(self.loaded[config, overrides])
+        cfg.train.seed = seed
+        self.root = str(cfg.train.output_root)
+        return cfg
+
+    def _run(self, config: str, overrides: tuple[str, ...], seed: int) -> Run:
+        cfg = self._load(config, overrides, seed)
+        folder = default_output_dir(config, self.profile, seed, overrides, root=self.root)
+        return Run(config, cfg, Path(folder), _ANY_DEVICE, overrides)
+
+    def _inputs(self, run: Run, above: tuple[str, ...] = ()) -> tuple[tuple[str, Job], ...]:
+        """The jobs that a run stands on, and theirs, added where they are new."""
+        key = (run.config_id, run.overrides)
+        if key not in self.inputs:  # the same for every seed
+            self.inputs[key] = self._find_inputs(run, (*above, run.config_id))
+        return self.inputs[key]
+
+    def _find_inputs(self, run: Run, chain: tuple[str, ...]) -> tuple[tuple[str, Job], ...]:
+        train = run.cfg.train
+        named = {
+            "init_from": train.init_from,
+            "proposals": train.proposals,
+            "teacher": teacher_of(run.cfg),
+        }
+        found = []
+        for key, path in named.items():
+            if path is None or not path:
+                continue
+            other = dependency(run, path, chain)
+            if other.folder not in self.by_folder:
+                job = self._job(other, "stage", self._inputs(other, chain))
+                self.by_folder[other.folder] = job
+                self.by_hash.setdefault(job.hash, job)
+            found.append((key, self.by_folder[other.folder]))
+        return tuple(found)
+
+    def _row_job(self, run: Run) -> Job:
+        digest = config_hash(run.cfg)
+        if digest not in self.by_hash:
+            job = self._job(run, "row", self._inputs(run))
+            self.by_hash[digest] = self.by_folder[run.folder] = job
+        return self.by_hash[digest]
+
+    def _job(self, run: Run, kind: str, inputs: tuple[tuple[str, Job], ...]) -> Job:
+        overrides = run.overrides
+        if kind == "stage":  # what a run hands on to those that it depends on
+            overrides = (*overrides, *(o for o in self.overrides if _says_where(o)))
+        inside = run.file is None or run.file.is_relative_to(config_root().resolve())
+        config = run.config_id if inside else str(run.file)
+        assert kind in ("stage", "row")
+        return Job(
+            "stage" if kind == "stage" else "row", config, run.cfg, run.folder, overrides, inputs
+        )
+
+    def _server_job(self, row: TableRow, seed: int, job: Job) -> Job:
+        run = self._run(row.config, self.overrides, seed)
+        folder = run.folder / "eval" / "test_dev"
+        if folder not in self.by_folder:
+            weights = (
+                f"train.init_checkpoint={job.checkpoint}",
+                f"train.output_dir={folder}",
+            )
+            self.by_folder[folder] = Job(
+                "server",
+                row.config,
+                run.cfg,
+                folder,
+                (*self.overrides, *weights),
+                (("weights", job),),
+                "on test-dev",
+            )
+        return self.by_folder[folder]
+
+    def _ordered(self, rows: Sequence[PlannedRow]) -> tuple[Job, ...]:
+        """Inputs first; rows seed by seed, so that a whole table exists as early as possible."""
+        order: dict[Job, None] = {}
+
+        def add(job: Job) -> None:
+            for _, other in job.inputs:
+                add(other)
+            order.setdefault(job)
+
+        seeds = sorted({seed for row in rows for seed in row.jobs})
+        for kind in ("jobs", "server"):
+            for seed in seeds:
+                for row in rows:
+                    job = getattr(row, kind).get(seed)
+                    if job is not None:
+                        add(job)
+        return tuple(order)
+
+
+def _says_where(override: str) -> bool:
+    return override.lstrip("+~").partition("=")[0] in WHERE_KEYS
+
+
+def _training_hash(cfg: DictConfig) -> str:
+    """Hash of what a config trains, whatever it is tested on."""
+    part = copy.deepcopy(cfg)
+    part.dataloader.test = part.dataloader.evaluator = None
+    return config_hash(part)

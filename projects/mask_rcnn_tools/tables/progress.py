@@ -1,0 +1,149 @@
+"""How far a run is, from the files that it writes, and how this is shown."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tqdm import tqdm
+
+from mask_rcnn_tools.tables.cost import format_seconds
+
+METRICS_FILE = "metrics.json"
+_TAIL_BYTES = 64 * 1024
+
+
+class Step(NamedTuple):
+    """Where a training is.
+
+    Attributes:
+        iteration: done so far.
+        seconds: an iteration took lately; None where not written.
+    """
+
+    iteration: int
+    seconds: float | None
+
+
+def last_step(folder: Path) -> Step | None:
+    """The last training step that a run has written down; None before the first.
+
+    Args:
+        folder: of the run. A last line that is still being written is passed over.
+    """
+    try:
+        with (folder / METRICS_FILE).open("rb") as file:
+            file.seek(0, os.SEEK_END)
+            file.seek(max(0, file.tell() - _TAIL_BYTES))
+            lines = file.read().splitlines()
+    except OSError:
+        return None
+    for line in reversed(lines):
+        try:
+            row: Any = json.loads(line)
+        except ValueError:  # cut at either end
+            continue
+        if isinstance(row, dict) and isinstance(row.get("iteration"), int):
+            seconds = row.get("time")
+            return Step(row["iteration"], seconds if isinstance(seconds, float) else None)
+    return None
+
+
+class RunView(NamedTuple):
+    """A running job as it is shown.
+
+    Attributes:
+        name: of the job.
+        done: iterations.
+        total: iterations; 0 for evaluations.
+    """
+
+    name: str
+    done: int
+    total: int
+
+    def text(self) -> str:
+        """Such as `table2c/roi_pool_max seed 0 (540/1000)`."""
+        if self.total == 0 or self.done >= self.total:
+            return f"{self.name} (evaluating)" if self.done or not self.total else self.name
+        return f"{self.name} ({self.done}/{self.total})" if self.done else f"{self.name} (starting)"
+
+
+class Display:
+    """Shows the whole table's progress: bars on a terminal, else a line now and then.
+
+    Args:
+        title: of the table.
+        total_seconds: estimated, of all runs together.
+        jobs: number of runs.
+        slots: runs side by side.
+        period: seconds between lines where there is no terminal.
+    """
+
+    def __init__(
+        self, title: str, total_seconds: float, jobs: int, slots: int, period: float = 60.0
+    ) -> None:
+        self._jobs = jobs
+        self._period = period
+        self._last = time.monotonic()
+        self._bars: list[Any] = []
+        self._title = title
+        if sys.stdout.isatty() and jobs:
+            tqdm.monitor_interval = 0  # no thread: processes are forked from here
+            # a terminal that does not tell its width has 0 columns, and would be shown nothing
+            width = min(shutil.get_terminal_size().columns, 120)
+            form = "{percentage:3.0f}%|{bar:20}| {desc}"
+            totals = [max(total_seconds, 1.0), *[1.0] * slots]
+            self._bars = [
+                tqdm(total=total, position=place, bar_format=form, ncols=width, leave=not place)
+                for place, total in enumerate(totals)
+            ]
+
+    def event(self, text: str) -> None:
+        """A line that stays."""
+        if self._bars:
+            self._bars[0].write(text)
+        else:
+            print(text, flush=True)
+
+    def update(
+        self, running: Sequence[RunView], done: int, failed: int, fraction: float, left: float
+    ) -> None:
+        """Shows how far everything is.
+
+        Args:
+            running: jobs at work.
+            done: jobs that have ended well.
+            failed: jobs that have not, and those that cannot start therefore.
+            fraction: of the whole work, 0 to 1.
+            left: seconds until all is done.
+        """
+        summary = f"{done} of {self._jobs} runs done"
+        summary += f", {failed} failed" if failed else ""
+        summary += f", {format_seconds(left)} left"
+        if self._bars:
+            overall, *slots = self._bars
+            overall.n = fraction * overall.total
+            overall.set_description_str(f"{self._title}: {summary}", refresh=False)
+            overall.refresh()
+            for bar, view in zip(slots, [*running, *[None] * len(slots)], strict=False):
+                bar.n = 0.0 if view is None or not view.total else min(view.done / view.total, 1.0)
+                text = "idle" if view is None else view.text()
+                bar.set_description_str(text, refresh=False)
+                bar.refresh()
+        elif time.monotonic() - self._last >= self._period:
+            self._last = time.monotonic()
+            at_work = "; ".join(view.text() for view in running) or "waiting"
+            print(f"{self._title} {100 * fraction:.0f} %: {summary}. {at_work}", flush=True)
+
+    def close(self) -> None:
+        """Leaves the terminal as lines are wanted on it."""
+        for bar in reversed(self._bars):
+            bar.close()
+        self._bars = []

@@ -1,0 +1,1 @@
+"""Pictures of what a loader feeds to a model."""

@@ -1,0 +1,338 @@
+"""What a loader feeds, as pictures: image, targets, what is left out, and what was done to it.
+
+Shapes: C channels, (H, W) size of the image that is fed, N instances.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.config import instantiate
+from detectron2.data import MetadataCatalog
+from detectron2.structures import BitMasks
+from omegaconf import DictConfig, OmegaConf
+
+from mask_rcnn_repro.config.targets import locate_target
+from mask_rcnn_repro.data.loading.images import read_image
+from mask_rcnn_repro.engine.stages.dependencies import data_sets
+from mask_rcnn_repro.errors import ConfigError, DataError
+from mask_rcnn_tools.drawing.colors import GREY, WHITE
+from mask_rcnn_tools.drawing.marks import Mark, Skeleton
+from mask_rcnn_tools.drawing.results import (
+    ClassNames,
+    ColorBy,
+    annotation_mark,
+    annotation_marks,
+)
+from mask_rcnn_tools.visualize_data.transforms import (
+    ANNOTATIONS,
+    TRANSFORMS,
+    RecordingMapper,
+    transform_annotation,
+    transform_words,
+)
+
+_EPOCHS_SEARCHED = 2
+
+
+@dataclass(frozen=True)
+class Sample:
+    """An image with everything that is shown about it.
+
+    Attributes:
+        image: (H, W, 3) uint8 RGB, as fed.
+        marks: In its frame.
+        image_id: Of the data set.
+        title: Where it comes from: data, iteration, id, file.
+        notes: Sizes, augmentation, what is left out.
+        skeleton: How its keypoints are joined.
+    """
+
+    image: np.ndarray
+    marks: list[Mark]
+    image_id: int | str
+    title: str
+    notes: list[str]
+    skeleton: Skeleton
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which samples to make.
+
+    Attributes:
+        count: How many, where no ids are given.
+        image_ids: Of these images, one sample each; empty: any.
+        seed: Of the training run, or of the choice of test images.
+        iteration: First iteration whose training images are shown.
+        proposals: Draw so many proposals an image; 0: none, and none are needed.
+        color_by: See :meth:`ClassNames.color`.
+    """
+
+    count: int = 12
+    image_ids: tuple[str, ...] = ()
+    seed: int = 0
+    iteration: int = 0
+    proposals: int = 0
+    color_by: ColorBy = "auto"
+
+
+def train_samples(cfg: DictConfig, wanted: Wanted) -> Iterator[Sample]:
+    """The images that a training gets, in its order, with its augmentations.
+
+    Raises:
+        ConfigError: A loader or mapper whose work cannot be looked at.
+        DataError: Images that are not in the data, or are broken.
+    """
+    options = {
+        "seed": wanted.seed,
+        "accumulate": cfg.train.accumulate,
+        "start_iteration": wanted.iteration,
+        "num_workers": 0,
+    }
+    loader, records = _loader(cfg, "train", wanted, options)
+    indices = _indices(records, wanted.image_ids)
+    shower = _Shower(cfg, "train", wanted)
+    each = cfg.train.accumulate
+    limit = _EPOCHS_SEARCHED * len(records)
+    seen, given = 0, 0
+    for number, batch in enumerate(loader.batch_sampler):
+        iteration = wanted.iteration + number // each
+        for place, draw in enumerate(batch):
+            if indices is None or draw[0] in indices:
+                if indices is not None:
+                    indices.discard(draw[0])
+                part = place + (number % each) * len(batch)
+                where = f"train, iteration {iteration}, image {part + 1}"
+                yield shower.sample(_item(loader, draw), where)
+                given += 1
+            if indices == set() or (indices is None and given == wanted.count):
+                return
+        seen += len(batch)
+        if seen > limit and indices is not None:
+            return
+
+
+def test_samples(cfg: DictConfig, wanted: Wanted) -> Iterator[Sample]:
+    """Test images as the model gets them, with their annotations, which it does not get.
+
+    Raises:
+        ConfigError: A loader or mapper whose work cannot be looked at.
+        DataError: Images that are not in the data, or are broken.
+    """
+    loader, records = _loader(cfg, "test", wanted, {"num_workers": 0})
+    shower = _Shower(cfg, "test", wanted)
+    for index in _chosen(records, wanted):
+        yield shower.sample(_item(loader, index), f"test, image {index + 1} of {len(records)}")
+
+
+def annotation_samples(cfg: DictConfig, split: str, wanted: Wanted) -> Iterator[Sample]:
+    """Images and annotations as they are on disk, without any transform.
+
+    Args:
+        cfg: A validated config.
+        split: "train" or "test": whose data.
+        wanted: Which.
+
+    Raises:
+        DataError: Images that are not in the data, or are broken.
+    """
+    records = instantiate(cfg.dataloader[split].dataset)
+    metadata = MetadataCatalog.get(data_sets(cfg, split)[0].name)
+    classes, skeleton = ClassNames.of(metadata), Skeleton.of(metadata)
+    for index in _chosen(records, wanted):
+        record = records[index]
+        image = read_image(record, "RGB")
+        annotations = record.get("annotations", [])
+        crowd = sum(bool(a.get("iscrowd", 0)) for a in annotations)
+        notes = [f"{image.shape[1]} x {image.shape[0]}; {_instances(len(annotations) - crowd)}"]
+        notes[0] += f", {crowd} crowd" if crowd else ""
+        title = f"annotations ({split}), {_which(record)}"
+        marks = annotation_marks(annotations, classes, image.shape[:2], wanted.color_by)
+        yield Sample(image, marks, record["image_id"], title, notes, skeleton)
+
+
+def rgb_image(image: torch.Tensor, image_format: str, cfg: DictConfig) -> np.ndarray:
+    """An image as fed, as one to look at.
+
+    Args:
+        image: (C, H, W). Of floating point, with negative values or none above 8, it is taken for
+            normalised by `model.pixel_mean` and `model.pixel_std`, which is undone.
+        image_format: "BGR" or "RGB".
+        cfg: For mean and deviation.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+    """
+    pixels = image.detach().cpu()
+    if pixels.is_floating_point() and (pixels.min() < 0 or pixels.max() <= 8):
+        mean, std = (
+            torch.tensor(list(cfg.model[key]), dtype=pixels.dtype)[:, None, None]
+            for key in ("pixel_mean", "pixel_std")
+        )
+        pixels = pixels * std + mean
+    if pixels.is_floating_point():
+        pixels = pixels.round().clamp(0, 255)
+    rgb = pixels.to(torch.uint8).permute(1, 2, 0).numpy()
+    return np.ascontiguousarray(rgb[:, :, ::-1] if image_format == "BGR" else rgb)
+
+
+def _loader(
+    cfg: DictConfig, split: str, wanted: Wanted, options: Mapping[str, Any]
+) -> tuple[Any, Sequence[Mapping[str, Any]]]:
+    """The config's loader in this process, around a mapper that tells what it does."""
+    node = copy.deepcopy(cfg.dataloader[split])
+    if not wanted.proposals:
+        for key in ("precomputed_proposal_topk", "proposal_files"):
+            if node.mapper.get(key) is not None:
+                node.mapper[key] = None
+    records = instantiate(node.dataset)
+    arguments = {
+        key: instantiate(value) if OmegaConf.is_config(value) else value
+        for key, value in node.items()
+        if key not in ("_target_", "dataset", "mapper")
+    }
+    target = node._target_
+    build = locate_target(target) if isinstance(target, str) else target
+    mapper = RecordingMapper(instantiate(node.mapper))
+    loader = build(dataset=records, mapper=mapper, **{**arguments, **options})
+    if split == "train" and getattr(loader, "batch_sampler", None) is None:
+        raise ConfigError(
+            f"dataloader.train builds a {type(loader).__name__}, whose order of images is not "
+            "known. Use build_train_loader, or --source annotations."
+        )
+    return loader, records
+
+
+def _item(loader: Any, key: Any) -> dict[str, Any]:
+    item = loader.dataset[key]
+    if isinstance(item, Exception):
+        raise item
+    mapped: dict[str, Any] = item
+    return mapped
+
+
+def _indices(records: Sequence[Mapping[str, Any]], image_ids: Sequence[str]) -> set[int] | None:
+    """Places of images in the data; None: any."""
+    if not image_ids:
+        return None
+    places = {str(record["image_id"]): index for index, record in enumerate(records)}
+    if unknown := [identity for identity in image_ids if identity not in places]:
+        some = ", ".join(list(places)[:5])
+        raise DataError(
+            f"There is no image with the id {', '.join(unknown)} among the {len(records)} images "
+            f"(such as {some}). Test images have other ids than training images (--source train, "
+            "test; --split), and training leaves out images without annotations "
+            "(dataset.filter_empty, dataset.min_keypoints)."
+        )
+    return {places[identity] for identity in image_ids}
+
+
+def _chosen(records: Sequence[Mapping[str, Any]], wanted: Wanted) -> list[int]:
+    """Places of the wanted images, ascending, or as their ids were given."""
+    if wanted.image_ids:
+        return [next(iter(_indices(records, [i]) or ())) for i in wanted.image_ids]
+    # RandomState's stream is frozen across numpy versions, Generator's is not
+    order = np.random.RandomState(wanted.seed).permutation(len(records))
+    return sorted(int(index) for index in order[: wanted.count])
+
+
+def _which(record: Mapping[str, Any]) -> str:
+    return f"id {record['image_id']}, {os.path.basename(record['file_name'])}"
+
+
+def _instances(count: int) -> str:
+    return f"{count} instance{'' if count == 1 else 's'}"
+
+
+class _Shower:
+    """Makes samples of mapped images."""
+
+    def __init__(self, cfg: DictConfig, split: str, wanted: Wanted) -> None:
+        self._cfg, self._wanted = cfg, wanted
+        mapper = cfg.dataloader[split].mapper
+        self._format = str(mapper.get("image_format", "BGR"))
+        self._masks = bool(mapper.get("use_instance_mask", False))
+        metadata = MetadataCatalog.get(data_sets(cfg, split)[0].name)
+        self._classes, self._skeleton = ClassNames.of(metadata), Skeleton.of(metadata)
+
+    def sample(self, mapped: Mapping[str, Any], where: str) -> Sample:
+        image = rgb_image(mapped["image"], self._format, self._cfg)
+        height, width = image.shape[:2]
+        old = mapped.get("height", height), mapped.get("width", width)
+        done = transform_words(mapped[TRANSFORMS])
+        notes = [
+            f"{old[1]} x {old[0]} -> {width} x {height}: {', '.join(done) or 'as it is'}",
+        ]
+        marks, about = self._targets(mapped, (height, width))
+        if mapped.get("generated"):
+            about += ", generated annotations"
+        notes.append(about)
+        if "proposals" in mapped and self._wanted.proposals:
+            count = min(self._wanted.proposals, len(mapped["proposals"]))
+            notes.append(f"the best {count} of {len(mapped['proposals'])} proposals in white")
+            marks = [*marks, *_proposals(mapped["proposals"][:count])]
+        title = f"{where}, {_which(mapped)}"
+        return Sample(image, marks, mapped["image_id"], title, notes, self._skeleton)
+
+    def _targets(self, mapped: Mapping[str, Any], size: tuple[int, int]) -> tuple[list[Mark], str]:
+        """Marks of what is trained on and of what is not, and a line about them."""
+        annotations, by = mapped[ANNOTATIONS], self._wanted.color_by
+        if "instances" not in mapped:
+            moved = [transform_annotation(a, mapped[TRANSFORMS], size) for a in annotations]
+            marks = annotation_marks(moved, self._classes, size, by)
+            return (
+                marks,
+                f"{_instances(len(annotations))} (annotations: the model does not get them)",
+            )
+        instances = mapped["instances"]
+        marks = _instance_marks(instances, self._classes, by)
+        crowd = [a for a in annotations if a.get("iscrowd", 0)]
+        others = [a for a in annotations if not a.get("iscrowd", 0)]
+        maskless = [a for a in others if self._masks and not a.get("segmentation")]
+        about = _instances(len(instances))
+        for group, kind, what in (
+            (crowd, "crowd", "crowd: not trained on"),
+            (maskless, "ignored", "no mask: not trained on"),
+        ):
+            for annotation in group:
+                seen = transform_annotation(annotation, mapped[TRANSFORMS], size)
+                name = f"{self._classes.name(int(annotation['category_id']))} {kind}"
+                marks.append(annotation_mark(seen, GREY, name, size, kind))  # type: ignore[arg-type]
+            about += f", {len(group)} {what}" if group else ""
+        lost = len(others) - len(maskless) - len(instances)
+        about += f", {lost} without area after augmentation" if lost > 0 else ""
+        return marks, about
+
+
+def _instance_marks(instances: Any, classes: ClassNames, by: ColorBy) -> list[Mark]:
+    """Marks of training targets."""
+    boxes = instances.gt_boxes.tensor.tolist()
+    masks: list[Any] = [None] * len(boxes)
+    if instances.has("gt_masks"):
+        stored = instances.gt_masks
+        if isinstance(stored, BitMasks):
+            masks = list(stored.tensor.numpy().astype(bool))
+        else:
+            masks = [[np.asarray(p, dtype=np.float64) for p in one] for one in stored.polygons]
+    points: list[Any] = [None] * len(boxes)
+    if instances.has("gt_keypoints"):
+        points = list(instances.gt_keypoints.tensor.double().numpy())
+    indices = instances.gt_classes.tolist()
+    return [
+        Mark(classes.color(index, number, by), tuple(box), mask, keypoints, classes.name(index))
+        for number, (index, box, mask, keypoints) in enumerate(
+            zip(indices, boxes, masks, points, strict=True)
+        )
+    ]
+
+
+def _proposals(proposals: Any) -> list[Mark]:
+    boxes = proposals.proposal_boxes.tensor.tolist()
+    return [Mark(WHITE, tuple(box), kind="proposal") for box in boxes]

@@ -1,0 +1,14 @@
+"""Generated documentation: what would otherwise be typed by hand and drift from the code.
+
+`python tools/generate_docs` writes, `--check` only says what is stale:
+
+| file | made from |
+|---|---|
+| configs/README.md | the configs, their differences, paper/tables.json |
+| docs/train_keys.md | the schema of the `train` section |
+| docs/records.md | the schema of result records |
+| docs/performance.md and its plots | records of benchmarks |
+| RESULTS.md and its plots in docs/report/ | records below results/, the paper's tables and claims |
+| results/README.md | records below results/ |
+| README.md, between its two markers | the configs, paper/tables.json, records below results/ |
+"""
