@@ -261,9 +261,9 @@ def test_generated_data_by_name(
     module.FULL_SPEC, module.TINY_SPEC = "full", "tiny"  # type: ignore[attr-defined]
     module.ensure_generated = generate  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, module.__name__, module)
-    import mask_rcnn_repro.data as package
+    import mask_rcnn_embedded
 
-    monkeypatch.setattr(package, "embedded_cityscapes", module, raising=False)
+    monkeypatch.setattr(mask_rcnn_embedded, "cityscapes", module, raising=False)
     metadata = MetadataCatalog.get("embedded_tiny_cityscapes_train")
     assert not (tmp_path / "tiny").exists()
     dicts = get_cityscapes_dicts("embedded_tiny_cityscapes_train")

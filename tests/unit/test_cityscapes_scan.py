@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from mask_rcnn_repro.data.cityscapes.load import load_cityscapes
-from mask_rcnn_repro.data.cityscapes.load import scan as cityscapes_scan
+from mask_rcnn_repro.data.cityscapes import scan as cityscapes_scan
 from mask_rcnn_repro.data.cityscapes.registration import register_cityscapes
 
 from .cityscapes_data_helpers import (
@@ -226,7 +226,7 @@ def test_cache_that_cannot_be_written(
 def test_one_scans_while_the_others_wait(
     root: Path, counter: Counter, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO, "mask_rcnn_repro.data")
+    caplog.set_level(logging.INFO, "mask_rcnn_embedded")
     stems = write_split(root)
     begun, go_on = threading.Event(), threading.Event()
     original = cityscapes_scan._scan_image

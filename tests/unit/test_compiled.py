@@ -134,7 +134,7 @@ def test_missing_numba_is_found_out(monkeypatch):
 
 def test_numba_that_cannot_be_imported_is_reported(tmp_path):
     (tmp_path / "numba.py").write_text("raise ImportError('NumPy is too new')")
-    code = "from mask_rcnn_repro import compiled; print(compiled.HAVE_NUMBA)"
+    code = "from mask_rcnn_repro.utils import compiled; print(compiled.HAVE_NUMBA)"
     done = subprocess.run(
         [sys.executable, "-c", code],
         env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{SOURCES}"},
