@@ -1,6 +1,5 @@
 """Generated documents are up to date and right; links in all documents lead somewhere."""
 
-import os
 import re
 import shutil
 import subprocess
@@ -13,15 +12,11 @@ from generate_docs import files as generated
 from generate_docs import pages, rows
 from generate_docs.__main__ import main
 from generate_docs.files import (
-    BEGIN,
-    END,
     generated_files,
     load_report,
-    replace_section,
 )
 from generate_docs.pages import (
     format_configs_readme,
-    format_contents,
     format_delta,
     format_numbers,
     stated_differences,
@@ -55,15 +50,10 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_generated_files_are_up_to_date():
     """`make docs` writes them."""
     files = generated_files(ROOT)
-    assert len([f for f in files if f.suffix != ".svg"]) == 7
+    assert len([f for f in files if f.suffix != ".svg"]) == 6
     assert {f for f in files if f.parent.name == "report"} == set((ROOT / PLOTS).glob("*.svg"))
-    stale = [f for f, text in files.items() if text is not None and f.read_text() != text]
+    stale = [f for f, text in files.items() if f.read_text() != text]
     assert stale == []
-
-
-def test_the_readme_has_its_generated_section():
-    text = (ROOT / "README.md").read_text()
-    assert replace_section(text, "") is not None
 
 
 def documents():
@@ -130,10 +120,10 @@ def test_titles():
 
 def test_numbers_are_the_papers():
     assert format_numbers("2a", "R50-C4") == "mask AP 30.3, AP50 51.2, AP75 31.5"
-    assert format_numbers("2a", "R50-C4", all_metrics=False) == "mask AP 30.3"
-    assert format_numbers("2d", "RoIAlign", all_metrics=False) == "mask AP 30.9; box AP 34.0"
+    align = "mask AP 30.9, AP50 51.8, AP75 32.1; box AP 34.0, AP50 55.3, AP75 36.4"
+    assert format_numbers("2d", "RoIAlign") == align
     both = "box (person) AP 52.0; mask (person) AP 45.1; keypoint AP 64.7"
-    assert format_numbers("5", "keypoint & mask", all_metrics=False) == both
+    assert format_numbers("5", "keypoint & mask") == both
     assert format_numbers("text-4.2-fpn-roipool", "RoIPool").endswith("(derived: 33.6 - 1.5)")
     shared = format_numbers("timing", "R101-FPN inference, shared features")
     assert shared == "ms per image 195; cpu resize ms 15"
@@ -351,39 +341,10 @@ def test_results_are_read_from_a_folder_and_must_be_records(tmp_path):
     save_record(record("table2a/r50_c4", 12.0), tmp_path / "table2a" / "a.json")
     records = load_results(tmp_path)
     assert [r.config.id for r in records] == ["table2a/r50_c4"]
-    text = format_contents(records)
-    line = next(line for line in text.splitlines() if line.startswith("| 2a | R50-C4 |"))
-    assert line == (
-        "| 2a | R50-C4 | [table2a/r50_c4](configs/table2a/r50_c4.py) | mask AP 30.3 "
-        "| mini: mask AP 12.0 |"
-    )
-    assert "| 2a | R101-C4 |" in text
-    assert "| section 4.2 | class-agnostic | [section4_2/class_agnostic]" in text
-    equal = 4  # rows that share this run
-    assert text.count("not run") == len(list_configs()) - equal
     (tmp_path / "b.json").write_text("{}")
     with pytest.raises(RecordError, match=r"b\.json"):
         load_results(tmp_path)
     assert load_results(tmp_path / "absent") == []
-
-
-def test_what_has_no_config_yet_is_named():
-    covered = {row.table for row in load_rows()}
-    last = format_contents([]).splitlines()[-1]
-    for table in ("2b", "9", "timing"):
-        assert (f" {table}," in f"{last},".replace(".,", ",")) == (table not in covered)
-    assert "appendix-A-instances" not in last  # has no rows
-    assert " 2a," not in last
-
-
-def test_a_section_is_replaced_between_its_markers():
-    text = f"before\n{BEGIN}\nold\n{END}\nafter\n"
-    new = replace_section(text, "new")
-    assert new == f"before\n{BEGIN}\n\nnew\n{END}\nafter\n"
-    assert replace_section(new, "new") == new
-    assert replace_section(f"{BEGIN}\n{END}", "new") == f"{BEGIN}\n\nnew\n{END}"
-    assert replace_section("nothing", "new") is None
-    assert replace_section(f"{END}\n{BEGIN}\n", "new") is None
 
 
 def test_the_benchmarks_page_alone(copy, capsys):
@@ -403,7 +364,6 @@ def copy(tmp_path, monkeypatch):
     for folder in ("docs", "configs"):
         shutil.copytree(ROOT / folder, tmp_path / folder)
     (tmp_path / "train_net.py").write_text("")
-    (tmp_path / "README.md").write_text(f"{BEGIN}\n{END}\n")
     monkeypatch.setattr(generated, "config_root", lambda: tmp_path / "configs")
     return tmp_path
 
@@ -424,14 +384,6 @@ def test_check_names_stale_files_and_writing_mends_them(copy, capsys):
     assert main([]) == 0
     assert "train.max_iter" in (copy / "docs" / "train_keys.md").read_text()
     assert main(["--check"]) == 0
-
-
-def test_a_readme_without_markers_is_reported_and_left(copy, capsys):
-    (copy / "README.md").write_text("placeholder\n")
-    assert main([]) == 1
-    assert main(["--check"]) == 1
-    assert "README.md: the lines" in capsys.readouterr().out
-    assert (copy / "README.md").read_text() == "placeholder\n"
 
 
 def test_the_report_is_checked_and_written_from_the_records_alone(copy, capsys):

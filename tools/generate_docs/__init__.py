@@ -10,5 +10,4 @@
 | docs/performance.md and its plots | records of benchmarks |
 | RESULTS.md and its plots in docs/report/ | records below results/, the paper's tables and claims |
 | results/README.md | records below results/ |
-| README.md, between its two markers | the configs, paper/tables.json, records below results/ |
 """

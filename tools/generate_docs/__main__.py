@@ -24,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Writes the generated files, or with `--check` names those that are stale.
 
     Returns:
-        1 where `--check` found something, or README.md lacks the markers; else 0.
+        1 where `--check` found something, else 0.
     """
     parser = argparse.ArgumentParser(prog=COMMAND, description="Writes generated documentation.")
     parser.add_argument("--check", action="store_true", help="write nothing, name stale files")

@@ -8,7 +8,6 @@ from pathlib import Path
 from generate_docs.pages import (
     COMMAND,
     format_configs_readme,
-    format_contents,
     format_train_keys,
 )
 from generate_docs.record_docs import format_record_schema
@@ -29,16 +28,6 @@ from mask_rcnn_tools.report.build import Report, build_report
 from mask_rcnn_tools.report.markdown import PLOTS, format_records_index, format_results_page
 from mask_rcnn_tools.report.rows import ReportRow
 from mask_rcnn_tools.report.store import load_material
-
-BEGIN, END = "<!-- generated: tables -->", "<!-- /generated -->"
-"""What stands in README.md between these lines is generated."""
-
-
-def replace_section(text: str, section: str) -> str | None:
-    """Puts a section between the two markers of a text; None where they are not there, in order."""
-    head, begin, rest = text.partition(f"{BEGIN}\n")
-    _, end, tail = rest.partition(END)
-    return f"{head}{begin}\n{section}\n{end}{tail}" if begin and end else None
 
 
 def load_report(folders: Iterable[Path]) -> Report:
@@ -69,10 +58,8 @@ def _gains(row: Row, control: Row) -> dict[str, float]:
     }
 
 
-def report_files(root: Path, report: Report) -> dict[Path, str | None]:
+def report_files(root: Path, report: Report) -> dict[Path, str]:
     """Returns the files that are made from the records, as :func:`generated_files`."""
-    readme = root / "README.md"
-    contents = format_contents(report.material.records)
     plots = {
         root / PLOTS / figure.name: figure.svg
         for figures in report.figures.values()
@@ -83,11 +70,10 @@ def report_files(root: Path, report: Report) -> dict[Path, str | None]:
         root / "RESULTS.md": format_results_page(report, root),
         root / "results" / "README.md": format_records_index(report),
         **plots,
-        readme: replace_section(readme.read_text(encoding="utf-8"), contents),
     }
 
 
-def performance_files(root: Path) -> dict[Path, str | None]:
+def performance_files(root: Path) -> dict[Path, str]:
     """Returns the files that are made from the records of benchmarks."""
     benchmarks = load_benchmarks(root / RECORDS)
     return {
@@ -96,8 +82,8 @@ def performance_files(root: Path) -> dict[Path, str | None]:
     }
 
 
-def generated_files(root: Path) -> dict[Path, str | None]:
-    """Returns every generated file with its text; None for a README.md without the markers."""
+def generated_files(root: Path) -> dict[Path, str]:
+    """Returns every generated file with its text."""
     folder = root / "results"
     report = load_report([folder] if folder.is_dir() else [])
     return {
@@ -121,14 +107,14 @@ def checkout_root() -> Path:
     return root
 
 
-def write_files(root: Path, files: Mapping[Path, str | None], check: bool) -> int:
+def write_files(root: Path, files: Mapping[Path, str], check: bool) -> int:
     """Writes generated files, or with `check` names those that are stale.
 
     Plots in docs/report/ that are not among the report's files are of earlier records: they are
     removed.
 
     Returns:
-        1 where `check` found something, or README.md lacks the markers; else 0.
+        1 where `check` found something, else 0.
     """
     problems = 0
     plots = (root / PLOTS).glob("*.svg") if root / "RESULTS.md" in files else ()
@@ -141,9 +127,7 @@ def write_files(root: Path, files: Mapping[Path, str | None], check: bool) -> in
             print(f"{file.relative_to(root)}: removed")
     for file, text in files.items():
         name = file.relative_to(root)
-        if text is None:
-            print(f"{name}: the lines {BEGIN} and {END} are missing")
-        elif file.is_file() and file.read_text(encoding="utf-8") == text:
+        if file.is_file() and file.read_text(encoding="utf-8") == text:
             continue
         elif not check:
             file.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Texts about configs: configs/README.md, docs/train_keys.md and the table in README.md."""
+"""Texts about configs: configs/README.md and docs/train_keys.md."""
 
 from __future__ import annotations
 
@@ -11,19 +11,16 @@ from generate_docs.rows import (
     group_title,
     load_rows,
     printed_rows,
-    table_label,
 )
 from mask_rcnn_repro.config import ABSENT, diff_configs, format_diff, format_schema, to_plain
 from mask_rcnn_repro.config.diff import Difference, format_value
-from mask_rcnn_repro.paper import load_tables, paper_numbers
+from mask_rcnn_repro.paper import paper_numbers
 from mask_rcnn_repro.paper.results import (
-    format_results_of,
     loaded_config,
     same_run,
     stages_of,
     task_title,
 )
-from mask_rcnn_repro.records.record import Record
 
 COMMAND = "python tools/generate_docs"
 """Brings all generated files up to date."""
@@ -64,20 +61,17 @@ def _escape(text: str) -> str:
     return text.replace("|", "\\|")
 
 
-def format_numbers(table: str, row: str, all_metrics: bool = True) -> str:
+def format_numbers(table: str, row: str) -> str:
     """The numbers that the paper prints for a row, such as `mask AP 30.3, AP50 51.2`.
 
     Args:
         table: id in tables.json.
         row: the row's name there.
-        all_metrics: else AP alone.
     """
     parts = []
     for task, metrics in paper_numbers(table, row).items():
         shown = [
-            f"{name} {value}"
-            for name, value in metrics.items()
-            if not isinstance(value, Mapping) and (all_metrics or name == "AP")
+            f"{name} {value}" for name, value in metrics.items() if not isinstance(value, Mapping)
         ]
         if shown:
             parts.append(f"{task_title(task)} {', '.join(shown)}")
@@ -203,32 +197,3 @@ def format_train_keys() -> str:
         )
         + f"\n\n{format_schema()}"
     )
-
-
-def format_contents(records: Sequence[Record]) -> str:
-    """Returns the section of README.md: every row with its file, the paper's number and ours."""
-    rows = load_rows()
-    lines = []
-    for row in rows:
-        numbers = format_numbers(row.table, row.name, all_metrics=False) if row.table else "-"
-        file = f"[{row.id}](configs/{row.id}.py)"
-        label = table_label(row.group)
-        lines.append(
-            [
-                label,
-                row.name or "-",
-                file,
-                numbers,
-                format_results_of(row.id, records, row.table, row.name),
-            ]
-        )
-    covered = {row.table for row in rows}
-    ours = {table for table, _, printed in printed_rows() if not printed.get("peer")}
-    missing = [table_label(table) for table in load_tables() if table in ours - covered]
-    text = _table(["table", "row", "config", "paper", "here"], lines)
-    text += (
-        "\n\n[configs/README.md](configs/README.md) says what each row changes. *Here* is from the "
-        "records below `results/`:\nunmarked at full scale; `mini` on the embedded data, not "
-        "comparable with the paper's number.\n"
-    )
-    return text + (f"\nNo config yet: {', '.join(missing)}.\n" if missing else "")

@@ -129,10 +129,3 @@ def group_title(group: str) -> str:
 
 def _table_name(table: str) -> str:
     return f"Table {table}: " if table[0].isdigit() else ""
-
-
-def table_label(group: str) -> str:
-    """The first column of README.md's table: a table's number, or the section of a number."""
-    if group.startswith("text-"):
-        return f"section {group.split('-')[1]}"
-    return "section 4.4" if group == "timing" else group

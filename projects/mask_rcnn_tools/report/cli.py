@@ -11,7 +11,7 @@ from mask_rcnn_tools.train.cli import CommandParser
 _DESCRIPTION = """\
 Makes tables, plots and one self-contained HTML page from result records. Without flags: of the
 records that are committed in results/, whose tables and plots are committed, too (RESULTS.md,
-README.md, results/README.md, docs/report/); the page goes to output/report.html."""
+results/README.md, docs/report/); the page goes to output/report.html."""
 
 _EPILOG = """\
 examples:
