@@ -176,6 +176,7 @@ def test_wrong_inputs(register: Callable[..., str]) -> None:
 
 def test_no_data_set_type_chooses_it() -> None:
     assert EVALUATOR_REGISTRY.get("ProposalEvaluator") is ProposalEvaluator
+    assert ProposalEvaluator.computed_by == "detectron2"
     assert ProposalEvaluator not in evaluator_types().values()
     assert "coco" in evaluator_types()
 

@@ -30,7 +30,7 @@ class Evaluation:
         metrics: Task ("bbox", "segm", "keypoints") to metric name to percent; "per_class" holds a
             dict by class name. Empty off the first process and on splits without annotations.
         seconds_per_image: Part ("data", "inference", ...) to seconds.
-        computed_by: The backend that computed the metrics, where the evaluator tells.
+        computed_by: The evaluator's `computed_by`; None if it has no such attribute.
         curves: Task to precision over recall, where the evaluator has them.
     """
 

@@ -12,8 +12,15 @@ from fvcore.common.registry import Registry
 from mask_rcnn_repro.errors import DataError
 
 EVALUATOR_REGISTRY = Registry("EVALUATOR")
-"""Evaluator classes. Each is a ``DatasetEvaluator`` that is built with the data set's name and
-``output_dir`` and names the types that it serves in its class attribute ``evaluator_types``."""
+"""Evaluator classes.
+
+Each is a ``DatasetEvaluator`` that is built with the data set's name and ``output_dir``. Its class
+attribute ``evaluator_types`` names the types that it serves. Two more attributes are optional and
+are read after ``evaluate()``:
+
+- ``computed_by``: name of the library that computed the metrics, for the record (str or None).
+- ``curves``: task to :class:`~mask_rcnn_repro.evaluation.coco.precision_recall.PrecisionRecall`.
+"""
 
 
 def evaluator_types() -> Mapping[str, type[DatasetEvaluator]]:

@@ -173,7 +173,9 @@ class Record(_Section):
         "annotations."
     )
     seconds_per_image: SecondsPerImage | None = Field(description="See below; null if unmeasured.")
-    evaluator_backend: str | None = Field(description="What computed the metrics.")
+    evaluator_backend: str | None = Field(
+        description="What computed the metrics; null if the evaluator does not report it."
+    )
     test_data: DatasetInfo | None = Field(description="What was evaluated on.")
     train_data: DatasetInfo | None = Field(
         description="What was trained on, generated annotations aside; null for `eval`."
@@ -252,7 +254,7 @@ def make_record(
         init_from: the same.
         generated_data: fields of a :class:`DatasetInfo`.
         teacher: as `proposals`.
-        evaluator_backend: see :class:`Record`; by default what the config's evaluator stands on.
+        evaluator_backend: see :class:`Record`; an evaluator's `computed_by`.
 
     Raises:
         RecordError: a value that the schema does not allow.
@@ -263,7 +265,6 @@ def make_record(
 
     amp = cfg.train.get("amp") or {}
     enabled = bool(amp.get("enabled", False))
-    evaluator = cfg.dataloader.get("evaluator") or {}
     content: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "created": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
@@ -280,8 +281,7 @@ def make_record(
         "training_seconds": train_seconds,
         "metrics": {task: _nan_to_none(values) for task, values in metrics.items()},
         "seconds_per_image": dict(seconds_per_image) if seconds_per_image else None,
-        "evaluator_backend": evaluator_backend
-        or (_evaluator_backend(evaluator) if evaluator else None),
+        "evaluator_backend": evaluator_backend,
         "test_data": provenance.dataset_info(cfg.dataloader.test),
         "train_data": provenance.dataset_info(cfg.dataloader.train) if mode == "train" else None,
         "checkpoint": provenance.checkpoint_info(checkpoint) if checkpoint else None,
@@ -296,20 +296,6 @@ def make_record(
         "versions": provenance.versions(),
     }
     return parse_record(content, "the new record")
-
-
-def _evaluator_backend(evaluator: Mapping[str, Any]) -> str:
-    """What the evaluator's config names, or what the data set's evaluator stands on."""
-    from detectron2.data import MetadataCatalog
-
-    from mask_rcnn_repro.evaluation.registry import evaluator_types
-
-    name = str(evaluator.get("dataset_name"))
-    known = name in MetadataCatalog.list()
-    kind = MetadataCatalog.get(name).get("evaluator_type") if known else None
-    of_proposals = "Proposal" in str(evaluator.get("_target_"))
-    server = None if of_proposals or kind is None else evaluator_types().get(kind)
-    return str(evaluator.get("backend", getattr(server, "default_backend", "pycocotools")))
 
 
 def parse_record(content: Any, origin: str) -> Record:

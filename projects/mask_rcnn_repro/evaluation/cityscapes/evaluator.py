@@ -72,7 +72,7 @@ class CityscapesInstanceEvaluator(DatasetEvaluator):
     """
 
     evaluator_types = ("cityscapes_instance",)
-    default_backend = "cityscapesscripts"
+    computed_by = "cityscapesscripts"
 
     def __init__(
         self,

@@ -52,6 +52,7 @@ class ProposalEvaluator(DatasetEvaluator):
     """
 
     evaluator_types = ()
+    computed_by = "detectron2"
 
     def __init__(
         self,
