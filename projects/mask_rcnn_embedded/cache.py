@@ -1,84 +1,51 @@
-"""Generated data sets: pictures made by several processes, one finished copy kept in a cache.
+"""The cache: one finished copy of each data set, written by one process at a time.
 
-Shared by the generators. A data set is made in a folder beside its place and moved there as a
-whole, under a lock: a killed run or two runs at once leave no half of a data set.
+A data set is written to a temporary directory and moved to its place as a whole, under a lock. A
+killed process or two concurrent ones leave no incomplete data set.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import multiprocessing
 import os
 import shutil
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
 
-import cv2
 from filelock import FileLock, Timeout
 
 from mask_rcnn_embedded.errors import DataError
 
 logger = logging.getLogger(__name__)
 
-_Task = TypeVar("_Task")
-_Result = TypeVar("_Result")
 
+def embedded_root() -> Path:
+    """Directory of the cached data sets.
 
-def default_workers(num_images: int, images_per_worker: int = 150) -> int:
-    """Processes that pay for their start: one per ``images_per_worker``, at most one a core."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return max(1, min(cores or 1, num_images // images_per_worker))
-
-
-@contextlib.contextmanager
-def _single_threaded_opencv() -> Iterator[None]:
-    """Small images gain nothing from OpenCV's threads, and processes already fill the cores."""
-    before = cv2.getNumThreads()
-    cv2.setNumThreads(1)
-    try:
-        yield
-    finally:
-        cv2.setNumThreads(before)
-
-
-def _init_worker() -> None:
-    cv2.setNumThreads(1)
-
-
-def parallel_results(
-    work: Callable[[_Task], _Result], tasks: list[_Task], num_workers: int
-) -> Iterator[_Result]:
-    """``work(task)`` for every task, in the order of the tasks, whoever makes them.
-
-    Args:
-        work: picklable function.
-        tasks: picklable arguments.
-        num_workers: processes; 1 stays in this one.
+    ``$MASK_RCNN_REPRO_CACHE`` if set; else ``datasets/embedded`` of the checkout that this package
+    is imported from; else ``~/.cache/mask_rcnn_repro/embedded``.
     """
-    # Also before forking: a worker that inherits OpenCV's pool, without its threads, would hang.
-    with _single_threaded_opencv():
-        if num_workers <= 1:
-            yield from map(work, tasks)
-            return
-        # Forking spares each worker the import of everything that the package imports.
-        method = "fork" if sys.platform.startswith("linux") else "spawn"
-        with multiprocessing.get_context(method).Pool(num_workers, _init_worker) as pool:
-            yield from pool.imap(work, tasks, chunksize=8)
+    chosen = os.environ.get("MASK_RCNN_REPRO_CACHE")
+    if chosen:
+        return Path(chosen).expanduser().resolve()
+    checkout = Path(__file__).resolve().parents[2]
+    if all((checkout / mark).exists() for mark in ("configs", "datasets", "train_net.py")):
+        return checkout / "datasets" / "embedded"
+    return Path.home() / ".cache" / "mask_rcnn_repro" / "embedded"
 
 
 @contextlib.contextmanager
 def file_lock(path: Path) -> Iterator[bool]:
-    """Exclusive lock between processes, waited for; a killed process releases it.
+    """Waits for an exclusive lock between processes; a killed process releases it.
 
     Args:
-        path: the lock's file, in a folder that exists.
+        path: file of the lock, in a directory that exists.
 
     Yields:
-        Whether it is held: not where the folder is read-only or its file system has no locks.
+        Whether the lock is held. It is not if the directory is read-only or its file system has no
+        locks.
     """
     lock = FileLock(path)
     try:
@@ -98,21 +65,20 @@ def file_lock(path: Path) -> Iterator[bool]:
 def ensure_in_cache(
     target: Path,
     *,
-    what: str,
+    title: str,
     generate: Callable[[Path], object],
     is_complete: Callable[[Path], bool],
-    lock: Callable[[Path], contextlib.AbstractContextManager[bool]] = file_lock,
 ) -> Path:
-    """``target``, generated if it is not there yet.
-
-    Safe against other processes doing the same and against being killed.
+    """Generates a data set unless it is in the cache already.
 
     Args:
-        target: folder of the data set; its parent is the cache, made if missing.
-        what: name of the data set for messages, such as ``"the embedded data set"``.
-        generate: fills an empty folder.
-        is_complete: whether a folder holds the whole data set.
-        lock: exclusive lock on a path; yields whether it is held.
+        target: directory of the data set. Its parent is the cache.
+        title: name of the data set for messages.
+        generate: fills an empty directory.
+        is_complete: whether a directory holds the whole data set.
+
+    Returns:
+        ``target``.
 
     Raises:
         DataError: the cache cannot be written.
@@ -122,36 +88,35 @@ def ensure_in_cache(
     cache = target.parent
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        with lock(cache / f"{target.name}.lock") as locked:
+        with file_lock(cache / f"{target.name}.lock") as locked:
             if is_complete(target):
                 return target
-            if locked:  # nobody else is at work: what lies about is left from a killed run
+            if locked:  # no other process writes: temporary directories are left from killed ones
                 for stale in cache.glob(f"{target.name}.tmp-*"):
                     shutil.rmtree(stale, ignore_errors=True)
-            logger.info("Writing %s %s", what, target)
-            _generate_beside(target, generate, is_complete)
+            logger.info("Writing the %s %s", title, target)
+            _generate_and_move(target, generate, is_complete)
     except OSError as error:
         raise DataError(
-            f"cannot write {what} to {target}: {error}. Set "
-            "MASK_RCNN_REPRO_CACHE to a folder that can be written"
+            f"cannot write the {title} to {target}: {error}. Set MASK_RCNN_REPRO_CACHE to a "
+            "writable directory."
         ) from error
     return target
 
 
-def _generate_beside(
+def _generate_and_move(
     target: Path, generate: Callable[[Path], object], is_complete: Callable[[Path], bool]
 ) -> None:
-    """Makes the data set beside ``target`` and moves it there."""
-    cache = target.parent
-    temporary = Path(tempfile.mkdtemp(prefix=f"{target.name}.tmp-", dir=cache))
+    prefix = f"{target.name}.tmp-"
+    temporary = Path(tempfile.mkdtemp(prefix=prefix, dir=target.parent))
     try:
         generate(temporary)
-        temporary.chmod(0o755)  # mkdtemp's folders are private
+        temporary.chmod(0o755)  # directories of mkdtemp are private
         if target.exists() and not is_complete(target):
-            # Damaged: out of the way first, since a folder with content cannot be replaced.
-            doomed = Path(tempfile.mkdtemp(prefix=f"{target.name}.tmp-", dir=cache))
-            os.replace(target, doomed)
-            shutil.rmtree(doomed, ignore_errors=True)
+            # A damaged data set is moved away first: a non-empty directory cannot be replaced.
+            damaged = Path(tempfile.mkdtemp(prefix=prefix, dir=target.parent))
+            os.replace(target, damaged)
+            shutil.rmtree(damaged, ignore_errors=True)
         try:
             os.replace(temporary, target)
         except OSError:

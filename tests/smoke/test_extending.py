@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from mask_rcnn_embedded.coco import embedded_root
+from mask_rcnn_embedded.cache import embedded_root
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "extending.md"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mask_rcnn_embedded.coco import embedded_root
+from mask_rcnn_embedded.cache import embedded_root
 from mask_rcnn_repro.config import config_hash, get_config, list_configs
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -89,7 +89,7 @@ def test_configs_load_from_the_wheel(unpacked, tmp_path):
 import json
 import mask_rcnn_repro
 from mask_rcnn_repro.config import config_hash, config_root, list_configs
-from mask_rcnn_embedded.coco import embedded_root
+from mask_rcnn_embedded.cache import embedded_root
 from mask_rcnn_repro.paper import paper_numbers
 
 cfg = mask_rcnn_repro.get_config("table2a/r50_c4", profile="mini")

@@ -25,6 +25,7 @@ from PIL import Image, ImageDraw
 
 from mask_rcnn_embedded.cityscapes import (
     CITIES,
+    DATA_SET,
     FULL_SPEC,
     SPLITS,
     THING_CLASSES,
@@ -34,7 +35,6 @@ from mask_rcnn_embedded.cityscapes import (
     generate,
     is_complete,
 )
-from mask_rcnn_embedded.cityscapes.__main__ import main
 from mask_rcnn_embedded.cityscapes.camera import (
     Camera,
     box,
@@ -43,11 +43,11 @@ from mask_rcnn_embedded.cityscapes.camera import (
     to_world,
     wheel,
 )
-from mask_rcnn_embedded.cityscapes.generate import file_names, image_rng, render
-from mask_rcnn_embedded.cityscapes.scene import back_to_front, outline
-from mask_rcnn_embedded.cityscapes.sheet import write_sheet
+from mask_rcnn_embedded.cityscapes.data_set import file_names
+from mask_rcnn_embedded.cityscapes.scene import back_to_front, outline, render
 from mask_rcnn_embedded.cityscapes.stats import measure
 from mask_rcnn_embedded.cityscapes.street import Element
+from mask_rcnn_embedded.command_line import main
 from mask_rcnn_repro.errors import DataError
 
 MICRO = dataclasses.replace(TINY_SPEC, name="micro", num_train=2, num_val=1, num_test=1)
@@ -421,7 +421,7 @@ def test_another_process_gives_the_same_bytes(root: Path) -> None:
     code = (
         "import hashlib\n"
         "from mask_rcnn_embedded.cityscapes import TINY_SPEC\n"
-        "from mask_rcnn_embedded.cityscapes.generate import render\n"
+        "from mask_rcnn_embedded.cityscapes.scene import render\n"
         "print(hashlib.sha256(render(TINY_SPEC, 'val', 3).image.tobytes()).hexdigest())\n"
     )
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONHASHSEED": "7"}
@@ -441,7 +441,7 @@ def test_a_picture_does_not_depend_on_how_many_there_are(root: Path) -> None:
 
 def test_seed_split_and_index_each_change_the_picture() -> None:
     def draw(spec: CityscapesSpec, split: str, index: int) -> float:
-        return float(image_rng(spec, split, index).random())
+        return float(spec.image_rng(split, index).random())
 
     other = dataclasses.replace(TINY_SPEC, seed=1)
     draws = [draw(s, k, i) for s in (TINY_SPEC, other) for k in SPLITS for i in range(5)]
@@ -535,29 +535,28 @@ def test_generate_does_not_write_over_anything(tmp_path: Path) -> None:
 def test_command(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    module = sys.modules["mask_rcnn_embedded.cityscapes.__main__"]
-    monkeypatch.setattr(module, "TINY_SPEC", MICRO)
+    monkeypatch.setattr(DATA_SET, "tiny", MICRO)
     made = tmp_path / "out"
-    assert main(["--tiny", "--root", str(made), "--workers", "1", "--stats"]) == 0
+    assert main(DATA_SET, ["--tiny", "--root", str(made), "--workers", "1", "--stats"]) == 0
     out = capsys.readouterr().out
     assert str(made) in out and "| pictures | 2 | | 1 | | |" in out
-    assert main(["--tiny", "--root", str(made)]) == 2
+    assert main(DATA_SET, ["--tiny", "--root", str(made)]) == 2
     assert "not empty" in capsys.readouterr().err
     sheet = tmp_path / "sheet.png"
-    assert main(["--tiny", "--sheet", str(sheet), "--split", "test", "--count", "1"]) == 0
+    assert main(DATA_SET, ["--tiny", "--sheet", str(sheet), "--split", "test", "--count", "1"]) == 0
     assert cv2.imread(str(sheet)).shape[1] == 1240
 
 
 def test_sheet_shows_outlines(tmp_path: Path) -> None:
-    plain = cv2.imread(str(write_sheet(tmp_path / "p.png", MICRO, "train", 2, 0, False)))
-    both = cv2.imread(str(write_sheet(tmp_path / "b.png", MICRO, "train", 2, 0, True)))
+    plain = cv2.imread(str(DATA_SET.write_sheet(tmp_path / "p.png", MICRO, "train", 2, 0, False)))
+    both = cv2.imread(str(DATA_SET.write_sheet(tmp_path / "b.png", MICRO, "train", 2, 0, True)))
     row = math.ceil(618 * 96 / 192)
     assert plain.shape[0] < both.shape[0] <= 2 * (row + 4)
     left, right = both[:row, :618], both[:row, 622:1240]
     assert np.array_equal(left, plain[:row, :618])
     assert (left != right).any(axis=2).mean() > 0.5
     with pytest.raises(DataError, match="sheet"):
-        write_sheet(tmp_path / "p.nonsense", MICRO, count=1)
+        DATA_SET.write_sheet(tmp_path / "p.nonsense", MICRO, "val", 1)
 
 
 def test_stats_of_nothing_are_refused(tmp_path: Path) -> None:

@@ -22,27 +22,27 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools.coco import COCO
 
+from mask_rcnn_embedded import cache
+from mask_rcnn_embedded.cache import embedded_root
 from mask_rcnn_embedded.coco import (
     CATEGORIES,
+    DATA_SET,
     FULL_SPEC,
-    KEYPOINT_NAMES,
     SPLITS,
     THING_CLASSES,
     TINY_SPEC,
     EmbeddedSpec,
-    embedded_root,
     ensure_generated,
     generate,
     is_complete,
 )
 from mask_rcnn_embedded.coco import generate as generate_function
-from mask_rcnn_embedded.coco.__main__ import main
 from mask_rcnn_embedded.coco.annotate import annotate, region_polygons, uncompressed_rle
-from mask_rcnn_embedded.coco.generate import image_rng, render
-from mask_rcnn_embedded.coco.scene import MIN_VISIBLE_AREA, Scene, make_solid
-from mask_rcnn_embedded.coco.sheet import decode_uncompressed, write_sheet
+from mask_rcnn_embedded.coco.scene import MIN_VISIBLE_AREA, Scene, make_solid, render
+from mask_rcnn_embedded.coco.sheet import decode_uncompressed
 from mask_rcnn_embedded.coco.stats import measure
-from mask_rcnn_embedded.drawing.person import make_person
+from mask_rcnn_embedded.command_line import main
+from mask_rcnn_embedded.drawing.person import KEYPOINT_NAMES, make_person
 from mask_rcnn_embedded.drawing.solid import SS, rasterize
 from mask_rcnn_repro.errors import DataError
 
@@ -104,7 +104,7 @@ def test_the_order_of_drawing_does_not_matter() -> None:
 
 def test_seed_split_and_index_each_change_the_picture() -> None:
     def draw(spec: EmbeddedSpec, split: str, index: int) -> float:
-        return float(image_rng(spec, split, index).random())
+        return float(spec.image_rng(split, index).random())
 
     other = dataclasses.replace(TINY_SPEC, seed=1)
     draws = [draw(s, k, i) for s in (TINY_SPEC, other) for k in SPLITS for i in range(5)]
@@ -470,8 +470,7 @@ def test_cache_root(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     repo = Path(__file__).resolve().parents[2]
     fallback = tmp_path / ".cache" / "mask_rcnn_repro" / "embedded"
     assert embedded_root() in (repo / "datasets" / "embedded", fallback)
-    module = sys.modules["mask_rcnn_embedded.coco.generate"]
-    monkeypatch.setattr(module, "__file__", str(tmp_path / "a/b/c/d/e/f/generate.py"))
+    monkeypatch.setattr(cache, "__file__", str(tmp_path / "a/b/c/d/e/f/cache.py"))
     assert embedded_root() == fallback
 
 
@@ -500,11 +499,10 @@ def test_a_damaged_cache_is_made_anew(
     assert [p.name for p in tmp_path.iterdir() if p.is_dir()] == [root.name]
 
 
-def _race(barrier: object, cache: str, lock: bool, queue: object) -> None:
-    os.environ["MASK_RCNN_REPRO_CACHE"] = cache
+def _race(barrier: object, root: str, lock: bool, queue: object) -> None:
+    os.environ["MASK_RCNN_REPRO_CACHE"] = root
     if not lock:  # a file system without locks
-        module = sys.modules["mask_rcnn_embedded.coco.generate"]
-        module._lock = lambda path: contextlib.nullcontext(False)
+        cache.file_lock = lambda path: contextlib.nullcontext(False)
     barrier.wait()
     queue.put(str(ensure_generated(MICRO, 1)))
 
@@ -594,18 +592,20 @@ def test_manifest_describes_what_was_written(tmp_path: Path) -> None:
 
 def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = tmp_path / "out"
-    assert main(["--tiny", "--root", str(root), "--workers", "1", "--stats"]) == 0
+    assert main(DATA_SET, ["--tiny", "--root", str(root), "--workers", "1", "--stats"]) == 0
     out = capsys.readouterr().out
     assert str(root) in out and "| images | 24 | 12 |" in out
-    assert main(["--tiny", "--root", str(root)]) == 2  # not empty
+    assert main(DATA_SET, ["--tiny", "--root", str(root)]) == 2  # not empty
     assert "not empty" in capsys.readouterr().err
 
 
 def test_sheet_shows_annotations(tmp_path: Path) -> None:
     options = {"split": "train", "count": 3}
-    plain = cv2.imread(str(write_sheet(tmp_path / "p.png", TINY_SPEC, annotated=False, **options)))
-    drawn = cv2.imread(str(write_sheet(tmp_path / "a.png", TINY_SPEC, annotated=True, **options)))
+    plain, drawn = (
+        cv2.imread(str(DATA_SET.write_sheet(tmp_path / name, TINY_SPEC, annotated=on, **options)))
+        for name, on in (("p.png", False), ("a.png", True))
+    )
     assert plain.shape == drawn.shape and plain.shape[0] >= 200
     assert (plain != drawn).any(axis=2).mean() > 0.02
     with pytest.raises(DataError, match="sheet"):
-        write_sheet(tmp_path / "p.nonsense", TINY_SPEC, **options)
+        DATA_SET.write_sheet(tmp_path / "p.nonsense", TINY_SPEC, **options)

@@ -6,11 +6,7 @@ Eight classes in Cityscapes' official layout, made without any download. See
 
 from __future__ import annotations
 
-from mask_rcnn_embedded.cityscapes.generate import (
-    ensure_generated,
-    generate,
-    is_complete,
-)
+from mask_rcnn_embedded.cityscapes.data_set import DATA_SET
 from mask_rcnn_embedded.cityscapes.spec import (
     CITIES,
     FULL_SPEC,
@@ -20,8 +16,13 @@ from mask_rcnn_embedded.cityscapes.spec import (
     CityscapesSpec,
 )
 
+generate = DATA_SET.generate
+ensure_generated = DATA_SET.ensure_generated
+is_complete = DATA_SET.is_complete
+
 __all__ = [
     "CITIES",
+    "DATA_SET",
     "FULL_SPEC",
     "SPLITS",
     "THING_CLASSES",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from mask_rcnn_embedded.drawing.clothes import dressed
 from mask_rcnn_embedded.drawing.person import (
     DARK,
     PERSON_AREA,
@@ -17,10 +18,8 @@ from mask_rcnn_embedded.drawing.person import (
     random_joints,
     view_matrix,
 )
-from mask_rcnn_embedded.drawing.shapes import ellipse
-from mask_rcnn_embedded.drawing.solid import Part, Solid
-from mask_rcnn_embedded.drawing.textures import random_color, vary
-from mask_rcnn_embedded.drawing.things import dressed, two_textures
+from mask_rcnn_embedded.drawing.solid import Part, Solid, ellipse
+from mask_rcnn_embedded.drawing.textures import random_color, two_textures, vary
 
 # Rows of a cycle's palette.
 FRAME, TYRE, METAL, SEAT, LAMP, SECOND = range(6)

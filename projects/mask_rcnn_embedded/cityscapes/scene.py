@@ -29,9 +29,8 @@ from mask_rcnn_embedded.cityscapes.street import (
     skyline,
 )
 from mask_rcnn_embedded.cityscapes.traffic import Traffic, fill_street
-from mask_rcnn_embedded.coco.scene import photograph
-from mask_rcnn_embedded.drawing.shapes import ellipse
-from mask_rcnn_embedded.drawing.solid import Part, Raster, paint, rasterize
+from mask_rcnn_embedded.drawing.photograph import photograph
+from mask_rcnn_embedded.drawing.solid import Part, Raster, ellipse, paint, rasterize
 from mask_rcnn_embedded.drawing.textures import random_color
 
 _LABELLED_PERSON = 26.0  # pixels; how tall the farthest pedestrians are
@@ -357,3 +356,8 @@ def _paint(
             palette = element.solid.palette
             element.solid.palette = (palette + 0.6 * veil * (haze - palette)).astype(np.float32)
         paint(image, element.solid, item.raster, light, None)
+
+
+def render(spec: CityscapesSpec, split: str, index: int) -> StreetScene:
+    """One picture with its polygons."""
+    return make_scene(spec.image_rng(split, index), spec, index)

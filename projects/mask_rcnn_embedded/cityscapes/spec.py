@@ -1,16 +1,12 @@
-"""What the embedded Cityscapes data set is made of: splits, cities, sizes, how full a street is.
-
-A spec and :data:`VERSION` decide every byte of the data set; :meth:`CityscapesSpec.fingerprint`
-names them together.
-"""
+"""The contents of the embedded Cityscapes data set: splits, cities, sizes, and traffic."""
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
+from typing import ClassVar
 
 from mask_rcnn_embedded.errors import DataError
+from mask_rcnn_embedded.spec import DataSetSpec
 
 VERSION = 1
 """Version of the drawing code. Raise it whenever a picture or an annotation changes."""
@@ -31,36 +27,41 @@ THING_CLASSES = (
 """The eight classes with instances, in the order of their label ids."""
 
 FEATURED = ("train", "bicycle", "truck", "motorcycle", "bus", "bicycle")
-"""Picture ``i`` is sure to be planned with one of these, in turn: the rare ones occur in each
-split. Bicycles and motorcycles that are featured carry a rider."""
+"""Picture ``i`` is planned with one of these, in turn, so that each split has the rare classes.
+
+A featured bicycle or motorcycle carries a rider.
+"""
 
 
 @dataclasses.dataclass(frozen=True)
-class CityscapesSpec:
-    """Everything that a person may vary about the data set.
+class CityscapesSpec(DataSetSpec):
+    """Everything that can be chosen about the embedded Cityscapes data set.
 
     Args:
-        name: begins the name of the folder below the cache; not part of the fingerprint.
-        seed: every picture draws from ``SeedSequence([seed, split, index])``.
-        num_train: pictures in ``train``.
-        num_val: pictures in ``val``.
-        num_test: pictures in ``test``.
-        width: pixels; Cityscapes' own pictures have 2048.
-        height: pixels.
-        featured: things of :data:`FEATURED` that a picture is planned with.
-        mean_persons: pedestrians a picture, on average, before the hidden ones are taken out.
-        mean_cars: cars a picture.
-        mean_rare: further trucks, buses, trains and motorcycles a picture, together.
-        mean_bicycles: further bicycles a picture, with or without a rider.
+        name: see :class:`~mask_rcnn_embedded.spec.DataSetSpec`, as are the next three.
+        seed: seed of all pictures.
+        num_train: number of pictures in ``train``.
+        num_val: number of pictures in ``val``.
+        num_test: number of pictures in ``test``.
+        width: width in pixels; Cityscapes' own pictures have 2048.
+        height: height in pixels.
+        featured: number of things of :data:`FEATURED` that a picture is planned with.
+        mean_persons: mean number of pedestrians per picture, before hidden ones are removed.
+        mean_cars: mean number of cars per picture.
+        mean_rare: mean number of further trucks, buses, trains and motorcycles together.
+        mean_bicycles: mean number of further bicycles, with or without a rider.
         group_fraction: share of pictures with a group, whose members have no ids of their own.
-        min_visible: instances of which a smaller share is visible are taken out of the picture.
-        min_pixels: likewise instances with fewer visible pixels. (The official evaluation ignores
-            instances below 100 pixels.)
+        min_visible: instances of which a smaller share is visible are removed from the picture.
+        min_pixels: instances with fewer visible pixels are removed too. (The official evaluation
+            ignores instances below 100 pixels.)
         version: version of the drawing code.
 
     Raises:
         DataError: a number is out of its range.
     """
+
+    TITLE: ClassVar[str] = "embedded Cityscapes data set"
+    SPLITS: ClassVar[tuple[str, ...]] = SPLITS
 
     name: str = "cityscapes"
     seed: int = 0
@@ -80,46 +81,16 @@ class CityscapesSpec:
     version: int = VERSION
 
     def __post_init__(self) -> None:
-        for field in ("num_train", "num_val", "num_test"):
-            value = getattr(self, field)
-            if not 0 <= value < 100_000:
-                raise DataError(
-                    f"embedded Cityscapes: {field}={value} is not allowed; give 0 to 99999"
-                )
-        for field in ("mean_persons", "mean_cars", "mean_rare", "mean_bicycles", "seed"):
-            value = getattr(self, field)
-            if value < 0:
-                raise DataError(f"embedded Cityscapes: {field}={value} is negative; give 0 or more")
+        super().__post_init__()
+        self._check_range("mean_persons", "mean_cars", "mean_rare", "mean_bicycles")
         if self.height < 64 or not 1.5 <= self.width / self.height <= 2.5:
             raise DataError(
-                f"embedded Cityscapes: width={self.width} with height={self.height}; needed: at "
-                "least 64 pixels high and 1.5 to 2.5 times as wide"
+                f"{self.TITLE}: width={self.width} with height={self.height} is not allowed. Give "
+                "at least 64 pixels of height, and 1.5 to 2.5 times as much width."
             )
-        if not 0 <= self.featured <= len(FEATURED):
-            raise DataError(
-                f"embedded Cityscapes: featured={self.featured} is not allowed; give 0 to "
-                f"{len(FEATURED)}"
-            )
-        if self.min_pixels < 1:
-            raise DataError(
-                f"embedded Cityscapes: min_pixels={self.min_pixels} is not allowed; give 1 or more"
-            )
-        for field in ("group_fraction", "min_visible"):
-            value = getattr(self, field)
-            if not 0.0 <= value <= 1.0:
-                raise DataError(f"embedded Cityscapes: {field}={value} lies outside 0 to 1")
-
-    def num_images(self, split: str) -> int:
-        """Number of pictures in a split.
-
-        Raises:
-            DataError: ``split`` is not one of :data:`SPLITS`.
-        """
-        if split not in SPLITS:
-            raise DataError(
-                f"embedded Cityscapes: no split {split!r}; there are {', '.join(SPLITS)}"
-            )
-        return int(getattr(self, f"num_{split}"))
+        self._check_range("featured", high=len(FEATURED))
+        self._check_range("min_pixels", low=1)
+        self._check_range("group_fraction", "min_visible", high=1)
 
     def featured_classes(self, index: int) -> tuple[str, ...]:
         """The things that picture ``index`` (from 0) of any split is planned with."""
@@ -133,11 +104,6 @@ class CityscapesSpec:
         """
         cities = CITIES[split]
         return f"{cities[index % len(cities)]}_{index // len(cities):06d}_000019"
-
-    def fingerprint(self) -> str:
-        """12 hex digits that change with every field except ``name``."""
-        fields = {k: v for k, v in dataclasses.asdict(self).items() if k != "name"}
-        return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:12]
 
 
 FULL_SPEC = CityscapesSpec()

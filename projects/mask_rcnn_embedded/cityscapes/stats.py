@@ -11,6 +11,7 @@ from cityscapesscripts.helpers.labels import name2label
 
 from mask_rcnn_embedded.cityscapes.spec import THING_CLASSES
 from mask_rcnn_embedded.errors import DataError
+from mask_rcnn_embedded.stats import markdown_table
 
 COUNTED = 100
 """The official evaluation ignores instances with fewer pixels."""
@@ -20,7 +21,7 @@ def measure(root: str | Path, split: str) -> dict[str, Any]:
     """Counts of one split with annotations.
 
     Args:
-        root: folder that holds ``gtFine``.
+        root: directory that holds ``gtFine``.
         split: ``train`` or ``val``.
 
     Returns:
@@ -41,7 +42,7 @@ def measure(root: str | Path, split: str) -> dict[str, Any]:
     for path in paths:
         image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
         if image is None:
-            raise DataError(f"{path} is not a readable image; make the data set anew")
+            raise DataError(f"{path} is not a readable image. Generate the data set again")
         values, counts = np.unique(np.asarray(image), return_counts=True)
         groups += bool(np.isin(values, list(ids.values())).any())
         for name, label in ids.items():
@@ -62,14 +63,12 @@ def measure(root: str | Path, split: str) -> dict[str, Any]:
 
 def format_stats(root: str | Path) -> str:
     """A Markdown table of both splits with annotations."""
-    both = {split: measure(root, split) for split in ("train", "val")}
-    lines = [
-        "| | train | >= 100 pixels | val | >= 100 pixels | median pixels (train) |",
-        "|---|---|---|---|---|---|",
+    train, val = measure(root, "train"), measure(root, "val")
+    header = ["", "train", ">= 100 pixels", "val", ">= 100 pixels", "median pixels (train)"]
+    rows: list[tuple[object, ...]] = [
+        (label, train[key], "", val[key], "", "")
+        for label, key in (("pictures", "images"), ("pictures with a group", "groups"))
     ]
-    for label, key in (("pictures", "images"), ("pictures with a group", "groups")):
-        lines.append(f"| {label} | {both['train'][key]} | | {both['val'][key]} | | |")
-    for name in THING_CLASSES:
-        t, v = both["train"]["classes"][name], both["val"]["classes"][name]
-        lines.append(f"| {name} | {t[0]} | {t[1]} | {v[0]} | {v[1]} | {t[3]:.0f} |")
-    return "\n".join(lines)
+    for name, (count, large, _, median) in train["classes"].items():
+        rows.append((name, count, large, *val["classes"][name][:2], f"{median:.0f}"))
+    return markdown_table(header, rows)

@@ -11,14 +11,8 @@ import cv2
 import numpy as np
 
 from mask_rcnn_embedded.cityscapes.camera import Camera, box, project_body
-from mask_rcnn_embedded.drawing.shapes import ellipse
-from mask_rcnn_embedded.drawing.solid import Part, Solid
-from mask_rcnn_embedded.drawing.textures import (
-    fractal_noise,
-    random_color,
-    random_texture,
-    vary,
-)
+from mask_rcnn_embedded.drawing.solid import Part, Solid, ellipse
+from mask_rcnn_embedded.drawing.textures import fractal_noise, random_color, random_texture, vary
 
 _PLASTER = ("cloud", "rough", "grain", "cloud", "rough", "grain", "marble", "brick", "plank")
 """Textures of walls and ground; patterns are rare in a street."""

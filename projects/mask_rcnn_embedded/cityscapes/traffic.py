@@ -10,7 +10,7 @@ from mask_rcnn_embedded.cityscapes.spec import CityscapesSpec
 from mask_rcnn_embedded.cityscapes.street import CROSSING_HALF, Element, Street, rails
 from mask_rcnn_embedded.cityscapes.vehicles import VEHICLES, vehicle_palette
 from mask_rcnn_embedded.drawing.solid import Part, Solid
-from mask_rcnn_embedded.drawing.things import two_textures
+from mask_rcnn_embedded.drawing.textures import two_textures
 
 _TRIES = 24
 _RARE = {"truck": 0.22, "bus": 0.22, "train": 0.2, "motorcycle": 0.36}

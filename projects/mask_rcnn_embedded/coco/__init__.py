@@ -6,12 +6,7 @@ Seven classes in COCO's format, made in a few seconds without any download. See
 
 from __future__ import annotations
 
-from mask_rcnn_embedded.coco.generate import (
-    embedded_root,
-    ensure_generated,
-    generate,
-    is_complete,
-)
+from mask_rcnn_embedded.coco.data_set import DATA_SET
 from mask_rcnn_embedded.coco.spec import (
     CATEGORIES,
     FULL_SPEC,
@@ -20,18 +15,19 @@ from mask_rcnn_embedded.coco.spec import (
     TINY_SPEC,
     EmbeddedSpec,
 )
-from mask_rcnn_embedded.drawing.keypoints import KEYPOINT_NAMES, SKELETON
+
+generate = DATA_SET.generate
+ensure_generated = DATA_SET.ensure_generated
+is_complete = DATA_SET.is_complete
 
 __all__ = [
     "CATEGORIES",
+    "DATA_SET",
     "FULL_SPEC",
-    "KEYPOINT_NAMES",
-    "SKELETON",
     "SPLITS",
     "THING_CLASSES",
     "TINY_SPEC",
     "EmbeddedSpec",
-    "embedded_root",
     "ensure_generated",
     "generate",
     "is_complete",

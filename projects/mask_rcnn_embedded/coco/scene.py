@@ -13,9 +13,10 @@ import numpy as np
 
 from mask_rcnn_embedded.coco.background import make_background
 from mask_rcnn_embedded.coco.spec import THING_CLASSES, EmbeddedSpec
+from mask_rcnn_embedded.coco.things import make_solid, object_palette
+from mask_rcnn_embedded.drawing.photograph import photograph
 from mask_rcnn_embedded.drawing.solid import SS, Part, Raster, Solid, paint, rasterize
-from mask_rcnn_embedded.drawing.textures import fractal_noise, random_color
-from mask_rcnn_embedded.drawing.things import make_solid, object_palette, two_textures
+from mask_rcnn_embedded.drawing.textures import random_color, two_textures
 
 MIN_VISIBLE_AREA = 36.0
 """Instances with fewer visible pixels are taken out of the picture."""
@@ -218,34 +219,7 @@ def make_scene(rng: np.random.Generator, spec: EmbeddedSpec) -> Scene:
     return Scene(photograph(rng, image), solids, rasters, owner)
 
 
-def photograph(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
-    """Uneven light, exposure, colour cast, blur and sensor noise.
-
-    Args:
-        rng: source of randomness.
-        image: (3, H, W) float32.
-
-    Returns:
-        (H, W, 3) uint8.
-    """
-    height, width = image.shape[1:]
-    glow = fractal_noise(rng, height, width, 1, coarsest=1.2, octaves=1)[0]
-    exposure = float(np.exp(rng.normal(0.0, 0.13)))
-    cast = np.exp(rng.normal(0.0, 0.04, 3))
-    light = np.float32(exposure) + np.float32(rng.uniform(0.02, 0.14)) * glow
-    blur = rng.uniform(0.0, 0.75)
-    level = float(rng.uniform(0.5, 3.5))
-    vividness = np.float32(rng.uniform(0.4, 1.0))  # few photographs are as vivid as the palette
-    grey = image.mean(axis=0)
-    luma = rng.standard_normal((height, width), dtype=np.float32)
-    luma = np.float32(level) * luma + np.float32(0.5)  # half: the conversion below cuts off
-    tint = rng.standard_normal((3, height // 2 + 1, width // 2 + 1), dtype=np.float32)
-    planes = []
-    for c in range(3):
-        plane = (grey + (image[c] - grey) * vividness) * (light * np.float32(cast[c]))
-        if blur > 0.35:
-            plane = cv2.GaussianBlur(plane, (0, 0), blur)
-        chroma = cv2.resize(tint[c], (width, height), interpolation=cv2.INTER_LINEAR)
-        plane += luma + np.float32(0.7 * level) * chroma
-        planes.append(np.clip(plane, 0.0, 255.0).astype(np.uint8))
-    return cv2.merge(planes)
+def render(spec: EmbeddedSpec, split: str, index: int) -> tuple[Scene, np.random.Generator]:
+    """One scene and its random generator, which afterwards decides on the file format."""
+    rng = spec.image_rng(split, index)
+    return make_scene(rng, spec), rng

@@ -1,17 +1,12 @@
-"""What the embedded data set is made of: categories, sizes of the splits, sizes of the images.
-
-A spec and :data:`VERSION` decide every byte of the data set; :meth:`EmbeddedSpec.fingerprint` names
-them together.
-"""
+"""The contents of the embedded data set: categories, sizes of the splits and of the images."""
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
-from typing import Any
+from typing import Any, ClassVar
 
 from mask_rcnn_embedded.errors import DataError
+from mask_rcnn_embedded.spec import DataSetSpec
 
 VERSION = 2
 """Version of the drawing code. Raise it whenever a picture or an annotation changes."""
@@ -22,7 +17,7 @@ SPLITS = ("train", "val", "unlabeled")
 IDS_PER_SPLIT = 100_000
 """Image ids of split k start at ``k * IDS_PER_SPLIT + 1``, so that no id occurs twice."""
 
-# The ids leave gaps on purpose, as COCO's do: code that takes an id for an index shows here.
+# The ids have gaps, as COCO's do, to expose code that takes an id for an index.
 CATEGORIES: tuple[dict[str, Any], ...] = (
     {"id": 1, "name": "person", "supercategory": "person"},
     {"id": 3, "name": "mug", "supercategory": "vessel"},
@@ -36,24 +31,30 @@ CATEGORIES: tuple[dict[str, Any], ...] = (
 THING_CLASSES: tuple[str, ...] = tuple(category["name"] for category in CATEGORIES)
 """Category names in the order of the contiguous class indices."""
 
+SKELETON: tuple[tuple[int, int], ...] = (
+    (16, 14), (14, 12), (17, 15), (15, 13), (12, 13), (6, 12), (7, 13), (6, 7), (6, 8), (7, 9),
+    (8, 10), (9, 11), (2, 3), (1, 2), (1, 3), (2, 4), (3, 5), (4, 6), (5, 7),
+)  # fmt: skip
+"""COCO's skeleton: pairs of keypoint numbers, counted from 1."""
+
 
 @dataclasses.dataclass(frozen=True)
-class EmbeddedSpec:
-    """Everything that a person may vary about the embedded data set.
+class EmbeddedSpec(DataSetSpec):
+    """Everything that can be chosen about the embedded data set.
 
     Args:
-        name: begins the name of the folder below the cache; not part of the fingerprint.
-        seed: every image draws from ``SeedSequence([seed, split, index])``.
-        num_train: images in ``train``.
-        num_val: images in ``val``.
-        num_unlabeled: images in ``unlabeled``.
+        name: see :class:`~mask_rcnn_embedded.spec.DataSetSpec`, as are the next three.
+        seed: seed of all images.
+        num_train: number of images in ``train``.
+        num_val: number of images in ``val``.
+        num_unlabeled: number of images in ``unlabeled``.
         short_side: shorter side of every image in pixels.
-        max_long_side: longest longer side in pixels.
-        mean_instances: instances an image that the layout aims at.
-        mean_distractors: things of no class an image, on average.
-        max_places: upper limit of the random number of places tried for each thing, of which it
-            takes the emptiest; more places, less overlap.
-        min_visible: instances of which a smaller share is visible are taken out of the picture.
+        max_long_side: upper limit of the longer side in pixels.
+        mean_instances: mean number of instances per image that the layout aims at.
+        mean_distractors: mean number of things of no class per image.
+        max_places: upper limit of the random number of places tried for each thing, which takes
+            the emptiest one. More places cause less overlap.
+        min_visible: instances of which a smaller share is visible are removed from the picture.
         twig_fraction: share of images with thin stems in front of everything.
         crowd_fraction: share of images with a crowd region.
         png_fraction: share of images stored as PNG instead of JPEG.
@@ -63,6 +64,9 @@ class EmbeddedSpec:
     Raises:
         DataError: a number is out of its range.
     """
+
+    TITLE: ClassVar[str] = "embedded data set"
+    SPLITS: ClassVar[tuple[str, ...]] = SPLITS
 
     name: str = "full"
     seed: int = 0
@@ -82,51 +86,16 @@ class EmbeddedSpec:
     version: int = VERSION
 
     def __post_init__(self) -> None:
-        for field in ("num_train", "num_val", "num_unlabeled"):
-            value = getattr(self, field)
-            if not 0 <= value < IDS_PER_SPLIT:
-                raise DataError(
-                    f"embedded data set: {field}={value} is not allowed; give 0 to "
-                    f"{IDS_PER_SPLIT - 1}"
-                )
-        if self.seed < 0:
-            raise DataError(f"embedded data set: seed={self.seed} is negative; give 0 or more")
+        super().__post_init__()
         if not 48 <= self.short_side <= self.max_long_side:
             raise DataError(
-                f"embedded data set: short_side={self.short_side} with max_long_side="
-                f"{self.max_long_side}; needed: 48 <= short_side <= max_long_side"
+                f"{self.TITLE}: short_side={self.short_side} with max_long_side="
+                f"{self.max_long_side} is not allowed. Give 48 <= short_side <= max_long_side."
             )
-        if self.mean_instances < 1.0 or self.mean_distractors < 0.0 or self.max_places < 1:
-            raise DataError(
-                f"embedded data set: mean_instances={self.mean_instances}, mean_distractors="
-                f"{self.mean_distractors}, max_places={self.max_places}; at least 1, 0 and 1 needed"
-            )
-        shares = (
-            "min_visible",
-            "twig_fraction",
-            "crowd_fraction",
-            "png_fraction",
-            "empty_fraction",
-        )
-        for field in shares:
-            value = getattr(self, field)
-            if not 0.0 <= value <= 1.0:
-                raise DataError(f"embedded data set: {field}={value} lies outside 0 to 1")
-
-    def num_images(self, split: str) -> int:
-        """Number of images in a split.
-
-        Raises:
-            DataError: ``split`` is not one of :data:`SPLITS`.
-        """
-        if split not in SPLITS:
-            raise DataError(f"embedded data set: no split {split!r}; there are {', '.join(SPLITS)}")
-        return int(getattr(self, f"num_{split}"))
-
-    def fingerprint(self) -> str:
-        """12 hex digits that change with every field except ``name``."""
-        fields = {k: v for k, v in dataclasses.asdict(self).items() if k != "name"}
-        return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:12]
+        self._check_range("mean_instances", "max_places", low=1)
+        self._check_range("mean_distractors")
+        shares = ("twig_fraction", "crowd_fraction", "png_fraction", "empty_fraction")
+        self._check_range("min_visible", *shares, high=1)
 
 
 FULL_SPEC = EmbeddedSpec()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,10 @@ import numpy as np
 
 from mask_rcnn_embedded.coco.spec import CATEGORIES
 from mask_rcnn_embedded.errors import DataError
+from mask_rcnn_embedded.stats import markdown_table
 
 SMALL, LARGE = 32.0**2, 96.0**2
-"""COCO's borders between small, medium and large, in pixels of area."""
+"""COCO's limits of area between small, medium and large, in pixels."""
 
 
 def _load(root: Path, name: str) -> dict[str, Any]:
@@ -20,14 +22,14 @@ def _load(root: Path, name: str) -> dict[str, Any]:
     try:
         return json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise DataError(f"no readable annotation file {path}: {error}") from error
+        raise DataError(f"cannot read the annotation file {path}: {error}") from error
 
 
 def measure(root: str | Path, split: str = "train") -> dict[str, Any]:
     """Counts of one split with annotations.
 
     Args:
-        root: folder of the data set.
+        root: directory of the data set.
         split: ``train`` or ``val``.
 
     Returns:
@@ -72,10 +74,8 @@ def measure(root: str | Path, split: str = "train") -> dict[str, Any]:
 
 def format_stats(root: str | Path) -> str:
     """Markdown tables of both splits with annotations."""
-    lines: list[str] = []
-    both = {split: measure(root, split) for split in ("train", "val")}
-    lines += ["| | train | val |", "|---|---|---|"]
-    rows: list[tuple[str, Any]] = [
+    train, val = measure(root, "train"), measure(root, "val")
+    rows: list[tuple[str, Callable[[dict[str, Any]], object]]] = [
         ("images", lambda m: m["images"]),
         ("images without any instance", lambda m: m["empty_images"]),
         ("images with a crowd region", lambda m: m["crowd_images"]),
@@ -86,15 +86,15 @@ def format_stats(root: str | Path) -> str:
         ("large, area >= 96²", lambda m: f"{100 * m['large']:.1f} %"),
         ("masks of several polygons", lambda m: f"{100 * m['multi_part']:.1f} %"),
         ("persons with labelled keypoints", lambda m: m["labelled_persons"]),
-        (
-            "keypoints visible (2) / hidden (1)",
-            lambda m: f"{m['keypoints'][2]} / {m['keypoints'][1]}",
-        ),
+        ("keypoints visible (2) / hidden (1)", lambda m: "{2} / {1}".format(*m["keypoints"])),
     ]
-    for label, value in rows:
-        lines.append(f"| {label} | {value(both['train'])} | {value(both['val'])} |")
-    lines += ["", "| class | train instances | small | medium | large |", "|---|---|---|---|---|"]
-    for name, (total, *sizes) in both["train"]["classes"].items():
-        shares = " | ".join(f"{100 * s / max(total, 1):.0f} %" for s in sizes)
-        lines.append(f"| {name} | {total} | {shares} |")
-    return "\n".join(lines)
+    classes = [
+        (name, total, *(f"{100 * size / max(total, 1):.0f} %" for size in sizes))
+        for name, (total, *sizes) in train["classes"].items()
+    ]
+    return "\n\n".join(
+        (
+            markdown_table(["", "train", "val"], [(n, f(train), f(val)) for n, f in rows]),
+            markdown_table(["class", "train instances", "small", "medium", "large"], classes),
+        )
+    )

@@ -11,9 +11,14 @@ import dataclasses
 import cv2
 import numpy as np
 
-from mask_rcnn_embedded.drawing.keypoints import KEYPOINT_NAMES
-from mask_rcnn_embedded.drawing.shapes import ellipse
-from mask_rcnn_embedded.drawing.solid import Part, Stroke
+from mask_rcnn_embedded.drawing.solid import Part, Stroke, ellipse
+
+KEYPOINT_NAMES = (
+    "nose", "left_eye", "right_eye", "left_ear", "right_ear",
+    "left_shoulder", "right_shoulder", "left_elbow", "right_elbow", "left_wrist", "right_wrist",
+    "left_hip", "right_hip", "left_knee", "right_knee", "left_ankle", "right_ankle",
+)  # fmt: skip
+"""The 17 keypoints in COCO's order."""
 
 PERSON_AREA = 0.145
 """About the area of a person's mask in squared body heights."""

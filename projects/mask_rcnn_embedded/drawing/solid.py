@@ -20,6 +20,17 @@ SS = 4
 _SHIFT = 4  # fractional bits of the coordinates given to OpenCV
 
 
+def ellipse(
+    center: tuple[float, float], radii: tuple[float, float], angle: float = 0.0, n: int = 20
+) -> np.ndarray:
+    """(n, 2) float32 vertices of an ellipse."""
+    t = np.linspace(0.0, 2.0 * np.pi, n, endpoint=False)
+    x, y = radii[0] * np.cos(t), radii[1] * np.sin(t)
+    c, s = np.cos(angle), np.sin(angle)
+    points = np.stack([center[0] + c * x - s * y, center[1] + s * x + c * y], axis=1)
+    return points.astype(np.float32)
+
+
 @dataclasses.dataclass
 class Part:
     """One flat piece.
@@ -127,10 +138,7 @@ class Raster:
     def fine_window(self) -> tuple[slice, slice]:
         """Where the window lies in a fine map of the whole image."""
         h, w = self.size
-        return (
-            slice(self.y0 * SS, (self.y0 + h) * SS),
-            slice(self.x0 * SS, (self.x0 + w) * SS),
-        )
+        return (slice(self.y0 * SS, (self.y0 + h) * SS), slice(self.x0 * SS, (self.x0 + w) * SS))
 
 
 def to_fixed(points: np.ndarray, scale: float) -> np.ndarray:

@@ -180,10 +180,7 @@ class Texture:
         """
         c, s = np.cos(self.angle) / self.texel, np.sin(self.angle) / self.texel
         matrix = np.array(
-            [
-                [c, -s, self.origin[0] + c * x0 - s * y0],
-                [s, c, self.origin[1] + s * x0 + c * y0],
-            ]
+            [[c, -s, self.origin[0] + c * x0 - s * y0], [s, c, self.origin[1] + s * x0 + c * y0]]
         )
         out = cv2.warpAffine(
             texture_bank()[self.name],
@@ -212,3 +209,8 @@ def random_texture(
         angle=float(rng.uniform(0.0, np.pi)),
         origin=(float(rng.uniform(0, BANK_SIDE)), float(rng.uniform(0, BANK_SIDE))),
     )
+
+
+def two_textures(rng: np.random.Generator, extent: float) -> tuple[Texture, Texture]:
+    """Two textures for a thing of ``extent`` pixels."""
+    return random_texture(rng, extent, CLOTH), random_texture(rng, extent, CLOTH)

@@ -27,8 +27,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from mask_rcnn_embedded.cache import file_lock
-from mask_rcnn_embedded.coco import embedded_root
+from mask_rcnn_embedded.cache import embedded_root, file_lock
 from mask_rcnn_repro.data.cityscapes.files import ImageFiles, list_files
 from mask_rcnn_repro.data.cityscapes.instances import (
     READERS,

@@ -13,7 +13,7 @@ import dataclasses
 
 import numpy as np
 
-from mask_rcnn_embedded.drawing.solid import Part, Stroke
+from mask_rcnn_embedded.drawing.solid import Part, Stroke, ellipse
 
 
 @dataclasses.dataclass
@@ -35,17 +35,6 @@ def polygon_area(points: np.ndarray) -> float:
     """Area of a simple polygon (n, 2)."""
     x, y = points[:, 0], points[:, 1]
     return float(abs(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1))) / 2.0)
-
-
-def ellipse(
-    center: tuple[float, float], radii: tuple[float, float], angle: float = 0.0, n: int = 20
-) -> np.ndarray:
-    """(n, 2) float32 vertices of an ellipse."""
-    t = np.linspace(0.0, 2.0 * np.pi, n, endpoint=False)
-    x, y = radii[0] * np.cos(t), radii[1] * np.sin(t)
-    c, s = np.cos(angle), np.sin(angle)
-    points = np.stack([center[0] + c * x - s * y, center[1] + s * x + c * y], axis=1)
-    return points.astype(np.float32)
 
 
 def _polar(radius: np.ndarray | float, angle: np.ndarray) -> np.ndarray:
@@ -233,10 +222,7 @@ def _vessel(rng: np.random.Generator, handle: bool) -> Shape:
         wave = np.sign(np.sin(u)) * np.abs(np.sin(u)) ** square
         outer = np.stack([middle - 0.03 + reach * np.cos(u) ** square, mid + high * wave], axis=1)
         inner = np.stack(
-            [
-                middle - 0.03 + (reach - thick) * np.cos(u) ** square,
-                mid + (high - thick) * wave,
-            ],
+            [middle - 0.03 + (reach - thick) * np.cos(u) ** square, mid + (high - thick) * wave],
             axis=1,
         )
         band = np.concatenate([outer, inner[::-1]]) * [side, 1.0]

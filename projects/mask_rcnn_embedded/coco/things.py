@@ -4,16 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from mask_rcnn_embedded.drawing.person import PERSON_AREA, PersonShape, make_person
-from mask_rcnn_embedded.drawing.shapes import OBJECTS, UPRIGHT, Shape, distractor
+from mask_rcnn_embedded.coco.shapes import OBJECTS, UPRIGHT, Shape, distractor
+from mask_rcnn_embedded.drawing.clothes import dressed
+from mask_rcnn_embedded.drawing.person import PERSON_AREA, make_person
 from mask_rcnn_embedded.drawing.solid import Part, Solid, Stroke
-from mask_rcnn_embedded.drawing.textures import (
-    CLOTH,
-    Texture,
-    random_color,
-    random_texture,
-    vary,
-)
+from mask_rcnn_embedded.drawing.textures import random_color, two_textures, vary
 
 # BGR. Some things have a colour near their class's, as in nature; the rest have any colour, so that
 # colour helps and shape decides. Mug and cup share theirs: only the handle tells them apart.
@@ -51,15 +46,6 @@ def object_palette(
     return palette, np.array([0.0, 1.0, 1.0, 1.0], dtype=np.float32)
 
 
-def two_textures(rng: np.random.Generator, extent: float) -> tuple[Texture, Texture]:
-    """Two textures for a thing of ``extent`` pixels."""
-    return random_texture(rng, extent, CLOTH), random_texture(rng, extent, CLOTH)
-
-
-def _scaled_strokes(strokes: list[Stroke], size: float) -> list[Stroke]:
-    return [Stroke(s.points, s.width * size, s.strength) for s in strokes]
-
-
 def _from_shape(
     rng: np.random.Generator,
     shape: Shape,
@@ -77,7 +63,7 @@ def _from_shape(
         palette,
         slots,
         two_textures(rng, extent),
-        _scaled_strokes(shape.strokes, size),
+        [Stroke(s.points, s.width * size, s.strength) for s in shape.strokes],
         relief=float(rng.uniform(0.3, 1.0)),
     )
     if category in UPRIGHT:
@@ -100,69 +86,6 @@ def _from_shape(
 def _rotation(angle: float) -> np.ndarray:
     c, s = np.cos(angle), np.sin(angle)
     return np.array([[c, -s], [s, c]])
-
-
-_SKIN_TONES = np.array(
-    [
-        [180, 205, 240],
-        [150, 185, 225],
-        [120, 160, 205],
-        [85, 125, 175],
-        [60, 90, 135],
-        [40, 58, 85],
-    ],
-    dtype=np.float32,
-)
-
-
-def dressed(
-    rng: np.random.Generator, shape: PersonShape, extent: float, theme: list[np.ndarray]
-) -> Solid:
-    """A person with skin, hair and clothes, still in unit coordinates.
-
-    Args:
-        rng: source of randomness.
-        shape: the posed person.
-        extent: square root of the area in pixels that it will have.
-        theme: colours of the scene, from which some clothes take theirs.
-    """
-    size = extent / float(np.sqrt(PERSON_AREA))
-    k = rng.uniform(0, len(_SKIN_TONES) - 1)
-    low = int(k)
-    skin = _SKIN_TONES[low] + (k - low) * (_SKIN_TONES[min(low + 1, 5)] - _SKIN_TONES[low])
-    skin = vary(rng, skin, 0.02)
-    clothes = []
-    for _ in range(2):
-        color = random_color(rng) if rng.random() < 0.7 else vary(rng, theme[0], 0.05)
-        clothes.append(np.stack([color, vary(rng, color, rng.uniform(0.03, 0.3))]))
-    hair = vary(rng, random_color(rng) * 0.55, 0.03)
-    shoe = random_color(rng) * 0.7
-    plain = [
-        np.stack([c, c * f])
-        for c, f in (
-            (skin, 0.95),
-            (hair, 0.8),
-            (shoe, 0.85),
-            (np.array([30.0, 28.0, 26.0]), 1.0),
-            (skin * [0.6, 0.55, 0.85], 1.0),
-            (np.array([235.0, 235.0, 235.0]), 1.0),
-        )
-    ]
-    palette = np.stack([plain[0], plain[1], *clothes, *plain[2:]]).astype(np.float32)
-    slots = np.array([0, 0, 0, 1, 0, 0, 0, 0], dtype=np.float32)
-    return Solid(
-        "person",
-        shape.parts,
-        palette,
-        slots,
-        two_textures(rng, 0.5 * extent),
-        _scaled_strokes(shape.strokes, size),
-        shape.keypoints,
-        shape.keypoint_parts,
-        shape.keypoint_hidden,
-        relief=float(rng.uniform(0.3, 0.8)),
-        seams=float(rng.uniform(0.15, 0.5)),
-    )
 
 
 def _person_solid(rng: np.random.Generator, extent: float, theme: list[np.ndarray]) -> Solid:
