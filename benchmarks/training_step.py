@@ -33,8 +33,8 @@ from torch import nn
 from harness import Benchmark
 from mask_rcnn_repro import get_config
 from mask_rcnn_repro.data import MaskRCNNMapper, get_training_dicts
-from mask_rcnn_repro.engine.train.builders import build_model, build_optimizer
-from mask_rcnn_repro.engine.train.trainer import autocast_context
+from mask_rcnn_repro.engine.builders import build_model, build_optimizer
+from mask_rcnn_repro.engine.precision import autocast_context
 from mask_rcnn_repro.registration import register
 
 SAMPLE = Path(__file__).resolve().parents[2] / "shared" / "data"

@@ -10,12 +10,13 @@ import pytest
 from detectron2.config import instantiate
 
 from mask_rcnn_repro.config import config_root, diff_configs, to_plain
+from mask_rcnn_repro.engine.dependencies import unlabeled_of
 from mask_rcnn_repro.engine.main import run
-from mask_rcnn_repro.engine.stages.dependencies import unlabeled_of
 from mask_rcnn_repro.engine.tta import tta_sizes
 from mask_rcnn_repro.errors import CheckpointError
 from mask_rcnn_repro.paper import load_tables
 from mask_rcnn_tools.train.cli import parse_args
+from mask_rcnn_tools.train.main import EXTENSIONS
 
 from .config_sets import JOINT_ROWS, PROFILES, ROWS, load, load_joint
 
@@ -345,7 +346,7 @@ def test_without_weights_of_imagenet_5k_the_row_stops(config, tmp_path, monkeypa
     weights = load(config).train.init_checkpoint
     words = ["--config-file", config, "--profile", "tiny", f"train.init_checkpoint={weights}"]
     with pytest.raises(CheckpointError) as error:
-        run(parse_args([*words, "train.output_dir=run"]))
+        run(parse_args([*words, "train.output_dir=run"]), EXTENSIONS)
     assert re.search(r"'ImageNetPretrained/X-101-64x4d-IN5k\.pkl' does not exist", str(error.value))
     assert str(tmp_path / weights) in str(error.value)  # where it was looked for
     assert list((tmp_path / "run").rglob("*.pth")) == []
@@ -355,4 +356,4 @@ def test_without_weights_of_imagenet_5k_the_row_stops(config, tmp_path, monkeypa
 def test_weights_of_imagenet_5k_do_not_count_as_trained_ones(config, tmp_path):
     words = ["--config-file", config, "--eval-only", f"train.output_dir={tmp_path / 'run'}"]
     with pytest.raises(CheckpointError, match="--eval-only needs trained weights"):
-        run(parse_args(words))
+        run(parse_args(words), EXTENSIONS)

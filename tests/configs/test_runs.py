@@ -24,6 +24,7 @@ from mask_rcnn_repro.engine.main import run
 from mask_rcnn_repro.evaluation import load_record
 from mask_rcnn_repro.registration import register
 from mask_rcnn_tools.train.cli import parse_args
+from mask_rcnn_tools.train.main import EXTENSIONS
 
 from .config_sets import IDS, RPN_STAGES, STAGE_WISE, load, load_joint
 
@@ -50,7 +51,7 @@ def shared(tmp_path_factory):
 
 def launch(config, *arguments):
     """`train_net.py --config-file <config> --profile tiny ...`."""
-    run(parse_args(["--config-file", config, "--profile", "tiny", *arguments]))
+    run(parse_args(["--config-file", config, "--profile", "tiny", *arguments]), EXTENSIONS)
 
 
 @pytest.fixture(autouse=True)

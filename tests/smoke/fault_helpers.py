@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import logging
 import os
 import signal
@@ -19,8 +20,9 @@ import torch.distributed as dist
 from detectron2.utils import comm
 
 from mask_rcnn_repro.engine.launch import processes
-from mask_rcnn_repro.engine.main import main, run
+from mask_rcnn_repro.engine.main import run
 from mask_rcnn_tools.train.cli import parse_args
+from mask_rcnn_tools.train.main import EXTENSIONS, main
 
 from .run_helpers import QUICKSTART, Outcome
 
@@ -96,7 +98,7 @@ def fork(
                 "gloo", init_method=f"file://{meeting}", rank=rank, world_size=world_size
             )
             comm.create_local_process_group(world_size)
-            processes._guarded(run, args)
+            processes._guarded(functools.partial(run, extensions=EXTENSIONS), args)
         code = 0
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else 1

@@ -18,8 +18,8 @@ import pytest
 import torch
 
 from mask_rcnn_repro.config import load_config
-from mask_rcnn_repro.engine.main import main
 from mask_rcnn_tools.train.cli import parse_args
+from mask_rcnn_tools.train.main import main
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 QUICKSTART = REPOSITORY / "configs" / "quickstart" / "mask_rcnn_r18_fpn.py"

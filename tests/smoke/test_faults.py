@@ -85,7 +85,7 @@ def test_proposals_and_dependencies_stop_and_go_on(tmp_path: Path) -> None:
     """Stages before the row itself; the same command goes on from what is there."""
     config = "table2c/roi_align_ave"
     keys = ["train.output_root=root", "train.draw=0", "--resume"]
-    stages = "mask_rcnn_repro.engine.stages.prepare"
+    stages = "mask_rcnn_repro.engine.stages.stored_proposals"
     outcome = launch(tmp_path, *keys, "train.output_root=whole", config=config)
     outcome.succeeded()
     for logger, text in ((TRAINING, "iter: "), (stages, "Storing the proposals")):

@@ -124,7 +124,7 @@ def test_a_row_trains_from_the_wheel(unpacked, tmp_path):
     code = """
 import contextlib, json, sys
 from mask_rcnn_tools.train.cli import parse_args
-from mask_rcnn_repro.engine.main import main
+from mask_rcnn_tools.train.main import main
 
 with contextlib.redirect_stdout(sys.stderr):
     main(parse_args(["--config-file", "mine.py", "--profile", "tiny", "train.max_iter=1"]))

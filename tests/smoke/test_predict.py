@@ -22,8 +22,8 @@ from pycocotools.coco import COCO
 
 from mask_rcnn_repro import build_predictor, get_config
 from mask_rcnn_repro.data.registration import coco_parts, register_all_datasets
-from mask_rcnn_repro.engine.stages.dependencies import find_rpn
-from mask_rcnn_repro.engine.train.builders import build_model
+from mask_rcnn_repro.engine.builders import build_model
+from mask_rcnn_repro.engine.dependencies import find_rpn
 from mask_rcnn_tools.predict import movies, run, video
 from mask_rcnn_tools.predict.cli import parse_args
 from mask_rcnn_tools.predict.main import main

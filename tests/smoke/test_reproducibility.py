@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from mask_rcnn_repro.config import get_config
-from mask_rcnn_repro.engine.train.builders import build_model
+from mask_rcnn_repro.engine.builders import build_model
 from mask_rcnn_repro.registration import register
 
 from .run_helpers import (

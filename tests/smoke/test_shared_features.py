@@ -12,8 +12,8 @@ from detectron2.config import instantiate
 from detectron2.structures import Instances
 
 from mask_rcnn_repro.config import load_config
+from mask_rcnn_repro.engine.builders import build_model
 from mask_rcnn_repro.engine.checkpoint.init_from import load_initial_weights
-from mask_rcnn_repro.engine.train.builders import build_model
 from mask_rcnn_repro.errors import CheckpointError
 from mask_rcnn_repro.records.record import load_record
 

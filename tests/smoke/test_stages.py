@@ -17,8 +17,8 @@ import pytest
 from mask_rcnn_repro.config import config_hash, load_config
 from mask_rcnn_repro.data.proposals.files import ProposalFile
 from mask_rcnn_repro.data.proposals.writer import ProposalWriter
+from mask_rcnn_repro.engine.builders import build_train_data
 from mask_rcnn_repro.engine.run import Inputs
-from mask_rcnn_repro.engine.train.builders import build_train_data
 from mask_rcnn_repro.records.record import load_record
 
 from .run_helpers import REPOSITORY, Outcome, assert_same, iterations, launch, load, start

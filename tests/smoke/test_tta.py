@@ -11,7 +11,7 @@ import torch
 
 from mask_rcnn_repro import build_predictor, get_config
 from mask_rcnn_repro.config import config_hash, load_config
-from mask_rcnn_repro.engine.train.builders import build_model
+from mask_rcnn_repro.engine.builders import build_model
 from mask_rcnn_repro.engine.tta import with_tta
 from mask_rcnn_repro.modeling import StageWiseRCNN
 from mask_rcnn_repro.records.record import load_record

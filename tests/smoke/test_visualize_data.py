@@ -18,7 +18,7 @@ from detectron2.data import transforms as T
 from mask_rcnn_embedded import coco as embedded
 from mask_rcnn_repro import get_config
 from mask_rcnn_repro.data import ProposalWriter, get_test_dicts, get_training_dicts
-from mask_rcnn_repro.engine.train.builders import build_train_data
+from mask_rcnn_repro.engine.builders import build_train_data
 from mask_rcnn_tools.visualize_data import samples
 from mask_rcnn_tools.visualize_data.cli import parse_args
 from mask_rcnn_tools.visualize_data.main import main

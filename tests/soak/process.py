@@ -27,7 +27,7 @@ from mask_rcnn_tools.train.cli import parse_args
 from mask_rcnn_repro.utils.quiet import quiet_dependencies
 quiet_dependencies()
 args = parse_args()
-from mask_rcnn_repro.engine.main import main
+from mask_rcnn_tools.train.main import main
 main(args)
 """
 

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mask_rcnn_repro.data.cityscapes.load import load_cityscapes
 from mask_rcnn_repro.data.cityscapes import scan as cityscapes_scan
+from mask_rcnn_repro.data.cityscapes.load import load_cityscapes
 from mask_rcnn_repro.data.cityscapes.registration import register_cityscapes
 
 from .cityscapes_data_helpers import (

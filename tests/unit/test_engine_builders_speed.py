@@ -7,7 +7,7 @@ import torch
 from omegaconf import OmegaConf
 
 from mask_rcnn_repro import get_config
-from mask_rcnn_repro.engine.train.builders import build_model, build_optimizer
+from mask_rcnn_repro.engine.builders import build_model, build_optimizer
 
 
 def config(**optimizer):

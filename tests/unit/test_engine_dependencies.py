@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from mask_rcnn_repro import get_config, register
+from mask_rcnn_repro.engine.dependencies import check_dependencies
 from mask_rcnn_repro.engine.run import Run
-from mask_rcnn_repro.engine.stages.dependencies import check_dependencies
 from mask_rcnn_repro.errors import CheckpointError
 
 GONE = "train.init_checkpoint=gone.pth"

@@ -11,8 +11,8 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from mask_rcnn_repro.config import get_config
+from mask_rcnn_repro.engine.builders import build_model, build_optimizer, freeze_module
 from mask_rcnn_repro.engine.checkpoint.init_from import load_initial_weights
-from mask_rcnn_repro.engine.train.builders import build_model, build_optimizer, freeze_module
 from mask_rcnn_repro.errors import CheckpointError, ConfigError
 
 from .model_helpers import build, make_inputs, narrow_config, train_step

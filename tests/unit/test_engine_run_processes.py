@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from mask_rcnn_repro.config import get_config
+from mask_rcnn_repro.engine.builders import check_batch_size, resolve_device
 from mask_rcnn_repro.engine.launch import processes
-from mask_rcnn_repro.engine.train.builders import check_batch_size, resolve_device
 from mask_rcnn_repro.errors import ConfigError
 from mask_rcnn_tools.train.cli import parse_args
 

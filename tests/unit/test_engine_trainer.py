@@ -5,8 +5,9 @@ import torch
 from detectron2.utils.events import EventStorage
 from torch import nn
 
-from mask_rcnn_repro.engine.train.seeding import seed_everything
-from mask_rcnn_repro.engine.train.trainer import Trainer, autocast_context
+from mask_rcnn_repro.engine.precision import autocast_context
+from mask_rcnn_repro.engine.seeding import seed_everything
+from mask_rcnn_repro.engine.train.trainer import Trainer
 from mask_rcnn_repro.errors import ConfigError, NonFiniteLossError
 
 CPU = torch.device("cpu")

@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from mask_rcnn_repro.config import load_config
-from mask_rcnn_repro.engine.train.builders import build_model
+from mask_rcnn_repro.engine.builders import build_model
 from mask_rcnn_repro.errors import ConfigError
 from mask_rcnn_repro.registration import register
 from mask_rcnn_tools.model_info.cli import parse_args

@@ -9,7 +9,7 @@ import torch
 from detectron2.modeling.meta_arch import GeneralizedRCNN, ProposalNetwork
 from detectron2.utils.events import EventStorage
 
-from mask_rcnn_repro.engine.train.builders import freeze_module
+from mask_rcnn_repro.engine.builders import freeze_module
 from mask_rcnn_repro.errors import DataError
 from mask_rcnn_repro.modeling import SharedFeatureRCNN
 

@@ -18,7 +18,11 @@ from torch import nn
 from mask_rcnn_repro.config import config_hash
 from mask_rcnn_repro.config.stored_proposals import keeps_rpn
 from mask_rcnn_repro.data import dataset_fingerprint, get_test_dicts, get_training_dicts
-from mask_rcnn_repro.data.generated.annotations import default_unlabeled, distillation_info
+from mask_rcnn_repro.data.generated.annotations import (
+    GENERATED_FILE,
+    default_unlabeled,
+    distillation_info,
+)
 from mask_rcnn_repro.data.loading.loader import Mapper
 from mask_rcnn_repro.data.registration import coco_parts
 from mask_rcnn_repro.distillation.annotation_file import labeled_categories, write_generated
@@ -30,10 +34,10 @@ from mask_rcnn_repro.distillation.threshold import (
     choose_threshold,
     labeled_average,
 )
+from mask_rcnn_repro.engine.builders import resolve_device
+from mask_rcnn_repro.engine.dependencies import DataSet, data_sets, find_rpn
+from mask_rcnn_repro.engine.precision import autocast_context
 from mask_rcnn_repro.engine.predictor import build_predictor
-from mask_rcnn_repro.engine.stages.dependencies import DataSet, data_sets, find_rpn
-from mask_rcnn_repro.engine.train.builders import resolve_device
-from mask_rcnn_repro.engine.train.trainer import autocast_context
 from mask_rcnn_repro.engine.tta import tta_sizes, with_original_images, with_tta
 from mask_rcnn_repro.errors import ConfigError
 from mask_rcnn_repro.records.provenance import checkpoint_info
@@ -41,10 +45,6 @@ from mask_rcnn_repro.utils.atomic import atomic_write_text
 
 logger = logging.getLogger(__name__)
 
-DISTILLED_FOLDER = "distilled"
-"""In the folder of the model's run; a folder for each set of images in it."""
-
-GENERATED_FILE = "generated.json"
 SUMMARY_FILE = "summary.json"
 PREDICTION_FOLDER = "predictions"
 FORMAT_VERSION = 1

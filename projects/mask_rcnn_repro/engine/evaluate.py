@@ -1,4 +1,4 @@
-"""Evaluating a model as a config says: loader, evaluator, metrics, drawn examples."""
+"""Evaluate a model as its config says: loader, evaluator, metrics."""
 
 from __future__ import annotations
 
@@ -15,11 +15,18 @@ from detectron2.config import instantiate
 from detectron2.utils import comm
 from omegaconf import DictConfig, OmegaConf
 
-from mask_rcnn_repro.engine.train.trainer import AMP_DTYPES, autocast_context
+from mask_rcnn_repro.engine.precision import AMP_DTYPES, autocast_context
+from mask_rcnn_repro.engine.predictor import join_rpn
+from mask_rcnn_repro.engine.tta import with_original_images, with_tta
 from mask_rcnn_repro.evaluation.coco.precision_recall import PrecisionRecall
 from mask_rcnn_repro.evaluation.loop import evaluate
+from mask_rcnn_repro.modeling import optimize_for_inference
+from mask_rcnn_repro.modeling.inference.optimize import runs_in_threads
 
 logger = logging.getLogger(__name__)
+
+RESULTS_FOLDER = "inference"
+"""Directory of result files in the directory of a run."""
 
 
 @dataclass
@@ -60,10 +67,9 @@ def evaluate_model(
             :func:`~mask_rcnn_repro.modeling.optimize_for_inference`; with `cfg.train.amp` it
             computes in reduced precision. On a CPU two images are then predicted side by side.
         device: Where the model lives.
-        output_dir: Result files go to `<output_dir>/inference`, drawn images to
-            `<output_dir>/drawings`.
-        final: Whether this is a run's last evaluation: the one with test-time augmentation where
-            `cfg.train.tta` enables it, and after which `cfg.train.draw` images are drawn.
+        output_dir: Result files go to `<output_dir>/inference`.
+        final: Whether this is the last evaluation of a run. Only this one uses test-time
+            augmentation, where `cfg.train.tta` enables it.
 
     Raises:
         CheckpointError: The RPN that test-time augmentation needs has no weights.
@@ -74,7 +80,7 @@ def evaluate_model(
         cfg, model = _augmented(cfg, model, device)
     loader = instantiate(cfg.dataloader.test)
     node = copy.deepcopy(cfg.dataloader.evaluator)
-    OmegaConf.update(node, "output_dir", str(output_dir / "inference"))
+    OmegaConf.update(node, "output_dir", str(output_dir / RESULTS_FOLDER))
     evaluator = instantiate(node)
     if cfg.train.optimize_inference:
         model = faster_copy(cfg, model)
@@ -85,19 +91,6 @@ def evaluate_model(
         autocast=lambda: autocast_context(device, cfg.train.amp.enabled, cfg.train.amp.dtype),
         at_once=1 if augmented else _images_at_once(cfg, model, device),
     )
-    if final and cfg.train.draw > 0 and comm.is_main_process():
-        from mask_rcnn_tools.drawing import draw_results
-
-        try:
-            draw_results(
-                cfg.dataloader.test.dataset.names,
-                output_dir / "inference",
-                output_dir / "drawings",
-                count=cfg.train.draw,
-            )
-        except (OSError, LookupError, TypeError, AttributeError) as error:
-            # pictures are an extra: results in another form than COCO's must not cost the record
-            logger.warning("Nothing was drawn: %s: %s", type(error).__name__, error)
     comm.synchronize()
     return Evaluation(
         metrics or {},
@@ -109,8 +102,6 @@ def evaluate_model(
 
 def faster_copy(cfg: DictConfig, model: torch.nn.Module) -> torch.nn.Module:
     """A copy for inference in the config's precision; the model itself if that cannot be made."""
-    from mask_rcnn_repro.modeling import optimize_for_inference
-
     dtype = AMP_DTYPES[cfg.train.amp.dtype] if cfg.train.amp.enabled else torch.float32
     try:
         return optimize_for_inference(model, dtype)
@@ -126,8 +117,6 @@ def faster_copy(cfg: DictConfig, model: torch.nn.Module) -> torch.nn.Module:
 
 def _images_at_once(cfg: DictConfig, model: torch.nn.Module, device: torch.device) -> int:
     """Two on a CPU, if the model is one that threads may share."""
-    from mask_rcnn_repro.modeling.inference.optimize import runs_in_threads
-
     alone = device.type != "cpu" or torch.get_num_threads() < 2
     return 1 if alone or not cfg.train.optimize_inference or not runs_in_threads(model) else 2
 
@@ -136,10 +125,6 @@ def _augmented(
     cfg: DictConfig, model: torch.nn.Module, device: torch.device
 ) -> tuple[DictConfig, torch.nn.Module]:
     """The config for images as they are, and the model with test-time augmentation."""
-    # what a detector depends on are runs, and runs evaluate: these import this module
-    from mask_rcnn_repro.engine.predictor import join_rpn
-    from mask_rcnn_repro.engine.tta import with_original_images, with_tta
-
     augmented = with_tta(cfg, join_rpn(cfg, model, device))
     logger.info(
         "Test-time augmentation: shorter edges of %s pixels%s, in place of "

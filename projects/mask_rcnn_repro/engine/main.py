@@ -1,9 +1,10 @@
-"""What `train_net.py` does after parsing: print, diff, train or evaluate, and write the record."""
+"""What `train_net.py` does after parsing: print, compare, train or evaluate a config."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import hashlib
 import logging
 import os
@@ -25,20 +26,22 @@ from mask_rcnn_repro.config import (
 )
 from mask_rcnn_repro.config.from_data import fit_to_data
 from mask_rcnn_repro.config.schema import train_fields
+from mask_rcnn_repro.engine.builders import build_model, check_batch_size, resolve_device
 from mask_rcnn_repro.engine.checkpoint.checkpointer import (
     SafeCheckpointer,
     checkpoint_iteration,
     find_last_checkpoint,
 )
+from mask_rcnn_repro.engine.dependencies import check_dependencies
 from mask_rcnn_repro.engine.evaluate import evaluate_model
+from mask_rcnn_repro.engine.extensions import Extensions
 from mask_rcnn_repro.engine.launch.processes import run_distributed, under_torchrun
+from mask_rcnn_repro.engine.precision import autocast_context
+from mask_rcnn_repro.engine.results import draw_examples, write_record
 from mask_rcnn_repro.engine.run import Run
-from mask_rcnn_repro.engine.run_folder import keep_logs
-from mask_rcnn_repro.engine.stages.dependencies import check_dependencies
+from mask_rcnn_repro.engine.run_folder import keep_logs, open_run_folder
+from mask_rcnn_repro.engine.seeding import make_deterministic, seed_everything
 from mask_rcnn_repro.engine.stages.prepare import prepare, store_own_proposals, train_stage
-from mask_rcnn_repro.engine.train.builders import build_model, check_batch_size, resolve_device
-from mask_rcnn_repro.engine.train.seeding import make_deterministic, seed_everything
-from mask_rcnn_repro.engine.train.trainer import autocast_context
 from mask_rcnn_repro.errors import CheckpointError, ConfigError, UserError
 from mask_rcnn_repro.paper import format_results
 from mask_rcnn_repro.paper.verify import (
@@ -48,7 +51,7 @@ from mask_rcnn_repro.paper.verify import (
     format_verification,
     verify,
 )
-from mask_rcnn_repro.records.record import Record
+from mask_rcnn_repro.records import Record
 from mask_rcnn_repro.registration import register
 from mask_rcnn_repro.utils.checkpoint_paths import check_exists
 from mask_rcnn_repro.utils.locks import exclusive
@@ -58,8 +61,13 @@ logger = logging.getLogger(__name__)
 _TTA_KEYS = tuple(f"train.tta.{name}" for name in train_fields(("tta",)) or ())
 
 
-def main(args: argparse.Namespace) -> None:
-    """Runs a parsed command line; a user's mistake is printed plainly and exits with 2."""
+def main(args: argparse.Namespace, extensions: Extensions) -> None:
+    """Runs a parsed command line. A user-fixable error is printed and exits with status 2.
+
+    Args:
+        args: As `mask_rcnn_tools.train.cli.parse_args` returns them.
+        extensions: What the command adds to training and evaluation.
+    """
     try:
         if args.print_config or args.diff_config:
             _show(args)
@@ -73,7 +81,7 @@ def main(args: argparse.Namespace) -> None:
                 expected_numbers(cfg, config_id(args.config_file), args.verify)
             if not args.eval_only:
                 check_batch_size(cfg, max(world_size, int(os.environ.get("WORLD_SIZE", "1"))))
-        run_distributed(run, args, timeout)
+        run_distributed(functools.partial(run, extensions=extensions), args, timeout)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         raise SystemExit(2) from None
@@ -98,7 +106,7 @@ def _show(args: argparse.Namespace) -> None:
         print(format_diff(diff_configs(other, cfg), args.diff_config, args.config_file))
 
 
-def run(args: argparse.Namespace) -> None:
+def run(args: argparse.Namespace, extensions: Extensions) -> None:
     """Trains or evaluates in this process, which may be one of several."""
     with keep_logs() as earlier:
         cfg = _load(args)
@@ -117,7 +125,7 @@ def run(args: argparse.Namespace) -> None:
     with contextlib.ExitStack() as stack:
         if not args.eval_only:
             stack.enter_context(exclusive(output_dir, purpose="this very run", wait=False))
-        record = _run(this, args, earlier, checkpoint)
+        record = _run(this, args, extensions, earlier, checkpoint)
     if record is not None:
         print(format_results(record), flush=True)
     if expected is not None:
@@ -136,10 +144,14 @@ def _verify(record: Record | None, expected: Expected) -> None:
 
 
 def _run(
-    this: Run, args: argparse.Namespace, earlier: Sequence[logging.LogRecord], checkpoint: str
+    this: Run,
+    args: argparse.Namespace,
+    extensions: Extensions,
+    earlier: Sequence[logging.LogRecord],
+    checkpoint: str,
 ) -> Record | None:
     cfg = this.cfg
-    this.open(earlier)
+    open_run_folder(this.folder, cfg, earlier)
     if cfg.train.num_threads:
         torch.set_num_threads(cfg.train.num_threads)
     if cfg.train.deterministic:
@@ -152,7 +164,9 @@ def _run(
         this.device,
         this.folder,
     )
-    return _evaluate_only(this, checkpoint) if args.eval_only else _train(this, args.resume)
+    if args.eval_only:
+        return _evaluate_only(this, extensions, checkpoint)
+    return _train(this, extensions, args.resume)
 
 
 def _output_dir(args: argparse.Namespace, cfg: DictConfig) -> Path:
@@ -191,31 +205,35 @@ def _tta_suffix(cfg: DictConfig) -> str:
     return f"-tta-{digest}"
 
 
-def _train(this: Run, resume: bool) -> Record | None:
+def _train(this: Run, extensions: Extensions, resume: bool) -> Record | None:
     finished = this.finished_record() if resume else None
     if finished is not None:
         logger.info("This run is complete already; its record follows.")
         if this.is_rpn:
             store_own_proposals(this)
         return finished if comm.is_main_process() else None
-    return train_stage(this, prepare(this), resume=resume)
+    return train_stage(this, prepare(this, extensions), extensions, resume=resume)
 
 
-def _evaluate_only(this: Run, checkpoint: str) -> Record | None:
-    inputs = prepare(this, eval_only=True)
+def _evaluate_only(this: Run, extensions: Extensions, checkpoint: str) -> Record | None:
+    inputs = prepare(this, extensions, eval_only=True)
     seed_everything(this.cfg.train.seed)
     model = build_model(this.cfg, this.device)
     checkpointer = SafeCheckpointer(model, str(this.folder))
     checkpointer.load(checkpoint, checkpointables=[], policy="exact")
     evaluation = evaluate_model(inputs.fill(this.cfg), model, this.device, this.folder, final=True)
-    return this.write_record(
-        evaluation,
+    record = write_record(
+        this,
         inputs,
+        evaluation,
         mode="eval",
         iterations_done=checkpoint_iteration(checkpoint),
         checkpoint=checkpoint,
         train_seconds=None,
     )
+    draw_examples(this, extensions)
+    comm.synchronize()
+    return record
 
 
 def _checkpoint_to_evaluate(args: argparse.Namespace, cfg: DictConfig, output_dir: Path) -> str:

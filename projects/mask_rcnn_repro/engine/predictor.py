@@ -9,9 +9,9 @@ from omegaconf import DictConfig
 from torch import nn
 
 from mask_rcnn_repro.config.stored_proposals import keeps_rpn
+from mask_rcnn_repro.engine.builders import build_model, resolve_device
 from mask_rcnn_repro.engine.checkpoint.checkpointer import SafeCheckpointer
-from mask_rcnn_repro.engine.stages.dependencies import find_rpn
-from mask_rcnn_repro.engine.train.builders import build_model, resolve_device
+from mask_rcnn_repro.engine.dependencies import find_rpn
 from mask_rcnn_repro.errors import CheckpointError
 from mask_rcnn_repro.modeling import StageWiseRCNN
 from mask_rcnn_repro.registration import register

@@ -20,7 +20,10 @@ from detectron2.utils.events import (
     get_event_storage,
 )
 from detectron2.utils.logger import setup_logger
+from omegaconf import DictConfig
 
+from mask_rcnn_repro.config import claim_output_dir
+from mask_rcnn_repro.engine.launch.hosts import check_hosts_agree
 from mask_rcnn_repro.errors import UserError
 from mask_rcnn_repro.utils.atomic import atomic_write
 
@@ -90,6 +93,29 @@ def setup_logging(output_dir: Path, earlier: Sequence[logging.LogRecord] = ()) -
         logging.getLogger(name).setLevel(logging.ERROR)
     for record in earlier:
         logging.getLogger(record.name).handle(record)
+
+
+def open_run_folder(
+    folder: Path, cfg: DictConfig, earlier: Sequence[logging.LogRecord] = ()
+) -> None:
+    """Claims the output directory of a run and logs into it. All processes call it together.
+
+    Args:
+        folder: Output directory; made if needed.
+        cfg: The validated config.
+        earlier: Log records from :func:`keep_logs`, which come first.
+
+    Raises:
+        ConfigError: The directory holds another config, see
+            :func:`~mask_rcnn_repro.config.claim_output_dir`.
+        UserError: Hosts see different checkpoints, see
+            :func:`~mask_rcnn_repro.engine.launch.hosts.check_hosts_agree`.
+    """
+    if comm.is_main_process():
+        claim_output_dir(folder, cfg)
+    comm.synchronize()
+    setup_logging(folder, earlier)
+    check_hosts_agree(folder)
 
 
 def forget_metrics_from(metrics_file: Path, iteration: int) -> None:

@@ -11,12 +11,13 @@ import torch
 from mask_rcnn_repro.config import config_id, default_output_dir, load_config
 from mask_rcnn_repro.config.from_data import fit_to_data
 from mask_rcnn_repro.config.schema import train_fields
-from mask_rcnn_repro.distillation.run import DISTILLED_FOLDER, default_unlabeled, distill
+from mask_rcnn_repro.data.generated.annotations import DISTILLED_FOLDER, default_unlabeled
+from mask_rcnn_repro.distillation.run import distill
+from mask_rcnn_repro.engine.builders import resolve_device
 from mask_rcnn_repro.engine.checkpoint.checkpointer import find_last_checkpoint
+from mask_rcnn_repro.engine.dependencies import DataSet, data_sets
 from mask_rcnn_repro.engine.launch.processes import run_distributed
 from mask_rcnn_repro.engine.run_folder import keep_logs, setup_logging
-from mask_rcnn_repro.engine.stages.dependencies import DataSet, data_sets
-from mask_rcnn_repro.engine.train.builders import resolve_device
 from mask_rcnn_repro.errors import CheckpointError, UserError
 from mask_rcnn_repro.registration import register
 from mask_rcnn_repro.utils.locks import exclusive

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from mask_rcnn_repro.config import config_hash
 from mask_rcnn_repro.config.canonical import WHERE_KEYS
-from mask_rcnn_repro.engine.stages.dependencies import data_sets
+from mask_rcnn_repro.engine.dependencies import data_sets
 from mask_rcnn_repro.records.provenance import checkpoint_info, versions
 from mask_rcnn_tools.export.graph import DetectorGraph
 

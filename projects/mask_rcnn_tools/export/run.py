@@ -14,8 +14,8 @@ import torch
 from omegaconf import DictConfig
 from torch import nn
 
+from mask_rcnn_repro.engine.dependencies import find_rpn
 from mask_rcnn_repro.engine.predictor import build_predictor
-from mask_rcnn_repro.engine.stages.dependencies import find_rpn
 from mask_rcnn_repro.modeling import StageWiseRCNN
 from mask_rcnn_tools.export.compare import ImageComparison, compare_outputs, format_comparisons
 from mask_rcnn_tools.export.formats import WRITERS, Run, open_exported, smallest_side

@@ -14,8 +14,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from mask_rcnn_repro.config.from_data import fit_to_data
 from mask_rcnn_repro.config.stored_proposals import keeps_rpn
-from mask_rcnn_repro.engine.stages.dependencies import find_rpn
-from mask_rcnn_repro.engine.train.builders import build_model
+from mask_rcnn_repro.engine.builders import build_model
+from mask_rcnn_repro.engine.dependencies import find_rpn
 from mask_rcnn_repro.errors import ConfigError, DataError
 from mask_rcnn_tools.model_info.flops import Known, count_flops
 from mask_rcnn_tools.model_info.parts import PARTS, Part, count_parameters

@@ -11,7 +11,7 @@ from detectron2.data import MetadataCatalog
 from omegaconf import DictConfig
 
 from mask_rcnn_repro.data.registration import coco_parts
-from mask_rcnn_repro.engine.stages.dependencies import data_sets
+from mask_rcnn_repro.engine.dependencies import data_sets
 from mask_rcnn_repro.errors import DataError
 from mask_rcnn_tools.predict.sources import Source
 

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from mask_rcnn_repro.config import config_hash, config_id, load_config
 from mask_rcnn_repro.config.from_data import fit_to_data
-from mask_rcnn_repro.engine.train.builders import resolve_device
+from mask_rcnn_repro.engine.builders import resolve_device
 from mask_rcnn_repro.engine.tta import tta_sizes
 from mask_rcnn_repro.errors import ConfigError, UserError
 from mask_rcnn_repro.records.provenance import checkpoint_info

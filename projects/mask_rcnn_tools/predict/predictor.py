@@ -21,11 +21,11 @@ from omegaconf import DictConfig, OmegaConf
 from mask_rcnn_repro.data.loading.loader import seeded
 from mask_rcnn_repro.data.loading.mapper import ImageInput
 from mask_rcnn_repro.data.loading.resize import to_planes
+from mask_rcnn_repro.engine.builders import resolve_device
+from mask_rcnn_repro.engine.dependencies import data_sets
 from mask_rcnn_repro.engine.evaluate import faster_copy
+from mask_rcnn_repro.engine.precision import autocast_context
 from mask_rcnn_repro.engine.predictor import build_predictor
-from mask_rcnn_repro.engine.stages.dependencies import data_sets
-from mask_rcnn_repro.engine.train.builders import resolve_device
-from mask_rcnn_repro.engine.train.trainer import autocast_context
 from mask_rcnn_repro.engine.tta import with_original_images, with_tta
 from mask_rcnn_repro.errors import ConfigError, DataError
 from mask_rcnn_repro.evaluation.loop import predict_small

@@ -24,8 +24,8 @@ from mask_rcnn_repro.config import (
 )
 from mask_rcnn_repro.config.canonical import WHERE_KEYS
 from mask_rcnn_repro.config.from_data import fit_to_data
+from mask_rcnn_repro.engine.dependencies import dependency, teacher_of
 from mask_rcnn_repro.engine.run import Run
-from mask_rcnn_repro.engine.stages.dependencies import dependency, teacher_of
 from mask_rcnn_repro.errors import ConfigError
 from mask_rcnn_repro.registration import register
 from mask_rcnn_tools.tables.jobs import Job

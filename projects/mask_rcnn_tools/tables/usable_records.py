@@ -13,8 +13,8 @@ from pathlib import Path
 
 from mask_rcnn_repro.config.stored_proposals import keeps_rpn
 from mask_rcnn_repro.data.proposals.files import proposals_exist
+from mask_rcnn_repro.engine.dependencies import data_sets
 from mask_rcnn_repro.engine.run import RECORD_FILE
-from mask_rcnn_repro.engine.stages.dependencies import data_sets
 from mask_rcnn_repro.engine.stages.prepare import PROPOSAL_FOLDER
 from mask_rcnn_repro.errors import RecordError
 from mask_rcnn_repro.paper.results import COMPANIONS

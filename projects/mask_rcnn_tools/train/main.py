@@ -1,5 +1,18 @@
-"""Trains and evaluates; see :mod:`mask_rcnn_repro.engine.main`."""
+"""Train and evaluate with everything that this project adds: data check, drawings, distillation."""
 
-from mask_rcnn_repro.engine.main import main
+from __future__ import annotations
 
-__all__ = ["main"]
+import argparse
+
+from mask_rcnn_repro.distillation.teacher import annotate
+from mask_rcnn_repro.engine.extensions import Extensions
+from mask_rcnn_repro.engine.main import main as train_or_evaluate
+from mask_rcnn_tools.check_data.before_training import check_before_training
+from mask_rcnn_tools.drawing import draw_results
+
+EXTENSIONS = Extensions(check_data=check_before_training, draw=draw_results, annotate=annotate)
+
+
+def main(args: argparse.Namespace) -> None:
+    """Runs a parsed command line of `train_net.py`."""
+    train_or_evaluate(args, EXTENSIONS)

@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 from mask_rcnn_repro.config import config_id, load_config
 from mask_rcnn_repro.config.from_data import fit_to_data
 from mask_rcnn_repro.data.proposals.files import proposals_exist
-from mask_rcnn_repro.engine.stages.dependencies import command, data_sets, find_rpn
+from mask_rcnn_repro.engine.dependencies import command, data_sets, find_rpn
 from mask_rcnn_repro.engine.stages.prepare import PROPOSAL_FOLDER
 from mask_rcnn_repro.errors import ConfigError, DataError, UserError
 from mask_rcnn_repro.registration import register

@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from mask_rcnn_repro.config.targets import locate_target
 from mask_rcnn_repro.data.loading.images import read_image
-from mask_rcnn_repro.engine.stages.dependencies import data_sets
+from mask_rcnn_repro.engine.dependencies import data_sets
 from mask_rcnn_repro.errors import ConfigError, DataError
 from mask_rcnn_tools.drawing.colors import GREY, WHITE
 from mask_rcnn_tools.drawing.marks import Mark, Skeleton

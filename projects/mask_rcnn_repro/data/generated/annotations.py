@@ -17,6 +17,11 @@ from mask_rcnn_repro.data.catalog import COCO_SOURCES, EMBEDDED, EMBEDDED_PERSON
 from mask_rcnn_repro.data.coco.fields import read_json
 from mask_rcnn_repro.errors import ConfigError, DataError
 
+DISTILLED_FOLDER = "distilled"
+"""In the directory of the teacher's run. Holds one directory per set of images."""
+
+GENERATED_FILE = "generated.json"
+
 _LONGEST_INFO = 1 << 20
 
 

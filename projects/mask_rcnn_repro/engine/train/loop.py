@@ -13,6 +13,14 @@ from detectron2.engine import hooks
 from detectron2.utils import comm
 from omegaconf import DictConfig
 
+from mask_rcnn_repro.engine.builders import (
+    build_model,
+    build_optimizer,
+    build_scheduler,
+    build_train_data,
+    check_batch_size,
+    wrap_distributed,
+)
 from mask_rcnn_repro.engine.checkpoint.checkpointer import (
     FINAL_CHECKPOINT,
     SafeCheckpointer,
@@ -23,20 +31,12 @@ from mask_rcnn_repro.engine.checkpoint.init_classes import ClassMap, take_classe
 from mask_rcnn_repro.engine.checkpoint.init_from import load_initial_weights
 from mask_rcnn_repro.engine.evaluate import Evaluation, evaluate_model
 from mask_rcnn_repro.engine.run_folder import build_writer_hook, forget_metrics_from
-from mask_rcnn_repro.engine.train.builders import (
-    build_model,
-    build_optimizer,
-    build_scheduler,
-    build_train_data,
-    check_batch_size,
-    wrap_distributed,
-)
+from mask_rcnn_repro.engine.seeding import seed_everything
 from mask_rcnn_repro.engine.train.resuming import (
     MadeUpEvalHook,
     keep_within_limit,
     load_last_whole_checkpoint,
 )
-from mask_rcnn_repro.engine.train.seeding import seed_everything
 from mask_rcnn_repro.engine.train.trainer import Trainer
 from mask_rcnn_repro.errors import NonFiniteLossError, UserError
 from mask_rcnn_repro.utils.disk_errors import full_storage

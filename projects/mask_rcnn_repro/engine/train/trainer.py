@@ -13,8 +13,9 @@ from detectron2.utils import comm
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from mask_rcnn_repro.engine.train.seeding import seed_everything
-from mask_rcnn_repro.errors import ConfigError, NonFiniteLossError
+from mask_rcnn_repro.engine.precision import autocast_context
+from mask_rcnn_repro.engine.seeding import seed_everything
+from mask_rcnn_repro.errors import NonFiniteLossError
 from mask_rcnn_repro.utils.interruption import stop_together_if_asked
 
 _LEAST_SCALE = 2.0**-10
@@ -22,22 +23,6 @@ _LEAST_SCALE = 2.0**-10
 
 _KEPT_VALUES = 2000
 """Of each metric; no average or median looks further back than 1000 iterations."""
-
-AMP_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-def autocast_context(
-    device: torch.device, enabled: bool, dtype: str
-) -> contextlib.AbstractContextManager[Any]:
-    """Returns autocast for `device` with `dtype` ("bf16" or "fp16"), or a null context."""
-    if not enabled:
-        return contextlib.nullcontext()
-    if dtype == "fp16" and device.type != "cuda":
-        raise ConfigError(
-            f"train.amp.dtype is fp16 but the device is {device.type}; fp16 needs CUDA. "
-            "Use train.amp.dtype=bf16 or train.amp.enabled=false."
-        )
-    return torch.autocast(device.type, AMP_DTYPES[dtype])
 
 
 class Trainer(SimpleTrainer):

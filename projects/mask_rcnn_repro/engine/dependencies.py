@@ -30,9 +30,9 @@ from mask_rcnn_repro.config.stored_proposals import keeps_rpn
 from mask_rcnn_repro.data import dataset_fingerprint
 from mask_rcnn_repro.data.generated.annotations import default_unlabeled
 from mask_rcnn_repro.data.generated.mixed_dataset import check_mixture
+from mask_rcnn_repro.engine.builders import build_model, check_batch_size
 from mask_rcnn_repro.engine.checkpoint.init_classes import class_map_of
 from mask_rcnn_repro.engine.run import Run
-from mask_rcnn_repro.engine.train.builders import build_model, check_batch_size
 from mask_rcnn_repro.errors import ConfigError
 from mask_rcnn_repro.utils.checkpoint_paths import check_exists
 

@@ -1,0 +1,35 @@
+"""Functions that rooms above the engine provide and that the engine calls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from mask_rcnn_repro.engine.dependencies import DataSet
+from mask_rcnn_repro.engine.run import Run
+
+
+@dataclass(frozen=True)
+class Extensions:
+    """What a command adds to training and evaluation.
+
+    The functions are defined at the top level of a module, since processes of a run pickle them.
+
+    Attributes:
+        check_data: Checks the data of a config before a training. Takes the config, its name and
+            its overrides. Logs findings, and raises `DataError` for data that would end the
+            training later. None skips the check.
+        draw: Draws predictions beside the ground truth after the record is written. Takes the
+            name of the data set, the directory of result files, the directory of drawings and the
+            number of images. None draws nothing.
+        annotate: Annotates unlabeled images (data distillation). Takes the finished run of the
+            teacher, the directory to write to and the data set; returns the file of annotations.
+            None refuses a run that names a teacher.
+    """
+
+    check_data: Callable[[DictConfig, str, Sequence[str]], object] | None = None
+    draw: Callable[[str, Path, Path, int], object] | None = None
+    annotate: Callable[[Run, Path, DataSet], Path] | None = None

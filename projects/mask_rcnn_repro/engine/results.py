@@ -1,0 +1,84 @@
+"""What a run leaves: `record.json`, `curves.json` and drawn examples."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from detectron2.utils import comm
+
+from mask_rcnn_repro.engine.evaluate import RESULTS_FOLDER, Evaluation
+from mask_rcnn_repro.engine.extensions import Extensions
+from mask_rcnn_repro.engine.run import METRICS_FILE, RECORD_FILE, Inputs, Run
+from mask_rcnn_repro.records import Record, make_record, save_record
+from mask_rcnn_repro.records.curves import CURVES_FILE, make_curves, save_curves
+
+logger = logging.getLogger(__name__)
+
+
+def write_record(
+    run: Run,
+    inputs: Inputs,
+    evaluation: Evaluation,
+    *,
+    mode: str,
+    iterations_done: int | None,
+    checkpoint: Path | str,
+    train_seconds: float | None,
+) -> Record | None:
+    """Writes `record.json` and `curves.json` into the directory of a run.
+
+    Args:
+        run: The run.
+        inputs: What the run took from other runs.
+        evaluation: The last evaluation.
+        mode: "train" or "eval".
+        iterations_done: See :func:`~mask_rcnn_repro.records.record.make_record`.
+        checkpoint: Weights that were evaluated.
+        train_seconds: Wall-clock seconds of the training loop.
+
+    Returns:
+        The record. None in all processes but the first.
+    """
+    if not comm.is_main_process():
+        return None
+    trained = mode == "train"
+    record = make_record(
+        run.cfg,
+        config_id=run.config_id,
+        profile=run.profile,
+        overrides=run.overrides,
+        mode=mode,
+        metrics=evaluation.metrics,
+        seconds_per_image=evaluation.seconds_per_image,
+        evaluator_backend=evaluation.computed_by,
+        iterations_done=iterations_done,
+        checkpoint=checkpoint,
+        train_seconds=train_seconds,
+        device=run.device,
+        proposals=inputs.proposals,
+        init_from=inputs.init_from if trained else None,
+        generated_data=inputs.generated_data if trained else None,
+        teacher=inputs.teacher if trained else None,
+    )
+    save_record(record, run.folder / RECORD_FILE)
+    logger.info("Record written to %s", run.folder / RECORD_FILE)
+    curves = make_curves(record, run.folder / METRICS_FILE, evaluation.curves)
+    save_curves(curves, run.folder / CURVES_FILE)
+    return record
+
+
+def draw_examples(run: Run, extensions: Extensions) -> None:
+    """Draws `train.draw` test images into `drawings/`. A failure is logged: the record stays."""
+    draw = extensions.draw
+    if draw is None or run.cfg.train.draw <= 0 or not comm.is_main_process():
+        return
+    try:
+        draw(
+            run.cfg.dataloader.test.dataset.names,
+            run.folder / RESULTS_FOLDER,
+            run.folder / "drawings",
+            run.cfg.train.draw,
+        )
+    except Exception as error:
+        logger.warning("Nothing was drawn: %s: %s", type(error).__name__, error)

@@ -1,0 +1,181 @@
+"""Generated annotations that a run is trained on: a file that is given, or those of its teacher.
+
+A teacher is a config, named in `dataset.teacher`, with a run of its own as RPN stages have them.
+What its model generates lies in `<run of the teacher>/distilled/<unlabeled images>`, where
+`tools/distill.py` puts it, too, and is shared by all runs that name the teacher.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from mask_rcnn_repro.config import config_hash
+from mask_rcnn_repro.data import dataset_fingerprint, get_test_dicts, get_training_dicts
+from mask_rcnn_repro.data.generated.annotations import (
+    DISTILLED_FOLDER,
+    GENERATED_FILE,
+    distillation_info,
+    generated_facts,
+    generated_source,
+)
+from mask_rcnn_repro.engine.dependencies import (
+    DataSet,
+    data_sets,
+    dependency,
+    teacher_of,
+    unlabeled_of,
+)
+from mask_rcnn_repro.engine.extensions import Extensions
+from mask_rcnn_repro.engine.run import Run
+from mask_rcnn_repro.engine.run_folder import setup_logging
+from mask_rcnn_repro.errors import ConfigError, DataError
+from mask_rcnn_repro.utils.locks import exclusive
+
+logger = logging.getLogger(__name__)
+
+
+def generated_file(run: Run, teacher: Run | None) -> Path | None:
+    """Where the generated annotations of a run are or will be; None if it is trained on none.
+
+    Args:
+        run: A run.
+        teacher: The run of its teacher, as :func:`find_teacher` gives it.
+    """
+    if teacher is None:
+        given = run.cfg.dataloader.train.dataset.get("generated")
+        return Path(given) if given is not None else None
+    return teacher.folder / DISTILLED_FOLDER / unlabeled_of(run.cfg).name / GENERATED_FILE
+
+
+def find_teacher(run: Run, chain: tuple[str, ...]) -> Run | None:
+    """The run whose model generates annotations for `run`, trained or not; None if there is none.
+
+    Args:
+        run: A run.
+        chain: Configs that depend on its teacher, `run` the last.
+
+    Raises:
+        ConfigError: See :func:`~mask_rcnn_repro.engine.dependencies.dependency`.
+    """
+    path = teacher_of(run.cfg)
+    return None if path is None else dependency(run, path, chain)
+
+
+def outlived(run: Run, teacher: Run) -> bool:
+    """Whether a teacher's annotations are there and its weights are not, so that it need not be
+    trained again for them.
+
+    Raises:
+        DataError: They were made by another config, or for other images.
+    """
+    file = generated_file(run, teacher)
+    if file is None or not file.is_file() or teacher.checkpoint.is_file():
+        return False
+    info, unlabeled = distillation_info(file), unlabeled_of(run.cfg)
+    made_by, now = info.get("config_hash"), config_hash(teacher.cfg)
+    images = (info.get("unlabeled") or {}).get("sha256")
+    if made_by != now or images != dataset_fingerprint(unlabeled.name)["sha256"]:
+        raise DataError(
+            f"The generated annotations {file} are stale: {teacher.config_id} (its hash was "
+            f"{made_by} and is {now}) or the images of {unlabeled.name} have changed since. Delete "
+            f"the folder {file.parent} to have them made again."
+        )
+    return True
+
+
+def generate(run: Run, teacher: Run, extensions: Extensions) -> Path:
+    """Annotates the unlabeled images of a run with its trained teacher.
+
+    Predictions that exist are not made again. All processes of a run call it together.
+
+    Args:
+        run: The run that will be trained on the annotations.
+        teacher: The finished run of its teacher.
+        extensions: Provides the annotation.
+
+    Returns:
+        The file of annotations.
+
+    Raises:
+        ConfigError: The directory holds annotations that were made in another way, or nothing
+            here can annotate.
+        CheckpointError: The weights of the teacher's RPN are missing.
+    """
+    if extensions.annotate is None:
+        raise ConfigError(
+            f"{run.config_id} names a teacher, {teacher.config_id}, but nothing here can annotate "
+            "images with it. Start the run with train_net.py, or pass Extensions(annotate=...)."
+        )
+    unlabeled = unlabeled_of(run.cfg)
+    folder = teacher.folder / DISTILLED_FOLDER / unlabeled.name
+    purpose = f"the generated annotations of {run.config_id}"
+    setup_logging(run.folder)  # the teacher has logged into its own
+    if not (folder / GENERATED_FILE).is_file():
+        logger.info("Missing: %s. %s makes them in %s.", purpose, teacher.config_id, folder)
+    with exclusive(folder, purpose=purpose, wait=True):
+        setup_logging(folder)
+        return extensions.annotate(teacher, folder, unlabeled)
+
+
+def generated_images(file: Path) -> DataSet:
+    """The images of generated annotations, which need proposals, too, in stage-wise training.
+
+    Raises:
+        DataError: The file does not say which data set they are.
+    """
+    source = generated_source(file)
+    if source.name is None:
+        raise DataError(
+            f"The generated annotations {file} do not say which data set their images are, so that "
+            "no proposals can be stored for these. Make them with tools/distill.py, or train "
+            "jointly with train.proposals=null."
+        )
+    return DataSet(source.name, source.json, source.image_root, unlabeled=True)
+
+
+def check_ids(cfg: DictConfig) -> None:
+    """Stored proposals are kept by image id, which labeled and unlabeled images must not share.
+
+    Reads both sets, so call it before the teacher is trained and not each time.
+
+    Raises:
+        DataError: They share ids.
+    """
+    if not cfg.train.proposals:
+        return
+    labeled, unlabeled = data_sets(cfg, "train"), unlabeled_of(cfg)
+    names = [data.name for data in labeled]
+    first = labeled[0]
+    known = _ids(get_training_dicts(names, first.json, first.image_root, filter_empty=False))
+    shared = known & _ids(get_test_dicts(unlabeled.name))
+    if shared:
+        raise DataError(
+            f"{len(shared)} images of {unlabeled.name} have ids that images of the labeled data "
+            f"{', '.join(names)} have, too (such as {min(shared)}), but stored proposals are found "
+            "by image id. Give the unlabeled images other ids, or train jointly with "
+            "train.proposals=null."
+        )
+
+
+def _ids(dicts: Sequence[dict[str, Any]]) -> set[str]:
+    return {str(record["image_id"]) for record in dicts}
+
+
+def facts_of(file: Path) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """What a record says about generated annotations.
+
+    Returns:
+        The fields of a record's data set, and those of the run whose model made them; None where
+        the file does not say.
+    """
+    info = distillation_info(file)
+    keys = {"id": "config", "hash": "config_hash", "seed": "seed"}
+    teacher = {field: info.get(key) for field, key in keys.items()}
+    known = all(value is not None for value in teacher.values())
+    teacher["checkpoint"] = info.get("checkpoint_sha256")
+    return generated_facts(file), teacher if known else None

@@ -1,0 +1,130 @@
+"""Check that finished runs and stored proposals are of the config and data they are used for.
+
+Nothing that exists is made again. What no longer fits stops the run with its name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from detectron2.utils import comm
+
+from mask_rcnn_repro.config import claim_output_dir, config_hash
+from mask_rcnn_repro.data import dataset_fingerprint
+from mask_rcnn_repro.data.proposals.files import ProposalFile, check_proposals
+from mask_rcnn_repro.engine.dependencies import DataSet, command, data_sets
+from mask_rcnn_repro.engine.run import Run
+from mask_rcnn_repro.engine.stages.generated import facts_of, find_teacher, generated_file
+from mask_rcnn_repro.errors import CheckpointError, ConfigError, DataError
+
+
+def check_finished(run: Run, purpose: str) -> None:
+    """Checks that a finished run is of its config and its data.
+
+    Raises:
+        ConfigError: It is of another config.
+        DataError: It was trained on other data or other generated annotations.
+    """
+    check_config(run, purpose)
+    record = run.finished_record()
+    if record is None or record.train_data is None:
+        return
+    now = fingerprint(data_sets(run.cfg, "train"))
+    if record.train_data.fingerprint != now:
+        raise DataError(
+            f"The run in {run.folder}, which gives {purpose}, is stale: it was trained on other "
+            f"data ({record.train_data.name}: {record.train_data.fingerprint[:19]}... then, "
+            f"{now[:19]}... now). Delete the folder to have it run again."
+        )
+    if record.generated_data is None:
+        return
+    # annotations that are no longer there are not needed for what was trained on them
+    file = generated_file(run, find_teacher(run, ()))
+    if file is None or not file.is_file():
+        return
+    facts, _ = facts_of(file)
+    if record.generated_data.fingerprint != facts["fingerprint"]:
+        raise DataError(
+            f"The run in {run.folder}, which gives {purpose}, is stale: it was trained on other "
+            f"generated annotations than those in {file} now. Delete the folder to have it run "
+            "again."
+        )
+
+
+def check_trained(run: Run, purpose: str) -> None:
+    """Checks that a run has weights of its config (else CheckpointError or ConfigError)."""
+    if not run.checkpoint.is_file():
+        raise CheckpointError(
+            f"There are no weights of {run.config_id}, {purpose}, in {run.folder}. An evaluation "
+            f"trains nothing: run\n  {command(run)}\nfirst."
+        )
+    check_config(run, purpose)
+
+
+def check_config(run: Run, purpose: str) -> None:
+    """Checks that a directory holds the run of this config, or nothing (else ConfigError)."""
+    try:
+        if comm.is_main_process():
+            claim_output_dir(run.folder, run.cfg)
+    except ConfigError as error:
+        raise stale(run, purpose, error) from None
+
+
+def stale(run: Run, purpose: str, error: ConfigError) -> ConfigError:
+    """Returns the error for a directory that holds the run of another config."""
+    return ConfigError(
+        f"{run.folder} is stale: {run.config_id}, which gives {purpose}, has changed since.\n"
+        f"{error}\nDelete the folder to have it run again, with its proposals."
+    )
+
+
+def fingerprint(sets: Sequence[DataSet]) -> str:
+    """Returns the fingerprint of data sets as records state it, "sha256:..."."""
+    first = sets[0]
+    names = [d.name for d in sets]
+    facts = dataset_fingerprint(names, first.json, first.image_root)
+    return f"sha256:{facts['sha256']}"
+
+
+def check_stored(rpn: Run, data: DataSet, folder: Path) -> None:
+    """Checks that stored proposals are of this RPN, its weights and this data.
+
+    Raises:
+        DataError: They are of another config, of other weights or of other data.
+    """
+    check_proposals(folder, fingerprint=fingerprint([data]), source_hash=config_hash(rpn.cfg))
+    record = rpn.finished_record()
+    now = record.checkpoint.sha256 if record is not None and record.checkpoint else None
+    then = ProposalFile(folder).info.source.get("checkpoint_sha256")
+    if now is not None and then is not None and now != then:
+        raise DataError(
+            f"The stored proposals in {folder} are stale: they were made by other weights "
+            f"({then[:12]}...) of {rpn.config_id} than those beside them ({now[:12]}...). Delete "
+            f"{folder} to have them made again."
+        )
+
+
+def facts_of_run(run: Run, *stored: Path) -> dict[str, Any]:
+    """What records and proposal files say about a run that they stand on.
+
+    Args:
+        run: The run.
+        stored: Folders of the proposals that it gives, if it gives them. They may have outlived its
+            record, and know which weights they are from.
+    """
+    record = run.finished_record()
+    found = record.metrics.get("proposals") if record is not None else None
+    facts = {
+        "id": run.config_id,
+        "hash": config_hash(run.cfg),
+        "seed": run.cfg.train.seed,
+        "checkpoint": record.checkpoint.sha256 if record and record.checkpoint else None,
+        "recall": found.values() if found is not None else None,
+    }
+    for folder in stored[:1]:
+        source = ProposalFile(folder).info.source
+        known = {"checkpoint": source.get("checkpoint_sha256"), "recall": source.get("recall")}
+        facts.update({key: value for key, value in known.items() if value is not None})
+    return facts

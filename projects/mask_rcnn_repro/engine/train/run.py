@@ -1,0 +1,99 @@
+"""Train a run from its inputs to its record."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from detectron2.utils import comm
+
+from mask_rcnn_repro.engine.checkpoint.checkpointer import find_last_checkpoint
+from mask_rcnn_repro.engine.extensions import Extensions
+from mask_rcnn_repro.engine.results import draw_examples, write_record
+from mask_rcnn_repro.engine.run import Inputs, Run
+from mask_rcnn_repro.engine.train.loop import train
+from mask_rcnn_repro.errors import DataError
+from mask_rcnn_repro.records import Record
+from mask_rcnn_repro.utils.atomic import atomic_write_text
+
+INPUTS_FILE = "inputs.json"
+
+_INPUTS = {
+    "proposals": "the proposals of other weights",
+    "init_from": "other initial weights",
+    "generated_data": "other generated annotations",
+}
+"""Inputs that must stay the same from the start of a run to its end, by key in `inputs.json`."""
+
+
+def train_run(run: Run, inputs: Inputs, extensions: Extensions, *, resume: bool) -> Record | None:
+    """Checks the data, trains, evaluates and writes the record.
+
+    All processes of a run call it together.
+
+    Args:
+        run: The run. Its directory is open, see
+            :func:`~mask_rcnn_repro.engine.run_folder.open_run_folder`.
+        inputs: What the run takes from other runs.
+        extensions: Data check and drawings.
+        resume: See :func:`~mask_rcnn_repro.engine.train.loop.train`.
+
+    Returns:
+        The record. None in all processes but the first.
+
+    Raises:
+        DataError: An input was made anew since the run began, or the data cannot be trained on.
+    """
+    _keep_inputs(run, inputs)
+    cfg = inputs.fill(run.cfg)
+    if extensions.check_data is not None:
+        extensions.check_data(cfg, str(run.file or run.config_id), run.overrides)
+    result = train(
+        cfg,
+        run.folder,
+        run.device,
+        resume,
+        detector_weights=inputs.initial_weights,
+        rpn_weights=inputs.rpn_weights,
+        classes=inputs.classes,
+    )
+    record = write_record(
+        run,
+        inputs,
+        result.evaluation,
+        mode="train",
+        iterations_done=result.iterations,
+        checkpoint=run.checkpoint,
+        train_seconds=result.seconds,
+    )
+    draw_examples(run, extensions)
+    comm.synchronize()
+    return record
+
+
+def _keep_inputs(run: Run, inputs: Inputs) -> None:
+    """Writes `inputs.json`, or compares it with the inputs of a run that has begun."""
+    file = run.folder / INPUTS_FILE
+    now = {
+        "proposals": inputs.proposals,
+        "init_from": inputs.init_from,
+        "generated_data": inputs.generated_data,
+    }
+    begun = find_last_checkpoint(run.folder) is not None and file.is_file()
+    then = json.loads(file.read_text(encoding="utf-8")) if begun else now
+    for key, facts in now.items():
+        old, new = (_identity(f) for f in (then.get(key), facts))
+        if old != new:
+            raise DataError(
+                f"The run in {run.folder} began with {_INPUTS[key]} ({old}) than there are now "
+                f"({new}). Delete the directory to start over, or restore what it began with."
+            )
+    comm.synchronize()
+    if comm.is_main_process() and not begun:
+        atomic_write_text(file, json.dumps(now, indent=2) + "\n")
+
+
+def _identity(facts: Mapping[str, Any] | None) -> Any:
+    """Returns what tells one input from another: a fingerprint of annotations or weights."""
+    return (facts or {}).get("fingerprint", (facts or {}).get("checkpoint"))
