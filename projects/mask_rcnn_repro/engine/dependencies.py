@@ -1,7 +1,7 @@
-"""What a run depends on, from configs alone: which runs, of which configs, on which data.
+"""Find what a run depends on, from configs alone: other runs, their configs and their data.
 
-A row names its RPN stage in `train.proposals`, the run that it starts from in `train.init_from`
-and, for data distillation, the run that generates annotations in `dataset.teacher`.
+A row names its RPN stage in `train.proposals` and the run that it starts from in `train.init_from`.
+For data distillation it names the run that generates annotations in `dataset.teacher`.
 :mod:`mask_rcnn_repro.engine.stages.prepare` makes what is missing.
 """
 
@@ -45,20 +45,20 @@ _INHERITED = (
     "dataloader.train.num_workers",
     "dataloader.test.num_workers",
 )
-"""Keys that a run hands on to those that it depends on; all say where and how, none what."""
+"""Keys that a run passes on to the runs that it depends on. None changes what is computed."""
 
 
 @dataclass(frozen=True)
 class DataSet:
-    """What a loader's `dataset` node names.
+    """A data set that the `dataset` node of a loader names.
 
     Attributes:
         name: One registered name.
-        json: Annotation file of a data set of the user's own.
-        image_root: Its images.
-        unlabeled: Trained on with generated annotations. The RPN was not trained on these images,
-            but stores as many proposals of them as of its training data, in a folder apart from
-            those for tests.
+        json: Annotation file. Only for a user's own data set.
+        image_root: Directory of its images.
+        unlabeled: Whether it is trained on with generated annotations. The RPN, which was not
+            trained on these images, stores as many proposals for them as for its training data,
+            in a directory of their own.
     """
 
     name: str
@@ -68,25 +68,25 @@ class DataSet:
 
     @property
     def folder(self) -> str:
-        """Name of the folder of its proposals."""
+        """Name of the directory of its proposals."""
         return f"{self.name}.train" if self.unlabeled else self.name
 
     def keys(self) -> dict[str, Any]:
-        """The keys of a `dataset` node."""
+        """Returns the keys of a `dataset` node."""
         return {"names": self.name, "json": self.json, "image_root": self.image_root}
 
 
 def check_dependencies(run: Run, *, eval_only: bool = False, above: tuple[str, ...] = ()) -> None:
-    """Looks at the configs that `run` depends on, before anything is written.
+    """Checks the configs that a run depends on, before anything is written.
 
     Args:
-        run: A run, which may depend on nothing.
-        eval_only: See :func:`prepare`.
-        above: Configs that depend on it.
+        run: The run. It may depend on nothing.
+        eval_only: See :func:`~mask_rcnn_repro.engine.stages.prepare.prepare`.
+        above: Ids of the configs that depend on the run.
 
     Raises:
-        ConfigError: As :func:`prepare`, of the mistakes that the configs alone show.
-        CheckpointError: `run` has yet to begin, and there is no file `train.init_checkpoint`.
+        ConfigError: See :func:`~mask_rcnn_repro.engine.stages.prepare.prepare`.
+        CheckpointError: The run has not begun, and the file `train.init_checkpoint` is missing.
     """
     if not eval_only:
         if not above and not run.has_begun and not run.cfg.train.init_from:
@@ -110,10 +110,10 @@ def check_dependencies(run: Run, *, eval_only: bool = False, above: tuple[str, .
 
 
 def find_rpn(cfg: DictConfig, device: torch.device) -> Run:
-    """The RPN stage that a config names in `train.proposals`, trained or not.
+    """Returns the RPN stage that a config names in `train.proposals`, trained or not.
 
     Raises:
-        ConfigError: As :func:`prepare`.
+        ConfigError: See :func:`check_rpn`.
     """
     run = Run("this config", cfg, Path(), device)
     rpn = dependency(run, cfg.train.proposals, ())
@@ -122,23 +122,30 @@ def find_rpn(cfg: DictConfig, device: torch.device) -> Run:
 
 
 def check_rpn(run: Run, rpn: Run) -> None:
-    """Refuses what is no RPN stage, or stores fewer proposals than `run` asks for (ConfigError)."""
+    """Checks that `rpn` is an RPN stage that stores enough proposals for `run`.
+
+    Raises:
+        ConfigError: It is not, or it stores fewer.
+    """
     if not rpn.is_rpn:
         raise ConfigError(
             f"train.proposals names {rpn.config_id}, which is no RPN stage: its model has RoI "
-            "heads, or no proposal generator. Name one of configs/rpn/, or a config like them."
+            "heads or no proposal generator. Name a config of configs/rpn/ or one like it."
         )
     _check_counts(run, rpn)
 
 
 def check_teacher(run: Run, teacher: Run) -> None:
-    """Refuses a teacher that does not predict what `run` learns (ConfigError), and images that it
-    cannot annotate because they are unknown or missing (ConfigError, DataError).
+    """Checks that a teacher predicts what `run` learns, and that the images to annotate exist.
+
+    Raises:
+        ConfigError: The teacher lacks a head that `run` has, or the images are not known.
+        DataError: The list of images is missing.
     """
     if OmegaConf.select(teacher.cfg, "model.roi_heads") is None:
         raise ConfigError(
-            f"{_DATASET}.teacher names {teacher.config_id}, whose model detects nothing. Name the "
-            "config of a detector."
+            f"{_DATASET}.teacher names {teacher.config_id}, whose model has no RoI "
+            "heads. Name the config of a detector."
         )
     for head in ("mask_head", "keypoint_head"):
         learned, made = (
@@ -146,15 +153,14 @@ def check_teacher(run: Run, teacher: Run) -> None:
         )
         if learned is not None and made is None:
             raise ConfigError(
-                f"{run.config_id} has a {head}, but its teacher {teacher.config_id} has none, so "
-                f"that nothing is generated that it could learn from. Name another config in "
-                f"{_DATASET}.teacher."
+                f"{run.config_id} has a {head}, but its teacher {teacher.config_id} has none. "
+                f"Name another config in {_DATASET}.teacher."
             )
     dataset_fingerprint(unlabeled_of(run.cfg).name)  # the images' list is there
 
 
 def _check_early(run: Run) -> None:
-    """Mistakes that would stop the run are told before the runs that it depends on, not after."""
+    """Reports mistakes in `run` before the runs that it depends on are trained."""
     cfg = run.cfg
     part = effective(cfg, f"{_DATASET}.generated_part")
     if part is not None and cfg.train.max_iter > 0:
@@ -165,30 +171,40 @@ def _check_early(run: Run) -> None:
     check_batch_size(cfg)
     if cfg.train.proposals and keeps_rpn(cfg) and not cfg.train.init_from:
         raise ConfigError(
-            f"{run.config_id} is a network that shares features with its RPN "
-            f"({cfg.train.proposals}), but train.init_from is null, so that it would not begin "
-            "with them. Name the config whose backbone that RPN was trained on in train.init_from."
+            f"{run.config_id} shares features with its RPN ({cfg.train.proposals}), but "
+            "train.init_from is null. Set train.init_from to the config whose backbone that RPN "
+            "was trained on."
         )
     if cfg.train.freeze:
         build_model(cfg, torch.device("cpu"))
 
 
 def _check_counts(run: Run, rpn: Run) -> None:
-    """Fewer proposals than a row asks for would be another experiment than its config says."""
+    """Checks that an RPN stores at least as many proposals per image as `run` asks for."""
     counts = rpn.cfg.model.proposal_generator.post_nms_topk
     for split, stored in zip(("train", "test"), counts, strict=True):
         wanted = run.cfg.dataloader[split].mapper.get("precomputed_proposal_topk")
         if wanted is not None and wanted > stored:
             raise ConfigError(
-                f"{run.config_id} asks for {wanted} proposals an image of its {split} data, but "
-                f"{rpn.config_id} stores {stored}. Lower model.proposal_generator.post_nms_topk, "
-                "or name an RPN config that has more of them in train.proposals."
+                f"{run.config_id} asks for {wanted} proposals per image of its {split} data, but "
+                f"{rpn.config_id} stores {stored}. Raise model.proposal_generator.post_nms_topk "
+                f"there, or lower dataloader.{split}.mapper.precomputed_proposal_topk."
             )
 
 
 def dependency(run: Run, path: str, chain: tuple[str, ...]) -> Run:
-    """The run of another config that `run` stands on: same profile, seed 0, and the same data but
-    for weights whose classes are taken over by name.
+    """Returns the run of another config that `run` depends on.
+
+    It has the same profile and seed 0. It has the same data, too, unless it provides weights
+    whose classes are mapped by name.
+
+    Args:
+        run: The run that depends on it.
+        path: Config, as `run` names it.
+        chain: Ids of the configs that depend on it, `run` last.
+
+    Raises:
+        ConfigError: The configs depend on each other in a circle, or the config cannot be used.
     """
     file = find_config(path)
     name = config_id(file)
@@ -207,7 +223,7 @@ def dependency(run: Run, path: str, chain: tuple[str, ...]) -> Run:
 
 
 def _override(key: str, value: Any) -> str:
-    """The override that sets a key; text is quoted only where it would be read otherwise."""
+    """Returns the override that sets a key. Text is quoted only if YAML would read it otherwise."""
     plain = f"{key}={value}"
     try:
         if isinstance(value, str) and parse_override(plain).value == value:
@@ -218,9 +234,9 @@ def _override(key: str, value: Any) -> str:
 
 
 def _data_overrides(row: DictConfig, stage: DictConfig) -> list[str]:
-    """Puts the row's data into a stage that was written for other data (a user's own, say)."""
+    """Returns overrides that give a stage the training and test data of a row."""
     if data_sets(row, "train") == data_sets(stage, "train"):
-        return []  # another test set alone needs no other RPN, only proposals for it
+        return []  # another test set needs other proposals, but no other RPN
     overrides = []
     for split in ("train", "test"):
         node = row.dataloader[split].dataset
@@ -233,15 +249,16 @@ def _data_overrides(row: DictConfig, stage: DictConfig) -> list[str]:
 
 
 def data_sets(cfg: DictConfig, split: str) -> list[DataSet]:
-    """The data sets of `dataloader.train` or `dataloader.test`, one by one."""
+    """Returns the data sets of `dataloader.train` or `dataloader.test`."""
     node = cfg.dataloader[split].dataset
     names = [node.names] if isinstance(node.names, str) else list(node.names)
     return [DataSet(name, node.get("json"), node.get("image_root")) for name in names]
 
 
 def teacher_of(cfg: DictConfig) -> str | None:
-    """The config whose model generates the annotations that a run is trained on, if it names one
-    and no file of them. A run of no iterations, which evaluates another's weights, needs none.
+    """Returns the config that generates the annotations to train on, or None.
+
+    None also if a file of annotations is given, or if the run does no iterations.
     """
     node = cfg.dataloader.train.dataset
     if cfg.train.max_iter == 0 or node.get("generated") is not None:
@@ -251,7 +268,7 @@ def teacher_of(cfg: DictConfig) -> str | None:
 
 
 def unlabeled_of(cfg: DictConfig) -> DataSet:
-    """The images that the teacher of a config annotates.
+    """Returns the images that the teacher of a config annotates.
 
     Raises:
         ConfigError: The config does not name them, and none are known.
@@ -261,7 +278,7 @@ def unlabeled_of(cfg: DictConfig) -> DataSet:
 
 
 def command(run: Run) -> str:
-    """The command line that trains a run in its folder."""
+    """Returns the command that trains a run in its directory."""
     inside = run.file is None or run.file.is_relative_to(config_root().resolve())
     config = run.config_id if inside else str(run.file)
     words = ["python", "train_net.py", "--config-file", config, "--profile", run.profile]
