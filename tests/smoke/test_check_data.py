@@ -156,7 +156,7 @@ def test_brief_check(
 
 
 def test_training_begins_with_it(tmp_path: Path) -> None:
-    key = re.search(r"python train_net.py .* (train\.check_data=false)", PAGE)
+    key = re.search(r"python train_net.py .*\s+(train\.check_data=false)", PAGE.replace("\\\n", ""))
     assert key is not None
     for number, words in enumerate(([], [key[1]])):
         folder = tmp_path / str(number)

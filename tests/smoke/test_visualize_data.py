@@ -215,6 +215,7 @@ def test_mistakes_are_told_plainly(tmp_path: Path) -> None:
 def test_the_documented_commands(tmp_path: Path) -> None:
     text = (REPOSITORY / "docs" / "looking_at_models.md").read_text()
     text += (REPOSITORY / "README.md").read_text().replace("--config-file F", f"--config-file {ID}")
+    text = text.replace("\\\n", " ")
     commands = re.findall(r"python tools/visualize_data\.py ([^\n`]*)", text)
     assert len(commands) == 6
     known = [str(record["image_id"]) for record in get_test_dicts("embedded_tiny_val")[:2]]

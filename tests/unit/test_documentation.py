@@ -67,12 +67,57 @@ def documents():
     return [ROOT / n for n in names if (ROOT / n).is_file()] or sorted(ROOT.glob("docs/*.md"))
 
 
+GENERATED = (
+    *("configs/README.md", "results/README.md", "RESULTS.md"),
+    *("docs/performance.md", "docs/records.md", "docs/train_keys.md"),
+)
+WRITTEN = [f for f in documents() if f.relative_to(ROOT).as_posix() not in GENERATED]
+
+
+def anchors(file):
+    """The anchors of a document's headings, as GitHub makes them."""
+    titles = re.findall(r"^#+ (.+)$", file.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
 @pytest.mark.parametrize("file", documents(), ids=lambda f: f.relative_to(ROOT).as_posix())
-def test_links_lead_to_files(file):
+def test_links_lead_to_files_and_headings(file):
     text = re.sub(r"```.*?```", "", file.read_text(encoding="utf-8"), flags=re.DOTALL)
-    links = re.findall(r"\]\(([^)\s]+)\)", text)
-    local = [link.partition("#")[0] for link in links if "://" not in link]
-    assert [link for link in local if link and not (file.parent / link).exists()] == []
+    links = [link for link in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in link]
+    for link in links:
+        name, _, anchor = link.partition("#")
+        target = file.parent / name if name else file
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+@pytest.mark.parametrize("file", WRITTEN, ids=lambda f: f.relative_to(ROOT).as_posix())
+def test_lines_are_at_most_100_columns(file):
+    """Except in tables and in printed output, which is fenced as ```text."""
+    text = re.sub(r"```text\n.*?```", "", file.read_text(encoding="utf-8"), flags=re.DOTALL)
+    long = [line for line in text.splitlines() if len(line) > 100 and not line.startswith("|")]
+    assert long == []
+
+
+@pytest.mark.parametrize(
+    "file",
+    [f for f in WRITTEN if f.name not in ("CHANGELOG.md", "extending.md")],
+    ids=lambda f: f.relative_to(ROOT).as_posix(),
+)
+def test_python_files_that_are_named_exist(file):
+    named = re.findall(r"`((?!own_|configs/my_)[\w/]+\.py)`", file.read_text(encoding="utf-8"))
+    places = [ROOT, ROOT / "projects", ROOT / "projects" / "mask_rcnn_repro"]
+    known = {path.name for folder in ("configs", "docs") for path in ROOT.glob(f"{folder}/**/*.py")}
+    missing = [n for n in named if n not in known and not any((p / n).is_file() for p in places)]
+    assert missing == []
+
+
+def test_the_readme_counts_verdicts_as_the_results_do():
+    verdicts = r"(\d+) confirmed, (\d+) not\s+confirmed, (\d+) undecided, (\d+) not\s+run"
+    readme, results = ((ROOT / name).read_text() for name in ("README.md", "RESULTS.md"))
+    assert re.search(verdicts, readme).groups() == re.search(verdicts, results).groups()
+    rows = re.search(r"(\d+ of the paper's \d+ rows) were run", results)
+    assert rows[1] in readme
 
 
 def test_the_index_names_every_document():
