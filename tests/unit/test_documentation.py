@@ -106,8 +106,9 @@ def test_lines_are_at_most_100_columns(file):
 )
 def test_python_files_that_are_named_exist(file):
     named = re.findall(r"`((?!own_|configs/my_)[\w/]+\.py)`", file.read_text(encoding="utf-8"))
-    folders = ("projects", "configs", "docs", "tests")
-    known = [f"/{f.as_posix()}" for folder in folders for f in (ROOT / folder).rglob("*.py")]
+    folders = ("projects", "configs", "docs", "tests", "tools", "benchmarks", "requirements")
+    files = [*ROOT.glob("*.py"), *(f for folder in folders for f in (ROOT / folder).rglob("*.py"))]
+    known = [f"/{file.as_posix()}" for file in files]
     assert [n for n in named if not any(f.endswith(f"/{n}") for f in known)] == []
 
 
