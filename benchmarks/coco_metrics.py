@@ -20,7 +20,7 @@ import torch
 
 from harness import Benchmark
 from mask_rcnn_repro.evaluation import coco_metrics
-from mask_rcnn_repro.evaluation.coco.backends import coco_metrics_by
+from mask_rcnn_repro.evaluation.coco.backends import coco_result
 from mask_rcnn_repro.evaluation.coco.ground_truth import index_ground_truth
 from mask_rcnn_repro.evaluation.masks.rle import encode_masks
 
@@ -153,17 +153,17 @@ def compare(bench: Benchmark, data: MadeUp) -> None:
     outputs = bench.compare(
         work,
         {
-            "pycocotools": lambda: coco_metrics_by(
+            "pycocotools": lambda: coco_result(
                 truths[0], data.results, task, backend="pycocotools"
             ),
-            "ours": lambda: coco_metrics_by(truths[1], data.results, task),
+            "ours": lambda: coco_result(truths[1], data.results, task),
         },
         reference="pycocotools",
         goal=None if bench.quick else GOAL,
         repeats=3 if task == "keypoints" and not bench.quick else 1,
         warmup=False,
     )
-    (theirs, _), (ours, name) = outputs["pycocotools"], outputs["ours"]
+    (theirs, _, _), (ours, name, _) = outputs["pycocotools"], outputs["ours"]
     pairs = [(theirs[key], ours[key]) for key in theirs if key != "per_class"]
     pairs += [(theirs["per_class"][key], value) for key, value in ours["per_class"].items()]
     same = sum(a == b or (a != a and b != b) for a, b in pairs)

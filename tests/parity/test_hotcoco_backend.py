@@ -18,13 +18,13 @@ from hypothesis import strategies as st
 from mask_rcnn_repro.errors import DataError
 from mask_rcnn_repro.evaluation import CocoEvaluator, coco_metrics
 from mask_rcnn_repro.evaluation.coco.backends import (
-    BackendCannot,
     backends_for,
     check_backend,
-    coco_metrics_by,
+    coco_result,
     pycocotools_metrics,
 )
 from mask_rcnn_repro.evaluation.coco.ground_truth import index_ground_truth
+from mask_rcnn_repro.evaluation.coco.numbers import BackendCannot
 
 from .coco_scenes import Scene, boxes
 
@@ -58,7 +58,7 @@ def test_equal_to_the_last_bit(seed, task, grid, max_dets, own_sigmas):
 def test_hand_computed():
     # one of two objects found exactly: recall 0.5 at precision 1, so 51 of 101 recalls
     for backend in ("hotcoco", "pycocotools", "auto"):
-        metrics, name = coco_metrics_by(*boxes(1), "bbox", backend=backend)
+        metrics, name, _ = coco_result(*boxes(1), "bbox", backend=backend)
         assert name == ("hotcoco" if backend == "auto" else backend)
         assert metrics["AP"] == pytest.approx(100 * 51 / 101)
         assert np.isnan(metrics["APs"]) and np.isnan(metrics["per_class"]["dog"])
@@ -88,7 +88,7 @@ def test_unusual_annotations_are_left_to_pycocotools(change, reason):
             oks_sigmas=[],
         )
     if task == "bbox":
-        metrics, name = coco_metrics_by(gt, results, task, backend="hotcoco")
+        metrics, name, _ = coco_result(gt, results, task, backend="hotcoco")
         assert name == "pycocotools"
         expected = coco_metrics(boxes(**change)[0], results, task, backend="pycocotools")
         np.testing.assert_equal(metrics, expected)
@@ -117,7 +117,7 @@ def test_unusual_input_is_left_to_pycocotools(key, caplog):
     if key == "limits":
         options["max_dets"] = [0, 1, 2]
     task = "segm" if key == "mixed boxes" else "bbox"
-    metrics, name = coco_metrics_by(gt, results, task, **options)
+    metrics, name, _ = coco_result(gt, results, task, **options)
     assert name == "pycocotools" and "not hotcoco" in caplog.text
     expected = coco_metrics(gt, results, task, backend="pycocotools", **options)
     np.testing.assert_equal(metrics, expected)
@@ -142,8 +142,8 @@ def test_input_is_not_changed():
 
 def test_without_hotcoco(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert backends_for("auto", "bbox") == ["pycocotools"]
-    assert coco_metrics_by(*boxes(), "bbox")[1] == "pycocotools"
+    assert backends_for("auto") == ["pycocotools"]
+    assert coco_result(*boxes(), "bbox")[1] == "pycocotools"
     with pytest.raises(DataError, match=r"pip install hotcoco.*'auto' or 'pycocotools'"):
         check_backend("hotcoco")
 
@@ -168,7 +168,7 @@ def test_evaluator_says_who_computed():
 
 FORK = """
 import os, signal
-from mask_rcnn_repro.evaluation.coco.backends import coco_metrics_by
+from mask_rcnn_repro.evaluation.coco.backends import coco_result
 from mask_rcnn_repro.evaluation.coco.ground_truth import index_ground_truth
 images = [{"id": i, "width": 100, "height": 80} for i in range(500)]
 results = [
@@ -177,11 +177,11 @@ results = [
 ]
 content = {"images": images, "categories": [{"id": 1, "name": "cat"}], "annotations": []}
 gt = index_ground_truth(content).coco
-print(coco_metrics_by(gt, results, "bbox")[1], flush=True)
+print(coco_result(gt, results, "bbox")[1], flush=True)
 child = os.fork()
 if child == 0:
     signal.alarm(60)  # ends a child that hangs
-    print(coco_metrics_by(gt, results, "bbox")[1], flush=True)
+    print(coco_result(gt, results, "bbox")[1], flush=True)
     os._exit(0)
 print(os.waitpid(child, 0)[1])
 """

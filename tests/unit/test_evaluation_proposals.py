@@ -23,9 +23,9 @@ from mask_rcnn_repro.evaluation import (
     ProposalEvaluator,
     ProposalStore,
     evaluate,
-    make_record,
 )
 from mask_rcnn_repro.evaluation.registry import evaluator_types
+from mask_rcnn_repro.records import make_record
 from mask_rcnn_repro.paper.report import format_results
 
 from .data_helpers import write

@@ -1,4 +1,4 @@
-"""Evaluation: evaluators by data set type, the inference loop, metrics, and result records."""
+"""Evaluation: evaluators by data set type, the inference loop, and metrics."""
 
 from mask_rcnn_repro.evaluation.cityscapes.evaluator import CityscapesInstanceEvaluator
 from mask_rcnn_repro.evaluation.coco.backends import COCO_BACKENDS, coco_metrics
@@ -7,7 +7,6 @@ from mask_rcnn_repro.evaluation.loop import evaluate
 from mask_rcnn_repro.evaluation.masks.rle import instances_to_results
 from mask_rcnn_repro.evaluation.proposals.evaluator import ProposalEvaluator, ProposalStore
 from mask_rcnn_repro.evaluation.registry import EVALUATOR_REGISTRY, build_evaluator
-from mask_rcnn_repro.records.record import Record, load_record, make_record, save_record
 
 __all__ = [
     "COCO_BACKENDS",
@@ -16,12 +15,8 @@ __all__ = [
     "CocoEvaluator",
     "ProposalEvaluator",
     "ProposalStore",
-    "Record",
     "build_evaluator",
     "coco_metrics",
     "evaluate",
     "instances_to_results",
-    "load_record",
-    "make_record",
-    "save_record",
 ]

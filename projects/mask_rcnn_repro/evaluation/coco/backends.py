@@ -1,8 +1,9 @@
-"""Implementations of the COCO metrics, by name; pycocotools is the reference.
+"""Implementations ("backends") of the COCO metrics, by name. pycocotools is the reference.
 
-A backend is a function with the signature of :func:`pycocotools_metrics`. All must give the same
-numbers; what one cannot compute so, it leaves to pycocotools (:class:`BackendCannot`). Which one
-computed a record's numbers is written in the record.
+A backend is a function with the signature of :func:`pycocotools_metrics`. All backends give the
+same numbers. A backend that cannot do so for its input raises
+:class:`~mask_rcnn_repro.evaluation.coco.numbers.BackendCannot`, and pycocotools takes over. The
+record names the backend that computed its numbers.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import io
 import itertools
 import logging
 import operator
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,37 +24,33 @@ from pycocotools.cocoeval import COCOeval
 from mask_rcnn_repro.errors import DataError
 from mask_rcnn_repro.evaluation.coco.detections import ResultStream
 from mask_rcnn_repro.evaluation.coco.ground_truth import with_all_masks
-from mask_rcnn_repro.evaluation.coco.precision_recall import PrecisionRecall, precision_recall
-from mask_rcnn_repro.utils import compiled
+from mask_rcnn_repro.evaluation.coco.hotcoco_backend import hotcoco_metrics
+from mask_rcnn_repro.evaluation.coco.numbers import (
+    METRIC_NAMES,
+    BackendCannot,
+    CocoNumbers,
+    summarize,
+)
+from mask_rcnn_repro.evaluation.coco.precision_recall import PrecisionRecall
 
-METRIC_NAMES: Mapping[str, tuple[str, ...]] = {
-    "bbox": ("AP", "AP50", "AP75", "APs", "APm", "APl"),
-    "segm": ("AP", "AP50", "AP75", "APs", "APm", "APl"),
-    "keypoints": ("AP", "AP50", "AP75", "APm", "APl"),
-}
+Results = Sequence[Mapping[str, Any]] | ResultStream
 
+REFERENCE = "pycocotools"
 
-class CocoNumbers(NamedTuple):
-    """What a backend computes.
+DEFAULT_BACKEND = "auto"
+"""hotcoco if it is installed, else pycocotools."""
 
-    Attributes:
-        stats: the values of :data:`METRIC_NAMES` as fractions; -1 is undefined.
-        per_class: AP by category id, the same.
-        curves: precision over recall, by category id; None where a backend has none.
-    """
-
-    stats: list[float]
-    per_class: dict[int, float]
-    curves: PrecisionRecall[int] | None = None
+logger = logging.getLogger(__name__)
 
 
 class CocoResult(NamedTuple):
     """Metrics of one task and where they come from.
 
     Attributes:
-        metrics: as :func:`coco_metrics` returns them.
-        backend: that computed them.
-        curves: precision over recall, by class name; None where the backend has none.
+        metrics: Metric name to percent, NaN where nothing can be measured (no object of that
+            size). "per_class" holds AP by class name.
+        backend: Name of the backend that computed them.
+        curves: Precision over recall by class name. None if the backend has no curves.
     """
 
     metrics: dict[str, Any]
@@ -61,156 +58,79 @@ class CocoResult(NamedTuple):
     curves: PrecisionRecall[str] | None
 
 
-Backend = Callable[..., CocoNumbers]
+def pycocotools_metrics(
+    gt: COCO,
+    detections: Sequence[Mapping[str, Any]],
+    iou_type: str,
+    *,
+    image_ids: list[Any],
+    category_ids: list[int],
+    max_dets: list[int],
+    oks_sigmas: list[float],
+) -> CocoNumbers:
+    """Computes the metrics by the official implementation; see :func:`coco_result`."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        if detections:
+            results = gt.loadRes([dict(d) for d in detections])  # loadRes writes into the dicts
+        else:  # loadRes fails without results
+            results = COCO()
+            results.dataset = {**gt.dataset, "annotations": []}
+            results.createIndex()
+        evaluation = COCOeval(gt, results, iou_type)
+        evaluation.params.imgIds = image_ids
+        evaluation.params.catIds = category_ids
+        if iou_type != "keypoints":
+            evaluation.params.maxDets = max_dets
+        elif oks_sigmas:
+            evaluation.params.kpt_oks_sigmas = np.array(oks_sigmas)
+        evaluation.evaluate()
+        evaluation.accumulate()
+    return summarize(evaluation)
 
-COCO_BACKENDS: dict[str, Backend] = {}
-"""Backend name to function; add to it with :func:`register_backend`."""
 
-REFERENCE = "pycocotools"
-
-DEFAULT_BACKEND = "auto"
-"""The fastest that is installed: for keypoints "compiled" (by Numba), then hotcoco, then
-pycocotools."""
-
-logger = logging.getLogger(__name__)
-
-
-class BackendCannot(Exception):
-    """A backend does not give pycocotools' numbers for this input; says why."""
-
-
-def whole_numbers(values: Iterable[Any], what: str, lowest: int = 0) -> list[int]:
-    """The values, if all are integers from `lowest` on that a float can hold.
-
-    Raises:
-        BackendCannot: one is not; names it and `what` they are.
-    """
-    values = list(values)
-    for value in values:
-        if type(value) is not int or not lowest <= value < 2**53:
-            raise BackendCannot(f"{what} such as {value!r}")
-    return values
-
-
-def register_backend(name: str) -> Callable[[Backend], Backend]:
-    """Registers a function as a COCO backend under `name`."""
-
-    def register(function: Backend) -> Backend:
-        COCO_BACKENDS[name] = function
-        return function
-
-    return register
+COCO_BACKENDS: dict[str, Callable[..., CocoNumbers]] = {
+    "hotcoco": hotcoco_metrics,
+    REFERENCE: pycocotools_metrics,
+}
+"""Backend name to function. Add an entry to register a backend."""
 
 
 def check_backend(name: str) -> str:
-    """Returns `name` if it is a backend that is installed, or "auto".
+    """Returns `name` if it is "auto" or a backend that is installed.
 
     Raises:
-        DataError: it is not, or is not installed.
+        DataError: The backend is unknown or not installed.
     """
     if name != DEFAULT_BACKEND and name not in COCO_BACKENDS:
         allowed = ", ".join(sorted([*COCO_BACKENDS, DEFAULT_BACKEND]))
         raise DataError(f"Unknown COCO backend {name!r}; allowed: {allowed}.")
-    package = {"compiled": "numba", "hotcoco": "hotcoco"}.get(name)
-    if package is not None and importlib.util.find_spec(package) is None:
+    if name == "hotcoco" and importlib.util.find_spec(name) is None:
         raise DataError(
-            f"The COCO backend {name!r} needs {package}, which is not installed. Install it "
-            f"(pip install {package}), or set the backend to {DEFAULT_BACKEND!r} or {REFERENCE!r}."
+            f"The COCO backend {name!r} is not installed. Install it (pip install {name}), or set "
+            f"the backend to {DEFAULT_BACKEND!r} or {REFERENCE!r}."
         )
     return name
 
 
-def backends_for(name: str, iou_type: str) -> list[str]:
-    """The backends to try one after the other; the last can compute anything.
-
-    Args:
-        name: of a backend, or "auto". What "compiled" does not compute (boxes and masks) is
-            computed as by "auto".
-        iou_type: "bbox", "segm" or "keypoints".
+def backends_for(name: str) -> list[str]:
+    """Returns the backends to try in turn. The last one accepts any input.
 
     Raises:
-        DataError: as :func:`check_backend`.
+        DataError: See :func:`check_backend`.
     """
-    if check_backend(name) not in (DEFAULT_BACKEND, "compiled"):
-        return list(dict.fromkeys([name, REFERENCE]))
-    names = []
-    if iou_type == "keypoints" and (name == "compiled" or compiled.HAVE_NUMBA):
-        names.append("compiled")
-    if importlib.util.find_spec("hotcoco") is not None:
-        names.append("hotcoco")
-    return [*names, REFERENCE]
+    if check_backend(name) == DEFAULT_BACKEND:
+        name = "hotcoco" if importlib.util.find_spec("hotcoco") is not None else REFERENCE
+    return list(dict.fromkeys([name, REFERENCE]))
 
 
-def coco_metrics(
-    gt: COCO,
-    detections: Sequence[Mapping[str, Any]],
-    iou_type: str,
-    *,
-    image_ids: Sequence[Any] | None = None,
-    class_names: Mapping[int, str] | None = None,
-    max_dets: Sequence[int] = (1, 10, 100),
-    oks_sigmas: Sequence[float] = (),
-    backend: str = DEFAULT_BACKEND,
-) -> dict[str, Any]:
-    """Computes COCO's metrics.
-
-    Args:
-        gt: annotations.
-        detections: results in COCO's format, `category_id` as in `gt`. May be empty.
-        iou_type: "bbox", "segm" or "keypoints".
-        image_ids: images to evaluate on; all by default.
-        class_names: `category_id` to name of the classes to evaluate; all by default.
-        max_dets: limits of detections an image (keypoints: always 20).
-        oks_sigmas: keypoint standard deviations; COCO's 17 by default.
-        backend: a name in :data:`COCO_BACKENDS`, or "auto".
-
-    Returns:
-        Metric name to percent, NaN where nothing can be measured (no object of that size); and
-        under "per_class" class name to AP.
-
-    Raises:
-        DataError: unknown backend, or keypoints that do not agree in number.
-    """
-    return coco_metrics_by(
-        gt,
-        detections,
-        iou_type,
-        image_ids=image_ids,
-        class_names=class_names,
-        max_dets=max_dets,
-        oks_sigmas=oks_sigmas,
-        backend=backend,
-    )[0]
-
-
-def coco_metrics_by(
-    gt: COCO,
-    detections: Sequence[Mapping[str, Any]],
-    iou_type: str,
-    *,
-    image_ids: Sequence[Any] | None = None,
-    class_names: Mapping[int, str] | None = None,
-    max_dets: Sequence[int] = (1, 10, 100),
-    oks_sigmas: Sequence[float] = (),
-    backend: str = DEFAULT_BACKEND,
-) -> tuple[dict[str, Any], str]:
-    """As :func:`coco_metrics`; also returns the backend that computed them."""
-    result = coco_result(
-        gt,
-        detections,
-        iou_type,
-        image_ids=image_ids,
-        class_names=class_names,
-        max_dets=max_dets,
-        oks_sigmas=oks_sigmas,
-        backend=backend,
-    )
-    return result.metrics, result.backend
+def coco_metrics(gt: COCO, detections: Results, iou_type: str, **options: Any) -> dict[str, Any]:
+    """Computes COCO's metrics and returns `metrics` of :func:`coco_result`, alone."""
+    return coco_result(gt, detections, iou_type, **options).metrics
 
 
 def coco_result(
     gt: COCO,
-    detections: Sequence[Mapping[str, Any]] | ResultStream,
+    detections: Results,
     iou_type: str,
     *,
     image_ids: Sequence[Any] | None = None,
@@ -219,12 +139,22 @@ def coco_result(
     oks_sigmas: Sequence[float] = (),
     backend: str = DEFAULT_BACKEND,
 ) -> CocoResult:
-    """As :func:`coco_metrics`; also returns the backend and the curves behind the numbers.
+    """Computes COCO's metrics of one task.
 
-    Of a :class:`~.detections.ResultStream` the compiled backend takes the
-    arrays and hotcoco reads a file; other backends are given a list.
+    Args:
+        gt: Annotations.
+        detections: Results in COCO's format, with the category ids of `gt`. May be empty.
+        iou_type: "bbox", "segm" or "keypoints".
+        image_ids: Images to evaluate on. All by default.
+        class_names: Category id to name of the classes to evaluate. All by default.
+        max_dets: Limits of detections per image. Keypoints always have the limit 20.
+        oks_sigmas: Keypoint standard deviations. COCO's 17 by default.
+        backend: Name in :data:`COCO_BACKENDS`, or "auto".
+
+    Raises:
+        DataError: The backend is unknown, or the numbers of keypoints do not agree.
     """
-    names = backends_for(backend, iou_type)
+    names = backends_for(backend)
     if not isinstance(detections, (ResultStream, list)):
         detections = list(detections)
     if class_names is None:
@@ -233,34 +163,25 @@ def coco_result(
         class_names = _with_keypoints(gt, class_names)
     if iou_type == "segm":
         gt = with_all_masks(gt)
+    detections = _of_classes(detections, class_names)
     options: dict[str, Any] = {
         "image_ids": sorted(gt.getImgIds()) if image_ids is None else list(image_ids),
         "category_ids": sorted(class_names),
         "max_dets": list(max_dets),
         "oks_sigmas": list(oks_sigmas),
     }
-    chosen: Any = None
-
-    def computed_by(name: str) -> CocoNumbers:
-        nonlocal chosen
-        given: Any = detections
-        if name != "compiled":  # which chooses and checks as it reads
-            if chosen is None:
-                if iou_type == "keypoints":
-                    _check_keypoints(gt, detections, class_names, options)
-                chosen = _of_classes(detections, class_names)
-            given = chosen if name == "hotcoco" else list(chosen)  # others may want a list
-        return CocoNumbers(*COCO_BACKENDS[name](gt, given, iou_type, **options))
-
-    for name, following in itertools.pairwise(names):
+    if iou_type == "keypoints":
+        _check_keypoints(gt, detections, class_names, options)
+    for name, following in itertools.pairwise([*names, None]):
+        # hotcoco reads a stream from its file; other backends take a list
+        given = detections if name == "hotcoco" else list(detections)
         try:
-            numbers = computed_by(name)
+            numbers = CocoNumbers(*COCO_BACKENDS[name](gt, given, iou_type, **options))
             break
         except BackendCannot as reason:
+            if following is None:
+                raise
             logger.info("%s metrics by %s, not %s: %s.", iou_type, following, name, reason)
-    else:
-        name = names[-1]
-        numbers = computed_by(name)
     metrics: dict[str, Any] = {
         metric: _percent(value)
         for metric, value in zip(METRIC_NAMES[iou_type], numbers.stats, strict=True)
@@ -273,94 +194,11 @@ def coco_result(
     return CocoResult(metrics, name, curves)
 
 
-@register_backend("compiled")
-def _compiled_metrics(*args: Any, **options: Any) -> CocoNumbers:
-    from mask_rcnn_repro.evaluation.coco.keypoint_metrics import (
-        keypoint_metrics,
-    )  # imports this module
-
-    return keypoint_metrics(*args, **options)
-
-
-@register_backend("hotcoco")
-def _hotcoco_metrics(*args: Any, **options: Any) -> CocoNumbers:
-    from mask_rcnn_repro.evaluation.coco.hotcoco_backend import (
-        hotcoco_metrics,
-    )  # imports this module
-
-    return hotcoco_metrics(*args, **options)
-
-
-@register_backend("pycocotools")
-def pycocotools_metrics(
-    gt: COCO,
-    detections: list[dict[str, Any]],
-    iou_type: str,
-    *,
-    image_ids: list[Any],
-    category_ids: list[int],
-    max_dets: list[int],
-    oks_sigmas: list[float],
-) -> CocoNumbers:
-    """The official implementation."""
-    with contextlib.redirect_stdout(io.StringIO()):
-        # loadRes writes into the dicts
-        evaluation = COCOeval(gt, _index(gt, [dict(d) for d in detections]), iou_type)
-        evaluation.params.imgIds = image_ids
-        evaluation.params.catIds = category_ids
-        if iou_type == "keypoints":
-            if oks_sigmas:
-                evaluation.params.kpt_oks_sigmas = np.array(oks_sigmas)
-        else:
-            evaluation.params.maxDets = max_dets
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-    return summed_up(evaluation)
-
-
-def _index(gt: COCO, detections: list[dict[str, Any]]) -> COCO:
-    if detections:
-        return gt.loadRes(detections)
-    empty = COCO()  # loadRes cannot do this
-    empty.dataset = {
-        "images": gt.dataset["images"],
-        "categories": gt.dataset.get("categories", []),
-        "annotations": [],
-    }
-    empty.createIndex()
-    return empty
-
-
-def summed_up(evaluation: COCOeval) -> CocoNumbers:
-    """The numbers of an evaluation that has been accumulated and summarized."""
-    params = evaluation.params
-    return CocoNumbers(
-        list(evaluation.stats[: len(METRIC_NAMES[params.iouType])]),
-        _average_precisions(evaluation),
-        precision_recall(evaluation.eval["precision"], list(params.catIds)),
-    )
-
-
-def _average_precisions(evaluation: COCOeval) -> dict[int, float]:
-    """AP by category id, over all sizes and the largest number of detections."""
-    # (IoU thresholds, recalls, categories, sizes, limits)
-    precisions = evaluation.eval["precision"]
-    result = {}
-    for index, category in enumerate(evaluation.params.catIds):
-        values = precisions[:, :, index, 0, -1]
-        values = values[values > -1]
-        result[category] = float(np.mean(values)) if values.size else -1.0
-    return result
-
-
 def _percent(value: float) -> float:
     return float(value * 100) if value >= 0 else float("nan")
 
 
-def _of_classes(
-    detections: Sequence[Mapping[str, Any]] | ResultStream, class_names: Mapping[int, str]
-) -> Sequence[Mapping[str, Any]] | ResultStream:
+def _of_classes(detections: Results, class_names: Mapping[int, str]) -> Results:
     if isinstance(detections, ResultStream):
         return detections.only(class_names)
     if set(map(operator.itemgetter("category_id"), detections)) <= class_names.keys():
@@ -369,7 +207,7 @@ def _of_classes(
 
 
 def _with_keypoints(gt: COCO, class_names: Mapping[int, str]) -> dict[int, str]:
-    """The classes whose annotations hold keypoints; pycocotools fails on the others."""
+    """The classes whose annotations have keypoints; pycocotools fails on other classes."""
     holding, lacking = set(), set()
     for annotation in gt.dataset["annotations"]:
         if "keypoints" not in annotation:
@@ -387,10 +225,7 @@ def _with_keypoints(gt: COCO, class_names: Mapping[int, str]) -> dict[int, str]:
 
 
 def _check_keypoints(
-    gt: COCO,
-    detections: Sequence[Mapping[str, Any]] | ResultStream,
-    class_names: Mapping[int, str],
-    options: Mapping[str, Any],
+    gt: COCO, detections: Results, class_names: Mapping[int, str], options: Mapping[str, Any]
 ) -> None:
     default = COCOeval(iouType="keypoints").params.kpt_oks_sigmas
     images = set(options["image_ids"])

@@ -1,51 +1,52 @@
-"""COCO's metrics by hotcoco, which computes them many times as fast as pycocotools.
+"""COCO's metrics by hotcoco, which is many times faster than pycocotools.
 
-hotcoco matches and accumulates; pycocotools sums up the arrays that come out, so that unusual
-limits of detections mean the same for both. What hotcoco does not do as pycocotools does is left to
+hotcoco matches and accumulates. pycocotools summarizes the resulting arrays, which gives unusual
+limits of detections the same meaning for both. Input that hotcoco treats differently is left to
 pycocotools, see :func:`hotcoco_metrics`.
 """
 
 from __future__ import annotations
 
-import collections
-import contextlib
-import io
-import itertools
 import operator
 import os
-import tempfile
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from mask_rcnn_repro.evaluation.coco.backends import (
-    BackendCannot,
-    CocoNumbers,
-    summed_up,
-    whole_numbers,
-)
 from mask_rcnn_repro.evaluation.coco.detections import TASK_FIELDS, ResultStream
+from mask_rcnn_repro.evaluation.coco.numbers import BackendCannot, CocoNumbers, summarize
 
 _FIELDS = {
-    "bbox": ("id", "image_id", "category_id", "bbox", "area", "iscrowd"),
-    "segm": ("id", "image_id", "category_id", "segmentation", "bbox", "area", "iscrowd"),
-    "keypoints": (
-        *("id", "image_id", "category_id", "keypoints", "num_keypoints", "bbox", "area"),
-        "iscrowd",
-    ),
+    "bbox": ("bbox",),
+    "segm": ("segmentation",),
+    "keypoints": ("keypoints", "num_keypoints", "bbox"),
 }
+"""Task to the fields of an annotation that it needs, beside those that all tasks need."""
 
 _used = False
 _forked_after_use = False
 
 
+def whole_numbers(values: Iterable[Any], what: str, lowest: int = 0) -> list[int]:
+    """Returns the values if all are integers from `lowest` on that a float can hold.
+
+    Raises:
+        BackendCannot: One value is not; the message names it and `what` the values are.
+    """
+    values = list(values)
+    for value in values:
+        if type(value) is not int or not lowest <= value < 2**53:
+            raise BackendCannot(f"{what} such as {value!r}")
+    return values
+
+
 def hotcoco_metrics(
     gt: COCO,
-    detections: Sequence[dict[str, Any]] | ResultStream,
+    detections: Sequence[Mapping[str, Any]] | ResultStream,
     iou_type: str,
     *,
     image_ids: list[Any],
@@ -53,13 +54,17 @@ def hotcoco_metrics(
     max_dets: list[int],
     oks_sigmas: list[float],
 ) -> CocoNumbers:
-    """As :func:`mask_rcnn_repro.evaluation.coco.backends.pycocotools_metrics`, to the last bit.
+    """Computes the metrics of :func:`~.backends.coco_result`, equal to pycocotools' in every bit.
+
+    One step is not equal in every bit: hotcoco adds up the terms of an object keypoint similarity
+    (OKS) in another order, which matters from 8 labelled keypoints on. Its last bits can differ.
+    The metrics differ only where an OKS lies that close to a threshold or to another OKS.
 
     Raises:
-        BackendCannot: ids that are no positive integers, annotations or results that are not in
-            COCO's format or that pycocotools takes for something else (polygons of two points,
-            results with a box beside the mask), no images, or a process forked from one that has
-            used hotcoco (its threads do not survive a fork).
+        BackendCannot: Ids are not positive integers. There are no images. Annotations or results
+            are not in COCO's format, or pycocotools reads them differently (polygons of two
+            points, results with a box beside the mask, numbers in float32). The process was forked
+            from one that had used hotcoco, whose threads do not survive a fork.
     """
     global _used
     if _forked_after_use:
@@ -78,6 +83,8 @@ def hotcoco_metrics(
     if iou_type == "keypoints":
         if oks_sigmas:
             params.kpt_oks_sigmas = np.array(oks_sigmas)
+        if params.kpt_oks_sigmas.dtype not in (np.float64, np.int64):
+            raise BackendCannot(f"sigmas of type {params.kpt_oks_sigmas.dtype}")
     else:
         params.maxDets = sorted(whole_numbers(max_dets, "limits of detections", lowest=1))
     if not (params.imgIds and params.catIds and params.maxDets):  # hotcoco would take all for none
@@ -85,8 +92,13 @@ def hotcoco_metrics(
     try:
         content = _ground_truth(gt, iou_type, params.imgIds, params.catIds)
         truth = hotcoco.COCO(content)
-        with _results(detections, iou_type, set(params.imgIds), gt.imgs.keys()) as results:
-            fast = hotcoco.COCOeval(truth, truth.load_res(results), iou_type)
+        wanted = set(params.imgIds)
+        results = (
+            _streamed(detections, wanted)
+            if isinstance(detections, ResultStream)
+            else _listed(detections, iou_type, wanted, gt.imgs.keys())
+        )
+        fast = hotcoco.COCOeval(truth, truth.load_res(results), iou_type)
     except (KeyError, ValueError, TypeError, OverflowError) as error:
         raise BackendCannot(f"{type(error).__name__}: {error}") from error
     fast.params.img_ids = params.imgIds
@@ -99,9 +111,7 @@ def hotcoco_metrics(
         fast.evaluate()
         fast.accumulate()
     evaluation.eval = {**(fast.eval or {}), "params": params}
-    with contextlib.redirect_stdout(io.StringIO()):
-        evaluation.summarize()
-    return summed_up(evaluation)
+    return summarize(evaluation)
 
 
 def _ground_truth(
@@ -111,24 +121,26 @@ def _ground_truth(
     if len(gt.anns) != len(gt.dataset["annotations"]):
         raise BackendCannot("ids occur twice, or the index is not of these annotations")
     images, categories = set(image_ids), set(category_ids)
-    fields = _FIELDS[iou_type]
-    annotations = [
-        # a mask's box is not needed and may lack
-        {key: a[key] for key in fields if key != "bbox" or iou_type != "segm" or key in a}
+    fields = ("id", "iscrowd", "area", "image_id", "category_id", *_FIELDS[iou_type])
+    chosen = (
+        a
         for a in gt.dataset["annotations"]
         if a["image_id"] in images and a["category_id"] in categories
-    ]
-    # pycocotools takes a match with 0 for none
-    ids = set(whole_numbers((a["id"] for a in annotations), "annotation ids", lowest=1))
-    if len(ids) < len(annotations):
+    )
+    rows = list(map(operator.itemgetter(*fields), chosen))
+    ids, crowds, areas, *_ = zip(*rows, strict=True) if rows else ((), (), ())
+    whole_numbers(ids, "annotation ids", lowest=1)  # pycocotools takes a match with 0 for none
+    if len(set(ids)) < len(ids):
         raise BackendCannot("annotation ids occur twice")
-    if not all(a["iscrowd"] in (0, 1) for a in annotations):
+    if not set(crowds) <= {0, 1}:
         raise BackendCannot("an annotation's iscrowd is neither 0 nor 1")
-    if not np.isfinite([a["area"] for a in annotations]).all():
+    if not np.isfinite(areas).all():
         raise BackendCannot("an annotation's area is not finite")
     if iou_type == "segm":
-        for annotation in annotations:
-            _check_mask(annotation["segmentation"])
+        for row in rows:
+            _check_mask(row[-1])
+    if iou_type == "keypoints" and rows:
+        _check_numbers(dict(zip(fields, rows[0], strict=True)), ("area", "bbox", "keypoints"))
     sizes = ((image, gt.imgs[image]) for image in image_ids)
     return {
         "images": [
@@ -136,7 +148,7 @@ def _ground_truth(
             for image, info in sizes
         ],
         "categories": [{"id": category, "name": str(category)} for category in category_ids],
-        "annotations": annotations,
+        "annotations": [dict(zip(fields, row, strict=True)) for row in rows],
     }
 
 
@@ -149,60 +161,55 @@ def _check_mask(mask: Any) -> None:
         raise BackendCannot(f"an annotation's segmentation is a {type(mask).__name__}")
 
 
-@contextlib.contextmanager
-def _results(
-    detections: Sequence[dict[str, Any]] | ResultStream,
-    iou_type: str,
-    wanted: set[int],
-    known: Iterable[Any],
-) -> Iterator[str | list[dict[str, Any]]]:
-    """The results on the `wanted` images, with the fields that matter: a list or a file's path."""
-    if not isinstance(detections, ResultStream):
-        yield _listed(detections, iou_type, wanted, known)
-        return
-    if not set(detections.image_ids) <= wanted:  # the file holds them all
+def _check_numbers(content: Mapping[str, Any], keys: Iterable[str]) -> None:
+    """Refuses numbers with which pycocotools computes in another precision than float64."""
+    for key in keys:
+        values = content[key]
+        for value in values if isinstance(values, Iterable) else (values,):
+            if not isinstance(value, (int, float)):  # np.float64 is a float
+                raise BackendCannot(f"{key} of type {type(value).__name__}")
+
+
+def _streamed(results: ResultStream, wanted: set[int]) -> str | list[dict[str, Any]]:
+    """The results on the `wanted` images: the path of their file, or a list."""
+    if not set(results.image_ids) <= wanted:  # the file holds them all
         raise BackendCannot("there are results on images that are not evaluated")
-    if not detections.finite:
+    if not results.finite:
         raise BackendCannot("a score is not finite")
-    if detections.file is not None:
-        yield str(detections.file)
-        return
-    with tempfile.NamedTemporaryFile("w", suffix=".json", encoding="utf-8") as file:
-        detections.write(file)
-        file.flush()
-        yield file.name
+    return list(results.with_arrays()) if results.file is None else str(results.file)
 
 
 def _listed(
-    detections: Sequence[dict[str, Any]],
+    detections: Sequence[Mapping[str, Any]],
     iou_type: str,
     wanted: set[int],
     known: Iterable[Any],
-) -> list[dict[str, Any]]:
-    # half a million of them at COCO's size: passes are in C where they can be
-    images = set(map(operator.itemgetter("image_id"), detections))
+) -> list[Mapping[str, Any]]:
+    """The results on the `wanted` images, with the fields that matter. Loops are in C."""
+    if not detections:
+        return []
+    first = detections[0]
+    fields = ["image_id", "category_id", "score", TASK_FIELDS[iou_type]]
+    # pycocotools takes the kind of all results, and so what their areas are, from the first
+    kinds = ("caption", "bbox", "segmentation", "keypoints")
+    kind = next((key for key in kinds if key in first), "no field that is measured")
+    if iou_type == "keypoints" and kind == "bbox":
+        fields.append("bbox")
+    elif kind != TASK_FIELDS[iou_type]:
+        raise BackendCannot(f"pycocotools takes them for results of another kind ({kind})")
+    if iou_type == "keypoints":
+        _check_numbers(first, fields[2:])
+    columns = list(zip(*map(operator.itemgetter(*fields), detections), strict=True))
+    images = set(columns[0])
     if not images <= set(known):
         raise BackendCannot("results are on images that are not in the annotations")
     whole_numbers((image for image in images if image in wanted), "image ids")
-    with_box = sum(map(operator.contains, detections, itertools.repeat("bbox")))
-    field = TASK_FIELDS[iou_type]
-    fields = ["image_id", "category_id", "score", field]
-    if iou_type != "bbox" and with_box:
-        # the first result tells pycocotools whether areas are those of boxes
-        if iou_type == "segm" or with_box < len(detections):
-            raise BackendCannot(f"{with_box} of {len(detections)} results have a box")
-        fields.append("bbox")
-    for key in fields:  # KeyError where one lacks
-        collections.deque(map(operator.itemgetter(key), detections), maxlen=0)
-    results = list(detections)
-    if not images <= wanted:
-        results = [d for d in results if d["image_id"] in wanted]
-    if not set(map(len, results)) <= {len(fields)}:
-        results = [d if len(d) == len(fields) else {key: d[key] for key in fields} for d in results]
-    scores = np.fromiter(map(operator.itemgetter("score"), results), np.float64, len(results))
-    if not np.isfinite(scores).all():
+    if not np.isfinite(np.fromiter(columns[2], np.float64, len(detections))).all():
         raise BackendCannot("a score is not finite")
-    return results
+    if images <= wanted and set(map(len, detections)) == {len(fields)}:
+        return list(detections)
+    rows = zip(*columns, strict=True)
+    return [dict(zip(fields, row, strict=True)) for row in rows if row[0] in wanted]
 
 
 def _after_fork() -> None:
