@@ -56,7 +56,7 @@ class CocoEvaluator(DatasetEvaluator):
         max_dets: limits of detections an image; the last is the one that AP is computed with.
 
     Attributes:
-        computed_by: the backend that computed the last metrics ("compiled and hotcoco" if each
+        computed_by: the backend that computed the last metrics ("hotcoco and pycocotools" if each
             computed some); None before, and on other processes than the first.
         curves: precision over recall behind the last metrics, by task; empty before, on other
             processes than the first, and for tasks whose backend has none.
