@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import io
-import itertools
 import logging
 import operator
 from collections.abc import Callable, Mapping, Sequence
@@ -172,16 +171,16 @@ def coco_result(
     }
     if iou_type == "keypoints":
         _check_keypoints(gt, detections, class_names, options)
-    for name, following in itertools.pairwise([*names, None]):
+    for name in names:
         # hotcoco reads a stream from its file; other backends take a list
         given = detections if name == "hotcoco" else list(detections)
         try:
             numbers = CocoNumbers(*COCO_BACKENDS[name](gt, given, iou_type, **options))
             break
         except BackendCannot as reason:
-            if following is None:
+            if name == names[-1]:
                 raise
-            logger.info("%s metrics by %s, not %s: %s.", iou_type, following, name, reason)
+            logger.info("%s metrics by %s, not %s: %s.", iou_type, names[-1], name, reason)
     metrics: dict[str, Any] = {
         metric: _percent(value)
         for metric, value in zip(METRIC_NAMES[iou_type], numbers.stats, strict=True)

@@ -93,7 +93,7 @@ def hotcoco_metrics(
         content = _ground_truth(gt, iou_type, params.imgIds, params.catIds)
         truth = hotcoco.COCO(content)
         wanted = set(params.imgIds)
-        results = (
+        results: Any = (
             _streamed(detections, wanted)
             if isinstance(detections, ResultStream)
             else _listed(detections, iou_type, wanted, gt.imgs.keys())
