@@ -45,7 +45,7 @@ setup(
         "mask_rcnn_tools": ["report/*.j2", "py.typed"],
     },
     cmdclass={"build_py": BuildWithConfigs},
-    # Detectron2 is not on the package index under its own name: README, "Installing Detectron2".
+    # Detectron2 is not on the package index under its own name: README, "Installing".
     install_requires=[
         "torch>=2.6",
         "torchvision>=0.21",
