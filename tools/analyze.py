@@ -1,13 +1,10 @@
 #!/usr/bin/env python
-"""Says what a trained model gets wrong: `python tools/analyze.py --help` says how.
-
-A config file is Python code and runs with your rights: use only files that you trust.
-"""
+"""Analyzes the errors of a trained model. See `python tools/analyze.py --help`."""
 
 import sys
 from pathlib import Path
 
-# A checkout works without installing the package.
+# makes a checkout work without installation
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "projects"))
 
 from mask_rcnn_tools.command import run

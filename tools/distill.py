@@ -1,13 +1,10 @@
 #!/usr/bin/env python
-"""Annotates unlabeled images with a trained model: `python tools/distill.py --help` says how.
-
-A config file is Python code and runs with your rights: use only files that you trust.
-"""
+"""Annotates unlabeled images with a trained model. See `python tools/distill.py --help`."""
 
 import sys
 from pathlib import Path
 
-# A checkout works without installing the package.
+# makes a checkout work without installation
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "projects"))
 
 from mask_rcnn_tools.command import run

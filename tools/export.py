@@ -1,13 +1,10 @@
 #!/usr/bin/env python
-"""Writes a trained model as one file that works without this project; `--help` says how.
-
-A config file is Python code and runs with your rights: use only files that you trust.
-"""
+"""Exports a trained model to one file. See `python tools/export.py --help`."""
 
 import sys
 from pathlib import Path
 
-# A checkout works without installing the package.
+# makes a checkout work without installation
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "projects"))
 
 from mask_rcnn_tools.command import run

@@ -1,13 +1,10 @@
 #!/usr/bin/env python
-"""Draws and writes what a trained model finds: `python tools/predict.py --help` says how.
-
-A config file is Python code and runs with your rights: use only files that you trust.
-"""
+"""Predicts on images and videos with a trained model. See `python tools/predict.py --help`."""
 
 import sys
 from pathlib import Path
 
-# A checkout works without installing the package.
+# makes a checkout work without installation
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "projects"))
 
 from mask_rcnn_tools.command import run

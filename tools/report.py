@@ -1,10 +1,10 @@
 #!/usr/bin/env python
-"""Makes tables, plots and a page from result records: `python tools/report.py --help` says how."""
+"""Makes tables, plots and a page from result records. See `python tools/report.py --help`."""
 
 import sys
 from pathlib import Path
 
-# A checkout works without installing the package.
+# makes a checkout work without installation
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "projects"))
 
 from mask_rcnn_tools.command import run

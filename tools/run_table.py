@@ -1,13 +1,10 @@
 #!/usr/bin/env python
-"""Runs a table of the paper and prints it: `python tools/run_table.py --help` says how.
-
-A config file is Python code and runs with your rights: use only files that you trust.
-"""
+"""Runs the rows of a table of the paper. See `python tools/run_table.py --help`."""
 
 import sys
 from pathlib import Path
 
-# A checkout works without installing the package.
+# makes a checkout work without installation
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "projects"))
 
 from mask_rcnn_tools.command import run

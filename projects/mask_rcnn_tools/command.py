@@ -1,4 +1,4 @@
-"""Runs one command of this project; all scripts in `tools/` and `train_net.py` go through it."""
+"""Entry point of `train_net.py` and of all scripts in `tools/`."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import importlib
 from mask_rcnn_repro.utils.quiet import quiet_dependencies
 from mask_rcnn_repro.utils.startup import fast_imports
 
-quiet_dependencies()  # on import: processes that a command starts import it again
+quiet_dependencies()  # on import, because child processes import this module again
 
 
 def run(name: str) -> None:
-    """Runs a command on this process's arguments.
+    """Runs a command with the arguments of this process.
 
-    The command line is parsed before torch is imported: `--help` and typing errors answer at once.
+    Parses the command line before it imports torch, so `--help` and typing mistakes are fast.
 
     Args:
-        name: Package below `mask_rcnn_tools` that has `cli.parse_args` and `main.main`.
+        name: Package in `mask_rcnn_tools` with `cli.parse_args` and `main.main`.
     """
     args = importlib.import_module(f"mask_rcnn_tools.{name}.cli").parse_args()
     with fast_imports():

@@ -72,7 +72,7 @@ def test_changes_to_the_config_after_files(trained: Path) -> None:
 
 
 def test_mistakes_are_told(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    assert "not the folder of a run" in _fails(capsys, "--run", str(tmp_path))
+    assert "it has no config.yaml" in _fails(capsys, "--run", str(tmp_path))
     assert "does not exist" in _fails(capsys, "--run", str(tmp_path / "nothing"))
     config = ["--config-file", str(trained / "config.yaml")]
     away = f"train.output_dir={tmp_path}"

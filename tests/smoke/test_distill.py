@@ -137,7 +137,7 @@ def test_a_killed_run_goes_on_to_the_same(
     with monkeypatch.context() as patch:
         patch.setattr(PredictionStore, "write", killed_at_the_third)
         stopped = distill(trained_persons, *persons("killed"), config=PERSONS)
-    assert (stopped.code, stopped.err) == (130, "Stopped; the same command goes on from here.\n")
+    assert (stopped.code, stopped.err) == (130, "Stopped; the same command continues from here.\n")
     assert not (trained_persons / "killed" / "generated.json").exists()
     out = distill(trained_persons, *persons("killed"), config=PERSONS).succeeded()
     assert "2 of 3 files of predictions are there already" in out

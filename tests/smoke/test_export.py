@@ -183,7 +183,7 @@ def test_images_that_are_not_there(trained: Path, tmp_path: Path) -> None:
 def test_what_detects_nothing_is_refused(tmp_path: Path) -> None:
     flags = ("--format", "onnx", "--output", "m.onnx")
     message = export(tmp_path, *flags, config="rpn/r50_fpn").failed_plainly()
-    assert "is an RPN stage, which detects nothing" in message
+    assert "is an RPN stage" in message
 
 
 def test_help_needs_no_torch(tmp_path: Path) -> None:

@@ -22,7 +22,11 @@ from mask_rcnn_repro.engine.builders import build_train_data
 from mask_rcnn_tools.visualize_data import samples
 from mask_rcnn_tools.visualize_data.cli import parse_args
 from mask_rcnn_tools.visualize_data.main import main
-from mask_rcnn_tools.visualize_data.samples import Wanted, annotation_samples, train_samples
+from mask_rcnn_tools.visualize_data.samples import (
+    SampleSelection,
+    annotation_samples,
+    train_samples,
+)
 
 from .run_helpers import QUICKSTART, REPOSITORY, Outcome, _undone, start
 
@@ -55,7 +59,7 @@ def with_flips(name: str = ID, *keys: str):
 def test_a_training_gets_the_same(iteration: int) -> None:
     cfg = with_flips(PERSONS, "train.seed=5", "dataloader.train.num_workers=0")
     size = cfg.dataloader.train.total_batch_size
-    shown = list(train_samples(cfg, Wanted(count=size, seed=5, iteration=iteration)))
+    shown = list(train_samples(cfg, SampleSelection(count=size, seed=5, iteration=iteration)))
     batch = next(iter(build_train_data(cfg, iteration)))
     assert len(shown) == len(batch) == size
     words = " ".join(note for sample in shown for note in sample.notes)
@@ -83,7 +87,7 @@ def test_chosen_images_come_as_they_come_in_training() -> None:
         for item in next(loader):
             fed.setdefault(item["image_id"], item)
     ids = tuple(str(i) for i in sorted(fed)[:4])
-    shown = {str(s.image_id): s for s in train_samples(cfg, Wanted(image_ids=ids))}
+    shown = {str(s.image_id): s for s in train_samples(cfg, SampleSelection(image_ids=ids))}
     assert set(shown) == set(ids)
     for identity, sample in shown.items():
         image = fed[int(identity)]["image"].permute(1, 2, 0).numpy()
@@ -112,7 +116,7 @@ def test_crowd_and_maskless_regions_are_marked(tmp_path: Path) -> None:
     cfg = get_config(ID, "tiny", keys)
     cfg.dataloader.train.mapper.augmentations = [T.HFlipTransform(width), T.NoOpTransform()]
     cfg.dataloader.train.total_batch_size = 1
-    (sample,) = train_samples(cfg, Wanted(count=1))
+    (sample,) = train_samples(cfg, SampleSelection(count=1))
     assert [mark.kind for mark in sample.marks] == ["object", "crowd", "ignored"]
     mirrored = (width - 2 - width / 4, 4.0, width - 2.0, 4 + height / 2)
     assert all(mark.box == pytest.approx(mirrored) for mark in sample.marks[1:])
@@ -124,7 +128,7 @@ def test_crowd_and_maskless_regions_are_marked(tmp_path: Path) -> None:
         f"{width} x {height} -> {width} x {height}: mirrored",
         "1 instance, 1 crowd: not trained on, 1 no mask: not trained on",
     ]
-    (raw,) = annotation_samples(cfg, "train", Wanted(count=1))
+    (raw,) = annotation_samples(cfg, "train", SampleSelection(count=1))
     assert [mark.kind for mark in raw.marks] == ["object", "crowd", "object"]
     assert raw.marks[1].box == pytest.approx((2.0, 4.0, 2 + width / 4, 4 + height / 2))
 
@@ -180,7 +184,7 @@ def test_stored_proposals(tmp_path: Path) -> None:
     visualize(tmp_path, "--count", "2", config=row).succeeded()  # without, none are needed
     keys = ("train.proposals=null",)
     message = visualize(tmp_path, "--proposals", "9", *keys, config=row).failed_plainly()
-    assert "takes no stored proposals" in message
+    assert "uses no stored proposals" in message
     records = get_training_dicts("embedded_tiny_train")
     writer = ProposalWriter(
         tmp_path / "output/rpn/r50_fpn@tiny/seed0/proposals/embedded_tiny_train",
@@ -199,7 +203,7 @@ def test_stored_proposals(tmp_path: Path) -> None:
     cfg = get_config(row, "tiny", ["dataloader.train.num_workers=0"])
     cfg.dataloader.train.mapper.proposal_files = [str(writer.folder)]
     (fed, *_) = next(iter(build_train_data(cfg, 0)))
-    (sample,) = train_samples(cfg, Wanted(count=1, proposals=9))
+    (sample,) = train_samples(cfg, SampleSelection(count=1, proposals=9))
     marks = [mark for mark in sample.marks if mark.kind == "proposal"]
     boxes = fed["proposals"].proposal_boxes.tensor[:9].tolist()
     assert [mark.box for mark in marks] == [tuple(box) for box in boxes]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from mask_rcnn_tools.train.cli import PROFILES, CommandParser, check_overrides
+from mask_rcnn_tools.common.command_line import PROFILES, CommandParser, check_overrides
 
 _DESCRIPTION = """\
 Trains a config once undisturbed, then again and again while faults are caused on purpose: the
@@ -23,12 +23,7 @@ example:
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parses a command line; mistakes are printed and exit with status 2."""
     parser = CommandParser(
-        prog="soak.py",
-        usage="soak.py [flags] [key=value +key=value ~key ...]",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+        "soak.py", "[flags] [key=value +key=value ~key ...]", _DESCRIPTION, _EPILOG
     )
     add = parser.add_argument
     add(

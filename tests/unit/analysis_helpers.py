@@ -11,7 +11,7 @@ import numpy as np
 from pycocotools import mask as mask_util
 
 from mask_rcnn_repro.data import register_custom
-from mask_rcnn_tools.analyze.detections import Material, load_material
+from mask_rcnn_tools.analyze.evaluation_data import EvaluationData, load_evaluation_data
 
 SIDE = 200
 CLASSES = {3: "cat", 7: "dog", 8: "cow"}
@@ -75,10 +75,10 @@ def scene(
     annotations: list[dict[str, Any]],
     detections: list[dict[str, Any]],
     images: int = 1,
-) -> Material:
-    """The material of a scene."""
+) -> EvaluationData:
+    """The data of a scene."""
     name, _, results = write_scene(folder, annotations, detections, images)
-    return load_material(name, [results])
+    return load_evaluation_data(name, [results])
 
 
 def random_scene(

@@ -9,11 +9,15 @@ import numpy as np
 import pytest
 
 from mask_rcnn_repro.errors import DataError
-from mask_rcnn_tools.analyze.average_precision import average_precision
 from mask_rcnn_tools.analyze.calibration import best_threshold, calibration
 from mask_rcnn_tools.analyze.confusion import confusion_matrix
-from mask_rcnn_tools.analyze.detections import load_material
-from mask_rcnn_tools.analyze.error_types import CORRECT, DETECTION_ERRORS, error_types
+from mask_rcnn_tools.analyze.error_types import (
+    CORRECT,
+    DETECTION_ERRORS,
+    average_precision,
+    error_types,
+)
+from mask_rcnn_tools.analyze.evaluation_data import load_evaluation_data
 from mask_rcnn_tools.analyze.image_scores import image_scores
 from mask_rcnn_tools.analyze.matching import Matches, match
 
@@ -33,8 +37,8 @@ def test_every_type_by_hand(tmp_path):
         found(1, DOG, 0.5, [120, 10, 40, 40]),  # neither class nor place
         found(1, DOG, 0.4, [60, 60, 20, 20]),  # nothing there
     ]
-    material = scene(tmp_path, annotations, detections)
-    errors = error_types(material, "bbox")
+    data = scene(tmp_path, annotations, detections)
+    errors = error_types(data, "bbox")
     names = ["right" if k == CORRECT else DETECTION_ERRORS[k] for k in errors.kind]
     assert names == ["right", "Dupe", "Cls", "Loc", "Both", "Bkg"]
     assert errors.missed.tolist() == [False, False, False, True]  # D alone was near to nothing
@@ -44,9 +48,9 @@ def test_every_type_by_hand(tmp_path):
     assert errors.class_ap[:2] == pytest.approx([100 * base, 0])
     assert np.isnan(errors.class_ap[2])  # no cow anywhere
     assert errors.ap == pytest.approx(100 * base / 2)
-    # Loc mended: the second cat is found fourth (after Dupe and Cls): precision 2 / 4 behind 0.5
+    # Loc fixed: the second cat is found fourth (after Dupe and Cls): precision 2 / 4 behind 0.5
     assert errors.class_delta["Loc"][0] == pytest.approx(100 * 50 / 101 * 0.5)
-    # Cls mended: the dog at 0.7 comes first of the dogs: 1 of 2
+    # Cls fixed: the dog at 0.7 comes first of the dogs: 1 of 2
     assert errors.class_delta["Cls"][1] == pytest.approx(100 * 51 / 101)
     assert errors.delta["Cls"] == pytest.approx(100 * 51 / 101 / 2)
     # without the duplicate etc. nothing changes: no true positive comes after it
@@ -57,7 +61,7 @@ def test_every_type_by_hand(tmp_path):
     assert errors.delta["FN"] == pytest.approx(100 * (1 - base) / 2)
 
 
-def test_of_two_errors_at_one_object_the_better_is_mended(tmp_path):
+def test_of_two_errors_at_one_object_the_better_is_fixed(tmp_path):
     annotations = [truth(1, CAT, A), truth(1, DOG, B)]
     detections = [found(1, CAT, 0.9, B), found(1, COW, 0.8, B), found(1, CAT, 0.3, A)]
     errors = error_types(scene(tmp_path, annotations, detections), "segm")
@@ -82,10 +86,10 @@ def test_crowds_excuse_and_are_not_missed(tmp_path):
         found(1, DOG, 0.8, [100, 100, 40, 40]),  # not of the crowd's class
         found(1, CAT, 0.7, A),
     ]
-    material = scene(tmp_path, annotations, detections)
-    assert match(material, "bbox").ignored.tolist() == [True, False, False]
-    assert match(material, "bbox", any_class=True).ignored.tolist() == [True, True, False]
-    errors = error_types(material, "bbox")
+    data = scene(tmp_path, annotations, detections)
+    assert match(data, "bbox").ignored.tolist() == [True, False, False]
+    assert match(data, "bbox", any_class=True).ignored.tolist() == [True, True, False]
+    errors = error_types(data, "bbox")
     assert errors.ap == 100
     assert errors.missed.sum() == 0
 
@@ -98,7 +102,7 @@ def test_no_detections_and_no_objects(tmp_path):
     assert (errors.ap, errors.counts["Miss"], errors.delta["Miss"]) == (0, 1, 0)
     assert confusion_matrix(nothing, "bbox").counts[0, -1] == 1
     assert image_scores(nothing, "bbox").quality.tolist() == [0]
-    assert np.isnan(calibration(nothing.found.score, match(nothing, "bbox")).expected_error)
+    assert np.isnan(calibration(nothing.detections.score, match(nothing, "bbox")).expected_error)
     empty = scene(tmp_path / "b", [], [found(1, CAT, 0.9, A)])
     assert np.isnan(error_types(empty, "bbox").ap)
     assert error_types(empty, "bbox").counts["Bkg"] == 1
@@ -130,7 +134,7 @@ def test_equal_to_tidecv(tmp_path, monkeypatch, seed, threshold, task, mode):
     tidecv = _tidecv(monkeypatch)
     monkeypatch.setenv("TIDE_PATH", str(tmp_path))
     name, gt, results = write_scene(tmp_path, *random_scene(seed, crowds=True), images=20)
-    ours = error_types(load_material(name, [results]), task, threshold)
+    ours = error_types(load_evaluation_data(name, [results]), task, threshold)
     tide = tidecv.TIDE(pos_threshold=threshold, mode=mode)
     run = tide.evaluate(
         tidecv.datasets.COCO(str(gt)), tidecv.datasets.COCOResult(str(results)), name="run"
@@ -155,13 +159,13 @@ def _hotcoco(gt, results, task):
 @pytest.mark.parametrize("task", ["bbox", "segm"])
 def test_confusion_and_calibration_equal_to_hotcoco(tmp_path, seed, task):
     name, gt, results = write_scene(tmp_path, *random_scene(seed, crowds=False), images=20)
-    material = load_material(name, [results])
+    data = load_evaluation_data(name, [results])
     reference = _hotcoco(gt, results, task)
-    confusion = confusion_matrix(material, task, score_threshold=0.3)
+    confusion = confusion_matrix(data, task, score_threshold=0.3)
     expected = reference.confusion_matrix(min_score=0.3)["matrix"].astype(int)
     assert confusion.counts.tolist() == expected.tolist()
     assert confusion.by_truth.sum(axis=1) == pytest.approx(np.ones(4))
-    ours = calibration(material.found.score, match(material, task))
+    ours = calibration(data.detections.score, match(data, task))
     theirs = reference.calibration()
     assert ours.expected_error == pytest.approx(theirs["ece"])
     assert ours.largest_error == pytest.approx(theirs["mce"])
@@ -175,7 +179,7 @@ def test_error_types_equal_to_hotcoco(tmp_path, task):
     for number, detection in enumerate(detections):
         detection["score"] += number * 1e-6  # ties would be ordered in another way
     name, gt, results = write_scene(tmp_path, annotations, detections, images=20)
-    ours = error_types(load_material(name, [results]), task)
+    ours = error_types(load_evaluation_data(name, [results]), task)
     theirs = _hotcoco(gt, results, task).tide_errors()
     assert ours.counts == theirs["counts"]
     expected = {kind: 100 * value for kind, value in theirs["delta_ap"].items()}
@@ -232,8 +236,8 @@ def test_average_precision_by_hand():
 def test_the_highest_scores_count(tmp_path):
     detections = [found(1, CAT, s, A) for s in (0.2, 0.9, 0.5)]
     name, _, results = write_scene(tmp_path, [truth(1, CAT, A)], detections, images=1)
-    material = load_material(name, [results], max_detections=2)
-    assert material.found.score.tolist() == [0.9, 0.5]
+    data = load_evaluation_data(name, [results], max_detections=2)
+    assert data.detections.score.tolist() == [0.9, 0.5]
 
 
 @pytest.mark.parametrize(
@@ -258,4 +262,4 @@ def test_files_of_different_detections(tmp_path):
     other = tmp_path / "other.json"
     other.write_text(results.read_text().replace("0.5", "0.6", 1))
     with pytest.raises(DataError, match="in the same order"):
-        load_material(name, [results, other])
+        load_evaluation_data(name, [results, other])

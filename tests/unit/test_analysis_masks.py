@@ -16,15 +16,15 @@ from mask_rcnn_repro.data import register_custom
 from mask_rcnn_repro.data.keypoint_metadata import COCO_PERSON_SIGMAS
 from mask_rcnn_repro.errors import DataError
 from mask_rcnn_repro.evaluation.coco.backends import coco_metrics
-from mask_rcnn_tools.analyze.detections import load_material
+from mask_rcnn_tools.analyze.evaluation_data import load_evaluation_data
 from mask_rcnn_tools.analyze.keypoint_errors import KINDS, keypoint_errors
 from mask_rcnn_tools.analyze.mask_quality import (
     boundary_ap,
     boundary_iou,
     mask_boundary,
     mask_quality,
+    mask_quality_by_size,
 )
-from mask_rcnn_tools.analyze.results import mask_quality_by_size
 
 from .analysis_helpers import found, random_scene, scene, truth, write_scene
 
@@ -109,9 +109,9 @@ def test_boundary_ap_lies_below_mask_ap_and_is_100_for_the_truth(tmp_path):
     metrics = boundary_ap(scene(tmp_path / "a", annotations, perfect, images=20))
     assert metrics["AP"] == pytest.approx(100)
     assert metrics["per_class"] == pytest.approx({"cat": 100, "dog": 100, "cow": 100})
-    material = scene(tmp_path / "b", annotations, detections, images=20)
-    masks = coco_metrics(material.coco, material.results("segm"), "segm", backend="pycocotools")
-    boundaries = boundary_ap(material)
+    data = scene(tmp_path / "b", annotations, detections, images=20)
+    masks = coco_metrics(data.coco, data.results("segm"), "segm", backend="pycocotools")
+    boundaries = boundary_ap(data)
     for name in ("AP", "AP50", "AP75"):
         assert boundaries[name] <= masks[name]
     assert 0 < boundaries["AP"] < masks["AP"] - 1
@@ -176,7 +176,7 @@ def _keypoint_scene(folder, persons, detections, names=None):
     (folder / "results.json").write_text(json.dumps(rows))
     name = f"keypoints_{hashlib.md5(str(folder).encode()).hexdigest()}"
     register_custom(name, str(folder / "gt.json"), str(folder))
-    return load_material(name, [folder / "results.json"])
+    return load_evaluation_data(name, [folder / "results.json"])
 
 
 def _away(index, similarity):
@@ -216,7 +216,7 @@ def test_what_mending_keypoints_gains_by_hand(tmp_path):
     predicted[:, 0] += [_away(i, 0.6) for i in range(17)]
     errors = keypoint_errors(_keypoint_scene(tmp_path, [person], [(0.9, predicted)]))
     assert (errors.kind == KINDS.index("jitter")).all()
-    # OKS 0.6: found at 3 of 10 thresholds (0.5, 0.55, and 0.6 or not, by rounding); mended: 0.85
+    # OKS 0.6: found at 3 of 10 thresholds (0.5, 0.55, and 0.6 or not, by rounding); fixed: 0.85
     assert errors.ap == pytest.approx(25, abs=5.1)
     assert errors.ap + errors.delta["jitter"] == pytest.approx(75, abs=5.1)
     assert errors.delta["miss"] == errors.delta["swap"] == errors.delta["inversion"] == 0
@@ -224,17 +224,17 @@ def test_what_mending_keypoints_gains_by_hand(tmp_path):
 
 def test_keypoints_without_sigmas_are_refused(tmp_path):
     names = [f"point_{i}" for i in range(17)]
-    material = _keypoint_scene(tmp_path, [_person(0)], [(0.9, _person(0))], names)
+    data = _keypoint_scene(tmp_path, [_person(0)], [(0.9, _person(0))], names)
     with pytest.raises(DataError, match="oks_sigmas"):
-        keypoint_errors(material)
+        keypoint_errors(data)
 
 
 def test_results_go_back_and_forth(tmp_path):
     annotations, detections = random_scene(2, crowds=False)
     name, _, results = write_scene(tmp_path, annotations, detections, images=20)
-    material = load_material(name, [results])
+    data = load_evaluation_data(name, [results])
     for task, field in (("bbox", "bbox"), ("segm", "segmentation")):
-        rows = material.results(task)
+        rows = data.results(task)
         wanted = [(d["image_id"], d["category_id"], d["score"], str(d[field])) for d in detections]
         ours = [(d["image_id"], d["category_id"], d["score"], str(d[field])) for d in rows]
         assert sorted(ours) == sorted(wanted)

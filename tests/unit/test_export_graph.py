@@ -19,8 +19,8 @@ from mask_rcnn_repro.modeling import (
     MultinomialMaskLoss,
     StageWiseRCNN,
 )
-from mask_rcnn_tools.export import DetectorGraph
 from mask_rcnn_tools.export.boxes import suppress_by_group
+from mask_rcnn_tools.export.graph import DetectorGraph
 from mask_rcnn_tools.export.keypoint_decoding import decode_keypoints, map_keypoints
 from mask_rcnn_tools.export.support import check_model
 

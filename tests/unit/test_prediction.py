@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 from pycocotools.coco import COCO
 
 from mask_rcnn_repro.errors import ConfigError, DataError
-from mask_rcnn_tools.predict import find_sources, video
+from mask_rcnn_tools.predict import video_io
 from mask_rcnn_tools.predict.cli import parse_args
 from mask_rcnn_tools.predict.coco_file import coco_file
-from mask_rcnn_tools.predict.movies import times_shown
-from mask_rcnn_tools.predict.names import plan
-from mask_rcnn_tools.predict.sources import Source, natural_key
-from mask_rcnn_tools.predict.video import FrameReader, VideoWriter
+from mask_rcnn_tools.predict.output_files import plan_output_files
+from mask_rcnn_tools.predict.sources import Source, find_sources, natural_key
+from mask_rcnn_tools.predict.video_io import FrameReader, VideoWriter
+from mask_rcnn_tools.predict.videos import repetitions
 
 
 def make(folder: Path, *names: str) -> None:
@@ -73,9 +73,9 @@ def test_nothing_is_told(tmp_path: Path) -> None:
     make(tmp_path, "notes.txt")
     with pytest.raises(DataError, match=r"no image and no video .*other files: 1 \.txt"):
         found(tmp_path)
-    with pytest.raises(DataError, match="its folder does not exist either"):
+    with pytest.raises(DataError, match="does not exist either"):
         found(tmp_path / "a" / "b.jpg")
-    with pytest.raises(DataError, match="No file fits the pattern"):
+    with pytest.raises(DataError, match="No file matches the pattern"):
         found(tmp_path / "*.jpg")
 
 
@@ -89,7 +89,7 @@ def test_natural_order_is_an_order(names: list[str]) -> None:
 def test_results_keep_names_and_places(tmp_path: Path) -> None:
     names = ("a/x.JPG", "x.bmp", "x.bmp.png", "v.mp4", "v.mov", "v.mov.mp4")
     sources = [Source(tmp_path / n, n, n.startswith("v")) for n in names]
-    planned = plan(Path("out"), sources)
+    planned = plan_output_files(Path("out"), sources)
     drawn = [planned[source].drawn.as_posix() for source in sources]
     assert drawn == [
         *("out/pictures/a/x.JPG", "out/pictures/x.bmp.png", "out/pictures/x.bmp.png.png"),
@@ -102,12 +102,12 @@ def test_results_keep_names_and_places(tmp_path: Path) -> None:
 def test_inputs_are_never_results(tmp_path: Path) -> None:
     make(tmp_path, "pictures/x.png", "real/y.png")
     with pytest.raises(ConfigError, match="would overwrite an input"):
-        plan(tmp_path, [Source(tmp_path / "pictures" / "x.png", "x.png", False)])
+        plan_output_files(tmp_path, [Source(tmp_path / "pictures" / "x.png", "x.png", False)])
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "pictures").symlink_to(tmp_path / "real")
     with pytest.raises(ConfigError, match="would overwrite an input"):
-        plan(tmp_path / "out", [Source(tmp_path / "real" / "y.png", "y.png", False)])
-    plan(tmp_path / "other", [Source(tmp_path / "real" / "y.png", "y.png", False)])
+        plan_output_files(tmp_path / "out", [Source(tmp_path / "real" / "y.png", "y.png", False)])
+    plan_output_files(tmp_path / "other", [Source(tmp_path / "real" / "y.png", "y.png", False)])
 
 
 def test_changes_are_told_from_inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,7 +163,7 @@ def test_frames_are_decoded_when_they_are_asked_for(monkeypatch: pytest.MonkeyPa
         def release(self) -> None:
             calls.append("release")
 
-    monkeypatch.setattr(video, "open_capture", lambda source: Capture())
+    monkeypatch.setattr(video_io, "open_capture", lambda source: Capture())
     reader = FrameReader(Path("v.mp4"), every=3, max_frames=2)
     assert (reader.rate, reader.expected) == (8.0, 1000)
     frames = iter(reader)
@@ -202,7 +202,7 @@ def test_videos_of_odd_and_changing_sizes(tmp_path: Path) -> None:
 def test_a_live_video_runs_as_fast_as_what_it_shows() -> None:
     shown = 0
     for seconds in (0.5, 0.55, 2.0, 2.01):  # at 10 frames a second
-        shown += times_shown(seconds, 10, shown)
+        shown += repetitions(seconds, 10, shown)
     assert shown == 21  # 5, then one though half a frame has passed, then up to 20, then one
 
 

@@ -405,7 +405,7 @@ def test_the_committed_page_is_small_and_whole():
         (["--into", "results"], "--into says where"),
         (["--output", "x"], "--output needs --records"),
         (["--check", "--html", "x"], "neither --records nor --html"),
-        (["--count", "0", "--examples-of", "a"], "must be from 1 to 100, got 0"),
+        (["--count", "0", "--examples-of", "a"], "at least 1 and at most 100, got 0"),
     ],
 )
 def test_mistakes_on_the_command_line_are_told(arguments, message, capsys):

@@ -13,11 +13,12 @@ from detectron2.structures import BoxMode
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mask_rcnn_tools.drawing import Mark, Skeleton, contact_sheet, paint
 from mask_rcnn_tools.drawing.colors import BLACK, PALETTE, WHITE, color_of, text_color
 from mask_rcnn_tools.drawing.labels import _free_place, _overlap, with_caption
-from mask_rcnn_tools.drawing.painter import auto_zoom
+from mask_rcnn_tools.drawing.marks import Mark, Skeleton
+from mask_rcnn_tools.drawing.painter import auto_zoom, paint
 from mask_rcnn_tools.drawing.results import ClassNames, annotation_marks, result_marks
+from mask_rcnn_tools.drawing.sheet import contact_sheet
 from mask_rcnn_tools.visualize_data.transforms import transform_annotation, transform_words
 
 # Machado et al. 2009, severity 1, for linear RGB: without red cones, without green cones.

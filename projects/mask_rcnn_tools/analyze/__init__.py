@@ -1,1 +1,1 @@
-"""What a detector gets wrong: error types, confusions, masks, boundaries, scores, keypoints."""
+"""Error analysis of detectors: error types, confusions, masks, scores, keypoints."""

@@ -1,4 +1,4 @@
-"""Whether scores are probabilities: reliability of a detector's confidence.
+"""Calibration of scores: how well they predict the precision.
 
 Shapes: R detections, B bins.
 """
@@ -17,13 +17,13 @@ class Calibration:
     """Detections in bins of their score.
 
     Attributes:
-        edges: (B + 1,) of the bins; a score on an edge belongs to the bin above.
-        count: (B,) detections.
-        score: (B,) mean score; NaN in an empty bin.
-        precision: (B,) share of true positives; NaN in an empty bin.
-        expected_error: mean over detections of |precision - score| of their bin, the expected
-            calibration error (Guo et al., ICML 2017); NaN without detections.
-        largest_error: largest |precision - score| of a bin; NaN without detections.
+        edges: (B + 1,) edges of the bins. A score on an edge belongs to the upper bin.
+        count: (B,) numbers of detections.
+        score: (B,) mean scores; NaN in an empty bin.
+        precision: (B,) shares of true positives; NaN in an empty bin.
+        expected_error: Expected calibration error (Guo et al., ICML 2017): mean over detections of
+            |precision - score| of their bin; NaN without detections.
+        largest_error: Largest |precision - score| of a bin; NaN without detections.
     """
 
     edges: np.ndarray
@@ -35,12 +35,12 @@ class Calibration:
 
 
 def calibration(score: np.ndarray, matches: Matches, bins: int = 10) -> Calibration:
-    """Compares scores with the share of true positives.
+    """Compares scores with the precision, in bins of the score.
 
     Args:
-        score: (R,) of the detections.
-        matches: which of them are true positives; those in crowd regions are left out.
-        bins: of equal width.
+        score: (R,) scores of the detections.
+        matches: Their matches. Detections in crowd regions do not count.
+        bins: Number of bins of equal width.
     """
     counted = ~matches.ignored
     score, correct = score[counted], matches.correct[counted]
@@ -62,14 +62,14 @@ def calibration(score: np.ndarray, matches: Matches, bins: int = 10) -> Calibrat
 
 
 @dataclass(frozen=True)
-class Threshold:
+class BestThreshold:
     """The score threshold with the highest F1.
 
     Attributes:
-        score: detections of at least this score are kept; NaN without detections.
-        f1: at this threshold, 0 to 1.
-        precision: at this threshold.
-        recall: at this threshold.
+        score: The threshold; NaN without detections.
+        f1: F1 at the threshold.
+        precision: Precision at the threshold.
+        recall: Recall at the threshold.
     """
 
     score: float
@@ -78,25 +78,25 @@ class Threshold:
     recall: float
 
 
-def best_threshold(score: np.ndarray, matches: Matches, objects: int) -> Threshold:
-    """The score threshold with the highest F1; of equals the highest.
+def best_threshold(score: np.ndarray, matches: Matches, objects: int) -> BestThreshold:
+    """Finds the score threshold with the highest F1, the highest one if several are equal.
 
     Args:
-        score: (R,) of the detections.
-        matches: which of them are true positives; those in crowd regions are left out.
-        objects: number of objects to be found.
+        score: (R,) scores of the detections.
+        matches: Their matches. Detections in crowd regions do not count.
+        objects: Number of objects.
     """
     counted = ~matches.ignored
     score, correct = score[counted], matches.correct[counted]
     if not len(score) or objects == 0:
-        return Threshold(float("nan"), 0.0, 0.0, 0.0)
+        return BestThreshold(float("nan"), 0.0, 0.0, 0.0)
     order = np.argsort(-score, kind="stable")
     true = np.cumsum(correct[order])
     kept = np.arange(1, len(order) + 1)
-    last = np.append(np.diff(score[order]) != 0, True)  # equal scores go together
+    last = np.append(np.diff(score[order]) != 0, True)  # a threshold keeps or drops all of a score
     f1 = np.where(last, 2 * true / (kept + objects), -1.0)
     best = int(f1.argmax())
-    return Threshold(
+    return BestThreshold(
         float(score[order][best]),
         float(f1[best]),
         float(true[best] / kept[best]),

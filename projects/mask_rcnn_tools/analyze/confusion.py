@@ -1,6 +1,6 @@
-"""The confusion matrix of a detector: which class is taken for which, and for the background.
+"""Confusion matrix of a detector.
 
-Shapes: C classes; the matrices are (C + 1, C + 1), the last index being the background.
+Shapes: C classes. Matrices are (C + 1, C + 1); the last index is the background.
 """
 
 from __future__ import annotations
@@ -9,20 +9,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mask_rcnn_tools.analyze.detections import Material
+from mask_rcnn_tools.analyze.evaluation_data import EvaluationData
 from mask_rcnn_tools.analyze.matching import match
 
 
 @dataclass(frozen=True)
 class Confusion:
-    """Counts of pairs.
+    """Counts of pairs of objects and detections.
 
     Attributes:
-        counts: (C + 1, C + 1), rows: the object's class (last: nothing was there), columns: the
-            detection's class (last: nothing was found).
-        classes: the C names.
-        score_threshold: of the detections that count.
-        iou_threshold: of a pair.
+        counts: (C + 1, C + 1). Rows are classes of objects (last: no object), columns are classes
+            of detections (last: no detection).
+        classes: C names.
+        score_threshold: Minimum score of a detection.
+        iou_threshold: Minimum IoU of a pair.
     """
 
     counts: np.ndarray
@@ -32,18 +32,18 @@ class Confusion:
 
     @property
     def by_truth(self) -> np.ndarray:
-        """Shares of each row, which sums to 1: what became of the objects of a class."""
+        """Rows normalized to 1: detected classes of the objects of a class."""
         return _shares(self.counts, axis=1)
 
     @property
     def by_prediction(self) -> np.ndarray:
-        """Shares of each column, which sums to 1: what the detections of a class were."""
+        """Columns normalized to 1: true classes of the detections of a class."""
         return _shares(self.counts, axis=0)
 
     def confused(self, most: int = 10) -> list[tuple[str, str, int, float]]:
-        """The most frequent confusions of two classes: object's, detection's, number, share.
+        """Returns the most frequent confusions: true class, detected class, count, share.
 
-        The share is of the objects of the class. Pairs that do not occur are left out.
+        The share is relative to the objects of the true class.
         """
         counts = self.counts[:-1, :-1].copy()
         np.fill_diagonal(counts, 0)
@@ -57,31 +57,31 @@ class Confusion:
 
 
 def confusion_matrix(
-    material: Material, task: str, score_threshold: float = 0.5, iou_threshold: float = 0.5
+    data: EvaluationData, task: str, score_threshold: float = 0.5, iou_threshold: float = 0.5
 ) -> Confusion:
-    """Counts what was taken for what.
+    """Computes the confusion matrix.
 
-    In the order of falling score each detection takes the object not taken yet with which it has
-    the highest IoU of at least the threshold, whatever the classes. What is left over counts as
-    background; a detection that is left over in a crowd region of any class does not count.
+    In descending order of score, each detection is matched to the free object with the highest IoU
+    of at least the threshold, regardless of the classes. Unmatched objects and detections are
+    confused with the background, except detections in crowd regions, which do not count.
 
     Args:
-        material: annotations and detections.
+        data: Annotations and detections.
         task: "bbox" or "segm".
-        score_threshold: detections below it do not count.
-        iou_threshold: least IoU of a pair.
+        score_threshold: Minimum score of a detection.
+        iou_threshold: Minimum IoU of a pair.
     """
-    kept = material.above(score_threshold)
+    kept = data.above(score_threshold)
     matches = match(kept, task, iou_threshold, any_class=True)
-    background = len(material.classes)
-    truth, found = kept.truth, kept.found
-    of_truth = np.append(truth.category, background)[matches.truth]  # -1: the last
+    background = len(data.classes)
+    truth, found = kept.annotations, kept.detections
+    of_truth = np.append(truth.category, background)[matches.annotation]  # -1: the last
     counted = ~matches.ignored
     counts = np.zeros((background + 1, background + 1), np.int64)
     np.add.at(counts, (of_truth[counted], found.category[counted]), 1)
     unfound = (matches.detection < 0) & ~truth.crowd
     np.add.at(counts, (truth.category[unfound], background), 1)
-    return Confusion(counts, material.classes, score_threshold, iou_threshold)
+    return Confusion(counts, data.classes, score_threshold, iou_threshold)
 
 
 def _shares(counts: np.ndarray, axis: int) -> np.ndarray:

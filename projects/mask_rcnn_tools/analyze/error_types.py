@@ -1,24 +1,24 @@
-"""Error types of detections and what each costs, as in TIDE (Bolya et al., ECCV 2020).
+"""Error types of detections and their cost, as in TIDE (Bolya et al., ECCV 2020).
 
-Every false positive gets one type, by its IoU with the objects of its image, in this order (t_f:
+Every false positive gets the first type that applies to its IoU with the objects of its image (t_f:
 `iou_threshold`, t_b: `background_threshold`):
 
-    Loc   right class, badly placed: t_b <= IoU <= t_f with an object of its class
-    Cls   well placed, wrong class: IoU >= t_f with an object of another class
-    Dupe  IoU >= t_f with an object of its class that a better detection has found
+    Loc   right class, wrong place: t_b <= IoU <= t_f with an object of its class
+    Cls   right place, wrong class: IoU >= t_f with an object of another class
+    Dupe  IoU >= t_f with an object of its class that a better detection matches
     Bkg   on the background: IoU <= t_b with every object
-    Both  wrong class and badly placed: what is left
+    Both  wrong class and place: all others
 
-    Miss  an object that no detection found, and that no Cls or Loc error would have found
+    Miss  an unmatched object that no Cls or Loc error would match after its fix
 
-dAP of a type is the AP that is gained if all errors of the type are mended and nothing else is:
-Cls gets the right class, Loc the right place (of several at one object the one with the highest
-score; the others vanish), Both, Dupe and Bkg vanish, a missed object is no longer asked for. The
-dAP of types do not sum to what is missing to 100. FP is the gain if every false positive had the
-lowest score, FN if no unfound object were asked for.
+The dAP of a type is the AP gain if only the errors of this type are fixed: Cls gets the right
+class, Loc the right place (only the detection with the highest score for each object, the others
+are removed), Both, Dupe and Bkg are removed, and Miss removes the object. FP is the gain if all
+false positives had the lowest score, FN the gain without unmatched objects. The dAP values do not
+sum to 100 - AP.
 
-Numbers equal those of the authors' `tidecv`, but for one thing: a class without any object in the
-data set is left out, as in COCO's AP, where `tidecv` counts it as AP 0.
+The numbers equal those of the authors' `tidecv`, except that a class without objects is omitted, as
+in COCO's AP. `tidecv` counts it as AP 0.
 
 Shapes: R detections, G annotations, C classes.
 """
@@ -29,8 +29,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mask_rcnn_tools.analyze.average_precision import class_average_precisions
-from mask_rcnn_tools.analyze.detections import Material
+from mask_rcnn_tools.analyze.evaluation_data import EvaluationData
 from mask_rcnn_tools.analyze.matching import Matches, match
 
 DETECTION_ERRORS = ("Cls", "Loc", "Both", "Dupe", "Bkg")
@@ -49,25 +48,26 @@ MEANING = {
 }
 
 CORRECT = -1
+_RECALLS = np.arange(101) / 100
 _CODES = {name: code for code, name in enumerate(DETECTION_ERRORS)}
 
 
 @dataclass(frozen=True)
 class ErrorTypes:
-    """Each detection's and each object's error, and the price of the types.
+    """Error types of detections and objects, and their cost.
 
     Attributes:
         task: "bbox" or "segm".
-        matches: who found what.
-        kind: (R,) index in `DETECTION_ERRORS`; `CORRECT`: none. Detections in crowd regions have a
-            type although they cost nothing, as in TIDE.
-        missed: (G,) bool: Miss.
+        matches: Matches of detections and objects.
+        kind: (R,) index in `DETECTION_ERRORS`, or `CORRECT`. Detections in crowd regions have a
+            type without a cost, as in TIDE.
+        missed: (G,) bool, Miss.
         ap: AP at the IoU threshold in percent.
-        delta: type to dAP in percent, of `MAIN_ERRORS` and `SPECIAL_ERRORS`.
-        counts: type to number, of `MAIN_ERRORS`.
-        class_ap: (C,) AP in percent; NaN: no objects.
-        class_delta: type to (C,) dAP in percent; NaN: no objects.
-        class_counts: type to (C,) numbers; errors count for the predicted class.
+        delta: dAP in percent of `MAIN_ERRORS` and `SPECIAL_ERRORS`.
+        counts: Numbers of `MAIN_ERRORS`.
+        class_ap: (C,) AP in percent; NaN without objects.
+        class_delta: (C,) dAP of each type in percent; NaN without objects.
+        class_counts: (C,) numbers of each type, by predicted class.
     """
 
     task: str
@@ -83,63 +83,63 @@ class ErrorTypes:
 
 
 def error_types(
-    material: Material,
-    task: str,
-    iou_threshold: float = 0.5,
-    background_threshold: float = 0.1,
+    data: EvaluationData, task: str, iou_threshold: float = 0.5, background_threshold: float = 0.1
 ) -> ErrorTypes:
-    """Types all errors and computes their dAP.
+    """Classifies all errors and computes their dAP.
 
     Args:
-        material: annotations and detections.
+        data: Annotations and detections.
         task: "bbox" or "segm".
-        iou_threshold: least IoU of a true positive.
-        background_threshold: up to this IoU a detection has nothing to do with an object.
+        iou_threshold: Minimum IoU of a true positive.
+        background_threshold: Maximum IoU of a detection on the background.
     """
-    matches = match(material, task, iou_threshold)
-    kind, target = _kinds(material, task, matches, iou_threshold, background_threshold)
-    truth, found = material.truth, material.found
+    matches = match(data, task, iou_threshold)
+    kind, target = _kinds(data, task, matches, iou_threshold, background_threshold)
+    truth, found = data.annotations, data.detections
     asked = ~truth.crowd
     unfound = asked & (matches.detection < 0)
-    mended = _mended(found.score, kind, target, unfound)
+    fixable = _fixable(found.score, target)
     usable = np.zeros(len(truth), bool)
     usable[target[target >= 0]] = True
     missed = unfound & ~usable
 
-    count = len(material.classes)
+    count = len(data.classes)
     positives = np.bincount(truth.category[asked], minlength=count)
-    there = positives > 0
-    prices = _Prices(material, matches, kind, positives, there)
-    base = prices.of(kind == CORRECT, found.category)
+
+    def class_ap(
+        category: np.ndarray = found.category,
+        correct: np.ndarray = kind == CORRECT,
+        counted: np.ndarray = ~matches.ignored,
+        score: np.ndarray = found.score,
+        objects: np.ndarray = positives,
+        fixed: bool = True,
+    ) -> np.ndarray:
+        """(C,) AP in percent. After a fix, errors precede true positives of equal score."""
+        index = np.flatnonzero(counted)
+        if fixed:  # as in tidecv
+            index = index[np.argsort(kind[index] == CORRECT, kind="stable")]
+        values = class_average_precisions(category[index], score[index], correct[index], objects)
+        return np.where(positives > 0, values * 100, np.nan)
+
+    base = class_ap(fixed=False)
     class_delta = {}
     for name, code in _CODES.items():
         own = kind == code
         category = found.category.copy()
-        fixed = own & mended
-        category[fixed] = truth.category[target[fixed]]
-        class_delta[name] = (
-            prices.of(
-                (kind == CORRECT) | fixed, category, gone=own & ~mended, back=fixed, mending=True
-            )
-            - base
-        )
+        corrected = own & fixable
+        category[corrected] = truth.category[target[corrected]]
+        counted = (~matches.ignored | corrected) & ~(own & ~fixable)
+        class_delta[name] = class_ap(category, (kind == CORRECT) | corrected, counted) - base
     without = positives - np.bincount(truth.category[missed], minlength=count)
-    class_delta["Miss"] = (
-        prices.of(kind == CORRECT, found.category, positives=without, mending=True) - base
-    )
-    lowest = (kind == CORRECT).astype(float)
-    class_delta["FP"] = (
-        prices.of(kind == CORRECT, found.category, score=lowest, mending=True) - base
-    )
+    class_delta["Miss"] = class_ap(objects=without) - base
+    class_delta["FP"] = class_ap(score=(kind == CORRECT).astype(float)) - base
     without = positives - np.bincount(truth.category[unfound], minlength=count)
-    class_delta["FN"] = (
-        prices.of(kind == CORRECT, found.category, positives=without, mending=True) - base
-    )
+    class_delta["FN"] = class_ap(objects=without) - base
 
     ap = _mean(base)
-    # the mean after less the mean before: a class may lose its last object
+    # not the mean of the differences: a class may lose its last object
     gains = {name: _mean(base + values) - ap for name, values in class_delta.items()}
-    # where nothing at all is left to be found, nothing can be gained
+    # without any object left there is no gain
     delta = {name: 0.0 if np.isnan(gain) else gain for name, gain in gains.items()}
     delta.update({name: max(delta[name], 0.0) for name in MAIN_ERRORS})
     class_counts = {
@@ -165,64 +165,19 @@ def _mean(values: np.ndarray) -> float:
     return float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")
 
 
-@dataclass(frozen=True)
-class _Prices:
-    """AP of the classes under changes to the true and false positives."""
-
-    material: Material
-    matches: Matches
-    kind: np.ndarray
-    positives: np.ndarray
-    there: np.ndarray
-
-    def of(
-        self,
-        correct: np.ndarray,
-        category: np.ndarray,
-        gone: np.ndarray | None = None,
-        back: np.ndarray | None = None,
-        score: np.ndarray | None = None,
-        positives: np.ndarray | None = None,
-        mending: bool = False,
-    ) -> np.ndarray:
-        """(C,) AP in percent, NaN without objects.
-
-        Args:
-            correct: (R,) bool.
-            category: (R,).
-            gone: (R,) bool, detections that vanish.
-            back: (R,) bool, detections that count even if they lie in a crowd region.
-            score: (R,), else the detections' own.
-            positives: (C,), else the data set's.
-            mending: errors precede true positives of equal score, as in tidecv.
-        """
-        score = self.material.found.score if score is None else score
-        positives = self.positives if positives is None else positives
-        kept = ~self.matches.ignored
-        if back is not None:
-            kept |= back
-        if gone is not None:
-            kept &= ~gone
-        index = np.flatnonzero(kept)
-        if mending:
-            index = index[np.argsort(self.kind[index] == CORRECT, kind="stable")]
-        values = class_average_precisions(category[index], score[index], correct[index], positives)
-        return np.where(self.there, values * 100, np.nan)
-
-
 def _kinds(
-    material: Material,
+    data: EvaluationData,
     task: str,
     matches: Matches,
     iou_threshold: float,
     background_threshold: float,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(R,) types, and (R,) for Cls and Loc the unfound object that they would have found, or -1."""
-    truth, found = material.truth, material.found
+    """Returns (R,) types, and (R,) unmatched objects that fixed Cls and Loc errors match, or -1."""
+    truth, found = data.annotations, data.detections
     kind = np.full(len(found), CORRECT)
     target = np.full(len(found), -1)
-    for (rows, columns), overlap in zip(material.images(), material.overlaps(task), strict=True):
-        wrong = np.flatnonzero(matches.truth[rows] < 0)
+    for (rows, columns), overlap in zip(data.images(), data.overlaps(task), strict=True):
+        wrong = np.flatnonzero(matches.annotation[rows] < 0)
         if not len(wrong):
             continue
         asked = np.flatnonzero(~truth.crowd[columns])
@@ -253,13 +208,55 @@ def _kinds(
     return kind, target
 
 
-def _mended(
-    score: np.ndarray, kind: np.ndarray, target: np.ndarray, unfound: np.ndarray
-) -> np.ndarray:
-    """(R,) bool: of the Cls and Loc errors at an unfound object the one with the highest score."""
-    mended = np.zeros(len(kind), bool)
+def _fixable(score: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """(R,) bool: for each target of Cls and Loc errors, the error with the highest score."""
+    fixable = np.zeros(len(target), bool)
     candidates = np.flatnonzero(target >= 0)
     order = candidates[np.lexsort((candidates, -score[candidates], target[candidates]))]
     _, first = np.unique(target[order], return_index=True)
-    mended[order[first]] = True
-    return mended
+    fixable[order[first]] = True
+    return fixable
+
+
+def average_precision(correct: np.ndarray, positives: int) -> float:
+    """Computes AP over 101 points of recall, as COCO and TIDE do.
+
+    Args:
+        correct: (R,) bool, true positives in descending order of score.
+        positives: Number of objects.
+
+    Returns:
+        AP in [0, 1]; 0 without detections or objects.
+    """
+    if positives == 0 or len(correct) == 0:
+        return 0.0
+    true = np.cumsum(correct)
+    precision = true / np.arange(1, len(correct) + 1)
+    precision = np.maximum.accumulate(precision[::-1])[::-1]
+    places = np.searchsorted(true / positives, _RECALLS, side="left")
+    reached = places[places < len(precision)]
+    return float(precision[reached].sum() / len(_RECALLS))
+
+
+def class_average_precisions(
+    category: np.ndarray, score: np.ndarray, correct: np.ndarray, positives: np.ndarray
+) -> np.ndarray:
+    """Computes the AP of each class.
+
+    Args:
+        category: (R,) class indices.
+        score: (R,) scores. Of equal ones the first counts as higher.
+        correct: (R,) bool, true positives.
+        positives: (C,) numbers of objects.
+
+    Returns:
+        (C,) AP in [0, 1]; NaN for a class without objects and detections.
+    """
+    order = np.lexsort((-score, category))
+    ends = np.searchsorted(category[order], np.arange(len(positives) + 1))
+    values = np.full(len(positives), np.nan)
+    for index, count in enumerate(positives.tolist()):
+        own = correct[order[ends[index] : ends[index + 1]]]
+        if count or len(own):
+            values[index] = average_precision(own, count)
+    return values

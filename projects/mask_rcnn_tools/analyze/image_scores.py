@@ -1,4 +1,4 @@
-"""How well each image went, to find the best and the worst.
+"""Quality of the detections of each image.
 
 Shapes: N images, R detections, G annotations.
 """
@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mask_rcnn_tools.analyze.detections import Material
 from mask_rcnn_tools.analyze.error_types import CORRECT, ErrorTypes, error_types
+from mask_rcnn_tools.analyze.evaluation_data import EvaluationData
 
 
 @dataclass(frozen=True)
@@ -18,15 +18,17 @@ class ImageScores:
     """Quality of images.
 
     Attributes:
-        material: with the detections that count alone.
-        errors: their types.
-        quality: (N,) sum of the IoU of true positives / (TP + FP / 2 + FN / 2), which is the
-            panoptic quality (Kirillov et al., CVPR 2019) of all objects of an image together; from
-            0 to 1, NaN for an image with neither objects nor detections.
-        true, false, unfound: (N,) TP, FP, FN.
+        data: Annotations, and the detections of at least the score threshold.
+        errors: Error types of these detections.
+        quality: (N,) panoptic quality (Kirillov et al., CVPR 2019) of all classes together: the sum
+            of the IoU of true positives / (TP + FP / 2 + FN / 2). NaN for an image without objects
+            and detections.
+        true: (N,) numbers of true positives.
+        false: (N,) numbers of false positives.
+        unfound: (N,) numbers of false negatives.
     """
 
-    material: Material
+    data: EvaluationData
     errors: ErrorTypes
     quality: np.ndarray
     true: np.ndarray
@@ -34,12 +36,12 @@ class ImageScores:
     unfound: np.ndarray
 
     def worst(self, count: int) -> list[int]:
-        """Indices of images, the worst first; of equals those with the most mistakes."""
+        """Returns indices of the worst images, ties in descending order of mistakes."""
         mistakes = self.false + self.unfound
         return self._first(np.lexsort((-mistakes, self.quality)), count)
 
     def best(self, count: int) -> list[int]:
-        """Indices of images, the best first; of equals those with the most objects."""
+        """Returns indices of the best images, ties in descending order of objects."""
         return self._first(np.lexsort((-self.true, -self.quality)), count)
 
     def _first(self, order: np.ndarray, count: int) -> list[int]:
@@ -47,7 +49,7 @@ class ImageScores:
 
 
 def image_scores(
-    material: Material,
+    data: EvaluationData,
     task: str,
     score_threshold: float = 0.5,
     iou_threshold: float = 0.5,
@@ -56,21 +58,21 @@ def image_scores(
     """Rates each image by the detections of at least `score_threshold`.
 
     Args:
-        material: annotations and detections.
+        data: Annotations and detections.
         task: "bbox" or "segm".
-        score_threshold: detections below it do not count.
-        iou_threshold: see :func:`error_types`.
-        background_threshold: see :func:`error_types`.
+        score_threshold: Minimum score of a detection.
+        iou_threshold: See :func:`error_types`.
+        background_threshold: See :func:`error_types`.
     """
-    kept = material.above(score_threshold)
+    kept = data.above(score_threshold)
     errors = error_types(kept, task, iou_threshold, background_threshold)
-    matches, count = errors.matches, len(material.image_ids)
+    matches, count = errors.matches, len(data.image_ids)
     correct = errors.kind == CORRECT
-    image = kept.found.image
+    image = kept.detections.image
     true = np.bincount(image[correct], minlength=count)
     false = np.bincount(image[~correct & ~matches.ignored], minlength=count)
-    unfound = (matches.detection < 0) & ~kept.truth.crowd
-    missing = np.bincount(kept.truth.image[unfound], minlength=count)
+    unfound = (matches.detection < 0) & ~kept.annotations.crowd
+    missing = np.bincount(kept.annotations.image[unfound], minlength=count)
     overlap = np.bincount(image[correct], weights=matches.iou[correct], minlength=count)
     total = true + (false + missing) / 2
     quality = np.divide(overlap, total, out=np.full(count, np.nan), where=total > 0)

@@ -1,4 +1,4 @@
-"""From a parsed command line to ground truth and predictions."""
+"""AnalysisInputs of an analysis: ground truth, predictions and output directory."""
 
 from __future__ import annotations
 
@@ -14,42 +14,42 @@ from omegaconf import DictConfig
 from mask_rcnn_repro.config import config_id, default_output_dir, load_config
 from mask_rcnn_repro.config.output import CONFIG_FILE
 from mask_rcnn_repro.errors import ConfigError, DataError
-from mask_rcnn_tools.analyze.detections import TASKS, Material, load_material
+from mask_rcnn_tools.analyze.evaluation_data import TASKS, EvaluationData, load_evaluation_data
 
 ANALYSIS_FOLDER = "analysis"
 
 
 @dataclass(frozen=True)
-class Inputs:
-    """What is analysed, and where to.
+class AnalysisInputs:
+    """AnalysisInputs of an analysis.
 
     Attributes:
-        title: what it is, for headings.
-        predictions: the files read.
-        material: annotations and detections.
-        records: the data set's dicts, by the index of the image.
-        output: folder for results.
+        title: Heading.
+        predictions: Result files.
+        data: Annotations and detections.
+        records: Dataset dicts by index of the image.
+        output: Output directory.
     """
 
     title: str
     predictions: tuple[Path, ...]
-    material: Material
+    data: EvaluationData
     records: list[dict[str, Any]]
     output: Path
 
 
-def read_inputs(args: argparse.Namespace) -> Inputs:
+def read_inputs(args: argparse.Namespace) -> AnalysisInputs:
     """Loads the config, the annotations of its test data and the predictions.
 
     Raises:
-        ConfigError: a config or run that cannot be used.
-        DataError: annotations or predictions that are missing or do not fit each other.
+        ConfigError: The config or the run cannot be used.
+        DataError: Annotations or predictions are missing or do not fit each other.
     """
     cfg, folder, title = _run(args)
     dataset = _dataset_name(cfg)
     files = _prediction_files(args.predictions, folder, dataset)
     records: list[dict[str, Any]] = instantiate(cfg.dataloader.test.dataset)
-    material = load_material(
+    data = load_evaluation_data(
         dataset, files, [record["image_id"] for record in records], args.max_detections
     )
     if args.output is not None:
@@ -60,21 +60,21 @@ def read_inputs(args: argparse.Namespace) -> Inputs:
         output = folder / ANALYSIS_FOLDER
     if args.predictions is not None:
         title = ", ".join(file.name for file in files)
-    return Inputs(f"{title} on {dataset}", tuple(files), material, records, output)
+    return AnalysisInputs(f"{title} on {dataset}", tuple(files), data, records, output)
 
 
 def _run(args: argparse.Namespace) -> tuple[DictConfig, Path, str]:
-    """The config, the folder of its run, and what to call it."""
+    """Returns the config, the directory of its run, and a title."""
     if args.run is not None:
         given = Path(args.run).expanduser()
         folder = given.parent if given.suffix == ".json" else given
         if not given.exists():
-            raise ConfigError(f"--run {given} does not exist. Give the folder of a run.")
+            raise ConfigError(f"--run {given} does not exist. Give the directory of a run.")
         file = folder / CONFIG_FILE
         if not file.is_file():
             raise ConfigError(
-                f"{folder} is not the folder of a run: it has no {CONFIG_FILE}. Give the folder "
-                "that train_net.py wrote to, or --config-file FILE with --predictions FILE."
+                f"{folder} is not the directory of a run: it has no {CONFIG_FILE}. Give the "
+                "output directory of train_net.py, or --config-file FILE with --predictions FILE."
             )
         cfg = load_config(file, "paper", args.overrides, seed=args.seed)
         return cfg, folder, "/".join(folder.resolve().parts[-3:])
@@ -91,14 +91,14 @@ def _dataset_name(cfg: DictConfig) -> str:
     names = cfg.dataloader.evaluator.get("dataset_name") or cfg.dataloader.test.dataset.names
     if not isinstance(names, str):
         raise ConfigError(
-            f"An analysis is of one data set, and the config tests on {list(names)}. Name one: "
+            f"The config tests on {list(names)}. Choose one data set: "
             f"dataloader.test.dataset.names={names[0]}."
         )
     return names
 
 
 def _prediction_files(given: Sequence[str] | None, folder: Path, dataset: str) -> list[Path]:
-    """The result files, boxes first."""
+    """Returns the result files, boxes first."""
     paths = [Path(p).expanduser() for p in given or [str(folder / "inference" / dataset)]]
     files: list[Path] = []
     for path in paths:
@@ -119,6 +119,6 @@ def _prediction_files(given: Sequence[str] | None, folder: Path, dataset: str) -
 
 
 _HOW_TO_EVALUATE = (
-    "Predictions are written by each evaluation of a detector: train the config, or evaluate it "
-    "with train_net.py --eval-only; or give result files with --predictions FILE."
+    "Train the config or evaluate it with train_net.py --eval-only, which writes predictions, or "
+    "give result files with --predictions FILE."
 )

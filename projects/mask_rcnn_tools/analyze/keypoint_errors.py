@@ -1,8 +1,8 @@
 """Error types of keypoints, in the manner of Ronchi and Perona (ICCV 2017).
 
-Detections are matched with persons at an OKS of at least 0.1. Each labelled keypoint of a match is
-told by its keypoint similarity ks (the term of one keypoint in OKS) with all keypoints of the same
-name, or of the mirrored name, of all persons in the image; the highest one decides:
+Detections are matched with persons at an OKS of at least 0.1. The type of each labeled keypoint of
+a match depends on its highest keypoint similarity ks (the term of one keypoint in OKS) with the
+keypoints of the same or the mirrored name of all persons in the image:
 
     good       its own keypoint, ks >= 0.85
     jitter     its own keypoint, 0.5 <= ks < 0.85
@@ -10,8 +10,8 @@ name, or of the mirrored name, of all persons in the image; the highest one deci
     swap       the same or the mirrored keypoint of another person, ks >= 0.5
     miss       none with ks >= 0.5
 
-dAP of a type is the AP that is gained if all its errors are mended as far as the paper does: a
-jitter to ks 0.85, a miss to ks 0.5, an inversion or swap to the ks that it has in the wrong place.
+The dAP of a type is the AP gain if all its errors are fixed as in the paper: a jitter to ks 0.85, a
+miss to ks 0.5, an inversion or swap to the ks that it has at the wrong place.
 
 Shapes: M matched detections, K keypoints, P persons of an image.
 """
@@ -31,7 +31,7 @@ from pycocotools.cocoeval import COCOeval
 from mask_rcnn_repro.data.keypoint_metadata import COCO_PERSON_SIGMAS, keypoint_flip_indices
 from mask_rcnn_repro.errors import DataError
 from mask_rcnn_repro.evaluation.coco.backends import coco_metrics
-from mask_rcnn_tools.analyze.detections import Found, Material
+from mask_rcnn_tools.analyze.evaluation_data import Detections, EvaluationData
 
 KEYPOINT_ERRORS = ("jitter", "inversion", "swap", "miss")
 KINDS = ("good", *KEYPOINT_ERRORS)
@@ -44,14 +44,14 @@ _NEAR, _EXACT = 0.5, 0.85
 
 @dataclass(frozen=True)
 class KeypointErrors:
-    """What became of the keypoints of the persons found.
+    """Error types of the keypoints of matched detections.
 
     Attributes:
         names: K names.
-        detection: (M,) index of the detection.
-        kind: (M, K) index in `KINDS`; `UNLABELLED` where the annotation has no keypoint.
+        detection: (M,) indices of detections.
+        kind: (M, K) indices in `KINDS`, or `UNLABELLED` if the annotation has no keypoint.
         ap: COCO's keypoint AP in percent.
-        delta: error type to dAP in percent.
+        delta: dAP of each error type in percent.
     """
 
     names: tuple[str, ...]
@@ -61,46 +61,46 @@ class KeypointErrors:
     delta: dict[str, float]
 
     def counts(self) -> dict[str, np.ndarray]:
-        """Kind to (K,) numbers."""
+        """Maps kinds to (K,) numbers."""
         return {name: (self.kind == code).sum(axis=0) for code, name in enumerate(KINDS)}
 
 
-def keypoint_errors(material: Material) -> KeypointErrors:
-    """Types the keypoints of matched detections and computes their dAP.
+def keypoint_errors(data: EvaluationData) -> KeypointErrors:
+    """Classifies the keypoints of matched detections and computes the dAP of the types.
 
     Args:
-        material: annotations and detections with keypoints.
+        data: Annotations and detections with keypoints.
 
     Raises:
-        DataError: the keypoints' OKS sigmas are not known.
+        DataError: The OKS sigmas of the keypoints are unknown.
     """
-    metadata = MetadataCatalog.get(material.dataset)
-    assert material.truth.keypoints is not None
-    assert material.found.keypoints is not None
-    count = material.truth.keypoints.shape[1]
+    metadata = MetadataCatalog.get(data.dataset)
+    assert data.annotations.keypoints is not None
+    assert data.detections.keypoints is not None
+    count = data.annotations.keypoints.shape[1]
     given = metadata.get("keypoint_names")
     names = tuple(given) if given is not None else tuple(f"keypoint {i}" for i in range(count))
-    sigmas = _sigmas(material.dataset, names)
+    sigmas = _sigmas(data.dataset, names)
     flip = keypoint_flip_indices(names, metadata.get("keypoint_flip_map", ()))
-    detection, person = _matched(material, sigmas)
-    kind, similarity = _kinds(material, detection, person, sigmas, flip)
+    detection, person = _matched(data, sigmas)
+    kind, similarity = _kinds(data, detection, person, sigmas, flip)
 
-    def ap(found: Found) -> float:
+    def ap(found: Detections) -> float:
         return coco_metrics(
-            material.coco,
-            material.results("keypoints", found),
+            data.coco,
+            data.results("keypoints", found),
             "keypoints",
-            image_ids=list(material.image_ids),
-            class_names=dict(zip(material.category_ids, material.classes, strict=True)),
+            image_ids=list(data.image_ids),
+            class_names=dict(zip(data.category_ids, data.classes, strict=True)),
             oks_sigmas=list(sigmas),
         )["AP"]
 
-    base = ap(material.found)
+    base = ap(data.detections)
     delta = {}
     for code, name in enumerate(KINDS[1:], start=1):
         wrong = kind == code
-        mended = _mended(material, detection, person, sigmas, similarity, wrong, code)
-        delta[name] = ap(replace(material.found, keypoints=mended)) - base
+        fixed = _fixed(data, detection, person, sigmas, similarity, wrong, code)
+        delta[name] = ap(replace(data.detections, keypoints=fixed)) - base
     return KeypointErrors(names, detection, kind, base, delta)
 
 
@@ -110,28 +110,28 @@ def _sigmas(dataset: str, names: Sequence[str]) -> tuple[float, ...]:
         known = COCO_PERSON_SIGMAS
     if len(known) != len(names):
         raise DataError(
-            f"The OKS sigmas of the keypoints of {dataset!r} are not known, so keypoints cannot "
-            "be compared. Set dataloader.test.dataset.oks_sigmas to one value a keypoint."
+            f"The OKS sigmas of the keypoints of {dataset!r} are unknown. Set "
+            "dataloader.test.dataset.oks_sigmas to one value per keypoint."
         )
     return tuple(known)
 
 
-def _matched(material: Material, sigmas: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
-    """(M,) detections and (M,) the persons that they were matched with, by COCO's evaluation."""
-    rows = material.results("keypoints")
+def _matched(data: EvaluationData, sigmas: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+    """Returns (M,) detections and (M,) persons, as matched by COCO's evaluation."""
+    rows = data.results("keypoints")
     if not rows:
         return np.zeros(0, np.int64), np.zeros(0, np.int64)
     with contextlib.redirect_stdout(io.StringIO()):
         # loadRes numbers the detections from 1 in their order
-        evaluation = COCOeval(material.coco, material.coco.loadRes(rows), "keypoints")
-        evaluation.params.imgIds = list(material.image_ids)
-        evaluation.params.catIds = list(material.category_ids)
+        evaluation = COCOeval(data.coco, data.coco.loadRes(rows), "keypoints")
+        evaluation.params.imgIds = list(data.image_ids)
+        evaluation.params.catIds = list(data.category_ids)
         evaluation.params.kpt_oks_sigmas = np.array(sigmas)
         evaluation.params.iouThrs = np.array([_MATCH_OKS])
         evaluation.params.areaRng = evaluation.params.areaRng[:1]
         evaluation.params.areaRngLbl = evaluation.params.areaRngLbl[:1]
         evaluation.evaluate()
-    place = {annotation["id"]: index for index, annotation in enumerate(_annotations(material))}
+    place = {annotation["id"]: index for index, annotation in enumerate(_annotations(data))}
     pairs = [
         (found - 1, place[int(truth)])
         for image in evaluation.evalImgs
@@ -141,37 +141,37 @@ def _matched(material: Material, sigmas: Sequence[float]) -> tuple[np.ndarray, n
     ]
     pairs.sort()
     both = np.array(pairs, np.int64).reshape(-1, 2)
-    assert material.truth.keypoints is not None
-    labelled = (material.truth.keypoints[both[:, 1], :, 2] > 0).any(axis=1)
+    assert data.annotations.keypoints is not None
+    labelled = (data.annotations.keypoints[both[:, 1], :, 2] > 0).any(axis=1)
     return both[labelled, 0], both[labelled, 1]
 
 
-def _annotations(material: Material) -> list[dict[str, int]]:
-    """The annotations in the order of `material.truth`."""
-    known = set(material.category_ids)
+def _annotations(data: EvaluationData) -> list[dict[str, int]]:
+    """Returns the annotations in the order of `data.annotations`."""
+    known = set(data.category_ids)
     return [
         annotation
-        for image in material.image_ids
-        for annotation in material.coco.imgToAnns.get(image, [])
+        for image in data.image_ids
+        for annotation in data.coco.imgToAnns.get(image, [])
         if annotation["category_id"] in known
     ]
 
 
 def _kinds(
-    material: Material,
+    data: EvaluationData,
     detection: np.ndarray,
     person: np.ndarray,
     sigmas: Sequence[float],
     flip: Sequence[int],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(M, K) kinds and the (M, K) highest similarity."""
-    truth, found = material.truth, material.found
+    """Returns (M, K) kinds and (M, K) highest similarities."""
+    truth, found = data.annotations, data.detections
     assert truth.keypoints is not None
     assert found.keypoints is not None
     shape = len(detection), truth.keypoints.shape[1]
     kind = np.full(shape, UNLABELLED)
     highest = np.zeros(shape)
-    starts = np.searchsorted(truth.image, np.arange(len(material.image_ids) + 1))
+    starts = np.searchsorted(truth.image, np.arange(len(data.image_ids) + 1))
     variance = (2 * np.array(sigmas)) ** 2
     for index, (d, g) in enumerate(zip(detection.tolist(), person.tolist(), strict=True)):
         image = truth.image[g]
@@ -188,12 +188,7 @@ def _kinds(
         highest[index] = np.maximum(similar.max(axis=0), 0)
         own, mirrored = best == 0, best == len(persons)
         kind[index] = np.select(
-            [
-                highest[index] < _NEAR,
-                own & (highest[index] >= _EXACT),
-                own,
-                mirrored,
-            ],
+            [highest[index] < _NEAR, own & (highest[index] >= _EXACT), own, mirrored],
             [_MISS, _GOOD, _JITTER, _INVERSION],
             _SWAP,
         )
@@ -204,14 +199,14 @@ def _kinds(
 def _similarity(
     points: np.ndarray, candidates: np.ndarray, area: np.ndarray, variance: np.ndarray
 ) -> np.ndarray:
-    """(P, K) keypoint similarity of (K, 3) points with (P, K, 3); -1 where not labelled."""
+    """Returns (P, K) similarities of (K, 3) points with (P, K, 3) ones; -1 if not labeled."""
     square = ((candidates[:, :, :2] - points[None, :, :2]) ** 2).sum(axis=2)
     similar = np.exp(-square / variance / (area[:, None] + np.spacing(1)) / 2)
     return np.where(candidates[:, :, 2] > 0, similar, -1.0)
 
 
-def _mended(
-    material: Material,
+def _fixed(
+    data: EvaluationData,
     detection: np.ndarray,
     person: np.ndarray,
     sigmas: Sequence[float],
@@ -219,17 +214,17 @@ def _mended(
     wrong: np.ndarray,
     code: int,
 ) -> np.ndarray:
-    """(R, K, 3) all detections' keypoints, the wrong ones (M, K) moved towards their place."""
-    assert material.truth.keypoints is not None
-    assert material.found.keypoints is not None
+    """Returns (R, K, 3) keypoints of all detections, the wrong ones (M, K) moved."""
+    assert data.annotations.keypoints is not None
+    assert data.detections.keypoints is not None
     reached = {_JITTER: np.full(wrong.shape, _EXACT), _MISS: np.full(wrong.shape, _NEAR)}
     similar = reached.get(code, similarity)
-    area = material.truth.area[person][:, None]
+    area = data.annotations.area[person][:, None]
     variance = (2 * np.array(sigmas)) ** 2
     # the distance at which a keypoint has this similarity, laid along x
     distance = np.sqrt(-np.log(np.where(wrong, similar, 1.0)) * 2 * area * variance)
-    points = material.found.keypoints.copy()
-    right = material.truth.keypoints[person]
+    points = data.detections.keypoints.copy()
+    right = data.annotations.keypoints[person]
     moved = points[detection]
     moved[:, :, 0] = np.where(wrong, right[:, :, 0] + distance, moved[:, :, 0])
     moved[:, :, 1] = np.where(wrong, right[:, :, 1], moved[:, :, 1])

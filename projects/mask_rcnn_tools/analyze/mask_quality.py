@@ -1,8 +1,8 @@
-"""Masks against boxes, and their boundaries: Boundary IoU (Cheng et al., CVPR 2021).
+"""Quality of masks relative to boxes, and Boundary IoU (Cheng et al., CVPR 2021).
 
-Boundary IoU is the IoU of the parts of two masks that lie within a distance of their own contours,
-2 % of the image's diagonal; unlike IoU it does not reward large objects for their inside. In AP it
-stands as the smaller one of it and mask IoU, as in the authors' `boundary-iou-api`.
+Boundary IoU is the IoU of the parts of two masks within a distance of their contours, 2 % of the
+image's diagonal. For AP, the smaller one of it and mask IoU is used, as in the authors'
+`boundary-iou-api`.
 
 Shapes: P pairs of a detection and an object; (H, W) an image.
 """
@@ -22,61 +22,60 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from mask_rcnn_repro.evaluation.coco.backends import METRIC_NAMES
-from mask_rcnn_tools.analyze.detections import Material
+from mask_rcnn_tools.analyze.evaluation_data import EvaluationData
 from mask_rcnn_tools.analyze.matching import match
 
 DILATION_RATIO = 0.02
 
-Strip = tuple[int, int, np.ndarray]
-"""Left, top, and the boundary's pixels from there on: (h, w) uint8, of the mask's box alone."""
+SIZES = {"small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, np.inf)}
+"""Ranges of areas in pixels of the original image, without the upper end."""
+
+Boundary = tuple[int, int, np.ndarray]
+"""Left, top and (h, w) uint8 pixels of a boundary inside the box of its mask."""
 
 
 @dataclass(frozen=True)
 class MaskQuality:
-    """Pairs of detections and the objects that their boxes found.
+    """IoUs of pairs of detections and objects, which are matched by boxes.
 
     Attributes:
         box_iou: (P,).
         mask_iou: (P,).
         boundary_iou: (P,).
-        area: (P,) of the object, pixels.
-        category: (P,) class index.
-        score: (P,) of the detection.
+        area: (P,) areas of the objects in pixels.
     """
 
     box_iou: np.ndarray
     mask_iou: np.ndarray
     boundary_iou: np.ndarray
     area: np.ndarray
-    category: np.ndarray
-    score: np.ndarray
 
     def __len__(self) -> int:
         return len(self.box_iou)
 
 
 def mask_quality(
-    material: Material, iou_threshold: float = 0.5, dilation_ratio: float = DILATION_RATIO
+    data: EvaluationData, iou_threshold: float = 0.5, dilation_ratio: float = DILATION_RATIO
 ) -> MaskQuality:
-    """Measures the masks of the detections whose boxes found an object.
+    """Measures the masks of the detections whose boxes match an object.
 
-    Pairs are made by boxes (see :func:`match`), so that a bad mask in a good box is seen.
+    Pairs are matched by boxes (see :func:`match`), so a bad mask in a good box counts.
 
     Args:
-        material: annotations and detections with masks.
-        iou_threshold: least box IoU of a pair.
-        dilation_ratio: see :func:`mask_boundary`.
+        data: Annotations and detections with masks.
+        iou_threshold: Minimum box IoU of a pair.
+        dilation_ratio: See :func:`mask_boundary`.
     """
-    found, truth = material.found, material.truth
+    found, truth = data.detections, data.annotations
     assert found.masks is not None
     assert truth.masks is not None
-    matches = match(material, "bbox", iou_threshold)
+    matches = match(data, "bbox", iou_threshold)
     detections = np.flatnonzero(matches.correct)
-    objects = matches.truth[detections]
+    objects = matches.annotation[detections]
     masks = np.zeros(len(found))
-    for (rows, columns), iou in zip(material.images(), material.overlaps("segm"), strict=True):
-        own = np.flatnonzero(matches.truth[rows] >= 0)
-        masks[rows.start + own] = iou[own, matches.truth[rows][own] - columns.start]
+    for (rows, columns), iou in zip(data.images(), data.overlaps("segm"), strict=True):
+        own = np.flatnonzero(matches.annotation[rows] >= 0)
+        masks[rows.start + own] = iou[own, matches.annotation[rows][own] - columns.start]
     boundary = [
         boundary_iou(
             mask_boundary(found.masks[d], dilation_ratio),
@@ -89,41 +88,63 @@ def mask_quality(
         mask_iou=masks[detections],
         boundary_iou=np.array(boundary, float),
         area=truth.area[objects],
-        category=truth.category[objects],
-        score=found.score[detections],
     )
 
 
-def mask_boundary(rle: dict[str, Any], dilation_ratio: float = DILATION_RATIO) -> Strip:
-    """The pixels of a mask that lie within a distance of its contour.
+def mask_quality_by_size(masks: MaskQuality) -> dict[str, dict[str, float]]:
+    """Maps sizes ("all", "small", ...) to the number of pairs and their mean IoUs."""
+    return {
+        name: {
+            "pairs": int(chosen.sum()),
+            "box_iou": mean_or_nan(masks.box_iou[chosen]),
+            "mask_iou": mean_or_nan(masks.mask_iou[chosen]),
+            "boundary_iou": mean_or_nan(masks.boundary_iou[chosen]),
+        }
+        for name, chosen in by_size(masks.area).items()
+    }
 
-    The image's edge counts as contour. The distance is `dilation_ratio` times the image's
-    diagonal, rounded, at least 1 pixel, measured in the maximum norm: the mask less its erosion by
-    a square.
+
+def by_size(area: np.ndarray) -> dict[str, np.ndarray]:
+    """Maps sizes to (P,) bool: whether an object with this area has the size."""
+    groups = {"all": np.ones(len(area), bool)}
+    groups.update({name: (low <= area) & (area < high) for name, (low, high) in SIZES.items()})
+    return groups
+
+
+def mean_or_nan(values: np.ndarray) -> float:
+    """Returns the mean, or NaN if there are no values."""
+    return float(values.mean()) if len(values) else float("nan")
+
+
+def mask_boundary(rle: dict[str, Any], dilation_ratio: float = DILATION_RATIO) -> Boundary:
+    """Returns the pixels of a mask within a distance of its contour.
+
+    This is the mask minus its erosion by a square. The image border counts as contour. The distance
+    is `dilation_ratio` times the image's diagonal, rounded, at least 1 pixel.
 
     Args:
-        rle: compressed RLE.
+        rle: Compressed RLE.
         dilation_ratio: 0.02 in the paper.
 
     Returns:
-        See :data:`Strip`; of an empty mask one without pixels.
+        See :data:`Boundary`; without pixels for an empty mask.
     """
     left, top, width, height = (int(v) for v in mask_util.toBbox(rle))
     if width == 0 or height == 0:
         return 0, 0, np.zeros((0, 0), np.uint8)
     distance = max(1, round(dilation_ratio * float(np.hypot(*rle["size"]))))
     inside = mask_util.decode(rle)[top : top + height, left : left + width]
-    # outside of its box a mask is empty, so nothing beyond one pixel around it can matter
+    # the mask is empty outside of its box, so a border of one pixel is enough
     padded = cv2.copyMakeBorder(inside, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
     square = np.ones((2 * distance + 1, 2 * distance + 1), np.uint8)
     return left, top, inside - cv2.erode(padded, square)[1:-1, 1:-1]
 
 
-def boundary_iou(one: Strip, other: Strip) -> float:
-    """IoU of two boundaries of one image; 0 if both are empty."""
+def boundary_iou(one: Boundary, other: Boundary) -> float:
+    """Computes the IoU of two boundaries of one image; 0 if both are empty."""
     left, top = max(one[0], other[0]), max(one[1], other[1])
-    right = min(strip[0] + strip[2].shape[1] for strip in (one, other))
-    bottom = min(strip[1] + strip[2].shape[0] for strip in (one, other))
+    right = min(boundary[0] + boundary[2].shape[1] for boundary in (one, other))
+    bottom = min(boundary[1] + boundary[2].shape[0] for boundary in (one, other))
     common = 0
     if left < right and top < bottom:
         parts = [p[top - y : bottom - y, left - x : right - x] for x, y, p in (one, other)]
@@ -133,52 +154,52 @@ def boundary_iou(one: Strip, other: Strip) -> float:
 
 
 class _BoundaryEvaluation(COCOeval):
-    """COCO's evaluation of masks with the smaller one of mask IoU and Boundary IoU."""
+    """COCO's evaluation of masks by min(mask IoU, Boundary IoU)."""
 
     dilation_ratio = DILATION_RATIO
 
     def computeIoU(self, imgId: Any, catId: int) -> Any:
-        """(R, G) of an image and a class, detections by falling score; [] without any."""
+        """Returns (R, G) IoUs of an image and a class, detections by descending score, or []."""
         iou = super().computeIoU(imgId, catId)
         truth, found = self._gts[imgId, catId], self._dts[imgId, catId]
         if not len(iou):
             return iou
         order = np.argsort([-d["score"] for d in found], kind="mergesort")
         crowd = np.array([bool(g["iscrowd"]) for g in truth])
-        strips: dict[int, Strip] = {}
-        # below the lowest threshold a pair is none, however good its boundary: most are left out
+        boundaries: dict[int, Boundary] = {}
+        # skips most pairs: below the lowest threshold the boundary does not matter
         for row, column in zip(*np.nonzero((iou >= self.params.iouThrs[0]) & ~crowd), strict=True):
             pair = []
             for annotation in (found[order[row]], truth[column]):
                 key = id(annotation)
-                if key not in strips:
-                    strips[key] = mask_boundary(annotation["segmentation"], self.dilation_ratio)
-                pair.append(strips[key])
+                if key not in boundaries:
+                    boundaries[key] = mask_boundary(annotation["segmentation"], self.dilation_ratio)
+                pair.append(boundaries[key])
             iou[row, column] = min(iou[row, column], boundary_iou(*pair))
         return iou
 
 
 def boundary_ap(
-    material: Material, max_detections: int = 100, dilation_ratio: float = DILATION_RATIO
+    data: EvaluationData, max_detections: int = 100, dilation_ratio: float = DILATION_RATIO
 ) -> dict[str, Any]:
-    """COCO's metrics of masks with Boundary IoU.
+    """Computes COCO's metrics of masks with Boundary IoU.
 
     Args:
-        material: annotations and detections with masks.
-        max_detections: an image and class.
-        dilation_ratio: see :func:`mask_boundary`.
+        data: Annotations and detections with masks.
+        max_detections: Maximum number of detections per image and class.
+        dilation_ratio: See :func:`mask_boundary`.
 
     Returns:
-        Metric to percent (NaN: undefined), and "per_class": class name to AP.
+        Metrics in percent (NaN if undefined), and "per_class", which maps class names to AP.
     """
-    rows = material.results("segm")
+    rows = data.results("segm")
     with contextlib.redirect_stdout(io.StringIO()):
-        truth = material.coco
+        truth = data.coco
         found = truth.loadRes(rows) if rows else _without_annotations(truth)
         evaluation = _BoundaryEvaluation(truth, found, "segm")
         evaluation.dilation_ratio = dilation_ratio
-        evaluation.params.imgIds = list(material.image_ids)
-        evaluation.params.catIds = list(material.category_ids)
+        evaluation.params.imgIds = list(data.image_ids)
+        evaluation.params.catIds = list(data.category_ids)
         evaluation.params.maxDets = [1, 10, max_detections]
         evaluation.evaluate()
         evaluation.accumulate()
@@ -191,7 +212,7 @@ def boundary_ap(
     precision = evaluation.eval["precision"][:, :, :, 0, -1]
     by_class = [values[values > -1] for values in np.moveaxis(precision, 2, 0)]
     means = [values.mean() if values.size else -1.0 for values in by_class]
-    metrics["per_class"] = dict(_percent(zip(material.classes, means, strict=True)))
+    metrics["per_class"] = dict(_percent(zip(data.classes, means, strict=True)))
     return metrics
 
 

@@ -1,4 +1,4 @@
-"""Which detection found which object.
+"""Matching of detections with annotations.
 
 Shapes: R detections and G annotations of a data set; R_i, G_i of an image.
 """
@@ -9,53 +9,52 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mask_rcnn_tools.analyze.detections import Material
+from mask_rcnn_tools.analyze.evaluation_data import EvaluationData
 
 
 @dataclass(frozen=True)
 class Matches:
-    """Detections and the objects that they found.
+    """Matches of detections and annotations.
 
     Attributes:
-        truth: (R,) index of the annotation found; -1: none.
-        iou: (R,) IoU with it; 0: none.
-        ignored: (R,) bool: found nothing, but lies in a crowd region of its class.
-        detection: (G,) index of the detection that found the annotation; -1: none.
+        annotation: (R,) index of the matched annotation, or -1.
+        iou: (R,) IoU with it, or 0.
+        ignored: (R,) bool: not matched, but in a crowd region of its class.
+        detection: (G,) index of the matched detection, or -1.
     """
 
-    truth: np.ndarray
+    annotation: np.ndarray
     iou: np.ndarray
     ignored: np.ndarray
     detection: np.ndarray
 
     @property
     def correct(self) -> np.ndarray:
-        """(R,) bool: true positives."""
-        return self.truth >= 0
+        """(R,) bool, true positives."""
+        return self.annotation >= 0
 
 
 def match(
-    material: Material, task: str, iou_threshold: float = 0.5, any_class: bool = False
+    data: EvaluationData, task: str, iou_threshold: float = 0.5, any_class: bool = False
 ) -> Matches:
-    """Matches detections with annotations, greedily as TIDE and COCO do.
+    """Matches detections with annotations greedily, as TIDE and COCO do.
 
-    In the order of falling score each detection takes, of the objects of its class in its image
-    that are not taken yet, the one with which it has the highest IoU, if that is at least the
-    threshold. Crowd regions are not taken; a detection without an object that lies to more than
-    the threshold in one is neither right nor wrong.
+    In descending order of score, each detection is matched to the free object of its image and
+    class with the highest IoU of at least the threshold. Crowd regions are never matched. An
+    unmatched detection of which more than the threshold lies in one is ignored.
 
     Args:
-        material: annotations and detections.
-        task: "bbox" or "segm": what IoU is of.
-        iou_threshold: least IoU of a match.
-        any_class: match whatever the classes are.
+        data: Annotations and detections.
+        task: IoU of boxes ("bbox") or masks ("segm").
+        iou_threshold: Minimum IoU of a match.
+        any_class: Whether to match different classes, too.
     """
-    truth, found = material.truth, material.found
+    truth, found = data.annotations, data.detections
     matched = np.full(len(found), -1)
     matched_iou = np.zeros(len(found))
     ignored = np.zeros(len(found), bool)
     detection = np.full(len(truth), -1)
-    for (rows, columns), iou in zip(material.images(), material.overlaps(task), strict=True):
+    for (rows, columns), iou in zip(data.images(), data.overlaps(task), strict=True):
         if not iou.size:
             continue
         crowd = truth.crowd[columns]

@@ -1,4 +1,4 @@
-"""Plots of an analysis. Every picture says what is on its axes and of which run it is."""
+"""Plots of an analysis."""
 
 from __future__ import annotations
 
@@ -13,15 +13,14 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import PercentFormatter
 
-from mask_rcnn_tools.analyze.detections import TASKS
 from mask_rcnn_tools.analyze.error_types import MAIN_ERRORS, MEANING, SPECIAL_ERRORS
+from mask_rcnn_tools.analyze.evaluation_data import TASKS
 from mask_rcnn_tools.analyze.keypoint_errors import KEYPOINT_ERRORS, KINDS
-from mask_rcnn_tools.analyze.mask_quality import MaskQuality
+from mask_rcnn_tools.analyze.mask_quality import MaskQuality, mean_or_nan
 from mask_rcnn_tools.analyze.results import Analysis
-from mask_rcnn_tools.analyze.sizes import mean_or_nan
 
-# Okabe and Ito's colours, told apart by colour-blind people, too
-COLOURS = {
+# from Okabe and Ito, for color-blind people
+COLORS = {
     "correct": "#009E73",
     "Cls": "#E69F00",
     "Loc": "#56B4E9",
@@ -32,16 +31,12 @@ COLOURS = {
     "FP": "#8C8C8C",
     "FN": "#8C8C8C",
 }
-"""Of error types, in plots and pictures alike."""
+"""Colors of error types in plots and pictures."""
 
-_KEYPOINT_COLOURS = dict(
-    zip(
-        KINDS,
-        [COLOURS[name] for name in ("correct", "Loc", "Cls", "Both", "Miss")],
-        strict=True,
-    )
+_KEYPOINT_COLORS = dict(
+    zip(KINDS, [COLORS[name] for name in ("correct", "Loc", "Cls", "Both", "Miss")], strict=True)
 )
-_IOU_COLOURS = {"box": "#0072B2", "mask": "#009E73", "boundary": "#D55E00"}
+_IOU_COLORS = {"box": "#0072B2", "mask": "#009E73", "boundary": "#D55E00"}
 
 _STYLE: dict[Any, Any] = {
     "font.size": 10,
@@ -60,25 +55,25 @@ _SIZE_BINS = 8
 def draw_plots(
     analysis: Analysis, title: str, folder: Path, formats: Sequence[str] = ("png",)
 ) -> list[Path]:
-    """Draws what the analysis holds.
+    """Draws the plots of an analysis.
 
     Args:
-        analysis: results.
-        title: of which run they are.
-        folder: where files go; there already.
+        analysis: The analysis.
+        title: Title of its run.
+        folder: Existing output directory.
         formats: "png", "svg".
 
     Returns:
-        The files written.
+        The files.
     """
     plots: dict[str, tuple[bool, Callable[[Analysis], Figure]]] = {
         "error_types": (bool(analysis.errors), _error_types),
         "confusion": (
-            analysis.confusion is not None and len(analysis.material.classes) > 1,
+            analysis.confusion is not None and len(analysis.data.classes) > 1,
             _confusion,
         ),
         "masks": (analysis.masks is not None and len(analysis.masks) > 0, _masks),
-        "calibration": (bool(analysis.calibration) and len(analysis.material.found) > 0, _scores),
+        "calibration": (bool(analysis.calibration) and len(analysis.data.detections) > 0, _scores),
         "keypoints": (analysis.keypoints is not None, _keypoints),
     }
     files = []
@@ -97,7 +92,7 @@ def draw_plots(
 
 
 def _figure(width: float, height: float) -> Figure:
-    # room for the line at the foot
+    # space for the title at the bottom
     layout = ConstrainedLayoutEngine(rect=(0, 0.03, 1, 0.97))
     figure = Figure(figsize=(width, height), layout=layout)
     FigureCanvasAgg(figure)
@@ -116,7 +111,7 @@ def _error_types(analysis: Analysis) -> Figure:
             axis = axes[row][column]
             values = [errors.delta[name] for name in names]
             labels = [f"{name}  {MEANING[name]}" for name in names]
-            bars = axis.barh(labels, values, color=[COLOURS[name] for name in names], height=0.7)
+            bars = axis.barh(labels, values, color=[COLORS[name] for name in names], height=0.7)
             numbers = [
                 f"{value:.1f}" + (f"  (n = {errors.counts[name]:,})" if row == 0 else "")
                 for name, value in zip(names, values, strict=True)
@@ -127,7 +122,7 @@ def _error_types(analysis: Analysis) -> Figure:
         axes[0][column].set_title(
             f"{TASKS[task]} AP at IoU {analysis.iou_threshold:g}: {errors.ap:.1f}"
         )
-        axes[1][column].set_xlabel("AP gained if all were mended (dAP)")
+        axes[1][column].set_xlabel("AP gained if all were fixed (dAP)")
     for row in axes:
         row[0].invert_yaxis()  # shared by the row
     return figure
@@ -149,7 +144,7 @@ def _confusion(analysis: Analysis) -> Figure:
     axis.set_yticks(ticks, [*confusion.classes, "nothing there"], size=size)
     axis.set_xlabel("found as")
     axis.set_ylabel("is")
-    what = "masks" if analysis.material.best_task == "segm" else "boxes"
+    what = "masks" if analysis.data.best_task == "segm" else "boxes"
     axis.set_title(
         f"{what}, score ≥ {confusion.score_threshold:g}, "
         f"IoU ≥ {confusion.iou_threshold:g}" + "; cells: % of the row, number" * annotated
@@ -200,9 +195,9 @@ def _masks(analysis: Analysis) -> Figure:
         (-0.2, "mask IoU", analysis.mask_ap),
         (0.2, "Boundary IoU", analysis.boundary_ap),
     ):
-        colour = _IOU_COLOURS["mask" if offset < 0 else "boundary"]
+        color = _IOU_COLORS["mask" if offset < 0 else "boundary"]
         heights = [values[name] for name in names]
-        drawn = bars.bar(places + offset, np.nan_to_num(heights), 0.38, label=label, color=colour)
+        drawn = bars.bar(places + offset, np.nan_to_num(heights), 0.38, label=label, color=color)
         bars.bar_label(drawn, ["-" if np.isnan(h) else f"{h:.0f}" for h in heights], size=8)
     bars.set_xticks(places, names)
     bars.set_ylim(bottom=0)
@@ -213,17 +208,17 @@ def _masks(analysis: Analysis) -> Figure:
 
 
 def _by_size(axis: Any, masks: MaskQuality) -> None:
-    """Means of the IoUs over objects in bins of equal numbers."""
+    """Plots mean IoUs of objects in bins of equal numbers."""
     length = np.sqrt(masks.area)
     bins = min(_SIZE_BINS, max(1, len(masks) // 10))
     edges = np.unique(np.quantile(length, np.linspace(0, 1, bins + 1)))
     place = np.clip(np.searchsorted(edges, length, side="right") - 1, 0, max(len(edges) - 2, 0))
     groups = [place == index for index in range(max(len(edges) - 1, 1))]
     centres = [mean_or_nan(length[group]) for group in groups]
-    for name, colour in _IOU_COLOURS.items():
+    for name, color in _IOU_COLORS.items():
         values = getattr(masks, f"{name}_iou")
         means = [mean_or_nan(values[group]) for group in groups]
-        axis.plot(centres, means, marker="o", markersize=4, color=colour, label=name)
+        axis.plot(centres, means, marker="o", markersize=4, color=color, label=name)
     axis.set(xlabel="object's size: √area, pixels", ylabel="mean IoU", ylim=(0, 1))
     axis.set_title("the same by size")
     axis.legend(frameon=False, loc="lower left")
@@ -244,7 +239,7 @@ def _scores(analysis: Analysis) -> Figure:
             np.nan_to_num(values.precision),
             width,
             align="edge",
-            color=_IOU_COLOURS[TASKS[task]],
+            color=_IOU_COLORS[TASKS[task]],
             edgecolor="white",
         )
         top.plot([0, 1], [0, 1], color="#444444", linewidth=0.8, linestyle="--")
@@ -277,7 +272,7 @@ def _keypoints(analysis: Analysis) -> Figure:
     for kind, values in counts.items():
         share = values / total
         shares.barh(
-            list(keypoints.names), share, left=left, color=_KEYPOINT_COLOURS[kind], label=kind
+            list(keypoints.names), share, left=left, color=_KEYPOINT_COLORS[kind], label=kind
         )
         left += share
     shares.invert_yaxis()
@@ -292,12 +287,12 @@ def _keypoints(analysis: Analysis) -> Figure:
     bars = gains.barh(
         names,
         [keypoints.delta[name] for name in names],
-        color=[_KEYPOINT_COLOURS[name] for name in names],
+        color=[_KEYPOINT_COLORS[name] for name in names],
         height=0.6,
     )
     gains.bar_label(bars, [f"{keypoints.delta[name]:+.1f}" for name in names], padding=3)
     gains.invert_yaxis()
     gains.margins(x=0.25)
-    gains.set_xlabel("AP gained if all were mended (dAP)")
+    gains.set_xlabel("AP gained if all were fixed (dAP)")
     gains.set_title(f"keypoint AP {keypoints.ap:.1f}", pad=24)
     return figure

@@ -1,4 +1,4 @@
-"""All analyses of one set of predictions, and their plain form for JSON."""
+"""All analyses of one set of predictions, and the content of analysis.json."""
 
 from __future__ import annotations
 
@@ -13,47 +13,51 @@ import numpy as np
 from mask_rcnn_repro.errors import DataError
 from mask_rcnn_repro.evaluation.coco.backends import coco_metrics
 from mask_rcnn_tools.analyze.calibration import (
+    BestThreshold,
     Calibration,
-    Threshold,
     best_threshold,
     calibration,
 )
 from mask_rcnn_tools.analyze.confusion import Confusion, confusion_matrix
-from mask_rcnn_tools.analyze.detections import TASKS, Material
 from mask_rcnn_tools.analyze.error_types import ErrorTypes, error_types
+from mask_rcnn_tools.analyze.evaluation_data import TASKS, EvaluationData
 from mask_rcnn_tools.analyze.image_scores import ImageScores, image_scores
 from mask_rcnn_tools.analyze.keypoint_errors import KeypointErrors, keypoint_errors
-from mask_rcnn_tools.analyze.mask_quality import MaskQuality, boundary_ap, mask_quality
+from mask_rcnn_tools.analyze.mask_quality import (
+    MaskQuality,
+    boundary_ap,
+    mask_quality,
+    mask_quality_by_size,
+)
 from mask_rcnn_tools.analyze.matching import match
-from mask_rcnn_tools.analyze.sizes import by_size, mean_or_nan
 
 if TYPE_CHECKING:
-    from mask_rcnn_tools.analyze.inputs import Inputs
+    from mask_rcnn_tools.analyze.inputs import AnalysisInputs
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass
 class Analysis:
-    """What was found; a part that was not asked for, or has no material, is empty or None.
+    """Results of an analysis. Parts that were not requested or have no data are empty or None.
 
     Attributes:
-        material: annotations and detections.
-        iou_threshold: of a match.
-        score_threshold: of detections in confusions and images.
-        errors: task ("bbox", "segm") to error types.
-        confusion: of masks, else of boxes.
-        images: of masks, else of boxes.
-        masks: pairs of detections and objects.
+        data: Annotations and detections.
+        iou_threshold: Minimum IoU of a match.
+        score_threshold: Minimum score of detections in `confusion` and `images`.
+        errors: Maps tasks ("bbox", "segm") to error types.
+        confusion: Confusion matrix of masks, or of boxes without masks.
+        images: Quality of images by masks, or by boxes without masks.
+        masks: Quality of masks.
         mask_ap: COCO's mask metrics.
-        boundary_ap: the same by Boundary IoU.
-        calibration: task to reliability.
-        threshold: task to the score threshold with the highest F1.
-        keypoints: error types of keypoints.
-        notes: what was left out, and why.
+        boundary_ap: COCO's mask metrics with Boundary IoU.
+        calibration: Maps tasks to the calibration of scores.
+        threshold: Maps tasks to the score threshold with the highest F1.
+        keypoints: Error types of keypoints.
+        notes: Omitted parts and reasons.
     """
 
-    material: Material
+    data: EvaluationData
     iou_threshold: float
     score_threshold: float
     errors: dict[str, ErrorTypes] = field(default_factory=dict)
@@ -63,81 +67,70 @@ class Analysis:
     mask_ap: dict[str, Any] = field(default_factory=dict)
     boundary_ap: dict[str, Any] = field(default_factory=dict)
     calibration: dict[str, Calibration] = field(default_factory=dict)
-    threshold: dict[str, Threshold] = field(default_factory=dict)
+    threshold: dict[str, BestThreshold] = field(default_factory=dict)
     keypoints: KeypointErrors | None = None
     notes: list[str] = field(default_factory=list)
 
 
-def analyse(material: Material, args: argparse.Namespace) -> Analysis:
-    """Runs the parts that `args` asks for; see `cli.py` for its attributes."""
+def analyze(data: EvaluationData, args: argparse.Namespace) -> Analysis:
+    """Runs the requested parts; see `cli.py` for the attributes of `args`."""
     iou, score = args.iou_threshold, args.score_threshold
-    result = Analysis(material, iou, score)
-    tasks = [task for task in material.tasks if task != "keypoints"]
-    best = material.best_task
+    result = Analysis(data, iou, score)
+    tasks = [task for task in data.tasks if task != "keypoints"]
+    best = data.best_task
     if "errors" in args.parts:
         for task in tasks:
-            result.errors[task] = error_types(material, task, iou, args.background_threshold)
+            result.errors[task] = error_types(data, task, iou, args.background_threshold)
     if "confusion" in args.parts:
-        result.confusion = confusion_matrix(material, best, score, iou)
+        result.confusion = confusion_matrix(data, best, score, iou)
     if "images" in args.parts:
-        result.images = image_scores(material, best, score, iou, args.background_threshold)
+        result.images = image_scores(data, best, score, iou, args.background_threshold)
     if "masks" in args.parts:
         if "segm" in tasks:
             _masks(result, args.max_detections)
-        elif material.found.masks is not None:
+        elif data.detections.masks is not None:
             result.notes.append("Masks are not measured: the annotations have none.")
     if "calibration" in args.parts:
-        objects = int((~material.truth.crowd).sum())
+        objects = int((~data.annotations.crowd).sum())
         for task in tasks:
-            matches = match(material, task, iou)
-            result.calibration[task] = calibration(material.found.score, matches)
-            result.threshold[task] = best_threshold(material.found.score, matches, objects)
-    if "keypoints" in args.parts and "keypoints" in material.tasks:
+            matches = match(data, task, iou)
+            result.calibration[task] = calibration(data.detections.score, matches)
+            result.threshold[task] = best_threshold(data.detections.score, matches, objects)
+    if "keypoints" in args.parts and "keypoints" in data.tasks:
         try:
-            result.keypoints = keypoint_errors(material)
+            result.keypoints = keypoint_errors(data)
         except DataError as error:
             result.notes.append(str(error))
     return result
 
 
 def _masks(result: Analysis, max_detections: int) -> None:
-    material = result.material
-    result.masks = mask_quality(material, result.iou_threshold)
+    data = result.data
+    result.masks = mask_quality(data, result.iou_threshold)
     result.mask_ap = coco_metrics(
-        material.coco,
-        material.results("segm"),
+        data.coco,
+        data.results("segm"),
         "segm",
-        image_ids=list(material.image_ids),
-        class_names=dict(zip(material.category_ids, material.classes, strict=True)),
+        image_ids=list(data.image_ids),
+        class_names=dict(zip(data.category_ids, data.classes, strict=True)),
         max_dets=(1, 10, max_detections),
     )
-    result.boundary_ap = boundary_ap(material, max_detections)
+    result.boundary_ap = boundary_ap(data, max_detections)
 
 
-def mask_quality_by_size(masks: MaskQuality) -> dict[str, dict[str, float]]:
-    """Size ("all", "small", ...) to the number of pairs and the means of their IoUs."""
-    return {
-        name: {
-            "pairs": int(chosen.sum()),
-            "box_iou": mean_or_nan(masks.box_iou[chosen]),
-            "mask_iou": mean_or_nan(masks.mask_iou[chosen]),
-            "boundary_iou": mean_or_nan(masks.boundary_iou[chosen]),
-        }
-        for name, chosen in by_size(masks.area).items()
-    }
-
-
-def to_plain(analysis: Analysis, inputs: Inputs, args: argparse.Namespace) -> dict[str, Any]:
-    """The content of analysis.json: numbers, texts, lists and dicts; undefined numbers are null."""
-    material = analysis.material
+def to_plain(
+    analysis: Analysis, inputs: AnalysisInputs, args: argparse.Namespace
+) -> dict[str, Any]:
+    """Returns the content of analysis.json. Undefined numbers are None."""
+    data = analysis.data
     content: dict[str, Any] = {
         "title": inputs.title,
-        "dataset": material.dataset,
+        "dataset": data.dataset,
         "predictions": [str(file) for file in inputs.predictions],
-        "images": len(material.image_ids),
-        "objects": int((~material.truth.crowd).sum()),
-        "crowd_regions": int(material.truth.crowd.sum()),
-        "detections": len(material.found),
+        "images": len(data.image_ids),
+        "objects": int((~data.annotations.crowd).sum()),
+        "crowd_regions": int(data.annotations.crowd.sum()),
+        "detections": len(data.detections),
         "settings": {
             "iou_threshold": args.iou_threshold,
             "background_threshold": args.background_threshold,
@@ -148,13 +141,12 @@ def to_plain(analysis: Analysis, inputs: Inputs, args: argparse.Namespace) -> di
     }
     if analysis.errors:
         content["errors"] = {
-            TASKS[task]: _errors(errors, material.classes)
-            for task, errors in analysis.errors.items()
+            TASKS[task]: _errors(errors, data.classes) for task, errors in analysis.errors.items()
         }
     if analysis.confusion is not None:
         content["confusion"] = {
-            "of": TASKS[material.best_task],
-            "classes": [*material.classes, "background"],
+            "of": TASKS[data.best_task],
+            "classes": [*data.classes, "background"],
             "counts": analysis.confusion.counts.tolist(),
             "by_truth": analysis.confusion.by_truth.tolist(),
             "by_prediction": analysis.confusion.by_prediction.tolist(),
@@ -204,8 +196,8 @@ def _errors(errors: ErrorTypes, classes: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _images(scores: ImageScores) -> list[dict[str, Any]]:
-    """Each image, the worst first."""
-    ids = scores.material.image_ids
+    """Lists images, the worst first."""
+    ids = scores.data.image_ids
     return [
         {
             "image_id": ids[index],

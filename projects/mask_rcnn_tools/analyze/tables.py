@@ -1,4 +1,4 @@
-"""The analysis as readable text."""
+"""Tables of an analysis."""
 
 from __future__ import annotations
 
@@ -9,28 +9,29 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tabulate import tabulate
 
-from mask_rcnn_tools.analyze.detections import TASKS
 from mask_rcnn_tools.analyze.error_types import MAIN_ERRORS, MEANING, SPECIAL_ERRORS
+from mask_rcnn_tools.analyze.evaluation_data import TASKS
 from mask_rcnn_tools.analyze.keypoint_errors import KEYPOINT_ERRORS, KINDS
-from mask_rcnn_tools.analyze.results import Analysis, mask_quality_by_size
+from mask_rcnn_tools.analyze.mask_quality import mask_quality_by_size
+from mask_rcnn_tools.analyze.results import Analysis
 
 if TYPE_CHECKING:
-    from mask_rcnn_tools.analyze.inputs import Inputs
+    from mask_rcnn_tools.analyze.inputs import AnalysisInputs
 
 _PLURAL = {"bbox": "boxes", "segm": "masks"}
 
 _MOST_CLASSES = 20
-"""Tables by class list this many, those with the lowest AP first where there are more."""
+"""Tables by class list at most this many classes, those with the lowest AP."""
 
 
-def format_tables(analysis: Analysis, inputs: Inputs) -> str:
-    """All parts that are there, as text for a terminal."""
-    material = analysis.material
-    crowd = int(material.truth.crowd.sum())
+def format_tables(analysis: Analysis, inputs: AnalysisInputs) -> str:
+    """Formats all parts of an analysis for a terminal."""
+    data = analysis.data
+    crowd = int(data.annotations.crowd.sum())
     head = (
-        f"{inputs.title}: {len(material.image_ids)} images, {len(material.truth) - crowd} objects"
+        f"{inputs.title}: {len(data.image_ids)} images, {len(data.annotations) - crowd} objects"
         + f", {crowd} crowd regions" * bool(crowd)
-        + f", {len(material.found)} detections"
+        + f", {len(data.detections)} detections"
     )
     parts = [
         head,
@@ -46,7 +47,7 @@ def format_tables(analysis: Analysis, inputs: Inputs) -> str:
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[object]], names: int = 1) -> str:
-    """A table whose first `names` columns are text."""
+    """Formats a table whose first `names` columns are text."""
     text = [[_text(cell) for cell in row] for row in rows]
     align = ["left"] * names + ["right"] * (len(header) - names)
     return tabulate(text, headers=header, colalign=align, disable_numparse=True)
@@ -75,11 +76,11 @@ def _error_tables(analysis: Analysis) -> list[str]:
     aps = ", ".join(f"{TASKS[t]} {analysis.errors[t].ap:.1f}" for t in tasks)
     title = (
         f"Error types (TIDE), AP at IoU {analysis.iou_threshold:g}: {aps}; dAP: gain if all errors "
-        "of a type were mended"
+        "of a type were fixed"
     )
     parts = [f"{title}\n\n{_table(header, rows, names=2)}"]
     errors = analysis.errors[tasks[-1]]
-    classes = analysis.material.classes
+    classes = analysis.data.classes
     if len(classes) > 1:
         order = np.argsort(errors.class_ap, kind="stable")[:_MOST_CLASSES]  # NaN comes last
         shown = order if len(classes) > _MOST_CLASSES else np.arange(len(classes))
@@ -101,7 +102,7 @@ def _confusion_table(analysis: Analysis) -> list[str]:
     objects, detections = int(counts[:-1].sum()), int(counts[:, :-1].sum())
     right = int(np.trace(counts[:-1, :-1]))
     title = (
-        f"Confusions of {_PLURAL[analysis.material.best_task]}, score >= "
+        f"Confusions of {_PLURAL[analysis.data.best_task]}, score >= "
         f"{confusion.score_threshold:g}, IoU >= {confusion.iou_threshold:g}: of {objects} objects "
         f"{right} found with the right class, {int(counts[:-1, -1].sum())} not found; of "
         f"{detections} detections {int(counts[-1, :-1].sum())} on nothing"
@@ -117,11 +118,7 @@ def _mask_tables(analysis: Analysis) -> list[str]:
     if analysis.masks is None:
         return []
     rows: list[list[object]] = [
-        [
-            name,
-            int(v["pairs"]),
-            *(100 * v[key] for key in ("box_iou", "mask_iou", "boundary_iou")),
-        ]
+        [name, int(v["pairs"]), *(100 * v[key] for key in ("box_iou", "mask_iou", "boundary_iou"))]
         for name, v in mask_quality_by_size(analysis.masks).items()
     ]
     title = (
@@ -177,7 +174,7 @@ def _keypoint_tables(analysis: Analysis) -> list[str]:
     ]
     title = (
         f"Keypoints of {len(keypoints.detection)} persons found (OKS >= 0.1), AP "
-        f"{keypoints.ap:.1f}; dAP: gain if all errors of a type were mended"
+        f"{keypoints.ap:.1f}; dAP: gain if all errors of a type were fixed"
     )
     parts = [f"{title}\n\n{_table(['keypoints', 'n', '%', 'dAP'], rows)}"]
     labelled = np.maximum(sum(counts.values()), 1)
@@ -198,7 +195,7 @@ def _image_table(analysis: Analysis) -> list[str]:
         rows += [
             [
                 name,
-                scores.material.image_ids[i],
+                scores.data.image_ids[i],
                 100 * float(scores.quality[i]),
                 int(scores.true[i]),
                 int(scores.false[i]),

@@ -11,29 +11,27 @@ from collections.abc import Callable, Iterator
 
 from tqdm import tqdm
 
-from mask_rcnn_repro.errors import UserError
 from mask_rcnn_repro.registration import register
 from mask_rcnn_tools.check_data.check import Options, check
 from mask_rcnn_tools.check_data.findings import LEVELS, Report
 from mask_rcnn_tools.check_data.sources import sources_of_config, sources_of_json
 from mask_rcnn_tools.check_data.text import format_report
+from mask_rcnn_tools.common.command_line import run_command
 
 
 def main(args: argparse.Namespace) -> None:
-    """Runs a parsed command line and exits with its status."""
-    try:
-        report = run(args)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
-        raise SystemExit(2) from None
-    except KeyboardInterrupt:
-        print("Stopped.", file=sys.stderr, flush=True)
-        raise SystemExit(130) from None
-    if args.json:
-        print(json.dumps(report.to_dict(), indent=2))
-    else:
-        print(format_report(report, args.all_classes))
-    raise SystemExit(status(report, args.fail_on))
+    """Runs a parsed command line and exits; see :func:`run_command` and :func:`status`."""
+    run_command(_check, args)
+
+
+def _check(args: argparse.Namespace) -> int:
+    report = run(args)
+    print(
+        json.dumps(report.to_dict(), indent=2)
+        if args.json
+        else format_report(report, args.all_classes)
+    )
+    return status(report, args.fail_on)
 
 
 def status(report: Report, fail_on: str) -> int:

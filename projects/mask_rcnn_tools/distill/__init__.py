@@ -1,1 +1,1 @@
-"""The command behind `tools/distill.py`."""
+"""Command `tools/distill.py`."""

@@ -1,111 +1,71 @@
-"""The command line of `tools/distill.py`. Standard library only: `--help` answers at once."""
+"""Command line of `tools/distill.py`. Standard library only, so that `--help` is fast."""
 
 from __future__ import annotations
 
 import argparse
-import math
-import sys
 from collections.abc import Sequence
 
-from mask_rcnn_tools.train.cli import PROFILES, CommandParser, check_overrides
+from mask_rcnn_tools.common.command_line import (
+    CONFIG_CODE_WARNING,
+    OVERRIDES_OF_TRAINING,
+    CommandParser,
+    add_checkpoint_arguments,
+    add_config_arguments,
+    check_overrides,
+    number,
+)
 
-_DESCRIPTION = """\
-Runs a trained model over unlabeled images and writes what it finds as annotations in COCO format,
-to be trained on beside labeled ones (dataset.generated of a get_mixed_dicts). A killed command
-goes on where it was when it is given again.
-A config file is Python code and runs with your rights: use only files that you trust."""
+_DESCRIPTION = f"""\
+Runs a trained model on unlabeled images and writes its detections as annotations in COCO format,
+for training together with labeled ones (dataset.generated of a get_mixed_dicts). A killed command
+continues where it stopped when it is run again.
+{CONFIG_CODE_WARNING}"""
 
-_EPILOG = """\
-Changes to the config (key=value, +key=value, ~key) are those that the model was trained with;
-train_net.py --help explains them.
+_EPILOG = f"""\
+{OVERRIDES_OF_TRAINING}
 
 examples:
   annotate COCO's unlabeled images with the model of a row, on 8 GPUs:
     tools/distill.py --config-file table9/resnext --processes 8
   the same on the embedded data:
     tools/distill.py --config-file table9/resnext --profile mini
-  images of your own (a json with their names and sizes, without annotations), weights of your own:
+  your own images (a json with their names and sizes, without annotations) and checkpoint:
     tools/distill.py --config-file table9/resnext --checkpoint model_final.pth \\
       --unlabeled mine --unlabeled-json mine.json --unlabeled-images mine/"""
 
 
-def _number(kind: type[int] | type[float], least: float, strictly: bool = False) -> object:
-    def number(text: str) -> int | float:
-        value = kind(text)
-        if not math.isfinite(value) or value < least or (strictly and value == least):
-            limit = "above" if strictly else "at least"
-            raise argparse.ArgumentTypeError(f"must be {limit} {least}, got {text}")
-        return value
-
-    return number
-
-
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> CommandParser:
     """Builds the parser."""
     parser = CommandParser(
-        prog="distill.py",
-        usage="distill.py --config-file FILE [flags] [key=value +key=value ~key ...]",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+        "distill.py",
+        "--config-file FILE [flags] [key=value +key=value ~key ...]",
+        _DESCRIPTION,
+        _EPILOG,
     )
-    add = parser.add_argument
-    add(
-        "--config-file",
-        required=True,
-        metavar="FILE",
-        help="config of the trained model: a .py file, a saved config.yaml, or an id",
+    add_config_arguments(
+        parser,
+        profile="scale of its training (default paper)",
+        seed="seed of the run whose weights are used",
     )
-    add(
-        "--profile",
-        choices=PROFILES,
-        default="paper",
-        help="scale that it was trained at (default paper)",
-    )
-    add(
-        "--checkpoint",
-        default=None,
-        metavar="FILE",
-        help="its weights (default: the last ones of this config's own run)",
-    )
-    add(
-        "--rpn-checkpoint",
-        default=None,
-        metavar="FILE",
-        help="weights of the RPN of a stage-wise model (default: those of the RPN's own run)",
-    )
-    add(
-        "--seed", type=int, default=None, metavar="S", help="seed of the run whose weights are used"
-    )
-    images = parser.add_argument_group("which images")
-    add = images.add_argument
+    add_checkpoint_arguments(parser)
+    add = parser.add_argument_group("images").add_argument
     add(
         "--unlabeled",
-        default=None,
         metavar="NAME",
         help="data set (default: the unlabeled images that belong to the training data: "
         "coco_2017_unlabeled, or the embedded ones)",
     )
     add(
         "--unlabeled-json",
-        default=None,
         metavar="FILE",
-        help="of images of your own, named NAME: COCO's json of images",
+        help="COCO json of your own images, which are registered as NAME",
     )
-    add(
-        "--unlabeled-images",
-        default=None,
-        metavar="FOLDER",
-        help="of images of your own: the files",
-    )
-    made = parser.add_argument_group("what is made")
-    add = made.add_argument
+    add("--unlabeled-images", metavar="FOLDER", help="directory of your own images")
+    add = parser.add_argument_group("output").add_argument
     add(
         "--output",
-        default=None,
         metavar="FOLDER",
-        help="where generated.json goes (default: distilled/NAME in the folder of the model's run)",
+        help="directory of generated.json (default: distilled/NAME in the directory of the run)",
     )
     add(
         "--single-view",
@@ -114,56 +74,50 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add(
         "--instances-per-image",
-        type=_number(float, 0, strictly=True),  # type: ignore[arg-type]
-        default=None,
+        type=number(float, 0, above=True),
         metavar="X",
-        help="choose the score threshold that gives X (default: the labeled data's average)",
+        help="choose the score threshold that gives X instances per image (default: the average of "
+        "the labeled data)",
     )
     add(
         "--min-keypoint-score",
-        type=_number(float, 0),  # type: ignore[arg-type]
+        type=number(float, 0),
         default=0.0,
         metavar="S",
-        help="keypoints with a lower score are not labelled (default 0: all are)",
+        help="omit keypoints with a lower score (default 0: keep all)",
     )
     add(
         "--images-per-file",
-        type=_number(int, 1),  # type: ignore[arg-type]
+        type=number(int, 1),
         default=16,
         metavar="N",
-        help="images whose predictions are written at once (default 16); a process that is killed "
-        "loses no more",
+        help="images whose predictions are written at once (default 16); a killed process loses at "
+        "most so many",
     )
     add(
         "--processes",
-        type=_number(int, 1),  # type: ignore[arg-type]
+        type=number(int, 1),
         default=1,
         metavar="N",
         help="processes that share the images, one GPU each (default 1); torchrun works, too",
-    )
-    parser.add_argument(
-        "overrides", nargs="*", metavar="key=value", help="changes to the config, see below"
     )
     return parser
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Parses a command line; mistakes are printed and exit with status 2.
-
-    Args:
-        argv: arguments without the program's name; None for those of this process.
+    """Parses a command line; see :func:`mask_rcnn_tools.train.cli.parse_args`.
 
     Returns:
-        One attribute per flag, `overrides`, and what
+        One attribute per flag, `overrides`, and the attributes that
         :func:`~mask_rcnn_repro.engine.launch.processes.run_distributed` needs.
     """
     parser = build_parser()
-    args = parser.parse_intermixed_args(sys.argv[1:] if argv is None else list(argv))
+    args = parser.parse_intermixed_args(argv)
     check_overrides(parser, args.overrides)
     own = args.unlabeled_json is not None, args.unlabeled_images is not None
     if any(own) and not (all(own) and args.unlabeled):
         parser.error(
-            "images of your own need --unlabeled NAME, --unlabeled-json FILE and "
+            "your own images need --unlabeled NAME, --unlabeled-json FILE and "
             "--unlabeled-images FOLDER"
         )
     args.num_gpus, args.num_machines = args.processes, 1

@@ -1,26 +1,23 @@
-"""What `tools/distill.py` does after parsing."""
+"""`tools/distill.py` after parsing."""
 
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 import torch
 
-from mask_rcnn_repro.config import config_id, default_output_dir, load_config
-from mask_rcnn_repro.config.from_data import fit_to_data
+from mask_rcnn_repro.config import config_id, default_output_dir
 from mask_rcnn_repro.config.schema import train_fields
 from mask_rcnn_repro.data.generated.annotations import DISTILLED_FOLDER, default_unlabeled
 from mask_rcnn_repro.distillation.run import distill
 from mask_rcnn_repro.engine.builders import resolve_device
-from mask_rcnn_repro.engine.checkpoint.checkpointer import find_last_checkpoint
 from mask_rcnn_repro.engine.dependencies import DataSet, data_sets
 from mask_rcnn_repro.engine.launch.processes import run_distributed
 from mask_rcnn_repro.engine.run_folder import keep_logs, setup_logging
-from mask_rcnn_repro.errors import CheckpointError, UserError
-from mask_rcnn_repro.registration import register
 from mask_rcnn_repro.utils.locks import exclusive
+from mask_rcnn_tools.common.command_line import run_command
+from mask_rcnn_tools.common.trained_run import last_checkpoint, load_given_config
 
 _PREDICTION_KEYS = (
     "train.init_checkpoint",
@@ -28,27 +25,22 @@ _PREDICTION_KEYS = (
     "model.roi_heads.box_predictor.test_topk_per_image",
     *(f"train.tta.{name}" for name in train_fields(("tta",)) or ()),
 )
-"""Overrides that say how to predict: the run whose weights are taken has none of them."""
+"""Overrides of prediction, which do not change the run whose weights are used."""
 
 
 def main(args: argparse.Namespace) -> None:
-    """Runs a parsed command line; a user's mistake is printed plainly and exits with 2."""
-    try:
-        run_distributed(run, args)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
-        raise SystemExit(2) from None
-    except KeyboardInterrupt:
-        print("Stopped; the same command goes on from here.", file=sys.stderr, flush=True)
-        raise SystemExit(130) from None
+    """Runs a parsed command line and exits; see :func:`run_command`."""
+    run_command(_distill, args, "Stopped; the same command continues from here.")
+
+
+def _distill(args: argparse.Namespace) -> None:
+    run_distributed(run, args)
 
 
 def run(args: argparse.Namespace) -> None:
-    """Distils in this process, which may be one of several."""
-    register()
+    """Distills in this process, which may be one of several."""
     with keep_logs() as earlier:
-        cfg = load_config(args.config_file, args.profile, args.overrides, seed=args.seed)
-        cfg = fit_to_data(cfg, args.overrides)
+        cfg = load_given_config(args)
     name = config_id(args.config_file)
     own = Path(
         default_output_dir(
@@ -62,7 +54,7 @@ def run(args: argparse.Namespace) -> None:
     )
     if cfg.train.output_dir:
         own = Path(cfg.train.output_dir)
-    checkpoint = args.checkpoint or _last_checkpoint(own)
+    checkpoint = args.checkpoint or last_checkpoint(own, args)
     unlabeled = DataSet(
         args.unlabeled or default_unlabeled(data_sets(cfg, "train")[0].name),
         args.unlabeled_json,
@@ -87,13 +79,3 @@ def run(args: argparse.Namespace) -> None:
             min_keypoint_score=args.min_keypoint_score,
             images_per_file=args.images_per_file,
         )
-
-
-def _last_checkpoint(folder: Path) -> str:
-    last = find_last_checkpoint(folder)
-    if last is None:
-        raise CheckpointError(
-            f"There is no trained model in {folder}, the folder of this config's own run. Train it "
-            "first, or give its weights with --checkpoint FILE."
-        )
-    return str(last)

@@ -1,10 +1,8 @@
-"""Colours of classes and instances: always the same, and told apart by the colour-blind too.
+"""Fixed colors of classes and instances, which color-blind people can distinguish.
 
-The first seven are those of Okabe and Ito ("Color Universal Design", 2008). The others were chosen
-one by one as the colour that is farthest, in CIELAB, from all before it, as seen with normal
-vision, without red cones and without green cones (Machado et al. 2009). Any two of the twenty are
-at least 17 apart in all three; from the twenty-first class on they come again, and the label alone
-tells.
+The first seven are from Okabe and Ito ("Color Universal Design", 2008). Each other one is the color
+with the largest CIELAB distance to all before it, for normal vision, protanopia and deuteranopia
+(Machado et al. 2009). Any two are at least 17 apart in all three. After twenty the colors repeat.
 """
 
 from __future__ import annotations
@@ -36,19 +34,19 @@ PALETTE: tuple[Color, ...] = (
 )
 
 GREY: Color = (150, 150, 150)
-"""Of what is no object: crowd and ignored regions, proposals."""
+"""Color of crowd and ignored regions."""
 
 WHITE: Color = (255, 255, 255)
 BLACK: Color = (0, 0, 0)
 
 
 def color_of(index: int) -> Color:
-    """The colour of a class, or of an instance where there is one class; index from 0."""
+    """Returns the color of a class, or of an instance if there is one class; index from 0."""
     return PALETTE[index % len(PALETTE)]
 
 
 def text_color(background: Color) -> Color:
-    """Black or white, whichever has more contrast on a background (WCAG 2 relative luminance)."""
+    """Returns black or white, whichever has more contrast to a background (WCAG 2)."""
     return BLACK if _luminance(background) > 0.179 else WHITE
 
 

@@ -1,7 +1,6 @@
-"""Predictions of an evaluation beside the ground truth, one picture an image.
+"""Pictures of the predictions of an evaluation beside the ground truth.
 
-Everything is read from the result files that an evaluation writes, so that pictures can be made
-again, of other images or at another threshold, without running a model.
+They are drawn from the result files of the evaluation, without running the model.
 """
 
 from __future__ import annotations
@@ -13,12 +12,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from detectron2.data import MetadataCatalog
 from detectron2.data import detection_utils as utils
 
 from mask_rcnn_repro.data import get_test_dicts
+from mask_rcnn_tools.drawing.files import write_picture
 from mask_rcnn_tools.drawing.labels import with_caption
 from mask_rcnn_tools.drawing.marks import Skeleton
 from mask_rcnn_tools.drawing.painter import paint
@@ -28,36 +27,31 @@ logger = logging.getLogger(__name__)
 
 
 def draw_results(
-    dataset_name: str,
-    results_dir: Path,
-    output_dir: Path,
-    count: int,
-    score_threshold: float = 0.5,
+    dataset_name: str, results_dir: Path, output_dir: Path, count: int, score_threshold: float = 0.5
 ) -> list[Path]:
     """Draws ground truth (left) and predictions (right) of evenly spaced images of a data set.
 
     Args:
         dataset_name: Registered data set that was evaluated.
-        results_dir: Folder of the evaluation's result files (COCO json).
-        output_dir: Where `<image id>.png` go; made if needed.
-        count: Number of images, at most as many as there are.
-        score_threshold: Detections below it are not drawn.
+        results_dir: Directory of the evaluation's result files (COCO json).
+        output_dir: Directory of the pictures `<image id>.png`; created if needed.
+        count: Maximum number of images.
+        score_threshold: Minimum score of drawn detections.
 
     Returns:
-        The files written, in the data set's order.
+        The files in the order of the data set.
     """
     dicts = get_test_dicts(dataset_name)
     metadata = MetadataCatalog.get(dataset_name)
     count = min(count, len(dicts))
     chosen = [dicts[i * len(dicts) // count] for i in range(count)]
     detections = _read_detections(results_dir / dataset_name)
-    output_dir.mkdir(parents=True, exist_ok=True)
     files = []
     for record in chosen:
         found = [d for d in detections[record["image_id"]] if d["score"] >= score_threshold]
         picture = draw_pair(record, found, metadata)
         file = output_dir / f"{record['image_id']}.png"
-        cv2.imwrite(str(file), picture[:, :, ::-1])
+        write_picture(file, picture)
         files.append(file)
     logger.info("Drew %d images into %s", len(files), output_dir)
     return files
@@ -66,16 +60,16 @@ def draw_results(
 def draw_pair(
     record: dict[str, Any], detections: Sequence[Mapping[str, Any]], metadata: Any
 ) -> np.ndarray:
-    """Draws one image twice, with its annotations and with predictions.
+    """Draws the annotations and the predictions of one image side by side.
 
     Args:
-        record: Image in Detectron2's dataset format, annotations included.
-        detections: COCO results of the image, see
+        record: Dataset dict with annotations.
+        detections: COCO results of the image; see
             :func:`~mask_rcnn_tools.drawing.results.result_marks`.
-        metadata: The data set's metadata (class names, keypoint names).
+        metadata: Metadata of the data set (class names, keypoint names).
 
     Returns:
-        uint8 RGB picture (H', W', 3).
+        (H', W', 3) uint8 RGB.
     """
     image = utils.read_image(record["file_name"], "RGB")
     classes = ClassNames.of(metadata)
@@ -92,7 +86,7 @@ def draw_pair(
 
 
 def _read_detections(folder: Path) -> dict[Any, list[dict[str, Any]]]:
-    """Reads the richest result file: masks and keypoints results hold boxes as well."""
+    """Reads boxes, masks and keypoints of each detection, by image id."""
     merged: dict[Any, list[dict[str, Any]]] = defaultdict(list)
     boxes = json.loads((folder / "bbox_results.json").read_text())
     extras = []

@@ -1,6 +1,6 @@
-"""Text on pictures: labels that look for a free place, and captions.
+"""Text on pictures: labels at free places, captions and legends.
 
-Text is set in DejaVu Sans, which comes with matplotlib and has the letters of most alphabets.
+The font is DejaVu Sans, which comes with matplotlib and covers most alphabets.
 Coordinates are pixels of the picture.
 """
 
@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import functools
 import os
+import textwrap
 from collections.abc import Sequence
 
 import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from mask_rcnn_tools.drawing.colors import BLACK, WHITE, text_color
+from mask_rcnn_tools.drawing.colors import BLACK, WHITE, Color, text_color
 from mask_rcnn_tools.drawing.marks import Mark
 
 Rectangle = tuple[int, int, int, int]
@@ -23,31 +24,32 @@ _PADDING = 2
 
 
 def font_size_for(short_edge: int) -> int:
-    """Height of letters in pixels for a picture with this shorter edge: 13 for 480, 42 for 2160."""
+    """Returns the font size in pixels for a picture with this shorter edge: 13 for 480."""
     return max(_SMALLEST, round(13 * (short_edge / 480) ** 0.78))
 
 
 @functools.lru_cache(maxsize=32)
-def font(size: int) -> ImageFont.FreeTypeFont:
-    """The font in a size in pixels."""
-    file = os.path.join(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
+def font(size: int, name: str = "DejaVuSans") -> ImageFont.FreeTypeFont:
+    """Loads the font in a size in pixels."""
+    file = os.path.join(matplotlib.get_data_path(), "fonts", "ttf", f"{name}.ttf")
     return ImageFont.truetype(file, size)
 
 
 def draw_labels(canvas: np.ndarray, marks: Sequence[Mark], zoom: float, size: int) -> np.ndarray:
-    """Draws the marks' labels, each on a ground of the mark's colour.
+    """Draws the labels of marks on a background of the mark's color.
 
-    A label goes to the first place at its box where no earlier label is; where there is none, to
-    the one that covers least.
+    Each label takes the first place at its box that no earlier label covers, or else the place with
+    the least overlap.
 
     Args:
         canvas: (H, W, 3) uint8 RGB.
-        marks: In the image's frame, most important first; those without label or box are left out.
+        marks: Marks in the frame of the image, most important first. Marks without label or box are
+            omitted.
         zoom: Pixels of the canvas per pixel of the image.
-        size: Height of letters.
+        size: Font size in pixels.
 
     Returns:
-        A new picture; `canvas` itself if there is nothing to draw.
+        A new picture, or `canvas` if there is nothing to draw.
     """
     labelled = [mark for mark in marks if mark.label and mark.box is not None]
     if not labelled:
@@ -105,43 +107,53 @@ def _overlap(one: Rectangle, other: Rectangle) -> int:
 
 
 def with_caption(picture: np.ndarray, lines: Sequence[str], size: int | None = None) -> np.ndarray:
-    """Puts text above a picture, broken where it would be wider.
+    """Adds wrapped text above a picture.
 
     Args:
         picture: (H, W, 3) uint8 RGB.
         lines: Paragraphs.
-        size: Height of letters; None chooses it by the picture.
+        size: Font size in pixels; None derives it from the picture.
 
     Returns:
-        (H', W, 3): the picture below a white bar. No lines: the picture itself.
+        (H', W, 3) picture below a white bar, or `picture` if there are no lines.
     """
     size = size or font_size_for(min(picture.shape[:2]))
-    broken = [row for line in lines for row in _wrapped(line, picture.shape[1] - 8, size)]
+    face = font(size, "DejaVuSansMono")
+    width = max(1, int((picture.shape[1] - 8) / face.getlength("0")))
+    broken = [row for line in lines for row in textwrap.wrap(line, width)]
     if not broken:
         return picture
-    step = sum(font(size).getmetrics())
+    step = sum(face.getmetrics())
     bar = Image.new("RGB", (picture.shape[1], step * len(broken) + 6), WHITE)
     draw = ImageDraw.Draw(bar)
     for number, row in enumerate(broken):
-        draw.text((4, 3 + number * step), row, font=font(size), fill=BLACK)
+        draw.text((4, 3 + number * step), row, font=face, fill=BLACK)
     return np.concatenate([np.asarray(bar), picture])
 
 
-def _wrapped(text: str, width: int, size: int) -> list[str]:
-    """Lines no wider than `width`; a word that is wider is cut."""
-    face, rows, row = font(size), [], ""
-    for word in text.split(" "):
-        joined = f"{row} {word}" if row else word
-        if face.getlength(joined) <= width:
-            row = joined
-            continue
-        if row:
-            rows.append(row)
-        row = word
-        while len(row) > 1 and face.getlength(row) > width:
-            fits = max(
-                n for n in range(1, len(row) + 1) if n == 1 or face.getlength(row[:n]) <= width
-            )
-            rows.append(row[:fits])
-            row = row[fits:]
-    return [*rows, row] if row else rows
+def legend(entries: Sequence[tuple[Color, str]], width: int, size: int) -> np.ndarray:
+    """Draws a legend.
+
+    Args:
+        entries: Colors and their meanings.
+        width: W, in pixels.
+        size: Font size in pixels.
+
+    Returns:
+        (H, W, 3) uint8 RGB: the texts on their colors, in as many rows as needed.
+    """
+    places, left, row = [], _PADDING, 0
+    for _, text in entries:
+        length, height = _text_size(text, size)
+        if left > _PADDING and left + length > width:
+            left, row = _PADDING, row + 1
+        places.append(
+            (left, row * (height + _PADDING), left + length, row * (height + _PADDING) + height)
+        )
+        left += length + 4 * _PADDING
+    bar = Image.new("RGB", (width, places[-1][3] + _PADDING), WHITE)
+    draw = ImageDraw.Draw(bar)
+    for (color, text), place in zip(entries, places, strict=True):
+        draw.rectangle(place, fill=color)
+        draw.text((place[0] + _PADDING, place[1]), text, font=font(size), fill=text_color(color))
+    return np.array(bar)

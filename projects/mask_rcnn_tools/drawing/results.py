@@ -1,4 +1,4 @@
-"""From COCO results and annotations to marks, with names and colours of the classes.
+"""Conversion of COCO results and annotations to marks.
 
 Shapes: R results of an image, K keypoints, (H, W) size of the image.
 """
@@ -24,8 +24,8 @@ class ClassNames:
     """The classes of a data set.
 
     Attributes:
-        names: In the order of the model's classes; empty: not known.
-        category_ids: Of the annotations, in the same order.
+        names: Names in the order of the model's classes; empty if unknown.
+        category_ids: Category ids of the annotations in the same order.
     """
 
     names: tuple[str, ...]
@@ -33,12 +33,10 @@ class ClassNames:
 
     @staticmethod
     def of(metadata: Any) -> ClassNames:
-        """Those of a data set, from Detectron2's metadata.
-
-        Without ids in the metadata they are counted from 1.
+        """Reads them from Detectron2's metadata. Ids default to 1, 2, ...
 
         Raises:
-            DataError: A data set whose files are missing and without which they are not known.
+            DataError: The files of the data set are needed and missing.
         """
         names = tuple(metadata.get("thing_classes") or ())
         mapping = metadata.get("thing_dataset_id_to_contiguous_id")
@@ -47,15 +45,15 @@ class ClassNames:
         return ClassNames(names, tuple(sorted(mapping, key=lambda category: mapping[category])))
 
     def name(self, index: int) -> str:
-        """Name of a class of the model."""
+        """Returns the name of a class of the model."""
         return self.names[index] if index < len(self.names) else f"class {index}"
 
     def index(self, category_id: int) -> int:
-        """The model's class of a category id."""
+        """Returns the model's class of a category id."""
         return self.category_ids.index(category_id)
 
     def color(self, index: int, instance: int, by: ColorBy = "auto") -> Color:
-        """Colour of an instance; "auto" goes by class, or by instance where there is one class."""
+        """Returns the color of an instance; "auto" is by instance if there is one class."""
         per_class = by == "class" or (by == "auto" and len(self.names) != 1)
         return color_of(index if per_class else instance)
 
@@ -63,12 +61,12 @@ class ClassNames:
 def result_marks(
     results: Sequence[Mapping[str, Any]], classes: ClassNames, color_by: ColorBy = "auto"
 ) -> list[Mark]:
-    """Marks of COCO results, labelled with class and score, those of high scores first.
+    """Converts COCO results to marks with class and score, in descending order of score.
 
     Args:
-        results: R results of one image: `category_id` (the data set's), `bbox` XYWH, `score`;
-            maybe `segmentation` and `keypoints`, whose places are indices of pixels.
-        classes: Of the data set.
+        results: R results of one image: `category_id` (of the data set), `bbox` XYWH, `score`, and
+            optionally `segmentation` and `keypoints` (pixel indices).
+        classes: Classes of the data set.
         color_by: See :meth:`ClassNames.color`.
     """
     ordered = sorted(results, key=lambda result: -result["score"])
@@ -93,7 +91,7 @@ def result_marks(
 
 
 def proposal_marks(results: Sequence[Mapping[str, Any]]) -> list[Mark]:
-    """Marks of proposals: boxes, bright for high scores, labelled with the score."""
+    """Converts proposals to marks with scores, in descending order of score."""
     marks = []
     for number, result in enumerate(sorted(results, key=lambda result: -result["score"])):
         x, y, width, height = (float(v) for v in result["bbox"])
@@ -109,13 +107,13 @@ def annotation_marks(
     size: tuple[int, ...],
     color_by: ColorBy = "auto",
 ) -> list[Mark]:
-    """Marks of annotations in Detectron2's dataset format, crowd regions hatched.
+    """Converts annotations in Detectron2's dataset format to marks.
 
     Args:
-        annotations: With `bbox`, `bbox_mode`, `category_id` (the model's class); maybe
+        annotations: `bbox`, `bbox_mode`, `category_id` (the model's class), and optionally
             `segmentation`, `keypoints`, `iscrowd`, `score`.
-        classes: Of the data set.
-        size: H, W of the image.
+        classes: Classes of the data set.
+        size: (H, W) of the image.
         color_by: See :meth:`ClassNames.color`.
     """
     marks = []
@@ -133,7 +131,7 @@ def annotation_marks(
 def annotation_mark(
     annotation: Mapping[str, Any], color: Color, label: str, size: Sequence[int], kind: Kind
 ) -> Mark:
-    """One mark of an annotation in Detectron2's dataset format; H, W of the image as `size`."""
+    """Converts one annotation in Detectron2's dataset format; `size` is (H, W) of the image."""
     box = BoxMode.convert(list(annotation["bbox"]), annotation["bbox_mode"], BoxMode.XYXY_ABS)
     x0, y0, x1, y1 = (float(v) for v in box)
     points = annotation.get("keypoints")
@@ -143,15 +141,15 @@ def annotation_mark(
 
 
 def decoded(segmentation: Any, height: int, width: int) -> np.ndarray | list[np.ndarray] | None:
-    """A mask as :class:`Mark` takes it.
+    """Converts a mask to the form of :attr:`Mark.mask`.
 
     Args:
-        segmentation: Polygons, run lengths (compressed or not) or an (H, W) array; None: none.
-        height: H, of uncompressed run lengths.
-        width: W, of the same.
+        segmentation: Polygons, RLE (compressed or not), an (H, W) array, or None.
+        height: H, for uncompressed RLE.
+        width: W, for uncompressed RLE.
 
     Returns:
-        Polygons as float arrays, or (H, W) bool.
+        Polygons as float arrays, or (H, W) bool, or None.
     """
     if segmentation is None or len(segmentation) == 0:
         return None
@@ -166,5 +164,5 @@ def decoded(segmentation: Any, height: int, width: int) -> np.ndarray | list[np.
 
 
 def score_text(score: float) -> str:
-    """A score in percent, as Detectron2 shows it."""
+    """Formats a score in percent, as Detectron2 does."""
     return f"{100 * score:.0f}%"

@@ -1,4 +1,4 @@
-"""Many pictures on one contact sheet."""
+"""Contact sheets of pictures."""
 
 from __future__ import annotations
 
@@ -19,17 +19,16 @@ def contact_sheet(
     width: int = 1920,
     columns: int = 0,
 ) -> np.ndarray:
-    """Sets pictures side by side, in rows.
+    """Arranges pictures in rows.
 
     Args:
-        pictures: (H, W, 3) uint8 RGB each, of any sizes; at least one.
-        captions: One above each; none at all if empty.
-        width: Of the sheet, in pixels.
-        columns: Pictures in a row; 0 chooses: as many as can be 380 pixels wide, and about as many
-            as there are rows.
+        pictures: At least one (H, W, 3) uint8 RGB picture, of any size.
+        captions: One caption per picture, or none.
+        width: Width of the sheet in pixels.
+        columns: Pictures per row; 0 chooses about as many as rows, each at least 380 pixels wide.
 
     Returns:
-        (rows, width, 3) uint8 RGB. In a row all pictures have the same width.
+        (H', width, 3) uint8 RGB. All pictures have the same width.
     """
     columns = columns or max(
         1, min(len(pictures), round(len(pictures) ** 0.5 + 0.49), width // 380)

@@ -1,7 +1,10 @@
-"""Boxes as tensors: clipped, decoded, suppressed, put on their pyramid level.
+"""Operations on boxes that exporters can trace: clipping, suppression, pooling by pyramid level.
 
-Detectron2's formulas without its `Boxes`, whose checks ask for values that an exporter does not
-know. Shapes: R boxes, XYXY in pixels of the network's input; K classes.
+They follow Detectron2's formulas without its `Boxes`, whose checks need values that are unknown
+during export. The code runs eagerly, under `torch.jit.trace`, where a size is a scalar tensor, and
+under `torch.export`, where it is a symbolic integer.
+
+Shapes: R boxes, XYXY in pixels of the network's input; K classes.
 """
 
 from __future__ import annotations
@@ -12,11 +15,9 @@ import torch
 from torch import nn
 from torchvision.ops import nms
 
-from mask_rcnn_tools.export.sizes import first
-
 
 def clip(boxes: torch.Tensor, height: Any, width: Any) -> torch.Tensor:
-    """Boxes (R, 4) limited to an image."""
+    """Clips boxes (R, 4) to an image."""
     x1, y1, x2, y2 = boxes.unbind(1)
     return torch.stack(
         [
@@ -32,19 +33,17 @@ def clip(boxes: torch.Tensor, height: Any, width: Any) -> torch.Tensor:
 def suppress_by_group(
     boxes: torch.Tensor, scores: torch.Tensor, groups: torch.Tensor, threshold: float, limit: int
 ) -> torch.Tensor:
-    """Non-maximum suppression within each group at once, as torchvision's `batched_nms` does it.
-
-    Groups are moved apart by more than any box is wide; with no box at all nothing is kept.
+    """Applies non-maximum suppression within each group, as torchvision's `batched_nms` does.
 
     Args:
-        boxes: (R, 4), not negative.
+        boxes: (R, 4), not negative. R may be 0.
         scores: (R,).
-        groups: (R,) integers; boxes of different groups do not suppress each other.
-        threshold: Of the intersection over union.
-        limit: How many to keep at most; negative: all.
+        groups: (R,) integers. Boxes of different groups do not suppress each other.
+        threshold: IoU threshold.
+        limit: Maximum number of kept boxes; negative: no limit.
 
     Returns:
-        Rows that stay, by falling score.
+        Indices of kept boxes in descending order of score.
     """
     zero = boxes.new_zeros(1)
     apart = torch.cat([boxes.flatten(), zero]).max() + 1
@@ -53,11 +52,11 @@ def suppress_by_group(
 
 
 def pool(pooler: nn.Module, maps: list[torch.Tensor], boxes: torch.Tensor) -> torch.Tensor:
-    """What a RoI pooler gives for the boxes of one image.
+    """Applies a RoI pooler to the boxes of one image.
 
     Args:
-        pooler: Detectron2's `ROIPooler` or one derived from it.
-        maps: (1, C, H, W) of each of its scales.
+        pooler: Detectron2's `ROIPooler` or a subclass.
+        maps: (1, C, H, W) feature maps, one per scale.
         boxes: (R, 4).
 
     Returns:
@@ -76,9 +75,21 @@ def pool(pooler: nn.Module, maps: list[torch.Tensor], boxes: torch.Tensor) -> to
 
 
 def _levels(pooler: Any, boxes: torch.Tensor) -> torch.Tensor:
-    """The pyramid level of each box, from 0 (equation 1 of the FPN paper)."""
+    """Returns the pyramid level of each box, from 0 (equation 1 of the FPN paper)."""
     sides = ((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])).sqrt()
     levels = pooler.canonical_level + torch.log2(sides / pooler.canonical_box_size + 1e-8)
-    # a limit before the floor is the limit after it, and NaN and -inf never become integers
+    # clamps before the floor, so NaN and -inf never become integers
     levels = levels.clamp(min=pooler.min_level, max=pooler.max_level).floor()
     return levels.to(torch.int64) - pooler.min_level
+
+
+def at_most(size: Any, limit: int) -> Any:
+    """Returns the minimum of a size (int, tensor or symbolic) and a number."""
+    if isinstance(size, torch.Tensor):
+        return size.clamp(max=limit)
+    return torch.sym_min(size, limit)
+
+
+def first(tensor: torch.Tensor, limit: int) -> torch.Tensor:
+    """Returns the first `limit` rows, or all rows if the limit is negative."""
+    return tensor if limit < 0 else tensor[:limit]

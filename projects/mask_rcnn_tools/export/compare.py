@@ -1,6 +1,6 @@
-"""Whether an exported file gives what the model gives, image by image.
+"""Comparison of the outputs of an exported file and its model, image by image.
 
-Detections are matched by class and place, since equal scores up to rounding may change places.
+Detections are matched by class and place, because rounding may reorder almost equal scores.
 
 Shapes: R detections.
 """
@@ -16,16 +16,16 @@ from tabulate import tabulate
 Outputs = Mapping[str, np.ndarray]
 
 TOLERANCES = {"boxes": 0.05, "scores": 1e-3, "masks": 0.01, "keypoints": 0.05}
-"""Largest difference allowed: pixels, probabilities, probabilities, pixels.
+"""Maximum differences: pixels, probabilities, probabilities, pixels.
 
-Of images above 250 pixels, pixels count as :data:`OF_SIDE` of the longer side: rounding in a deep
-network goes so far, and its places are fractions of the image.
+For images above 250 pixels, the limit in pixels is :data:`OF_SIDE` of the longer side, because
+rounding errors in places are proportional to the size of the image.
 """
 
 OF_SIDE = 2e-4
 
 PASTED_TOLERANCE = 1e-3
-"""Share of a pasted mask's pixels that may differ: those whose probability rounds to 0.5."""
+"""Maximum share of different pixels of a pasted mask (probabilities close to 0.5)."""
 
 _KEYPOINT_SCORE = 5e-3
 _NEXT_PIXEL = 1.6
@@ -34,16 +34,16 @@ _BORDERLINE = 1e-4
 
 @dataclass
 class ImageComparison:
-    """One image.
+    """Comparison for one image.
 
     Attributes:
         size: Height and width.
-        expected: Detections of the model.
-        got: Detections of the file.
-        largest: Largest difference of each output, over the detections that match.
-        problems: What differs by more than is allowed, in words; empty: nothing.
-        borderline: Detections without counterpart whose scores are at the threshold, or at that of
-            the last one kept, so that rounding decides.
+        expected: Number of detections of the model.
+        got: Number of detections of the file.
+        largest: Largest difference of each output, over matched detections.
+        problems: Descriptions of differences above the tolerance.
+        borderline: Number of unmatched detections whose scores are at the threshold or equal the
+            lowest kept score, so that rounding decides.
     """
 
     size: tuple[int, int]
@@ -60,12 +60,12 @@ def compare_outputs(
     """Compares the outputs for one image.
 
     Args:
-        expected: Of the model: "boxes" (R, 4), "scores" (R,), "classes" (R,), and "masks",
-            "keypoints" as the file gives them.
-        got: Of the file.
+        expected: Outputs of the model: "boxes" (R, 4), "scores" (R,), "classes" (R,), and "masks"
+            and "keypoints" as in the file.
+        got: Outputs of the file.
         size: Height and width of the image.
-        threshold: Score from which there are detections.
-        limit: Most detections of an image.
+        threshold: Score threshold of detections.
+        limit: Maximum number of detections.
     """
     result = ImageComparison(size, len(expected["boxes"]), len(got["boxes"]))
     if set(expected) != set(got):
@@ -100,7 +100,7 @@ def compare_outputs(
 
 
 def format_comparisons(comparisons: list[ImageComparison]) -> str:
-    """All images as a table of the largest differences."""
+    """Formats a table of the largest differences for each image."""
     names = [n for n in ("boxes", "scores", "masks", "keypoints") if _any(n, comparisons)]
     rows = [
         [
@@ -121,7 +121,7 @@ def _any(name: str, comparisons: list[ImageComparison]) -> bool:
 
 
 def _match(expected: Outputs, got: Outputs) -> dict[int, int]:
-    """Rows of the model's to rows of the file's detections: same class, nearest box."""
+    """Maps indices of the model's to the file's detections: same class, nearest box."""
     pairs: dict[int, int] = {}
     free = np.ones(len(got["boxes"]), bool)
     for row, (box, kind) in enumerate(zip(expected["boxes"], expected["classes"], strict=True)):
@@ -151,7 +151,7 @@ def _compare(name: str, expected: np.ndarray, got: np.ndarray, result: ImageComp
 
 
 def _keypoint_difference(expected: np.ndarray, got: np.ndarray, result: ImageComparison) -> float:
-    """Largest difference in pixels; a neighbour of equal score is the same maximum."""
+    """Returns the largest difference in pixels. Neighbors of equal score count as equal."""
     apart = np.abs(expected[..., :2] - got[..., :2]).max(axis=2)
     scores = np.abs(expected[..., 2] - got[..., 2])
     if not scores.max(initial=0.0) <= _KEYPOINT_SCORE:

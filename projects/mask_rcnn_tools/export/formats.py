@@ -1,7 +1,7 @@
-"""Writing a detector's graph in each format, and running what was written.
+"""Writing and running a detector's graph in each format.
 
-Every file holds its metadata as JSON: in ONNX the entry `metadata` of the model's own, in the
-other two the extra file `metadata.json`.
+Every file holds metadata as JSON: ONNX in the entry `metadata` of its metadata, the other formats
+in the extra file `metadata.json`.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from torch.export.exported_program import ExportedProgram
 from mask_rcnn_repro.errors import ConfigError, UserError
 from mask_rcnn_tools.export.graph import DetectorGraph
 
-Run = Callable[[np.ndarray], dict[str, np.ndarray]]
-"""From an image (3, H, W) uint8 to outputs by name."""
+RunExported = Callable[[np.ndarray], dict[str, np.ndarray]]
+"""Maps an image (3, H, W) uint8 to outputs by name."""
 
 SUFFIXES = {
     "torch_export": (".pt2",),
     "torchscript": (".ts", ".pt", ".torchscript"),
     "onnx": (".onnx",),
 }
-"""Format to the suffixes that a file of it may have."""
+"""File suffixes of each format."""
 
 METADATA = "metadata"
 ONNX_OPSET = 17
@@ -45,10 +45,10 @@ def write_torchscript(
     """Traces the graph and writes a TorchScript archive.
 
     Args:
-        graph: On the CPU.
-        example: An image (3, H, W) uint8 to trace with.
-        path: The file.
-        metadata: Plain data.
+        graph: The graph, on the CPU.
+        example: Image (3, H, W) uint8 for tracing.
+        path: Output file.
+        metadata: Metadata for JSON.
     """
     with torch.no_grad(), _without_warnings():
         traced = torch.jit.trace(graph, (example,), check_trace=False)
@@ -60,8 +60,8 @@ def write_torch_export(
 ) -> None:
     """Exports the graph with any height and width, and writes an `ExportedProgram`.
 
-    What has one cell in the example would have one cell for ever, and the other way round: so each
-    side of the example, and of any image later, must be at least :func:`smallest_side`.
+    Exporting specializes sides of size 1, so each side of the example and of all later images must
+    be at least :func:`smallest_side`.
     """
     size = {"image": {1: Dim.DYNAMIC, 2: Dim.DYNAMIC}}
     with torch.no_grad(), _without_warnings():
@@ -73,10 +73,10 @@ def write_torch_export(
 def write_onnx(
     graph: DetectorGraph, example: torch.Tensor, path: Path, metadata: dict[str, Any]
 ) -> None:
-    """Traces the graph, converts it to ONNX and writes it, with weights inside the file.
+    """Traces the graph, converts it to ONNX and writes it with its weights.
 
-    The converter of traced graphs is used: that of `torch.export` gives the same numbers at the
-    same speed, takes 40 times as long, and has no loop for keypoints.
+    Uses the converter of traced graphs. The one of `torch.export` gives the same numbers at the
+    same speed, is 40x slower, and does not support the loop over keypoints.
     """
     import onnx
 
@@ -110,22 +110,22 @@ WRITERS: dict[str, Callable[[DetectorGraph, torch.Tensor, Path, dict[str, Any]],
 
 
 def smallest_side(graph: DetectorGraph, kind: str) -> int:
-    """Pixels that each side of an image must have: in `torch_export`, no map may have one cell."""
+    """Returns the minimum side of an image. No map of `torch_export` may have one cell."""
     strides = graph.rpn.proposal_generator.anchor_generator.strides
     return 1 + max(strides) if kind == "torch_export" else 1
 
 
-def open_exported(path: str | os.PathLike[str]) -> tuple[Run, dict[str, Any]]:
+def open_exported(path: str | os.PathLike[str]) -> tuple[RunExported, dict[str, Any]]:
     """Opens an exported file of any format, on the CPU.
 
-    A file of torch holds code, too: open those alone that you trust.
+    PyTorch files contain code: open only files that you trust.
 
     Returns:
-        A function from an image (3, H, W) uint8 to outputs by name, and the metadata.
+        A function that maps an image (3, H, W) uint8 to outputs by name, and the metadata.
 
     Raises:
-        ConfigError: The suffix is of no format, or the file cannot be opened, or is none of this
-            project's.
+        ConfigError: The suffix is unknown, the file cannot be opened, or this project did not
+            write it.
     """
     path = Path(path)
     kind = format_of(path)
@@ -133,12 +133,12 @@ def open_exported(path: str | os.PathLike[str]) -> tuple[Run, dict[str, Any]]:
         return _open_onnx(path) if kind == "onnx" else _open_torch(path, kind)
     except UserError:
         raise
-    except Exception as error:  # each runtime has errors of its own
+    except Exception as error:  # the runtimes have their own errors
         reason = "it does not exist" if not path.is_file() else str(error).splitlines()[0]
         raise ConfigError(f"{path} cannot be opened as {kind}: {reason}.") from error
 
 
-def _open_torch(path: Path, kind: str) -> tuple[Run, dict[str, Any]]:
+def _open_torch(path: Path, kind: str) -> tuple[RunExported, dict[str, Any]]:
     extra: dict[str, Any] = {_EXTRA_FILE: ""}
     module: Any
     with _without_warnings():
@@ -158,19 +158,19 @@ def _open_torch(path: Path, kind: str) -> tuple[Run, dict[str, Any]]:
 
 
 def format_of(path: Path) -> str:
-    """The format that a file's suffix stands for.
+    """Returns the format of a file by its suffix.
 
     Raises:
-        ConfigError: None.
+        ConfigError: The suffix is unknown.
     """
     for kind, suffixes in SUFFIXES.items():
         if path.suffix in suffixes:
             return kind
     known = "; ".join(f"{kind}: {', '.join(suffixes)}" for kind, suffixes in SUFFIXES.items())
-    raise ConfigError(f"{path} has the suffix {path.suffix!r}, which is of no format ({known}).")
+    raise ConfigError(f"{path} has the unknown suffix {path.suffix!r}. Known are {known}.")
 
 
-def _open_onnx(path: Path) -> tuple[Run, dict[str, Any]]:
+def _open_onnx(path: Path) -> tuple[RunExported, dict[str, Any]]:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -189,16 +189,16 @@ def _open_onnx(path: Path) -> tuple[Run, dict[str, Any]]:
 
 def _metadata(text: str | bytes, path: Path) -> dict[str, Any]:
     if not text:
-        raise ConfigError(f"{path} holds no metadata: it was not written by tools/export.py.")
+        raise ConfigError(f"{path} has no metadata: tools/export.py did not write it.")
     metadata: dict[str, Any] = json.loads(text)
     return metadata
 
 
 def _allow_few_boxes(program: ExportedProgram) -> None:
-    """Takes out the checks that non-maximum suppression keeps two boxes or more.
+    """Removes the runtime checks that non-maximum suppression keeps at least two boxes.
 
-    torchvision declares its operator so, and exporting makes a check at run time of it, which an
-    image with one object or none would fail. Nothing that was exported depends on it.
+    They result from torchvision's declaration of the operator, and images with fewer objects would
+    fail them. The exported code does not depend on them.
     """
     module = program.graph_module
     for node in list(module.graph.nodes):
@@ -226,7 +226,7 @@ def _counts_kept_boxes(node: Any) -> bool:
 
 @contextmanager
 def _onnx_frac() -> Iterator[None]:
-    """Teaches the converter `frac`, by which RoIWarp rounds, for as long as it runs."""
+    """Registers `frac`, which RoIWarp uses, with the converter inside the block."""
 
     def frac(g: Any, x: Any) -> Any:
         size = g.op("Abs", x)
@@ -241,7 +241,7 @@ def _onnx_frac() -> Iterator[None]:
 
 @contextmanager
 def _without_warnings() -> Iterator[None]:
-    """Exporters warn of what was looked into: sizes that Python sees, and their own age."""
+    """Silences known warnings of exporters: sizes that Python sees, and deprecations."""
     serializer = logging.getLogger("torch._export.serde.serialize")
     level = serializer.level
     serializer.setLevel(logging.ERROR)

@@ -1,8 +1,8 @@
-"""A detector as one function of one image, in tensors alone: what all formats are exported from.
+"""A detector as a function of one image in tensor operations, the source of all formats.
 
-Layers and weights are the model's own. What lies between them in Detectron2 (lists of
-`Instances`, sizes asked for as numbers, branches for empty images) is written here once more as
-operations that every exporter knows, with the same results.
+It uses the layers and weights of the model. Detectron2's code between the layers (`Instances`,
+sizes as numbers, branches for empty images) cannot be exported, so equivalent tensor operations
+replace it.
 
 Shapes: H x W image, R detections, K classes, M mask side, P keypoints.
 """
@@ -21,22 +21,21 @@ from torch import nn
 from torchvision.ops import nms
 
 from mask_rcnn_repro.modeling import MaskHead, StageWiseRCNN
-from mask_rcnn_tools.export.boxes import clip, pool, suppress_by_group
+from mask_rcnn_tools.export.boxes import at_most, clip, first, pool, suppress_by_group
 from mask_rcnn_tools.export.keypoint_decoding import decode_keypoints
-from mask_rcnn_tools.export.sizes import at_most, first
 
 _MASK_THRESHOLD = 0.5
-"""Probability from which a pixel belongs to a mask, as in Detectron2's post-processing."""
+"""Probability threshold of mask pixels, as in Detectron2's post-processing."""
 
 
 class DetectorGraph(nn.Module):
-    """Detects in one image.
+    """Detects objects in one image.
 
     Args:
         model: A `GeneralizedRCNN` with its RPN, or a
-            :class:`~mask_rcnn_repro.modeling.StageWiseRCNN`; in evaluation mode. Not copied.
-        paste_masks: Give masks of the image's size in place of mask probabilities.
-        decode: Makes keypoints of heatmaps and boxes, in a form that the exporter knows.
+            :class:`~mask_rcnn_repro.modeling.StageWiseRCNN`, in evaluation mode. Not copied.
+        paste_masks: Whether to output masks of the size of the image instead of probabilities.
+        decode: Maps heatmaps and boxes to keypoints, in a form that the exporter supports.
 
     Attributes:
         output_names: Names of the outputs, in order.
@@ -63,14 +62,14 @@ class DetectorGraph(nn.Module):
         self.output_names += ["keypoints"] * self.has_keypoints
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Detects.
+        """Detects objects.
 
         Args:
-            image: (3, H, W) uint8 of the network's size, channels in the model's order.
+            image: (3, H, W) uint8, resized for the network, channels in the model's order.
 
         Returns:
-            Boxes (R, 4) XYXY in pixels of `image`, scores (R,) by falling value, classes (R,) from
-            0; then, if the model has them, mask probabilities (R, M, M) inside the boxes or masks
+            Boxes (R, 4) XYXY in pixels of `image`, descending scores (R,), classes (R,) from 0. If
+            the model predicts them: mask probabilities (R, M, M) inside the boxes or masks
             (R, H, W) bool, and keypoints (R, P, 3): x, y in pixels and score. R may be 0.
         """
         height, width = image.shape[1], image.shape[2]
@@ -87,7 +86,7 @@ class DetectorGraph(nn.Module):
         return network.backbone(x[None])
 
     def _propose(self, features: dict[str, torch.Tensor], height: Any, width: Any) -> torch.Tensor:
-        """Proposals (R, 4) by falling score; Detectron2's `find_top_rpn_proposals`."""
+        """Returns proposals (R, 4) as Detectron2's `find_top_rpn_proposals`."""
         rpn: RPN = self.rpn.proposal_generator
         maps = [features[name] for name in rpn.in_features]
         logits, deltas = rpn.rpn_head(maps)
@@ -138,7 +137,7 @@ class DetectorGraph(nn.Module):
     def _choose(
         predictor: Any, pooled: torch.Tensor, proposals: torch.Tensor, height: Any, width: Any
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Boxes, scores, classes; Detectron2's `fast_rcnn_inference_single_image`."""
+        """Returns boxes, scores, classes as `fast_rcnn_inference_single_image`."""
         logits, deltas = predictor(pooled)
         if predictor.use_sigmoid_ce:
             scores = logits.sigmoid()

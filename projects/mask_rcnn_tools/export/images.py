@@ -1,4 +1,4 @@
-"""Images to compare an exported file and its model on."""
+"""Images for the comparison of an exported file with its model."""
 
 from __future__ import annotations
 
@@ -21,21 +21,19 @@ from mask_rcnn_repro.errors import DataError
 def comparison_images(
     cfg: DictConfig, files: Sequence[str], *, count: int, channels: str, smallest: int = 1
 ) -> tuple[list[torch.Tensor], str]:
-    """Images as the network gets them, of different sizes.
+    """Loads images of different sizes as the network receives them.
 
     Args:
-        cfg: The config: its test transforms are applied, and its test images are used if there are
-            no files.
-        files: Image files; empty: the first test images, or where these are not there, generated
-            ones.
-        count: Of the test images.
+        cfg: Config, whose test transforms are applied.
+        files: Image files; empty takes the first test images, or generated ones if those are
+            missing.
+        count: Number of test images.
         channels: "BGR" or "RGB".
-        smallest: Pixels that a side must have; images with less are enlarged.
+        smallest: Minimum side in pixels; smaller images are enlarged.
 
     Returns:
-        (3, H, W) uint8 each: the images, a part of the first whose sides are of no multiple of
-        anything, and the first one nearly grey, in
-        which little is found; and what they are, in words.
+        (3, H, W) uint8 images: the given ones, a part of the first with odd sides, and the first
+        nearly gray, for few detections. And a description.
 
     Raises:
         DataError: A given file cannot be read.
@@ -66,7 +64,7 @@ def _images(
         dataset = instantiate(cfg.dataloader.test.dataset)
         found = [read_image(item, channels) for item in itertools.islice(dataset, count)]
         return found, f"{len(found)} images of {cfg.dataloader.test.dataset.names}"
-    except DataError:  # a model is exported where its data is not, too
+    except DataError:  # the data may be missing where a model is exported
         return list(_generated(count, channels)), f"{count} generated images"
 
 

@@ -1,4 +1,4 @@
-"""Keypoints from heatmaps, as a loop that exporters can keep.
+"""Decoding of keypoints from heatmaps as a loop that exporters support.
 
 Shapes: R detections, P keypoints, S heatmap side.
 """
@@ -11,14 +11,16 @@ import torch
 import torch.nn.functional as F
 from torch._higher_order_ops.map import map as map_rows
 
+_MAX_SIDE = 1 << 15  # of an image in pixels; the exporter needs a limit
+
 
 def _enlarge(size: int, small: torch.Tensor) -> torch.Tensor:
-    """The matrix (size, S) of PyTorch's bicubic interpolation from S to `size` places.
+    """Returns the matrix (size, S) of PyTorch's bicubic interpolation from S to `size` values.
 
-    Its operator is slow in onnxruntime, and a map's both directions are two products.
+    Two matrix products are faster in onnxruntime than its interpolation operator.
 
     Args:
-        size: Places wanted.
+        size: Output size.
         small: Any tensor whose last dimension is S.
     """
     side = small.size(-1)
@@ -33,30 +35,29 @@ def _enlarge(size: int, small: torch.Tensor) -> torch.Tensor:
         near = (1.25 * x - 2.25) * x * x + 1.0  # Keys' kernel with a = -0.75
         far = ((-0.75 * x + 3.75) * x - 6.0) * x + 3.0
         weight = torch.where(x <= 1.0, near, far)
-        source = source.clamp(min=0.0, max=side - 1.0)  # beyond the border is the border
+        source = source.clamp(min=0.0, max=side - 1.0)  # repeats the border
         matrix = matrix + weight[:, None] * (source[:, None] == columns[None]).to(small.dtype)
     return matrix
 
 
-with warnings.catch_warnings():  # of its own age
+with warnings.catch_warnings():  # deprecations
     warnings.simplefilter("ignore")
     _enlarging = torch.jit.script(_enlarge)
 
 
 def _decode_keypoints(heatmaps: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
-    """The place of each keypoint: the maximum of its heatmap, enlarged to the size of the box.
+    """Finds the maximum of each heatmap after bicubic interpolation to the size of the box.
 
-    Detectron2's `heatmaps_to_keypoints` with the score alone that an evaluation reads, in
-    operations that ONNX has. Enlarging (bicubic) makes a map for each box, of its own size; so it
-    is a loop, and a scripted one: unrolled it would be that of the traced image.
+    Equals Detectron2's `heatmaps_to_keypoints`, restricted to the score that evaluations read, in
+    ONNX operators. Each box has its own size, so this is a loop. It is scripted, because tracing
+    would unroll it for the example image.
 
     Args:
         heatmaps: (R, P, S, S) logits.
         boxes: (R, 4) XYXY in pixels.
 
     Returns:
-        (R, P, 3): x, y in pixels and the score, the softmax over the S x S map at that place. R may
-        be 0.
+        (R, P, 3): x, y in pixels and the score, the softmax over the S x S map. R may be 0.
     """
     result = heatmaps.new_zeros((0, heatmaps.size(1), 3))
     sizes = (boxes[:, 2:] - boxes[:, :2]).clamp(min=1.0)
@@ -77,13 +78,13 @@ def _decode_keypoints(heatmaps: torch.Tensor, boxes: torch.Tensor) -> torch.Tens
     return result
 
 
-with warnings.catch_warnings():  # of its own age
+with warnings.catch_warnings():  # deprecations
     warnings.simplefilter("ignore")
     decode_keypoints = torch.jit.script(_decode_keypoints)
 
 
 def map_keypoints(heatmaps: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
-    """`decode_keypoints` for `torch.export`, which knows no scripted loops but a map."""
+    """`decode_keypoints` for `torch.export`, which supports a map but no scripted loop."""
 
     def decode_one(row: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
         small, box = row
@@ -92,7 +93,7 @@ def map_keypoints(heatmaps: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
         width, height = whole[0].item(), whole[1].item()
         for side in (width, height):
             torch._check(side >= 1)
-            torch._check(side < _LARGEST_SIDE)
+            torch._check(side < _MAX_SIDE)
         large = F.interpolate(small[None], size=(height, width), mode="bicubic")
         best, place = large[0].flatten(1).max(1)
         row_number = torch.div(place, whole[0], rounding_mode="floor")
@@ -103,12 +104,8 @@ def map_keypoints(heatmaps: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
         score = 1.0 / (small.flatten(1) - best[:, None]).exp().sum(1)
         return torch.stack([x, y, score], dim=1)
 
-    # nothing can be mapped over no rows, so there is one more, which is left out of the result
+    # a map needs at least one row, so an additional one is appended and removed
     heatmaps = torch.cat([heatmaps, heatmaps.new_zeros(1, *heatmaps.shape[1:])])
     boxes = torch.cat([boxes, boxes.new_zeros(1, 4)])
     result: torch.Tensor = map_rows(decode_one, (heatmaps, boxes))
     return result[:-1]
-
-
-_LARGEST_SIDE = 1 << 15
-"""Of an image, in pixels: what an exporter wants to know."""

@@ -1,4 +1,4 @@
-"""What an exported file says about itself."""
+"""Metadata of an exported file."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ def describe(
     rpn_checkpoint: str | os.PathLike[str] | None,
     overrides: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Facts that a user of the file needs, as plain data.
+    """Returns the metadata of a file for JSON.
 
     Args:
-        cfg: The model's config.
-        config_id: Its id.
-        graph: What is exported.
-        checkpoint: Its weights.
-        rpn_checkpoint: Those of the RPN of a stage-wise model.
-        overrides: Of the command line.
+        cfg: Config of the model.
+        config_id: Id of the config.
+        graph: The exported graph.
+        checkpoint: Weights of the model.
+        rpn_checkpoint: Weights of the RPN of a stage-wise model.
+        overrides: Overrides of the command line.
     """
     predictor = graph.detector.roi_heads.box_predictor
     shortest, longest = resize_of(cfg)
@@ -78,10 +78,7 @@ def describe(
 
 
 def resize_of(cfg: DictConfig) -> tuple[int | None, int | None]:
-    """Shortest edge of test images and the limit of the longest; None where there is no resizing.
-
-    Of several shortest edges the largest.
-    """
+    """Returns the (largest) shortest edge of test images and the limit of the longest, or None."""
     for augmentation in OmegaConf.select(cfg, "dataloader.test.mapper.augmentations") or []:
         if "short_edge_length" in augmentation:
             lengths = augmentation.short_edge_length
@@ -91,7 +88,7 @@ def resize_of(cfg: DictConfig) -> tuple[int | None, int | None]:
 
 
 def _class_names(known: list[str], graph: DetectorGraph) -> list[str]:
-    """Names of the data's classes, and numbers where they are not known."""
+    """Returns the names of the classes, or numbers if they are unknown."""
     count = graph.detector.roi_heads.num_classes
     return known if len(known) == count else [f"class {number}" for number in range(count)]
 

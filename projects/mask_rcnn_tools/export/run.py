@@ -1,4 +1,4 @@
-"""Exporting a model and comparing the file with it."""
+"""Export of a model and comparison of the file with it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mask_rcnn_repro.engine.dependencies import find_rpn
 from mask_rcnn_repro.engine.predictor import build_predictor
 from mask_rcnn_repro.modeling import StageWiseRCNN
 from mask_rcnn_tools.export.compare import ImageComparison, compare_outputs, format_comparisons
-from mask_rcnn_tools.export.formats import WRITERS, Run, open_exported, smallest_side
+from mask_rcnn_tools.export.formats import WRITERS, RunExported, open_exported, smallest_side
 from mask_rcnn_tools.export.graph import DetectorGraph
 from mask_rcnn_tools.export.images import comparison_images
 from mask_rcnn_tools.export.keypoint_decoding import decode_keypoints, map_keypoints
@@ -27,13 +27,13 @@ from mask_rcnn_tools.export.support import check_model, check_request
 
 
 @dataclass(frozen=True)
-class Exported:
-    """What was exported.
+class ExportResult:
+    """Result of an export.
 
     Attributes:
-        equal: Whether the file gives what the model gives; otherwise it is not kept.
-        report: The comparison as a table.
-        detections: Of the model, over all images compared.
+        equal: Whether the outputs equal those of the model. If not, the file is not kept.
+        report: Table of the comparison.
+        detections: Number of detections of the model over all images.
     """
 
     equal: bool
@@ -53,25 +53,25 @@ def export_detector(
     images: Sequence[str] = (),
     num_images: int = 4,
     overrides: Sequence[str] = (),
-    say: Callable[[str], None] = print,
-) -> Exported:
-    """Writes a trained detector as one file, which appears only if it gives what the model gives.
+    print_line: Callable[[str], None] = print,
+) -> ExportResult:
+    """Exports a trained detector to one file, which is kept only if its outputs equal the model's.
 
     Args:
-        cfg: The validated config.
+        cfg: Validated config.
         checkpoint: Weights.
-        output: The file.
+        output: Output file.
         kind: `torch_export`, `torchscript` or `onnx`.
-        config_id: For the metadata.
+        config_id: Id of the config, for the metadata.
         rpn_checkpoint: See :func:`~mask_rcnn_repro.build_predictor`.
         paste_masks: See :class:`DetectorGraph`.
-        images: Files to compare on; see :func:`comparison_images`.
+        images: Image files for the comparison; see :func:`comparison_images`.
         num_images: See :func:`comparison_images`.
-        overrides: For the metadata.
-        say: Takes lines of progress.
+        overrides: Overrides of the command line, for the metadata.
+        print_line: Prints a line of progress.
 
     Raises:
-        CheckpointError: Weights that are missing or do not fit.
+        CheckpointError: Weights are missing or do not fit the model.
         ConfigError: See :func:`check_request` and :func:`check_model`.
         DataError: An image cannot be read.
     """
@@ -93,7 +93,7 @@ def export_detector(
         channels=metadata["input"]["channels"],
         smallest=metadata["input"]["smallest_side"],
     )
-    say(f"Exporting {config_id} as {kind}; compared on {source}.")
+    print_line(f"Exporting {config_id} as {kind}; compared on {source}.")
     temporary = target.with_name(f".{target.stem}.{secrets.token_hex(4)}{target.suffix}")
     try:
         WRITERS[kind](graph, frames[0], temporary, metadata)
@@ -105,13 +105,17 @@ def export_detector(
     finally:
         temporary.unlink(missing_ok=True)
     found = sum(c.expected for c in comparisons)
-    return Exported(equal, format_comparisons(comparisons), found)
+    return ExportResult(equal, format_comparisons(comparisons), found)
 
 
 def compare_on(
-    model: nn.Module, run: Run, frame: torch.Tensor, paste_masks: bool, metadata: dict[str, Any]
+    model: nn.Module,
+    run: RunExported,
+    frame: torch.Tensor,
+    paste_masks: bool,
+    metadata: dict[str, Any],
 ) -> ImageComparison:
-    """Compares file and model on one image (3, H, W) uint8."""
+    """Compares the file with the model on one image (3, H, W) uint8."""
     return compare_outputs(
         eager_outputs(model, frame, paste_masks),
         run(frame.numpy()),
@@ -123,7 +127,7 @@ def compare_on(
 
 @torch.no_grad()
 def eager_outputs(model: Any, frame: torch.Tensor, paste_masks: bool) -> dict[str, np.ndarray]:
-    """What the model itself gives for an image (3, H, W), named as in exported files."""
+    """Returns the outputs of the model for an image (3, H, W), named as in exported files."""
     inputs = [{"image": frame, "height": frame.shape[1], "width": frame.shape[2]}]
     found = model.inference(inputs, do_postprocess=paste_masks)[0]
     found = found["instances"] if paste_masks else found

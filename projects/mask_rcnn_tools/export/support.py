@@ -1,4 +1,4 @@
-"""What cannot be exported, told before any work."""
+"""Checks whether a model can be exported."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ _PACKAGES = {"onnx": ("onnx", "onnxruntime"), "torch_export": (), "torchscript":
 
 
 def check_request(cfg: DictConfig, kind: str, output: Path) -> None:
-    """Checks what is asked for, before a model is built.
+    """Checks the request before the model is built.
 
     Args:
         cfg: The config.
         kind: One of `SUFFIXES`.
-        output: The file to be written.
+        output: Output file.
 
     Raises:
-        ConfigError: It cannot be exported, or not to there.
+        ConfigError: The model or the output file is not supported.
     """
     if output.suffix not in SUFFIXES[kind]:
         raise ConfigError(
@@ -44,7 +44,7 @@ def check_request(cfg: DictConfig, kind: str, output: Path) -> None:
             f"{' or '.join(SUFFIXES[kind])}."
         )
     if not output.parent.is_dir():
-        raise ConfigError(f"The folder of --output {output} does not exist. Make it first.")
+        raise ConfigError(f"The directory of --output {output} does not exist. Create it first.")
     missing = [name for name in _PACKAGES[kind] if importlib.util.find_spec(name) is None]
     if missing:
         raise ConfigError(
@@ -54,20 +54,20 @@ def check_request(cfg: DictConfig, kind: str, output: Path) -> None:
     if cfg.train.tta.enabled:
         raise ConfigError(
             "Test-time augmentation cannot be exported: a file takes one image at one size. Set "
-            "train.tta.enabled=false, and merge views outside where they are wanted."
+            "train.tta.enabled=false."
         )
     if OmegaConf.select(cfg, "model.roi_heads") is None:
         raise ConfigError(
-            "This config is an RPN stage, which detects nothing. Export the detector that stands "
-            "on it: its RPN becomes part of the file."
+            "This config is an RPN stage without detections. Export a detector that uses it; the "
+            "file contains its RPN."
         )
 
 
 def check_model(model: nn.Module) -> None:
-    """Checks that all that the graph replaces is of the kinds that it knows.
+    """Checks that the graph supports the types of all parts that it replaces.
 
     Raises:
-        ConfigError: Names the part.
+        ConfigError: A part is not supported.
     """
     stagewise = isinstance(model, StageWiseRCNN)
     detector: Any = model.detector if stagewise else model
@@ -84,8 +84,8 @@ def check_model(model: nn.Module) -> None:
     for network in (rpn, detector):
         if network.backbone.padding_constraints.get("square_size", 0):
             raise ConfigError(
-                "The backbone wants images padded to a square of fixed size, which the exported "
-                "graph does not do. Export a backbone that takes any size."
+                "The backbone needs images padded to a square, which the exported graph does not "
+                "support. Export a backbone that takes any size."
             )
     heads = detector.roi_heads
     if isinstance(heads, CascadeROIHeads) or not isinstance(
@@ -109,6 +109,6 @@ def _require(key: str, part: Any, *kinds: type) -> None:
 
 def _unknown(key: str, part: Any, known: str) -> ConfigError:
     return ConfigError(
-        f"{key} is a {type(part).__name__}, which cannot be exported; what lies between the layers "
-        f"is known of these and what is derived from them: {known}."
+        f"{key} is a {type(part).__name__}, which cannot be exported. Supported are subclasses of "
+        f"{known}."
     )

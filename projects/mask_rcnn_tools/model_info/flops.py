@@ -1,10 +1,9 @@
 """FLOPs of a model's parts, with fvcore.
 
-Each part is traced on its own, so that the numbers of proposals and detections are those asked
-for and not what random weights happen to detect: backbone and RPN head on an empty image; what runs
-on RoIs with one RoI and with two, from which any number follows, since all of it is linear in their
-number. (Tracing computes. On PyTorch's `meta` device, which would not, convolutions cannot be
-traced.)
+Each part is traced alone, so the numbers of proposals and detections do not depend on random
+weights: backbone and RPN head on an empty image, RoI branches with one and with two RoIs. Any
+other number follows, because their cost is linear. Tracing computes, because PyTorch's `meta`
+device does not support traced convolutions.
 
 Shapes: (H, W) the network's input; R RoIs.
 """
@@ -33,10 +32,10 @@ OUTSIDE = (
     "reading keypoints off their maps",
     "pasting of masks",
 )
-"""What happens between the parts, and is not in their FLOPs."""
+"""Steps between the parts, which are not counted."""
 
 _FREE = (
-    # elementwise, comparisons, moving and making of numbers: not counted, as in Detectron2's
+    # elementwise operators, comparisons and copies are not counted, as in Detectron2's
     # analyze_model; batch_norm is merged into convolutions at inference
     *("add", "add_", "sub", "sub_", "rsub", "mul", "mul_", "div", "div_", "neg", "reciprocal"),
     *("exp", "log", "log2", "sqrt", "pow", "floor", "clamp", "clamp_", "clamp_min", "abs"),
@@ -51,11 +50,11 @@ _FREE = (
 
 @dataclass
 class Flops:
-    """What a trace counted.
+    """Counts of a trace.
 
     Attributes:
-        by_part: part to operator to multiply-adds.
-        uncounted: operator to calls: those that fvcore knows nothing about.
+        by_part: Multiply-adds by part and operator.
+        uncounted: Numbers of calls of operators that fvcore does not know.
     """
 
     by_part: dict[str, Counter[str]] = field(default_factory=dict)
@@ -69,7 +68,7 @@ class Flops:
 
 
 class _Call(nn.Module):
-    """A call of anything as a module, so that it can be traced; the model keeps its names."""
+    """Makes a traceable module of a call. Keeps the names of the model's modules."""
 
     def __init__(self, model: nn.Module, call: Callable[..., Any]) -> None:
         super().__init__()
@@ -80,8 +79,8 @@ class _Call(nn.Module):
         return tuple(_tensors(self._call(*tensors)))
 
 
-Known = dict[tuple[str, tuple[int, int]], tuple[Flops, dict[str, list[int]]]]
-"""Backbones counted before, as printed, and (H, W), to counts and the shapes of their maps."""
+BackboneCache = dict[tuple[str, tuple[int, int]], tuple[Flops, dict[str, list[int]]]]
+"""Counts and map shapes of backbones by their repr and (H, W)."""
 
 
 def count_flops(
@@ -90,20 +89,20 @@ def count_flops(
     width: int,
     proposals: int,
     detections: int,
-    known: Known | None = None,
+    cache: BackboneCache | None = None,
 ) -> Flops:
     """Counts the FLOPs of one image.
 
     Args:
-        model: a GeneralizedRCNN or ProposalNetwork on the CPU; not changed.
-        height: H, pixels; is padded to what the backbone divides by.
-        width: W, pixels.
+        model: GeneralizedRCNN or ProposalNetwork on the CPU; not changed.
+        height: H in pixels before padding.
+        width: W in pixels before padding.
         proposals: R of the box branch.
         detections: R of the mask and keypoint branches.
-        known: equal backbones are counted once; is added to.
+        cache: Cache of backbones.
 
     Raises:
-        ConfigError: RoI heads of a kind that is not known here.
+        ConfigError: The type of the RoI heads is not supported.
     """
     backbone: Any = model.backbone
     step = max(int(backbone.size_divisibility), 1)
@@ -111,10 +110,10 @@ def count_flops(
     network: Any = copy.deepcopy(model).eval().cpu()
     total = Flops()
     key = repr(network.backbone), size
-    known = {} if known is None else known
-    if key not in known:
-        known[key] = _count_backbone(network, size)
-    counts, shapes = known[key]
+    cache = {} if cache is None else cache
+    if key not in cache:
+        cache[key] = _count_backbone(network, size)
+    counts, shapes = cache[key]
     total.add(counts)
     features = {name: torch.zeros(shape) for name, shape in shapes.items()}
     if network.proposal_generator is not None:
@@ -127,7 +126,7 @@ def count_flops(
 
 
 def _count_backbone(network: Any, size: tuple[int, int]) -> tuple[Flops, dict[str, list[int]]]:
-    """The counts, and the shapes of the feature maps."""
+    """Returns the counts and the shapes of the feature maps."""
     shapes: dict[str, list[int]] = {}
 
     def call(image: torch.Tensor) -> Any:
@@ -163,8 +162,8 @@ def _count_rois(
                 pooled = heads._shared_roi_transform(chosen, [boxes(count)])
                 return heads.box_predictor(pooled.mean(dim=[2, 3]))
             raise ConfigError(
-                f"The FLOPs of {type(heads).__name__} are not known: it is neither of Detectron2's "
-                "StandardROIHeads nor of its Res5ROIHeads."
+                f"The FLOPs of {type(heads).__name__} are unknown. Supported are Detectron2's "
+                "StandardROIHeads and Res5ROIHeads."
             )
 
         return _trace(model, call, maps, "box branch")
@@ -189,7 +188,7 @@ def _count_rois(
 
 
 def _extrapolated(one: Flops, two: Flops, count: int) -> Flops:
-    """The counts for any number of RoIs from those for one and two."""
+    """Returns the counts for any number of RoIs from those for one and two."""
     result = Flops(uncounted=one.uncounted)
     for part, counts in one.by_part.items():
         result.by_part[part] = Counter(
@@ -204,7 +203,7 @@ def _extrapolated(one: Flops, two: Flops, count: int) -> Flops:
 def _trace(
     model: nn.Module, call: Callable[..., Any], tensors: tuple[torch.Tensor, ...], rest: str
 ) -> Flops:
-    """Counts a call; what belongs to no named part of the model goes to the part `rest`."""
+    """Counts a call. Operators outside of named parts count for the part `rest`."""
     analysis = FlopCountAnalysis(_Call(model, call), tensors)
     analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
     analysis.tracer_warnings("none")
@@ -232,11 +231,10 @@ def _trace(
 
 
 def _uncounted(analysis: FlopCountAnalysis) -> Counter[str]:
-    """Operators that fvcore knows nothing about, with calls."""
+    """Returns numbers of calls of operators that fvcore does not know."""
     found = Counter(analysis.unsupported_ops())
     for name in analysis.by_module():
-        # scripted functions of Detectron2: which level a box belongs to, where the highest value
-        # of a keypoint's map is; see OUTSIDE
+        # scripted functions of Detectron2 that OUTSIDE lists
         if name.rpartition(".")[2].endswith(("pooler", "keypoint_head")):
             calls = analysis.unsupported_ops(name)["prim::CallFunction"]
             found.subtract({"prim::CallFunction": calls})
@@ -261,14 +259,14 @@ def _tensors(value: Any) -> list[torch.Tensor]:
 
 
 def _roi_align(inputs: list[Any], outputs: list[Any]) -> float:
-    """Multiply-adds of RoIAlign: 4 for each bilinear sample of each output."""
+    """Counts RoIAlign: 4 multiply-adds per bilinear sample of each output."""
     samples = int(inputs[5].toIValue())
     numbers = math.prod(outputs[0].type().sizes())
     return float(numbers * 4 * max(samples, 1) ** 2)
 
 
 def _attention(inputs: list[Any], outputs: list[Any]) -> float:
-    """Multiply-adds of attention: of queries with keys, and of the weights with the values."""
+    """Counts attention: queries with keys, and weights with values."""
     *batch, queries, channels = inputs[0].type().sizes()
     keys, width = inputs[2].type().sizes()[-2:]
     return float(math.prod(batch) * queries * keys * (channels + width))

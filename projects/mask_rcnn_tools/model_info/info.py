@@ -17,7 +17,7 @@ from mask_rcnn_repro.config.stored_proposals import keeps_rpn
 from mask_rcnn_repro.engine.builders import build_model
 from mask_rcnn_repro.engine.dependencies import find_rpn
 from mask_rcnn_repro.errors import ConfigError, DataError
-from mask_rcnn_tools.model_info.flops import Known, count_flops
+from mask_rcnn_tools.model_info.flops import BackboneCache, count_flops
 from mask_rcnn_tools.model_info.parts import PARTS, Part, count_parameters
 
 logger = logging.getLogger(__name__)
@@ -26,14 +26,14 @@ _ASPECT = 4 / 3  # of COCO's most frequent size, 640 x 480
 
 
 @dataclass(frozen=True)
-class Load:
-    """What the FLOPs are counted for.
+class Workload:
+    """Input that FLOPs are counted for.
 
     Attributes:
-        height: of the network's input, before padding.
-        width: of the network's input, before padding.
-        proposals: an image.
-        detections: an image.
+        height: Height of the network's input before padding, in pixels.
+        width: Width of the network's input before padding, in pixels.
+        proposals: Proposals per image.
+        detections: Detections per image.
     """
 
     height: int
@@ -44,30 +44,30 @@ class Load:
 
 @dataclass
 class ModelInfo:
-    """A model's parts.
+    """Parameters and FLOPs of a model.
 
     Attributes:
-        config: its name.
-        load: what the FLOPs are of.
-        networks: network ("detector", "RPN rpn/r50_fpn") to part to its cost.
-        uncounted: operators that no FLOPs are known of, with calls.
-        notes: what a reader must know.
+        config: Name of the config.
+        workload: Input that FLOPs are counted for.
+        networks: Costs by network ("detector", "RPN rpn/r50_fpn") and part.
+        uncounted: Numbers of calls of operators with unknown FLOPs.
+        notes: Remarks for the reader.
     """
 
     config: str
-    load: Load
+    workload: Workload
     networks: dict[str, dict[str, Part]]
     uncounted: Counter[str] = field(default_factory=Counter)
     notes: list[str] = field(default_factory=list)
 
     @property
     def total(self) -> Part:
-        """All networks together."""
+        """Sum of all networks."""
         return added([part for parts in self.networks.values() for part in parts.values()])
 
 
 def added(parts: Sequence[Part]) -> Part:
-    """The sum of parts."""
+    """Returns the sum of parts."""
     flops: Counter[str] = Counter()
     for part in parts:
         flops.update(part.flops)
@@ -84,24 +84,24 @@ def model_info(
     detections: int | None = None,
     alone: bool = False,
     overrides: Sequence[str] = (),
-    known: Known | None = None,
+    cache: BackboneCache | None = None,
 ) -> ModelInfo:
     """Counts the parameters and FLOPs of a config's model.
 
     Args:
-        cfg: as :func:`~mask_rcnn_repro.config.load_config` returns it; classes and keypoints are
-            fitted to its data where those are there.
-        name: what to call it.
+        cfg: Config from :func:`~mask_rcnn_repro.config.load_config`. Classes and keypoints are
+            fitted to its data if that exists.
+        name: Name of the config.
         image_size: H and W of the network's input; None: an image of 3:4 as the config's test
             augmentation resizes it.
-        proposals: an image; None: the config's number.
-        detections: an image; None: the config's limit.
-        alone: leave away the RPN of a stage-wise row.
-        overrides: of the command line.
-        known: see :func:`~mask_rcnn_tools.model_info.flops.count_flops`.
+        proposals: Proposals per image; None: the config's number.
+        detections: Detections per image; None: the config's limit.
+        alone: Whether to omit the RPN of a stage-wise row.
+        overrides: Overrides of the command line.
+        cache: See :func:`~mask_rcnn_tools.model_info.flops.count_flops`.
 
     Raises:
-        ConfigError: a model that cannot be built, or whose image size is not known.
+        ConfigError: The model cannot be built, or its image size is unknown.
     """
     notes = []
     try:
@@ -118,13 +118,15 @@ def model_info(
         networks = {f"RPN {rpn.config_id}": rpn.cfg, **networks}
     elif stage_wise:
         notes.append(f"{name}: without its RPN, {cfg.train.proposals}")
-    load = _load(cfg, image_size, proposals, detections)
-    info = ModelInfo(name, load, {}, notes=notes)
-    known = {} if known is None else known
+    workload = _workload(cfg, image_size, proposals, detections)
+    info = ModelInfo(name, workload, {}, notes=notes)
+    cache = {} if cache is None else cache
     for network, own in networks.items():
         model = build_model(own, torch.device("cpu")).eval()
         parts = count_parameters(model)
-        flops = count_flops(model, load.height, load.width, load.proposals, load.detections, known)
+        flops = count_flops(
+            model, workload.height, workload.width, workload.proposals, workload.detections, cache
+        )
         for part, counts in flops.by_part.items():
             if counts:
                 parts.setdefault(part, Part()).flops = dict(counts)
@@ -133,9 +135,9 @@ def model_info(
     return info
 
 
-def _load(
+def _workload(
     cfg: DictConfig, image_size: Sequence[int] | None, proposals: int | None, detections: int | None
-) -> Load:
+) -> Workload:
     if image_size is None:
         image_size = _test_size(cfg)
     limit = OmegaConf.select(cfg, "model.roi_heads.box_predictor.test_topk_per_image")
@@ -144,11 +146,11 @@ def _load(
         stored = OmegaConf.select(cfg, "dataloader.test.mapper.precomputed_proposal_topk")
         proposals = int(generator[1]) if generator is not None else int(stored or 1000)
     height, width = image_size
-    return Load(height, width, proposals, detections or int(limit or 100))
+    return Workload(height, width, proposals, detections or int(limit or 100))
 
 
 def _test_size(cfg: DictConfig) -> tuple[int, int]:
-    """An image of 480 x 640 as the config's test augmentation resizes it."""
+    """Returns the size of a 480 x 640 image after the config's test augmentation."""
     for node in OmegaConf.select(cfg, "dataloader.test.mapper.augmentations") or []:
         augmentation = instantiate(node)
         edges = getattr(augmentation, "short_edge_length", None)
@@ -157,6 +159,6 @@ def _test_size(cfg: DictConfig) -> tuple[int, int]:
             longest = min(math.floor(short * _ASPECT + 0.5), int(augmentation.max_size))
             return min(short, math.floor(longest / _ASPECT + 0.5)), longest
     raise ConfigError(
-        "How large images are is not in the config: dataloader.test.mapper.augmentations has no "
+        "The image size is unknown: dataloader.test.mapper.augmentations has no "
         "ResizeShortestEdge. Give --image-size H W."
     )

@@ -1,42 +1,34 @@
-"""What `tools/model_info.py` does after parsing: count, and print tables or JSON."""
+"""`tools/model_info.py` after parsing: tables and JSON."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import logging
-import sys
 from collections.abc import Sequence
 from typing import Any
 
 from tabulate import tabulate
 
 from mask_rcnn_repro.config import config_id, load_config
-from mask_rcnn_repro.errors import UserError
 from mask_rcnn_repro.registration import register
-from mask_rcnn_tools.model_info.flops import OUTSIDE, Known
+from mask_rcnn_tools.common.command_line import run_command
+from mask_rcnn_tools.model_info.flops import OUTSIDE, BackboneCache
 from mask_rcnn_tools.model_info.info import ModelInfo, added, model_info
 from mask_rcnn_tools.model_info.parts import PARTS, Part
 
 
 def main(args: argparse.Namespace) -> None:
-    """Runs a parsed command line; a user's mistake is printed plainly and exits with 2."""
-    try:
-        print(run(args), flush=True)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
-        raise SystemExit(2) from None
-    except KeyboardInterrupt:
-        print("Stopped.", file=sys.stderr, flush=True)
-        raise SystemExit(130) from None
+    """Runs a parsed command line and exits; see :func:`run_command`."""
+    run_command(lambda args: print(run(args), flush=True), args)
 
 
 def run(args: argparse.Namespace) -> str:
-    """Counts, and returns the text to print."""
+    """Counts and returns the text to print."""
     register()
     logging.getLogger("fvcore").setLevel(logging.ERROR)
     infos = []
-    known: Known = {}
+    cache: BackboneCache = {}
     for file in args.configs:
         cfg = load_config(file, args.profile, args.overrides)
         name = config_id(file) + ("" if args.profile == "paper" else f"@{args.profile}")
@@ -49,7 +41,7 @@ def run(args: argparse.Namespace) -> str:
                 args.detections,
                 args.alone,
                 args.overrides,
-                known,
+                cache,
             )
         )
     if args.json:
@@ -58,12 +50,12 @@ def run(args: argparse.Namespace) -> str:
 
 
 def to_plain(info: ModelInfo) -> dict[str, Any]:
-    """Numbers, texts and dicts; FLOPs are multiply-adds."""
+    """Converts to the content of the JSON output; FLOPs are multiply-adds."""
     return {
         "config": info.config,
-        "image_size": [info.load.height, info.load.width],
-        "proposals": info.load.proposals,
-        "detections": info.load.detections,
+        "image_size": [info.workload.height, info.workload.width],
+        "proposals": info.workload.proposals,
+        "detections": info.workload.detections,
         "networks": {
             network: {name: _plain(part) for name, part in parts.items()}
             for network, parts in info.networks.items()
@@ -85,7 +77,7 @@ def _plain(part: Part) -> dict[str, Any]:
 
 
 def format_infos(infos: Sequence[ModelInfo]) -> str:
-    """A table with a block of columns for each config, and what the numbers mean."""
+    """Formats a table with columns for each config, and notes."""
     letters = [f"{chr(ord('A') + i)} " if len(infos) > 1 else "" for i in range(len(infos))]
     columns = ("M params", "M trained", "GFLOPs")
     header = ["", "", *(f"{letter}{column}" for letter in letters for column in columns)]
@@ -115,7 +107,7 @@ def _title(infos: Sequence[ModelInfo]) -> str:
 
 
 def _load(info: ModelInfo) -> str:
-    load = info.load
+    load = info.workload
     return (
         f"input {load.height} x {load.width}, {load.proposals} proposals, {load.detections} "
         "detections"
@@ -123,7 +115,7 @@ def _load(info: ModelInfo) -> str:
 
 
 def _networks(infos: Sequence[ModelInfo]) -> list[str]:
-    """All networks: the RPNs first, which share a row whatever their configs are."""
+    """Returns the rows of networks; all RPN stages share one."""
     found = {_role(network) for info in infos for network in info.networks}
     return [role for role in ("RPN stage", "detector") if role in found]
 

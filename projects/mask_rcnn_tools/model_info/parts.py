@@ -1,4 +1,4 @@
-"""The parts of a model, told by the names of its modules."""
+"""Parts of a model by the names of its modules."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PARTS = (
     "other",
 )
 
-_PREFIXES = (  # the first that fits
+_PREFIXES = (  # the first match counts
     ("backbone.fpn_", "FPN"),
     ("backbone.top_block", "FPN"),
     ("backbone.", "backbone"),
@@ -31,12 +31,12 @@ _PREFIXES = (  # the first that fits
 
 @dataclass
 class Part:
-    """What a part of a network costs.
+    """Cost of a part of a network.
 
     Attributes:
-        parameters: weights and biases, without the statistics of normalisations.
-        trainable: those of them that are trained.
-        flops: multiply-adds, by operator.
+        parameters: Number of weights and biases, without normalization statistics.
+        trainable: Number of trained ones.
+        flops: Multiply-adds by operator.
     """
 
     parameters: int = 0
@@ -50,12 +50,12 @@ class Part:
 
 
 def part_of(name: str) -> str:
-    """The part that a parameter or module of a Detectron2 model belongs to, by its full name."""
+    """Returns the part of a parameter or module of a Detectron2 model by its full name."""
     return next((part for prefix, part in _PREFIXES if name.startswith(prefix)), "other")
 
 
 def count_parameters(model: nn.Module) -> dict[str, Part]:
-    """Parameters by part; each is counted once, wherever it is used. Absent parts are left out."""
+    """Counts parameters by part. Shared parameters count once; absent parts are omitted."""
     parts: dict[str, Part] = {}
     for name, parameter in model.named_parameters():
         part = parts.setdefault(part_of(name), Part())

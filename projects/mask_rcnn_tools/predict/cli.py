@@ -1,29 +1,34 @@
-"""The command line of `tools/predict.py`. Standard library only: `--help` answers at once."""
+"""Command line of `tools/predict.py`. Standard library only, so that `--help` is fast."""
 
 from __future__ import annotations
 
 import argparse
-import glob
-import math
-import os
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from mask_rcnn_tools.train.cli import PROFILES, CommandParser, check_overrides
+from mask_rcnn_tools.common.command_line import (
+    CONFIG_CODE_WARNING,
+    OVERRIDES_OF_TRAINING,
+    CommandParser,
+    add_checkpoint_arguments,
+    add_config_arguments,
+    add_drawing_arguments,
+    check_overrides,
+    number,
+    split_overrides,
+)
 
-_DESCRIPTION = """\
-Runs a trained model over images and videos: draws what it finds, and writes it as COCO json.
-Files that cannot be read are reported and passed over; the exit status is 1 then.
-A config file is Python code and runs with your rights: use only files that you trust."""
+_DESCRIPTION = f"""\
+Runs a trained model on images and videos. Draws its detections and writes them as COCO json.
+Files that cannot be read are reported and skipped; the exit status is then 1.
+{CONFIG_CODE_WARNING}"""
 
-_EPILOG = """\
-Changes to the config (key=value, +key=value, ~key) are those that the model was trained with;
-train_net.py --help explains them.
+_EPILOG = f"""\
+{OVERRIDES_OF_TRAINING}
 
 examples:
-  a folder, with the model that the quickstart trained:
+  a directory, with the model that the quickstart trained:
     tools/predict.py --config-file quickstart/mask_rcnn_r18_fpn --input photos/
-  weights of your own, several images and a pattern, objects from 70 % on:
+  your own checkpoint, several images and a pattern, objects with a score of at least 0.7:
     tools/predict.py --config-file table2a/r50_fpn --checkpoint model_final.pth \\
       --input a.jpg b.png 'more/*.jpg' --threshold 0.7
   a video, every second frame, without json:
@@ -32,171 +37,89 @@ examples:
     tools/predict.py --config-file table2a/r50_fpn --webcam 0"""
 
 
-def number(
-    kind: type[int] | type[float], least: float, most: float = math.inf, above: bool = False
-) -> Callable[[str], float]:
-    """A type for argparse: a finite number within limits; `above`: larger than `least`."""
-
-    def parsed(text: str) -> float:
-        value = kind(text)
-        low = value <= least if above else value < least
-        if not math.isfinite(value) or low or value > most:
-            limit = f"above {least}" if above else f"at least {least}"
-            limit += "" if math.isinf(most) else f" and at most {most}"
-            raise argparse.ArgumentTypeError(f"must be {limit}, got {text}")
-        return value
-
-    parsed.__name__ = kind.__name__  # "invalid int value"
-    return parsed
-
-
-def add_config_arguments(parser: argparse.ArgumentParser, of_run: str) -> None:
-    """Adds the arguments that choose and change a config.
-
-    Args:
-        parser: Of the command line.
-        of_run: What the seed is for.
-    """
-    add = parser.add_argument
-    add(
-        "--config-file",
-        required=True,
-        metavar="FILE",
-        help="a .py file, a saved config.yaml, or an id such as table2a/r50_fpn",
-    )
-    add(
-        "--profile",
-        choices=PROFILES,
-        default="paper",
-        help="scale of the config (default paper)",
-    )
-    add("--seed", type=number(int, 0, 2**32 - 1), default=None, metavar="S", help=of_run)
-    parser.add_argument(
-        "overrides", nargs="*", metavar="key=value", help="changes to the config, see below"
-    )
-
-
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> CommandParser:
     """Builds the parser."""
     parser = CommandParser(
-        prog="predict.py",
-        usage="predict.py --config-file FILE --input PATH ... [flags] [key=value ...]",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+        "predict.py",
+        "--config-file FILE --input PATH ... [flags] [key=value ...]",
+        _DESCRIPTION,
+        _EPILOG,
     )
-    add_config_arguments(parser, "seed of the run whose weights are used")
-    model = parser.add_argument_group("the model").add_argument
-    model(
-        "--checkpoint",
-        default=None,
-        metavar="FILE",
-        help="its weights (default: the last ones of this config's own run)",
-    )
-    model(
-        "--rpn-checkpoint",
-        default=None,
-        metavar="FILE",
-        help="weights of the RPN of a stage-wise model (default: those of the RPN's own run)",
-    )
-    model("--tta", action="store_true", help="test-time augmentation, as train.tta says")
-    model("--device", default=None, metavar="D", help="cpu, cuda or cuda:1 (default: train.device)")
-    model(
+    add_config_arguments(parser, seed="seed of the run whose weights are used")
+    group = parser.add_argument_group("model")
+    add_checkpoint_arguments(group)
+    add = group.add_argument
+    add("--tta", action="store_true", help="test-time augmentation, as train.tta defines it")
+    add("--device", metavar="D", help="cpu, cuda or cuda:1 (default: train.device)")
+    add(
         "--batch-size",
         type=number(int, 1),
         default=1,
         metavar="N",
         help="images that go through the model together (default 1)",
     )
-    what = parser.add_argument_group("what is looked at").add_argument
-    what(
+    add = parser.add_argument_group("input").add_argument
+    add(
         "--input",
         nargs="+",
         default=[],
         metavar="PATH",
-        help="images, videos, folders (with all folders in them), patterns in quotes",
+        help="images, videos, directories (with all directories in them), patterns in quotes",
     )
-    what("--webcam", type=number(int, 0), default=None, metavar="N", help="read camera N, from 0")
-    what(
+    add("--webcam", type=number(int, 0), metavar="N", help="read camera N, from 0")
+    add(
         "--every",
         type=number(int, 1),
         default=1,
         metavar="N",
-        help="of videos every N-th frame (default 1)",
+        help="predict on every N-th frame of videos (default 1)",
     )
-    what(
+    add(
         "--max-frames",
         type=number(int, 1),
-        default=None,
         metavar="N",
-        help="of videos and cameras no more than N frames",
+        help="predict on at most N frames of each video and camera",
     )
-    results = parser.add_argument_group("what is made").add_argument
-    results(
+    output = parser.add_argument_group("output")
+    add = output.add_argument
+    add(
         "--output",
         default="predictions",
         metavar="FOLDER",
-        help="for all results (default: predictions); files of the same names are replaced",
+        help="directory of all results (default: predictions); existing files are replaced",
     )
-    results("--no-pictures", action="store_true", help="draw nothing")
-    results("--no-json", action="store_true", help="write no predictions.json")
-    results(
+    add("--no-pictures", action="store_true", help="draw nothing")
+    add("--no-json", action="store_true", help="write no predictions.json")
+    add(
         "--threshold",
         type=number(float, 0, 1),
-        default=None,
         metavar="S",
-        help="least score that is drawn (default 0.5; proposals: 0). The json holds all that the "
-        "model gives: from model.roi_heads.box_predictor.test_score_thresh on",
+        help="minimum score of drawn objects (default 0.5; proposals: 0). The json holds all "
+        "detections of at least model.roi_heads.box_predictor.test_score_thresh",
     )
-    results(
+    add(
         "--top-k",
         type=number(int, 1),
-        default=None,
         metavar="K",
-        help="most objects drawn on a picture (default: all; proposals: 20)",
+        help="maximum number of objects drawn on a picture (default: all; proposals: 20)",
     )
-    results(
+    add(
         "--keypoint-threshold",
         type=number(float, 0),
         default=0.05,
         metavar="S",
-        help="least score of keypoints that are drawn (default 0.05)",
+        help="minimum score of drawn keypoints (default 0.05)",
     )
-    results(
-        "--scale",
-        type=number(float, 0, 32, above=True),
-        default=None,
-        metavar="X",
-        help="size of pictures and videos by that of their originals (default: 1, but small ones "
-        "are enlarged until labels can be read)",
-    )
-    results(
-        "--color-by",
-        choices=("auto", "class", "instance"),
-        default="auto",
-        help="a colour for each class or each instance (default: class, unless there is only one)",
-    )
+    add_drawing_arguments(output)
     return parser
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Parses a command line; mistakes are printed and exit with status 2.
-
-    Changes to the config that follow the inputs are told from these: they hold a ``=`` or begin
-    with ``~``, and no file is called so.
-
-    Args:
-        argv: arguments without the program's name; None for those of this process.
-
-    Returns:
-        One attribute per flag, `input` and `overrides`, lists of texts.
-    """
+    """Parses a command line; see :func:`mask_rcnn_tools.train.cli.parse_args`."""
     parser = build_parser()
-    args = parser.parse_intermixed_args(sys.argv[1:] if argv is None else list(argv))
-    inputs = args.input
-    args.input = [text for text in inputs if not _is_override(text)]
-    args.overrides += [text for text in inputs if _is_override(text)]
+    args = parser.parse_intermixed_args(argv)
+    args.input, overrides = split_overrides(args.input)
+    args.overrides += overrides
     check_overrides(parser, args.overrides)
     if not args.input and args.webcam is None:
         parser.error("give --input PATH ..., or --webcam 0 for the first camera")
@@ -207,11 +130,3 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     if args.device is not None:
         args.overrides.append(f"train.device={args.device}")
     return args
-
-
-def _is_override(text: str) -> bool:
-    if os.path.lexists(text) or glob.has_magic(text):
-        return False
-    return ("=" in text and "/" not in text.partition("=")[0]) or (
-        text.startswith("~") and not text.startswith("~/") and text != "~"
-    )

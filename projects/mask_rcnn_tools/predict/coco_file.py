@@ -1,8 +1,8 @@
-"""Predictions as one file in COCO's annotation format, written as they come.
+"""Predictions as one file in COCO's annotation format, written incrementally.
 
-It has "images" (`id`, `file_name`, `width`, `height`), "annotations" (COCO results with `id`,
-`area` and `iscrowd`), "categories" and "info", for videos "videos" besides. pycocotools' ``COCO``
-reads it, and "annotations" by itself is a list of COCO results.
+The file has "images" (`id`, `file_name`, `width`, `height`), "annotations" (COCO results with
+`id`, `area` and `iscrowd`), "categories", "info", and for videos "videos". pycocotools' ``COCO``
+reads it. "annotations" alone is a list of COCO results.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ FORMAT_VERSION = 1
 
 
 class CocoFile:
-    """An open file; made by :func:`coco_file`."""
+    """An open file; see :func:`coco_file`."""
 
     def __init__(self, stream: IO[str]) -> None:
         self._stream = stream
@@ -33,7 +33,7 @@ class CocoFile:
         stream.write('{"annotations": [')
 
     def add(self, image: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> None:
-        """Writes the results of an image; `image` has `id`, `file_name`, `width`, `height`."""
+        """Writes the results of an image with `id`, `file_name`, `width` and `height`."""
         self.images.append(dict(image))
         for result in results:
             self._count += 1
@@ -41,7 +41,7 @@ class CocoFile:
             self._stream.write(("," if self._count > 1 else "") + "\n" + _compact(row))
 
     def finish(self, categories: Sequence[Mapping[str, Any]], info: Mapping[str, Any]) -> None:
-        """Writes everything else."""
+        """Writes everything except the annotations."""
         self._stream.write("\n]")
         parts = [("images", self.images), ("categories", categories)]
         if self.videos:
@@ -56,12 +56,12 @@ class CocoFile:
 def coco_file(
     path: Path, categories: Sequence[Mapping[str, Any]], info: dict[str, Any]
 ) -> Iterator[CocoFile]:
-    """Opens a file that appears under its name when the block ends well.
+    """Opens a file that appears under its name when the block ends without an error.
 
     Args:
-        path: Where; its folder is made.
-        categories: Of :func:`categories_of`.
-        info: What the predictions were made with; what is added to it in the block is written.
+        path: Path; its directory is created.
+        categories: See :func:`categories_of`.
+        info: Content of "info". Changes inside the block are written, too.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path, text=True) as stream:
@@ -71,19 +71,19 @@ def coco_file(
 
 
 def area_of(result: Mapping[str, Any]) -> float:
-    """Pixels of the mask; without one, of the box."""
+    """Area of the mask, or of the box if there is no mask, in pixels."""
     if "segmentation" in result:
         return float(mask_util.area(result["segmentation"]))
     return float(result["bbox"][2] * result["bbox"][3])
 
 
 def categories_of(classes: ClassNames, metadata: Any, with_keypoints: bool) -> list[dict[str, Any]]:
-    """COCO's "categories", without opening the data set's files.
+    """Returns COCO's "categories" without reading the data set's files.
 
     Args:
         classes: Names and ids.
-        metadata: Detectron2's, for the keypoints' names and lines.
-        with_keypoints: Whether the model predicts them.
+        metadata: Detectron2's metadata, with names and connections of keypoints.
+        with_keypoints: Whether the model predicts keypoints.
     """
     made: list[dict[str, Any]] = [
         {"id": category, "name": classes.name(index)}

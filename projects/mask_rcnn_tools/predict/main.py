@@ -1,72 +1,60 @@
-"""What `tools/predict.py` does after parsing."""
+"""`tools/predict.py` after parsing."""
 
 from __future__ import annotations
 
 import argparse
-import shlex
+import os
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from detectron2.config import instantiate
+from detectron2.data import MetadataCatalog
 from omegaconf import DictConfig, OmegaConf
 
-from mask_rcnn_repro.config import config_hash, config_id, load_config
-from mask_rcnn_repro.config.from_data import fit_to_data
+from mask_rcnn_repro.config import config_hash, config_id
+from mask_rcnn_repro.data.registration import coco_parts
 from mask_rcnn_repro.engine.builders import resolve_device
+from mask_rcnn_repro.engine.dependencies import data_sets
 from mask_rcnn_repro.engine.tta import tta_sizes
-from mask_rcnn_repro.errors import ConfigError, UserError
+from mask_rcnn_repro.errors import ConfigError, DataError
 from mask_rcnn_repro.records.provenance import checkpoint_info
-from mask_rcnn_repro.registration import register
-from mask_rcnn_tools.common.weights import default_checkpoint, lasting_overrides, run_folder
+from mask_rcnn_tools.common.command_line import run_command
+from mask_rcnn_tools.common.trained_run import find_checkpoint, load_given_config
 from mask_rcnn_tools.predict.coco_file import FORMAT_VERSION
-from mask_rcnn_tools.predict.image_ids import test_image_ids
-from mask_rcnn_tools.predict.names import plan
-from mask_rcnn_tools.predict.options import Options
+from mask_rcnn_tools.predict.job import Options
+from mask_rcnn_tools.predict.output_files import plan_output_files
 from mask_rcnn_tools.predict.predictor import Predictor
-from mask_rcnn_tools.predict.run import Outcome, predict_files
-from mask_rcnn_tools.predict.sources import Sources, find_sources
+from mask_rcnn_tools.predict.run import predict_files
+from mask_rcnn_tools.predict.sources import Source, Sources, find_sources
 
 _SCORE_KEY = "model.roi_heads.box_predictor.test_score_thresh"
 
 
 def main(args: argparse.Namespace) -> None:
-    """Runs a parsed command line.
+    """Runs a parsed command line and exits; see :func:`run_command`."""
+    run_command(run, args)
 
-    Exits with 1 if a file failed, 2 after a user's mistake, which is printed plainly, and 130 after
-    Ctrl-C.
+
+def run(args: argparse.Namespace) -> int:
+    """Predicts in this process.
+
+    Returns:
+        Exit status: 0, 1 if a file failed, or 130 after Ctrl-C.
     """
-    for stream in (sys.stdout, sys.stderr):  # file names may hold what a terminal cannot show
+    for stream in (sys.stdout, sys.stderr):  # not every terminal can print every file name
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
-    try:
-        outcome = run(args)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
-        raise SystemExit(2) from None
-    except KeyboardInterrupt:
-        print("Stopped.", file=sys.stderr, flush=True)
-        raise SystemExit(130) from None
-    if outcome.stopped:
-        raise SystemExit(130)
-    if outcome.failed:
-        raise SystemExit(1)
-
-
-def run(args: argparse.Namespace) -> Outcome:
-    """Predicts in this process."""
-    register()
     output = Path(args.output)
     sources = Sources((), Path.cwd(), {})
-    if args.input:  # mistakes in what is typed are told before anything is built
+    if args.input:  # typing mistakes fail before anything is built
         sources = find_sources(args.input, leave_out=output)
-        plan(output, sources.files)
-    cfg = load_config(args.config_file, args.profile, args.overrides, seed=args.seed)
-    cfg = fit_to_data(cfg, args.overrides)
+        plan_output_files(output, sources.files)
+    cfg = load_given_config(args)
     device = resolve_device(cfg.train.device)
-    checkpoint = args.checkpoint or default_checkpoint(
-        run_folder(args.config_file, args.profile, cfg, args.overrides), _training(args)
-    )
+    checkpoint = find_checkpoint(args, cfg)
     if cfg.train.num_threads:
         torch.set_num_threads(cfg.train.num_threads)
     options = Options(
@@ -82,30 +70,25 @@ def run(args: argparse.Namespace) -> Outcome:
         every=args.every,
         max_frames=args.max_frames,
     )
-    ids = test_image_ids(cfg, sources.files)
+    ids = _test_image_ids(cfg, sources.files)
     predictor = Predictor(cfg, checkpoint, rpn_checkpoint=args.rpn_checkpoint, device=device)
     _announce(cfg, args, sources, checkpoint, device)
     try:
-        return predict_files(
+        summary = predict_files(
             predictor,
             sources,
             options,
             image_ids=ids,
             info=_info(cfg, args, checkpoint, counted=ids is None),
             camera=args.webcam,
-            say=lambda line: print(line, flush=True),
+            print_line=lambda line: print(line, flush=True),
         )
     except OSError as error:
         raise ConfigError(
-            f"Results cannot be written to {output}: {error}. Give another folder with "
+            f"Results cannot be written to {output}: {error}. Give another directory with "
             "--output FOLDER."
         ) from error
-
-
-def _training(args: argparse.Namespace) -> str:
-    words = ["python", "train_net.py", "--config-file", args.config_file]
-    words += ["--profile", args.profile] if args.profile != "paper" else []
-    return shlex.join([*words, *lasting_overrides(args.overrides)])
+    return 130 if summary.stopped else int(bool(summary.failed))
 
 
 def _announce(
@@ -122,11 +105,11 @@ def _announce(
     print(f"{config_id(args.config_file)}, {checkpoint}, on {device}: {', '.join(what)}")
     if sources.left_out:
         others = ", ".join(f"{n} {suffix}" for suffix, n in sorted(sources.left_out.items()))
-        print(f"Neither images nor videos, and left out: {others}")
+        print(f"Skipped, neither images nor videos: {others}")
     least = OmegaConf.select(cfg, _SCORE_KEY)
     if args.threshold is not None and least is not None and args.threshold < least:
         print(
-            f"The model gives scores from {least} on; for lower ones add {_SCORE_KEY}="
+            f"The model returns no scores below {least}; for lower ones add {_SCORE_KEY}="
             f"{args.threshold}"
         )
 
@@ -134,7 +117,7 @@ def _announce(
 def _info(
     cfg: DictConfig, args: argparse.Namespace, checkpoint: str, counted: bool
 ) -> dict[str, Any]:
-    """What the predictions were made with."""
+    """Returns what the predictions were made with."""
     tta = cfg.train.tta
     sizes = tta_sizes(cfg) if tta.enabled else None
     return {
@@ -149,3 +132,32 @@ def _info(
         "test_time_augmentation": sizes and {"sizes": sizes, "flip": tta.flip},
         "image_ids": "counted from 1" if counted else str(cfg.dataloader.test.dataset.names),
     }
+
+
+def _test_image_ids(cfg: DictConfig, sources: Sequence[Source]) -> Mapping[Path, int | str] | None:
+    """Image ids by path if every image belongs to the config's test data, else None.
+
+    Reads the data set's files only if the images lie in its directories.
+    """
+    images = {source.path: source.path.resolve() for source in sources if not source.is_video}
+    folders = [folder for data in data_sets(cfg, "test") for folder in _folders(data.name)]
+    inside = [any(path.is_relative_to(f) for f in folders) for path in images.values()]
+    if not images or not all(inside):
+        return None
+    records = instantiate(cfg.dataloader.test.dataset)
+    known = {os.path.realpath(record["file_name"]): record["image_id"] for record in records}
+    found = {path: known.get(os.fspath(real)) for path, real in images.items()}
+    complete = {path: identity for path, identity in found.items() if identity is not None}
+    return complete if len(complete) == len(images) else None
+
+
+def _folders(name: str) -> list[Path]:
+    """Image directories of a data set; empty if its files are missing."""
+    try:
+        parts = coco_parts(name)
+    except DataError:
+        return []
+    if parts is not None:
+        return [Path(part.image_root).resolve() for part in parts]
+    folder = MetadataCatalog.get(name).get("image_dir")
+    return [Path(folder).resolve()] if folder is not None else []

@@ -1,4 +1,4 @@
-"""A trained model that takes pictures as they are and gives COCO results.
+"""A trained model that maps images to COCO results.
 
 Shapes: (H, W) size of an image in pixels.
 """
@@ -34,20 +34,20 @@ from mask_rcnn_tools.drawing.marks import Skeleton
 from mask_rcnn_tools.drawing.results import ClassNames
 
 PROPOSALS = ClassNames(("object",), (1,))
-"""What an RPN stage finds."""
+"""Class of the proposals of an RPN stage."""
 
 Results = list[dict[str, Any]]
-"""COCO results of one image, those of high scores first."""
+"""COCO results of one image in descending order of score."""
 
 
 @dataclass(frozen=True)
 class Picture:
-    """An image to predict on; made by :meth:`Predictor.prepare`.
+    """An image to predict on; see :meth:`Predictor.prepare`.
 
     Attributes:
-        pixels: (H, W, 3) uint8, in the channel order of :attr:`Predictor.image_format`.
+        pixels: (H, W, 3) uint8 in the channel order of :attr:`Predictor.image_format`.
         image_id: Copied into the results.
-        inputs: What the model takes.
+        inputs: Input of the model.
     """
 
     pixels: np.ndarray
@@ -56,29 +56,29 @@ class Picture:
 
 
 class Predictor:
-    """Detects as an evaluation of the same config does, with the same numbers.
+    """Predicts with the same numbers as an evaluation of the same config.
 
-    A model that was trained on stored proposals is joined with its RPN. Its proposals are those
-    that are stored, but for their rounding, and so are the detections.
+    A model that was trained on stored proposals is joined with its RPN. Its proposals equal the
+    stored ones up to rounding, and so do the detections.
 
     Args:
-        cfg: A validated config. Its test transforms, `train.amp` and `train.optimize_inference`
-            count; its test data set gives the category ids.
+        cfg: Validated config. Its test transforms, `train.amp` and `train.optimize_inference`
+            apply. Its test data set gives the category ids.
         checkpoint: Weights.
         rpn_checkpoint: See :func:`~mask_rcnn_repro.build_predictor`.
-        device: Where to predict; None takes `train.device`.
+        device: Device of the model; None takes `train.device`.
 
     Attributes:
-        classes: Names and category ids; of an RPN stage :data:`PROPOSALS`.
-        skeleton: How keypoints are joined.
-        is_rpn: Whether the model proposes regions and nothing else.
-        keypoints: Whether it predicts keypoints.
-        image_format: Channel order of its images, "BGR" or "RGB".
+        classes: Names and category ids; :data:`PROPOSALS` for an RPN stage.
+        skeleton: Connections of keypoints.
+        is_rpn: Whether the model is an RPN stage.
+        keypoints: Whether the model predicts keypoints.
+        image_format: Channel order of images, "BGR" or "RGB".
 
     Raises:
-        CheckpointError: Weights that are missing or do not fit.
-        ConfigError: Transforms that cannot be applied here; test-time augmentation of an RPN stage;
-            a model with more classes than its test data.
+        CheckpointError: Weights are missing or do not fit the model.
+        ConfigError: The transforms cannot be applied, test-time augmentation is set for an RPN
+            stage, or the model has more classes than its test data.
     """
 
     def __init__(
@@ -95,8 +95,8 @@ class Predictor:
         tta = cfg.train.tta.enabled
         if tta and self.is_rpn:
             raise ConfigError(
-                "This is an RPN stage, which detects nothing that test-time augmentation could "
-                "merge. Leave --tta or train.tta.enabled=true away."
+                "This is an RPN stage, without detections that test-time augmentation could merge. "
+                "Omit --tta and train.tta.enabled=true."
             )
         self.metadata = MetadataCatalog.get(data_sets(cfg, "test")[0].name)
         self.classes = PROPOSALS if self.is_rpn else _classes(cfg, self.metadata)
@@ -112,15 +112,15 @@ class Predictor:
         self.model = model.eval()
 
     def prepare(self, pixels: np.ndarray, image_id: int | str, number: int = 0) -> Picture:
-        """Makes of an image what the test loader makes of it.
+        """Applies the transforms of the test loader to an image.
 
         Args:
-            pixels: (H, W, 3) uint8, in the channel order of :attr:`image_format`.
+            pixels: (H, W, 3) uint8 in the channel order of :attr:`image_format`.
             image_id: Copied into the results.
-            number: Seeds whatever is random in the test transforms.
+            number: Seed of random test transforms.
 
         Raises:
-            DataError: The transforms cannot be applied, such as a crop larger than the image.
+            DataError: A transform cannot be applied, such as a crop larger than the image.
         """
         height, width = pixels.shape[:2]
         image = ImageInput(pixels)
@@ -148,10 +148,10 @@ class Predictor:
             pictures: At least one, of any sizes.
 
         Returns:
-            For each the results, in the original image's frame: `image_id`, `category_id` (the data
-            set's), `bbox` (XYWH), `score`, and as the model has them `segmentation` (compressed
-            RLE) and `keypoints` (x, y as indices of pixels, score). An RPN's have `bbox` and
-            `score`, the probability of an object.
+            Results of each picture in the frame of the original image: `image_id`, `category_id`
+            (of the data set), `bbox` (XYWH), `score`, and if the model predicts them `segmentation`
+            (compressed RLE) and `keypoints` (x, y as pixel indices, score). Proposals have `bbox`
+            and `score`, the probability of an object.
         """
         with autocast_context(self.device, self._amp.enabled, self._amp.dtype):
             outputs = predict_small(self.model, [picture.inputs for picture in pictures])
@@ -172,7 +172,7 @@ class Predictor:
 
 
 def _proposal_results(proposals: Any, image_id: int | str) -> Results:
-    """Proposals as results of one class; objectness becomes a probability."""
+    """Converts proposals to results of one class. Maps objectness to a probability."""
     boxes = proposals.proposal_boxes.tensor.detach().float().cpu().numpy()
     boxes = BoxMode.convert(boxes, BoxMode.XYXY_ABS, BoxMode.XYWH_ABS).tolist()
     scores = proposals.objectness_logits.detach().float().cpu().sigmoid().tolist()
@@ -195,7 +195,7 @@ def _classes(cfg: DictConfig, metadata: Any) -> ClassNames:
 
 
 def _mapper(cfg: DictConfig, original: bool) -> DatasetMapper:
-    """The test mapper, which nobody asks for stored proposals."""
+    """Returns the test mapper without stored proposals."""
     node = copy.deepcopy((with_original_images(cfg) if original else cfg).dataloader.test.mapper)
     for key in ("precomputed_proposal_topk", "proposal_files"):
         if node.get(key) is not None:

@@ -1,4 +1,4 @@
-"""Which files are looked at: files, folders and patterns as they stand on a command line."""
+"""Inputs of a prediction: files, directories and patterns from the command line."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class Source:
     """A file to predict on.
 
     Attributes:
-        path: Absolute path, links in it not followed.
-        name: Path from the folder that all files have in common, with slashes; no two are equal.
-        is_video: Otherwise it is an image.
+        path: Absolute path; links are not resolved.
+        name: Unique path relative to the common directory of all files, with slashes.
+        is_video: Whether it is a video and not an image.
     """
 
     path: Path
@@ -35,12 +35,12 @@ class Source:
 
 @dataclass(frozen=True)
 class Sources:
-    """All of them.
+    """All files to predict on.
 
     Attributes:
-        files: In the order of the arguments, and in natural order within folders and patterns.
-        root: The folder that all have in common.
-        left_out: Files in folders that are neither images nor videos: suffix to number.
+        files: In the order of the arguments; in natural order within directories and patterns.
+        root: Common directory of all files.
+        left_out: Number of skipped files, neither images nor videos, by suffix.
     """
 
     files: tuple[Source, ...]
@@ -49,16 +49,15 @@ class Sources:
 
 
 def find_sources(arguments: Sequence[str], leave_out: Path | None = None) -> Sources:
-    """Finds the files that arguments name; a file named twice counts once.
+    """Finds the files that arguments name, without duplicates.
 
     Args:
-        arguments: Files (of any suffix), folders (searched with all folders in them for images and
-            videos by their suffix; hidden ones are passed over) and patterns (``*``, ``?``,
-            ``[ab]``, ``**``).
-        leave_out: Folder that is not searched: where results go.
+        arguments: Files (of any suffix), directories (searched recursively for images and videos by
+            suffix, without hidden files) and patterns (``*``, ``?``, ``[ab]``, ``**``).
+        leave_out: Directory that is not searched: the output directory.
 
     Raises:
-        DataError: Something that does not exist, a pattern that fits nothing, or no file at all.
+        DataError: An argument does not exist, a pattern matches nothing, or there is no file.
     """
     found: dict[str, None] = {}
     left_out: Counter[str] = Counter()
@@ -80,7 +79,7 @@ def find_sources(arguments: Sequence[str], leave_out: Path | None = None) -> Sou
             f"There is no image and no video in {', '.join(arguments)}"
             f"{f' (other files: {others})' if others else ''}. Images end in "
             f"{', '.join(IMAGE_SUFFIXES)}, videos in {', '.join(VIDEO_SUFFIXES)}; a file with "
-            "another suffix is read if it is given itself."
+            "another suffix is read if it is named itself."
         )
     root = os.path.commonpath([os.path.dirname(path) for path in found])
     files = tuple(
@@ -95,7 +94,7 @@ def find_sources(arguments: Sequence[str], leave_out: Path | None = None) -> Sou
 
 
 def natural_key(path: str) -> list[list[tuple[int, int, str]]]:
-    """Sorts paths as people do: folder by folder, 9 before 10, capitals beside small letters."""
+    """Sort key of paths: directory by directory, 9 before 10, ignoring case."""
     return [
         [
             (0, int(piece), piece) if piece.isdecimal() else (1, 0, piece.casefold())
@@ -114,18 +113,18 @@ def _existing(argument: str) -> list[str]:
         matches = sorted(glob.glob(path, recursive=True), key=natural_key)
         if matches:
             return matches
-        raise DataError(f"No file fits the pattern {argument!r} (looked from {os.getcwd()}).")
+        raise DataError(f"No file matches the pattern {argument!r} (in {os.getcwd()}).")
     folder = os.path.dirname(path) or "."
     state = "exists" if os.path.isdir(folder) else "does not exist either"
     what = "is a link to nothing" if os.path.islink(path) else "does not exist"
     raise DataError(
-        f"The input {argument!r} {what} (looked from {os.getcwd()}; its folder {state}). Give "
-        "images, videos, folders or patterns."
+        f"The input {argument!r} {what} (in {os.getcwd()}; its directory {state}). Give "
+        "images, videos, directories or patterns."
     )
 
 
 def _files_below(folder: str, leave_out: Path | None) -> Iterator[str]:
-    """Files in natural order, those of a folder before its folders; links to folders followed."""
+    """Yields files in natural order, before those of subdirectories. Follows links."""
     skipped = leave_out.resolve() if leave_out is not None else None
     yield from _walk(folder, skipped, frozenset())
 
@@ -137,7 +136,7 @@ def _walk(folder: str, skipped: Path | None, above: frozenset[Path]) -> Iterator
     try:
         entries = _visible(os.listdir(folder))
     except OSError as error:
-        raise DataError(f"The folder {folder} cannot be read: {error}.") from None
+        raise DataError(f"The directory {folder} cannot be read: {error}.") from None
     paths = [os.path.join(folder, name) for name in entries]
     yield from (path for path in paths if not os.path.isdir(path))
     for path in paths:

@@ -1,12 +1,11 @@
-"""The command line of `tools/report.py`. Standard library only: `--help` answers at once."""
+"""Command line of `tools/report.py`. Standard library only, so that `--help` is fast."""
 
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 
-from mask_rcnn_tools.train.cli import CommandParser
+from mask_rcnn_tools.common.command_line import CommandParser, number
 
 _DESCRIPTION = """\
 Makes tables, plots and one self-contained HTML page from result records. Without flags: of the
@@ -27,23 +26,9 @@ examples:
     tools/report.py --examples-of output/table2c/roi_align_ave@mini/seed0 --into results"""
 
 
-def _count(text: str) -> int:
-    value = int(text)
-    if not 1 <= value <= 100:
-        raise argparse.ArgumentTypeError(f"must be from 1 to 100, got {value}")
-    return value
-
-
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> CommandParser:
     """Builds the parser."""
-    parser = CommandParser(
-        prog="report.py",
-        usage="report.py [flags]",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = CommandParser("report.py", "[flags]", _DESCRIPTION, _EPILOG)
     add = parser.add_argument
     add(
         "--records",
@@ -55,14 +40,12 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add(
         "--output",
-        default=None,
         metavar="FOLDER",
         help="where the report of --records goes: RESULTS.md, plots/ and report.html (default "
         "output/report)",
     )
     add(
         "--html",
-        default=None,
         metavar="FILE",
         help="where the HTML page goes instead (default output/report.html)",
     )
@@ -71,8 +54,7 @@ def build_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="write nothing, name the committed files that are not those of the committed records",
     )
-    runs = parser.add_argument_group("what a run leaves for the report")
-    add = runs.add_argument
+    add = parser.add_argument_group("what a run leaves for the report").add_argument
     add(
         "--curves-of",
         nargs="+",
@@ -87,10 +69,15 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="RUN",
         help="draw a few examples of finished runs, small",
     )
-    add("--count", type=_count, default=2, metavar="N", help="examples a run (default 2)")
+    add(
+        "--count",
+        type=number(int, 1, 100),
+        default=2,
+        metavar="N",
+        help="examples a run (default 2)",
+    )
     add(
         "--into",
-        default=None,
         metavar="FOLDER",
         help="put them beside the runs' collected records in this folder (default: into the runs)",
     )
@@ -98,13 +85,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Parses a command line; mistakes are printed and exit with status 2.
-
-    Args:
-        argv: arguments without the program's name; None for those of this process.
-    """
+    """Parses a command line; see :func:`mask_rcnn_tools.train.cli.parse_args`."""
     parser = build_parser()
-    args = parser.parse_args(sys.argv[1:] if argv is None else list(argv))
+    args = parser.parse_args(argv)
     of_runs = bool(args.curves_of or args.examples_of)
     if of_runs and (args.records or args.output or args.html or args.check):
         parser.error("--curves-of and --examples-of make no report; give them alone")

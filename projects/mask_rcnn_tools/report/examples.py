@@ -71,7 +71,7 @@ def make_examples(
         DataError: the run has no result files to draw from.
         RecordError: there is no record.
     """
-    from mask_rcnn_tools.drawing import draw_results
+    from mask_rcnn_tools.drawing.evaluation import draw_results
 
     register()
     record = load_record(run / RECORD_FILE)

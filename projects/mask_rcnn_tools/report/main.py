@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -14,10 +13,11 @@ from generate_docs.files import (
     write_files,
 )
 from mask_rcnn_repro.engine.run import RECORD_FILE
-from mask_rcnn_repro.errors import RecordError, UserError
+from mask_rcnn_repro.errors import RecordError
 from mask_rcnn_repro.records.curves import CURVES_FILE, save_curves
 from mask_rcnn_repro.records.record import Record, load_record
 from mask_rcnn_repro.utils.atomic import atomic_write_text
+from mask_rcnn_tools.common.command_line import run_command
 from mask_rcnn_tools.report.build import Report, counting_records
 from mask_rcnn_tools.report.collect import curves_of_run
 from mask_rcnn_tools.report.examples import make_examples
@@ -36,13 +36,8 @@ _OUTPUT = Path("output", "report")
 
 
 def main(args: argparse.Namespace) -> None:
-    """Runs a parsed command line; a user's mistake is printed plainly and exits with 2."""
-    try:
-        status = run(args)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
-        raise SystemExit(2) from None
-    raise SystemExit(status)
+    """Runs a parsed command line and exits; see :func:`run_command`."""
+    run_command(run, args)
 
 
 def run(args: argparse.Namespace) -> int:

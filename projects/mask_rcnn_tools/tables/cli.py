@@ -1,19 +1,25 @@
-"""The command line of `tools/run_table.py`. Standard library only: `--help` answers at once."""
+"""Command line of `tools/run_table.py`. Standard library only, so that `--help` is fast."""
 
 from __future__ import annotations
 
 import argparse
 import re
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from mask_rcnn_tools.train.cli import PROFILES, CommandParser, check_overrides
+from mask_rcnn_tools.common.command_line import (
+    CONFIG_CODE_WARNING,
+    PROFILES,
+    CommandParser,
+    check_overrides,
+    number,
+    split_overrides,
+)
 
-_DESCRIPTION = """\
+_DESCRIPTION = f"""\
 Runs every row of a table of the paper (RPN stages and other inputs once and first), and prints the
 table: the paper's number, ours over seeds, differences to the control row, a verdict per claim.
 Rows with a valid record are skipped, and a killed command goes on when it is given again.
-A config file is Python code and runs with your rights: use only files that you trust."""
+{CONFIG_CODE_WARNING}"""
 
 _EPILOG = """\
 tables: 1, 2a to 2e, 3 to 9, section4.2 (class-agnostic, fpn-roipool), timing, and the folders
@@ -31,16 +37,6 @@ examples:
     tools/run_table.py 2a --gpus-per-row 8 --slurm --slurm-set partition=gpu --slurm-set time=4320
   only the table, from the records that there are:
     tools/run_table.py 2c --profile mini --show"""
-
-
-def _at_least(least: int) -> Callable[[str], int]:
-    def number(text: str) -> int:
-        value = int(text)
-        if value < least:
-            raise argparse.ArgumentTypeError(f"must be at least {least}, got {value}")
-        return value
-
-    return number
 
 
 def _seeds(text: str) -> tuple[int, ...]:
@@ -61,15 +57,13 @@ def _seeds(text: str) -> tuple[int, ...]:
     return tuple(numbers)
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> CommandParser:
     """Builds the parser."""
     parser = CommandParser(
-        prog="run_table.py",
-        usage="run_table.py TABLE [TABLE ...] [flags] [key=value +key=value ~key ...]",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+        "run_table.py",
+        "TABLE [TABLE ...] [flags] [key=value +key=value ~key ...]",
+        _DESCRIPTION,
+        _EPILOG,
     )
     add = parser.add_argument
     add(
@@ -96,14 +90,13 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add(
         "--jobs",
-        type=_at_least(1),
-        default=None,
+        type=number(int, 1),
         metavar="N",
         help="rows side by side (default: one a GPU; without GPUs one, with all threads)",
     )
     add(
         "--gpus-per-row",
-        type=_at_least(0),
+        type=number(int, 0),
         default=1,
         metavar="N",
         help="processes of a row, one GPU each (default 1; 0, with --slurm: nodes without GPUs)",
@@ -111,11 +104,9 @@ def build_parser() -> argparse.ArgumentParser:
     add("--dry-run", action="store_true", help="print the plan and what it costs, and stop")
     add("--show", action="store_true", help="print the table of what has been run, and stop")
     add("--all-metrics", action="store_true", help="AP50, AP75, ... in the table, too")
-    records = parser.add_argument_group("records")
-    add = records.add_argument
+    add = parser.add_argument_group("records").add_argument
     add(
         "--results",
-        default=None,
         metavar="FOLDER",
         help="records that count beside those of the runs here (default: results/ of the checkout)",
     )
@@ -129,8 +120,7 @@ def build_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="copy finished records to that folder, those of stages too; runs nothing",
     )
-    slurm = parser.add_argument_group("on a cluster (needs the package submitit)")
-    add = slurm.add_argument
+    add = parser.add_argument_group("on a cluster (needs the package submitit)").add_argument
     add(
         "--slurm",
         action="store_true",
@@ -148,18 +138,14 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Parses a command line; mistakes are printed and exit with status 2.
-
-    Args:
-        argv: arguments without the program's name; None for those of this process.
+    """Parses a command line; see :func:`mask_rcnn_tools.train.cli.parse_args`.
 
     Returns:
-        One attribute per flag, `tables` and `overrides`: the words without and with `=` or `~`.
+        One attribute per flag, `tables` and `overrides`.
     """
     parser = build_parser()
-    args = parser.parse_intermixed_args(sys.argv[1:] if argv is None else list(argv))
-    args.tables = [word for word in args.words if "=" not in word and not word.startswith("~")]
-    args.overrides = [word for word in args.words if word not in args.tables]
+    args = parser.parse_intermixed_args(argv)
+    args.tables, args.overrides = split_overrides(args.words)
     del args.words
     check_overrides(parser, args.overrides)
     if not args.tables:

@@ -15,9 +15,10 @@ import torch
 from tabulate import tabulate
 
 from mask_rcnn_repro.config import config_root
-from mask_rcnn_repro.errors import ConfigError, UserError
+from mask_rcnn_repro.errors import ConfigError
 from mask_rcnn_repro.records.provenance import device_info
 from mask_rcnn_repro.utils.atomic import atomic_write_text
+from mask_rcnn_tools.common.command_line import run_command
 from mask_rcnn_tools.tables import cost
 from mask_rcnn_tools.tables.collect import collect
 from mask_rcnn_tools.tables.cost import Device, Estimate, format_seconds, simulate
@@ -33,23 +34,16 @@ _FOLDER = "tables"  # below the folder of all runs
 
 
 def main(args: argparse.Namespace) -> None:
-    """Runs a parsed command line and exits.
+    """Runs a parsed command line and exits; see :func:`run_command`.
 
-    Exit status: 0 if every row has its record, 1 if one is missing or failed, 2 for a user's
-    mistake, 130 or 143 if stopped by Ctrl-C or SIGTERM.
+    The status is 0 if every row has its record, 1 if one is missing or failed, and 130 or 143 if
+    Ctrl-C or SIGTERM stopped the command.
     """
     try:
-        code = run(args)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
-        raise SystemExit(2) from None
-    except KeyboardInterrupt:
-        print("Stopped before anything was run.", file=sys.stderr, flush=True)
-        raise SystemExit(130) from None
+        run_command(run, args, "Stopped before anything was run.")
     except BrokenPipeError:  # such as `| head`
         sys.stderr.close()
         raise SystemExit(141) from None
-    raise SystemExit(code)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -8,7 +8,7 @@ from mask_rcnn_repro.distillation.teacher import annotate
 from mask_rcnn_repro.engine.extensions import Extensions
 from mask_rcnn_repro.engine.main import main as train_or_evaluate
 from mask_rcnn_tools.check_data.before_training import check_before_training
-from mask_rcnn_tools.drawing import draw_results
+from mask_rcnn_tools.drawing.evaluation import draw_results
 
 EXTENSIONS = Extensions(check_data=check_before_training, draw=draw_results, annotate=annotate)
 

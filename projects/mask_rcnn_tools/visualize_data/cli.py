@@ -1,21 +1,27 @@
-"""The command line of `tools/visualize_data.py`. Standard library only."""
+"""Command line of `tools/visualize_data.py`. Standard library only, so that `--help` is fast."""
 
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 
-from mask_rcnn_tools.predict.cli import add_config_arguments, number
-from mask_rcnn_tools.train.cli import CommandParser, check_overrides
+from mask_rcnn_tools.common.command_line import (
+    CONFIG_CODE_WARNING,
+    CommandParser,
+    add_config_arguments,
+    add_drawing_arguments,
+    check_overrides,
+    number,
+    split_overrides,
+)
 
-_DESCRIPTION = """\
-Draws what a config's loader feeds, after augmentation, or the annotations as they are on disk:
-a picture for each image, and a contact sheet.
-A config file is Python code and runs with your rights: use only files that you trust."""
+_DESCRIPTION = f"""\
+Draws what a config's data loader yields after augmentation, or the annotations as they are on
+disk: one picture per image, and a contact sheet.
+{CONFIG_CODE_WARNING}"""
 
 _EPILOG = """\
-Changes to the config (key=value, +key=value, ~key): train_net.py --help explains them.
+`train_net.py --help` explains overrides (key=value, +key=value, ~key).
 
 examples:
   the first images of a training, with augmentation and targets:
@@ -24,49 +30,50 @@ examples:
     tools/visualize_data.py --config-file table2a/r50_c4 --profile mini --proposals 30
   two images of the test data:
     tools/visualize_data.py --config-file table2a/r50_fpn --source test --image-ids 139 285
-  annotations of your own, before training on them:
+  your own annotations, before training on them:
     tools/visualize_data.py --config-file quickstart/mask_rcnn_r18_fpn --source annotations \\
       dataloader.train.dataset.names=mine dataloader.train.dataset.json=mine.json \\
       dataloader.train.dataset.image_root=images"""
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> CommandParser:
     """Builds the parser."""
     parser = CommandParser(
-        prog="visualize_data.py",
-        usage="visualize_data.py --config-file FILE [flags] [key=value ...]",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+        "visualize_data.py", "--config-file FILE [flags] [key=value ...]", _DESCRIPTION, _EPILOG
     )
     add_config_arguments(
         parser,
-        "seed of the training whose order and augmentations are shown; of test images and "
-        "annotations, which are chosen (default: train.seed)",
+        seed="seed of the training whose order and augmentations are drawn; for test images and "
+        "annotations, seed of their choice (default: train.seed)",
     )
     add = parser.add_argument
     add(
         "--source",
         choices=("train", "test", "annotations"),
         default="train",
-        help="what the training loader feeds (default), what the test loader feeds, or the "
-        "annotations as they are",
+        help="output of the training loader (default) or of the test loader, or the annotations "
+        "as they are",
     )
     add(
         "--split",
         choices=("train", "test"),
         default="train",
-        help="with --source annotations: whose (default train)",
+        help="with --source annotations: whose annotations (default train)",
     )
-    add("--count", type=number(int, 1), default=12, metavar="N", help="images (default 12)")
+    add(
+        "--count",
+        type=number(int, 1),
+        default=12,
+        metavar="N",
+        help="number of images (default 12)",
+    )
     add("--image-ids", nargs="+", default=[], metavar="ID", help="these images, one sample each")
     add(
         "--iteration",
         type=number(int, 0),
         default=0,
         metavar="I",
-        help="with --source train: begin with what this iteration gets (default 0)",
+        help="with --source train: first iteration to draw (default 0)",
     )
     add(
         "--proposals",
@@ -75,41 +82,22 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="K",
         help="draw the best K stored proposals of a stage-wise row (default: none)",
     )
-    add(
-        "--scale",
-        type=number(float, 0, 32, above=True),
-        default=None,
-        metavar="X",
-        help="size of pictures by that of the images (default: 1, but small ones are enlarged)",
-    )
-    add(
-        "--color-by",
-        choices=("auto", "class", "instance"),
-        default="auto",
-        help="a colour for each class or each instance (default: class, unless there is only one)",
-    )
+    add_drawing_arguments(parser)
     add(
         "--output",
         default="data_pictures",
         metavar="FOLDER",
-        help="for the pictures and sheet.png (default: data_pictures)",
+        help="directory of the pictures and of sheet.png (default: data_pictures)",
     )
     return parser
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Parses a command line; mistakes are printed and exit with status 2.
-
-    Args:
-        argv: arguments without the program's name; None for those of this process.
-
-    Returns:
-        One attribute per flag, and `overrides`, a list of texts.
-    """
+    """Parses a command line; see :func:`mask_rcnn_tools.train.cli.parse_args`."""
     parser = build_parser()
-    args = parser.parse_intermixed_args(sys.argv[1:] if argv is None else list(argv))
-    args.overrides += [text for text in args.image_ids if "=" in text or text.startswith("~")]
-    args.image_ids = [text for text in args.image_ids if text not in args.overrides]
+    args = parser.parse_intermixed_args(argv)
+    args.image_ids, overrides = split_overrides(args.image_ids)
+    args.overrides += overrides
     check_overrides(parser, args.overrides)
     if args.proposals and args.source == "annotations":
         parser.error("--proposals needs --source train or test: annotations have none")

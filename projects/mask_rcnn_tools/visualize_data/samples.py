@@ -1,6 +1,6 @@
-"""What a loader feeds, as pictures: image, targets, what is left out, and what was done to it.
+"""Samples of a loader with marks for targets and notes about transforms and omissions.
 
-Shapes: C channels, (H, W) size of the image that is fed, N instances.
+Shapes: C channels, (H, W) size of the network input, N instances.
 """
 
 from __future__ import annotations
@@ -24,12 +24,7 @@ from mask_rcnn_repro.engine.dependencies import data_sets
 from mask_rcnn_repro.errors import ConfigError, DataError
 from mask_rcnn_tools.drawing.colors import GREY, WHITE
 from mask_rcnn_tools.drawing.marks import Mark, Skeleton
-from mask_rcnn_tools.drawing.results import (
-    ClassNames,
-    ColorBy,
-    annotation_mark,
-    annotation_marks,
-)
+from mask_rcnn_tools.drawing.results import ClassNames, ColorBy, annotation_mark, annotation_marks
 from mask_rcnn_tools.visualize_data.transforms import (
     ANNOTATIONS,
     TRANSFORMS,
@@ -43,15 +38,15 @@ _EPOCHS_SEARCHED = 2
 
 @dataclass(frozen=True)
 class Sample:
-    """An image with everything that is shown about it.
+    """An image with marks and notes.
 
     Attributes:
-        image: (H, W, 3) uint8 RGB, as fed.
-        marks: In its frame.
-        image_id: Of the data set.
-        title: Where it comes from: data, iteration, id, file.
-        notes: Sizes, augmentation, what is left out.
-        skeleton: How its keypoints are joined.
+        image: (H, W, 3) uint8 RGB after augmentation.
+        marks: Marks in its frame.
+        image_id: Id in the data set.
+        title: Source: split, iteration, id, file.
+        notes: Sizes, augmentation, omitted annotations.
+        skeleton: Connections of keypoints.
     """
 
     image: np.ndarray
@@ -63,15 +58,15 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """Which samples to make.
+class SampleSelection:
+    """Selection of samples.
 
     Attributes:
-        count: How many, where no ids are given.
-        image_ids: Of these images, one sample each; empty: any.
-        seed: Of the training run, or of the choice of test images.
-        iteration: First iteration whose training images are shown.
-        proposals: Draw so many proposals an image; 0: none, and none are needed.
+        count: Number of samples if there are no `image_ids`.
+        image_ids: Ids of images, one sample each; empty: any images.
+        seed: Seed of the training run, or of the choice of test images.
+        iteration: First iteration of training images.
+        proposals: Number of proposals to draw per image.
         color_by: See :meth:`ClassNames.color`.
     """
 
@@ -83,70 +78,70 @@ class Wanted:
     color_by: ColorBy = "auto"
 
 
-def train_samples(cfg: DictConfig, wanted: Wanted) -> Iterator[Sample]:
-    """The images that a training gets, in its order, with its augmentations.
+def train_samples(cfg: DictConfig, selection: SampleSelection) -> Iterator[Sample]:
+    """Yields the images of a training in its order, with its augmentations.
 
     Raises:
-        ConfigError: A loader or mapper whose work cannot be looked at.
-        DataError: Images that are not in the data, or are broken.
+        ConfigError: The type of the loader or mapper is not supported.
+        DataError: Images are missing or broken.
     """
     options = {
-        "seed": wanted.seed,
+        "seed": selection.seed,
         "accumulate": cfg.train.accumulate,
-        "start_iteration": wanted.iteration,
+        "start_iteration": selection.iteration,
         "num_workers": 0,
     }
-    loader, records = _loader(cfg, "train", wanted, options)
-    indices = _indices(records, wanted.image_ids)
-    shower = _Shower(cfg, "train", wanted)
+    loader, records = _loader(cfg, "train", selection, options)
+    indices = _indices(records, selection.image_ids)
+    builder = _SampleBuilder(cfg, "train", selection)
     each = cfg.train.accumulate
     limit = _EPOCHS_SEARCHED * len(records)
     seen, given = 0, 0
     for number, batch in enumerate(loader.batch_sampler):
-        iteration = wanted.iteration + number // each
+        iteration = selection.iteration + number // each
         for place, draw in enumerate(batch):
             if indices is None or draw[0] in indices:
                 if indices is not None:
                     indices.discard(draw[0])
                 part = place + (number % each) * len(batch)
                 where = f"train, iteration {iteration}, image {part + 1}"
-                yield shower.sample(_item(loader, draw), where)
+                yield builder.sample(_item(loader, draw), where)
                 given += 1
-            if indices == set() or (indices is None and given == wanted.count):
+            if indices == set() or (indices is None and given == selection.count):
                 return
         seen += len(batch)
         if seen > limit and indices is not None:
             return
 
 
-def test_samples(cfg: DictConfig, wanted: Wanted) -> Iterator[Sample]:
-    """Test images as the model gets them, with their annotations, which it does not get.
+def test_samples(cfg: DictConfig, selection: SampleSelection) -> Iterator[Sample]:
+    """Yields test images as the model receives them, with their annotations.
 
     Raises:
-        ConfigError: A loader or mapper whose work cannot be looked at.
-        DataError: Images that are not in the data, or are broken.
+        ConfigError: The type of the loader or mapper is not supported.
+        DataError: Images are missing or broken.
     """
-    loader, records = _loader(cfg, "test", wanted, {"num_workers": 0})
-    shower = _Shower(cfg, "test", wanted)
-    for index in _chosen(records, wanted):
-        yield shower.sample(_item(loader, index), f"test, image {index + 1} of {len(records)}")
+    loader, records = _loader(cfg, "test", selection, {"num_workers": 0})
+    builder = _SampleBuilder(cfg, "test", selection)
+    for index in _chosen(records, selection):
+        yield builder.sample(_item(loader, index), f"test, image {index + 1} of {len(records)}")
 
 
-def annotation_samples(cfg: DictConfig, split: str, wanted: Wanted) -> Iterator[Sample]:
-    """Images and annotations as they are on disk, without any transform.
+def annotation_samples(cfg: DictConfig, split: str, selection: SampleSelection) -> Iterator[Sample]:
+    """Yields images and annotations as they are on disk.
 
     Args:
-        cfg: A validated config.
-        split: "train" or "test": whose data.
-        wanted: Which.
+        cfg: Validated config.
+        split: "train" or "test".
+        selection: Selection of samples.
 
     Raises:
-        DataError: Images that are not in the data, or are broken.
+        DataError: Images are missing or broken.
     """
     records = instantiate(cfg.dataloader[split].dataset)
     metadata = MetadataCatalog.get(data_sets(cfg, split)[0].name)
     classes, skeleton = ClassNames.of(metadata), Skeleton.of(metadata)
-    for index in _chosen(records, wanted):
+    for index in _chosen(records, selection):
         record = records[index]
         image = read_image(record, "RGB")
         annotations = record.get("annotations", [])
@@ -154,18 +149,18 @@ def annotation_samples(cfg: DictConfig, split: str, wanted: Wanted) -> Iterator[
         notes = [f"{image.shape[1]} x {image.shape[0]}; {_instances(len(annotations) - crowd)}"]
         notes[0] += f", {crowd} crowd" if crowd else ""
         title = f"annotations ({split}), {_which(record)}"
-        marks = annotation_marks(annotations, classes, image.shape[:2], wanted.color_by)
+        marks = annotation_marks(annotations, classes, image.shape[:2], selection.color_by)
         yield Sample(image, marks, record["image_id"], title, notes, skeleton)
 
 
 def rgb_image(image: torch.Tensor, image_format: str, cfg: DictConfig) -> np.ndarray:
-    """An image as fed, as one to look at.
+    """Converts a network input to an RGB image.
 
     Args:
-        image: (C, H, W). Of floating point, with negative values or none above 8, it is taken for
-            normalised by `model.pixel_mean` and `model.pixel_std`, which is undone.
+        image: (C, H, W). A floating-point image with negative values or none above 8 counts as
+            normalized by `model.pixel_mean` and `model.pixel_std`, which is reverted.
         image_format: "BGR" or "RGB".
-        cfg: For mean and deviation.
+        cfg: Config with mean and standard deviation.
 
     Returns:
         (H, W, 3) uint8 RGB.
@@ -184,11 +179,11 @@ def rgb_image(image: torch.Tensor, image_format: str, cfg: DictConfig) -> np.nda
 
 
 def _loader(
-    cfg: DictConfig, split: str, wanted: Wanted, options: Mapping[str, Any]
+    cfg: DictConfig, split: str, selection: SampleSelection, options: Mapping[str, Any]
 ) -> tuple[Any, Sequence[Mapping[str, Any]]]:
-    """The config's loader in this process, around a mapper that tells what it does."""
+    """Builds the config's loader in this process with a mapper that records transforms."""
     node = copy.deepcopy(cfg.dataloader[split])
-    if not wanted.proposals:
+    if not selection.proposals:
         for key in ("precomputed_proposal_topk", "proposal_files"):
             if node.mapper.get(key) is not None:
                 node.mapper[key] = None
@@ -204,8 +199,8 @@ def _loader(
     loader = build(dataset=records, mapper=mapper, **{**arguments, **options})
     if split == "train" and getattr(loader, "batch_sampler", None) is None:
         raise ConfigError(
-            f"dataloader.train builds a {type(loader).__name__}, whose order of images is not "
-            "known. Use build_train_loader, or --source annotations."
+            f"dataloader.train builds a {type(loader).__name__}, whose order of images is "
+            "unknown. Use build_train_loader, or --source annotations."
         )
     return loader, records
 
@@ -219,7 +214,7 @@ def _item(loader: Any, key: Any) -> dict[str, Any]:
 
 
 def _indices(records: Sequence[Mapping[str, Any]], image_ids: Sequence[str]) -> set[int] | None:
-    """Places of images in the data; None: any."""
+    """Returns indices of images in the data; None: any."""
     if not image_ids:
         return None
     places = {str(record["image_id"]): index for index, record in enumerate(records)}
@@ -228,19 +223,19 @@ def _indices(records: Sequence[Mapping[str, Any]], image_ids: Sequence[str]) -> 
         raise DataError(
             f"There is no image with the id {', '.join(unknown)} among the {len(records)} images "
             f"(such as {some}). Test images have other ids than training images (--source train, "
-            "test; --split), and training leaves out images without annotations "
+            "test; --split), and training omits images without annotations "
             "(dataset.filter_empty, dataset.min_keypoints)."
         )
     return {places[identity] for identity in image_ids}
 
 
-def _chosen(records: Sequence[Mapping[str, Any]], wanted: Wanted) -> list[int]:
-    """Places of the wanted images, ascending, or as their ids were given."""
-    if wanted.image_ids:
-        return [next(iter(_indices(records, [i]) or ())) for i in wanted.image_ids]
+def _chosen(records: Sequence[Mapping[str, Any]], selection: SampleSelection) -> list[int]:
+    """Returns ascending indices of the selected images, or indices in the order of the ids."""
+    if selection.image_ids:
+        return [next(iter(_indices(records, [i]) or ())) for i in selection.image_ids]
     # RandomState's stream is frozen across numpy versions, Generator's is not
-    order = np.random.RandomState(wanted.seed).permutation(len(records))
-    return sorted(int(index) for index in order[: wanted.count])
+    order = np.random.RandomState(selection.seed).permutation(len(records))
+    return sorted(int(index) for index in order[: selection.count])
 
 
 def _which(record: Mapping[str, Any]) -> str:
@@ -251,11 +246,11 @@ def _instances(count: int) -> str:
     return f"{count} instance{'' if count == 1 else 's'}"
 
 
-class _Shower:
-    """Makes samples of mapped images."""
+class _SampleBuilder:
+    """Converts mapped images to samples."""
 
-    def __init__(self, cfg: DictConfig, split: str, wanted: Wanted) -> None:
-        self._cfg, self._wanted = cfg, wanted
+    def __init__(self, cfg: DictConfig, split: str, selection: SampleSelection) -> None:
+        self._cfg, self._wanted = cfg, selection
         mapper = cfg.dataloader[split].mapper
         self._format = str(mapper.get("image_format", "BGR"))
         self._masks = bool(mapper.get("use_instance_mask", False))
@@ -267,9 +262,7 @@ class _Shower:
         height, width = image.shape[:2]
         old = mapped.get("height", height), mapped.get("width", width)
         done = transform_words(mapped[TRANSFORMS])
-        notes = [
-            f"{old[1]} x {old[0]} -> {width} x {height}: {', '.join(done) or 'as it is'}",
-        ]
+        notes = [f"{old[1]} x {old[0]} -> {width} x {height}: {', '.join(done) or 'as it is'}"]
         marks, about = self._targets(mapped, (height, width))
         if mapped.get("generated"):
             about += ", generated annotations"
@@ -282,7 +275,7 @@ class _Shower:
         return Sample(image, marks, mapped["image_id"], title, notes, self._skeleton)
 
     def _targets(self, mapped: Mapping[str, Any], size: tuple[int, int]) -> tuple[list[Mark], str]:
-        """Marks of what is trained on and of what is not, and a line about them."""
+        """Returns marks of training targets and omitted annotations, and a note."""
         annotations, by = mapped[ANNOTATIONS], self._wanted.color_by
         if "instances" not in mapped:
             moved = [transform_annotation(a, mapped[TRANSFORMS], size) for a in annotations]
@@ -312,7 +305,7 @@ class _Shower:
 
 
 def _instance_marks(instances: Any, classes: ClassNames, by: ColorBy) -> list[Mark]:
-    """Marks of training targets."""
+    """Converts training targets to marks."""
     boxes = instances.gt_boxes.tensor.tolist()
     masks: list[Any] = [None] * len(boxes)
     if instances.has("gt_masks"):

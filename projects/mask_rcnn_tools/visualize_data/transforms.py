@@ -1,4 +1,4 @@
-"""Augmentations as they were applied: recorded, put into words, repeated on annotations."""
+"""Recording, describing and repeating augmentations."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ TRANSFORMS, ANNOTATIONS = "transforms", "annotations"
 
 
 class RecordingMapper:
-    """A mapper that adds to its result the transforms that it applied, and the annotations.
+    """Mapper that adds the applied transforms and the annotations to its result.
 
     Args:
-        mapper: One of Detectron2's kind, which has ``augmentations``. It is changed.
+        mapper: Mapper with ``augmentations``, as Detectron2's. It is changed.
 
     Raises:
-        ConfigError: A mapper of another kind.
+        ConfigError: The mapper has no ``augmentations``.
     """
 
     def __init__(self, mapper: Any) -> None:
         if not callable(getattr(mapper, "augmentations", None)):
             raise ConfigError(
-                f"The mapper is a {type(mapper).__name__}, which has no `augmentations` that could "
-                "be shown. Use a MaskRCNNMapper, or another DatasetMapper of Detectron2."
+                f"The mapper is a {type(mapper).__name__}, which has no `augmentations`. Use a "
+                "MaskRCNNMapper or another DatasetMapper of Detectron2."
             )
         self._mapper = mapper
         self._augment: Callable[[Any], T.TransformList] = mapper.augmentations
@@ -47,7 +47,7 @@ class RecordingMapper:
         return getattr(self.__dict__["_mapper"], name)
 
     def __call__(self, record: dict[str, Any]) -> dict[str, Any]:
-        """What the mapper returns, with two keys more."""
+        """Returns the result of the mapper with two more keys."""
         mapped: dict[str, Any] = dict(self._mapper(record))
         mapped[TRANSFORMS] = self._last
         mapped[ANNOTATIONS] = list(record.get("annotations", ()))
@@ -55,7 +55,7 @@ class RecordingMapper:
 
 
 def transform_words(transforms: T.TransformList) -> list[str]:
-    """Says what was done to an image, in order; nothing for what changed nothing."""
+    """Describes transforms in order. Omits those without an effect."""
     words = [_words(transform) for transform in transforms.transforms]
     return [text for text in words if text]
 
@@ -82,7 +82,7 @@ def _words(transform: Any) -> str:
 
 
 def _any_words(transform: Any) -> str:
-    """The class's name with all numbers and texts that it keeps."""
+    """Returns the class name with all numbers and texts of the transform."""
     name = type(transform).__name__.removesuffix("Transform")
     facts = [
         f"{key}={value:.4g}" if isinstance(value, Real) else f"{key}={value}"
@@ -98,16 +98,16 @@ def transform_annotation(
     size: tuple[int, int],
     keypoint_flip_indices: np.ndarray | None = None,
 ) -> dict[str, Any]:
-    """Does to an annotation what was done to its image; the given one stays as it is.
+    """Applies the transforms of an image to a copy of an annotation.
 
     Args:
-        annotation: In Detectron2's dataset format.
-        transforms: Of the image.
-        size: H, W of the transformed image.
-        keypoint_flip_indices: As Detectron2's function takes them; None leaves keypoints out.
+        annotation: Annotation in Detectron2's dataset format.
+        transforms: Transforms of the image.
+        size: (H, W) of the transformed image.
+        keypoint_flip_indices: See Detectron2's function; None omits keypoints.
 
     Returns:
-        A copy in absolute XYXY; run lengths have become an (H, W) array.
+        The annotation in absolute XYXY, with RLE converted to an (H, W) array.
     """
     moved = copy.deepcopy(dict(annotation))
     box = BoxMode.convert(list(moved["bbox"]), moved["bbox_mode"], BoxMode.XYXY_ABS)

@@ -1,4 +1,4 @@
-"""Frames of videos and cameras, one at a time, and videos made of pictures.
+"""Reading videos and cameras frame by frame, and writing videos.
 
 Shapes: (H, W) size of a frame in pixels.
 """
@@ -25,9 +25,9 @@ class Frame:
     """A frame.
 
     Attributes:
-        index: Counted from 0.
-        seconds: From the start of the video.
-        pixels: (H, W, 3) uint8 BGR, turned as the video is to be shown.
+        index: Number, from 0.
+        seconds: Time since the start of the video.
+        pixels: (H, W, 3) uint8 BGR in the orientation in which the video is shown.
     """
 
     index: int
@@ -36,21 +36,21 @@ class Frame:
 
 
 class FrameReader:
-    """Decodes a video one frame after the other; no more than one is held.
+    """Iterates over the frames of a video. Holds one frame at a time.
 
     Args:
         source: A file, or the number of a camera.
-        every: Give every n-th frame, beginning with the first.
-        max_frames: Give no more than these; None: all.
+        every: Yield every n-th frame, starting with the first.
+        max_frames: Maximum number of frames; None: all.
 
     Attributes:
-        rate: Frames a second, of those that are given; 25 where the video does not say.
-        expected: Frames in the video, as it says of itself, which may be a little off; None where
-            it does not say.
-        decoded: Frames so far, given or passed over.
+        rate: Yielded frames per second; based on 25 if the video has no rate.
+        expected: Number of frames in the video's header, which may be slightly wrong; None if
+            unknown.
+        decoded: Number of frames so far, yielded or skipped.
 
     Raises:
-        DataError: No video that can be opened.
+        DataError: The video cannot be opened.
     """
 
     def __init__(self, source: Path | int, every: int = 1, max_frames: int | None = None) -> None:
@@ -58,8 +58,8 @@ class FrameReader:
         if not self._capture.isOpened():
             self._capture.release()
             if isinstance(source, int):
-                raise DataError(f"There is no camera {source} that can be opened.")
-            raise DataError("cannot be opened: it is damaged, or no video")
+                raise DataError(f"Camera {source} cannot be opened.")
+            raise DataError("cannot be opened: damaged, or not a video")
         self._every, self._max_frames = every, max_frames
         rate = self._capture.get(cv2.CAP_PROP_FPS)
         count = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
@@ -85,42 +85,46 @@ class FrameReader:
             yield Frame(index, seconds, pixels)
 
     def ended_early(self, given: int) -> bool:
-        """Whether decoding stopped well before the end, after giving some frames."""
+        """Whether decoding stopped well before the end, after `given` frames."""
         if self.expected is None or (self._max_frames is not None and given >= self._max_frames):
             return False
         return self.decoded < self.expected - max(2, self.expected // 50)
 
     def close(self) -> None:
-        """Lets go of the file or camera."""
+        """Releases the file or camera."""
         self._capture.release()
 
 
 def open_capture(source: Path | int) -> cv2.VideoCapture:
-    """OpenCV's reader of a file or camera."""
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "8")  # what is broken is reported once, by us
+    """Opens OpenCV's reader of a file or camera."""
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "8")  # FrameReader reports errors
     return cv2.VideoCapture(source if isinstance(source, int) else os.fspath(source))
 
 
 class VideoWriter:
-    """Writes an MP4 (MPEG-4 part 2) that appears under its name when it is closed.
+    """Writes an MP4 (MPEG-4 part 2), which appears under its name when it is closed.
 
     Args:
-        path: Ends in ``.mp4``; its folder must exist.
-        rate: Frames a second.
+        path: Path that ends in ``.mp4``; its directory must exist.
+        rate: Frames per second.
     """
 
     def __init__(self, path: Path, rate: float) -> None:
         self._path = path
-        # OpenCV tells the format by the suffix
+        # OpenCV infers the format from the suffix
         self._temporary = path.with_name(f".{path.stem}.{secrets.token_hex(8)}.partial.mp4")
         self._rate = rate
         self._writer: cv2.VideoWriter | None = None
         self._size = (0, 0)
 
     def write(self, picture: np.ndarray, times: int = 1) -> None:
-        """Appends a picture (H, W, 3), uint8 RGB; all must be of the first one's size.
+        """Appends a picture `times` times. Resizes it to the size of the first one.
 
-        The codec wants even sides: an odd one is lengthened by repeating the last row or column.
+        The codec needs even sides, so the last row or column of an odd side is repeated.
+
+        Args:
+            picture: (H, W, 3) uint8 RGB.
+            times: Number of frames.
 
         Raises:
             DataError: The video cannot be written.
@@ -145,14 +149,14 @@ class VideoWriter:
             self._writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
 
     def close(self) -> None:
-        """Completes the file; without a single picture there is none."""
+        """Completes the file. Without a picture there is none."""
         if self._writer is not None:
             self._writer.release()
             self._writer = None
             os.replace(self._temporary, self._path)
 
     def discard(self) -> None:
-        """Leaves nothing behind."""
+        """Deletes the incomplete file."""
         if self._writer is not None:
             self._writer.release()
             self._writer = None

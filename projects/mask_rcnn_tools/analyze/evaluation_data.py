@@ -1,7 +1,7 @@
-"""Ground truth and predictions as arrays: what every analysis starts from.
+"""Ground truth and predictions as arrays, the input of every analysis.
 
-Shapes: N images, R detections, G annotations, K keypoints. Detections and annotations are ordered
-by image; the detections of one image by falling score.
+Shapes: N images, R detections, G annotations, K keypoints. Detections and annotations are sorted by
+image, detections of one image in descending order of score.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from mask_rcnn_repro.errors import DataError
 from mask_rcnn_repro.evaluation.coco.ground_truth import load_ground_truth
 
 TASKS = {"bbox": "box", "segm": "mask", "keypoints": "keypoint"}
-"""COCO's name of a task to the one in tables."""
+"""Maps COCO's names of tasks to those in tables."""
 
 _FIELDS = {"bbox": "bbox", "segm": "segmentation", "keypoints": "keypoints"}
 
 
 @dataclass(frozen=True)
-class Truth:
-    """The annotations.
+class Annotations:
+    """Annotations of a data set.
 
     Attributes:
-        image: (G,) index of the image.
-        category: (G,) index of the class.
-        crowd: (G,) bool; crowd regions are never missed, and excuse what lies in them.
+        image: (G,) indices of images.
+        category: (G,) indices of classes.
+        crowd: (G,) bool, crowd regions.
         boxes: (G, 4) XYWH in pixels.
-        area: (G,) of the mask in pixels as the annotations give it, else of the box.
-        masks: G compressed RLEs; None without masks.
-        keypoints: (G, K, 3) x, y, visibility; None without keypoints.
+        area: (G,) areas of the masks, or of the boxes without masks, in pixels.
+        masks: G compressed RLEs, or None.
+        keypoints: (G, K, 3) x, y, visibility, or None.
     """
 
     image: np.ndarray
@@ -54,16 +54,16 @@ class Truth:
 
 
 @dataclass(frozen=True)
-class Found:
-    """The detections; see :class:`Truth`.
+class Detections:
+    """Detections of a model; see :class:`Annotations`.
 
     Attributes:
         image: (R,).
         category: (R,).
         score: (R,) probabilities.
         boxes: (R, 4).
-        masks: R compressed RLEs; None without masks.
-        keypoints: (R, K, 3) x, y, score; None without keypoints.
+        masks: R compressed RLEs, or None.
+        keypoints: (R, K, 3) x, y, score, or None.
     """
 
     image: np.ndarray
@@ -76,9 +76,9 @@ class Found:
     def __len__(self) -> int:
         return len(self.image)
 
-    def take(self, chosen: np.ndarray) -> Found:
-        """The detections of some indices, in that order."""
-        return Found(
+    def take(self, chosen: np.ndarray) -> Detections:
+        """Returns the detections with these indices."""
+        return Detections(
             self.image[chosen],
             self.category[chosen],
             self.score[chosen],
@@ -89,69 +89,72 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Material:
-    """A data set and what a model found in it.
+class EvaluationData:
+    """Annotations of a data set and detections of a model.
 
     Attributes:
-        dataset: name of the data set.
-        classes: names, by index.
-        category_ids: ids in the annotation file, by index.
-        image_ids: ids of the N images.
-        truth: annotations.
-        found: detections.
-        coco: the annotations as pycocotools has them.
+        dataset: Name of the data set.
+        classes: Names by index.
+        category_ids: Ids of the annotation file by index.
+        image_ids: Ids of the N images.
+        annotations: Annotations.
+        detections: Detections.
+        coco: pycocotools' representation of the annotations.
     """
 
     dataset: str
     classes: tuple[str, ...]
     category_ids: tuple[int, ...]
     image_ids: tuple[Any, ...]
-    truth: Truth
-    found: Found
+    annotations: Annotations
+    detections: Detections
     coco: COCO
 
     @property
     def tasks(self) -> list[str]:
-        """What both annotations and predictions have: "bbox", "segm", "keypoints"."""
+        """Tasks of both annotations and detections: "bbox", "segm", "keypoints"."""
         held = {
             "bbox": True,
-            "segm": self.truth.masks is not None and self.found.masks is not None,
-            "keypoints": self.truth.keypoints is not None and self.found.keypoints is not None,
+            "segm": self.annotations.masks is not None and self.detections.masks is not None,
+            "keypoints": self.annotations.keypoints is not None
+            and self.detections.keypoints is not None,
         }
         return [task for task in TASKS if held[task]]
 
     @property
     def best_task(self) -> str:
-        """What objects are told apart by: masks where there are any, else boxes."""
+        """Task that objects are matched by: masks if there are any, else boxes."""
         return "segm" if "segm" in self.tasks else "bbox"
 
-    def above(self, score: float) -> Material:
-        """The same with the detections of at least this score."""
-        return replace(self, found=self.found.take(np.flatnonzero(self.found.score >= score)))
+    def above(self, score: float) -> EvaluationData:
+        """Returns a copy with the detections of at least this score."""
+        return replace(
+            self, detections=self.detections.take(np.flatnonzero(self.detections.score >= score))
+        )
 
     @functools.cached_property
     def _ranges(self) -> list[tuple[slice, slice]]:
         images = np.arange(len(self.image_ids) + 1)
-        found = np.searchsorted(self.found.image, images)
-        truth = np.searchsorted(self.truth.image, images)
+        found = np.searchsorted(self.detections.image, images)
+        truth = np.searchsorted(self.annotations.image, images)
         return [
             (slice(found[i], found[i + 1]), slice(truth[i], truth[i + 1]))
             for i in range(len(self.image_ids))
         ]
 
     def images(self) -> Iterator[tuple[slice, slice]]:
-        """For each image, which detections and which annotations are its own."""
+        """Yields for each image the slices of its detections and of its annotations."""
         return iter(self._ranges)
 
     def overlaps(self, task: str) -> list[np.ndarray]:
-        """IoU of all detections with all annotations of their image.
+        """Computes the IoU of all detections with all annotations of their image.
 
         Args:
             task: "bbox" or "segm".
 
         Returns:
-            For each image (R_i, G_i); for a crowd region the part of the detection that lies in
-            it, as COCO has it.
+            For each image (R_i, G_i). For a crowd region it is, as in COCO, the share of the
+            detection inside it.
         """
         kept: dict[str, list[np.ndarray]] = self.__dict__.setdefault("_overlaps", {})
         if task not in kept:
@@ -162,16 +165,16 @@ class Material:
         count = found.stop - found.start, truth.stop - truth.start
         if 0 in count:
             return np.zeros(count)
-        crowd = self.truth.crowd[truth].tolist()
+        crowd = self.annotations.crowd[truth].tolist()
         if task == "bbox":
-            return mask_util.iou(self.found.boxes[found], self.truth.boxes[truth], crowd)
-        assert self.found.masks is not None
-        assert self.truth.masks is not None
-        return mask_util.iou(self.found.masks[found], self.truth.masks[truth], crowd)
+            return mask_util.iou(self.detections.boxes[found], self.annotations.boxes[truth], crowd)
+        assert self.detections.masks is not None
+        assert self.annotations.masks is not None
+        return mask_util.iou(self.detections.masks[found], self.annotations.masks[truth], crowd)
 
-    def results(self, task: str, found: Found | None = None) -> list[dict[str, Any]]:
-        """The detections as COCO results, in the manner of this project's result files."""
-        found = self.found if found is None else found
+    def results(self, task: str, found: Detections | None = None) -> list[dict[str, Any]]:
+        """Returns the detections, or the given ones, as COCO results."""
+        found = self.detections if found is None else found
         rows: list[dict[str, Any]] = [
             {
                 "image_id": self.image_ids[image],
@@ -196,42 +199,42 @@ class Material:
         return rows
 
 
-def load_material(
+def load_evaluation_data(
     dataset: str,
     predictions: Sequence[Path],
     image_ids: Sequence[Any] | None = None,
     max_detections: int = 100,
-) -> Material:
-    """Reads a data set's annotations and predictions in COCO's result format.
+) -> EvaluationData:
+    """Reads the annotations of a data set and predictions in COCO's result format.
 
     Args:
-        dataset: a registered data set.
-        predictions: result files of the same detections in the same order (boxes, masks,
-            keypoints), as an evaluation writes them; or one file that holds all fields.
-        image_ids: images that were evaluated; None: all of the data set.
-        max_detections: an image; those with the highest scores count.
+        dataset: Registered data set.
+        predictions: Result files (boxes, masks, keypoints) of the same detections in the same
+            order, as an evaluation writes them, or one file with all fields.
+        image_ids: Evaluated images; None: all images of the data set.
+        max_detections: Maximum number of detections per image, by score.
 
     Raises:
-        DataError: annotations or predictions that are missing, broken or of another data set.
+        DataError: Annotations or predictions are missing, broken or of another data set.
     """
     gt = load_ground_truth(dataset)
     if not gt.annotated:
         raise DataError(
-            f"{dataset} has no annotations, so nothing can be said about errors. Analyse a split "
-            "that has them (dataloader.test.dataset.names)."
+            f"{dataset} has no annotations. Analyze a split that has them "
+            "(dataloader.test.dataset.names)."
         )
     names = _class_names(dataset, gt.coco)
     chosen = list(image_ids) if image_ids is not None else [i["id"] for i in gt.coco.imgs.values()]
-    truth = _read_truth(gt.coco, chosen, list(names))
+    truth = _read_annotations(gt.coco, chosen, list(names))
     rows = _read_predictions(predictions)
-    found = _read_found(rows, gt.coco, chosen, list(names), dataset, max_detections)
-    return Material(
+    found = _read_detections(rows, gt.coco, chosen, list(names), dataset, max_detections)
+    return EvaluationData(
         dataset, tuple(names.values()), tuple(names), tuple(chosen), truth, found, gt.coco
     )
 
 
 def _class_names(dataset: str, coco: COCO) -> dict[int, str]:
-    """Category id to name, in the order of the model's classes."""
+    """Maps category ids to names, in the order of the model's classes."""
     metadata = MetadataCatalog.get(dataset)
     names = {c["id"]: str(c["name"]) for c in coco.dataset.get("categories", [])}
     mapping = metadata.get("thing_dataset_id_to_contiguous_id")
@@ -242,7 +245,9 @@ def _class_names(dataset: str, coco: COCO) -> dict[int, str]:
     return {c: classes[mapping[c]] if classes is not None else names[c] for c in ordered}
 
 
-def _read_truth(coco: COCO, image_ids: Sequence[Any], category_ids: Sequence[int]) -> Truth:
+def _read_annotations(
+    coco: COCO, image_ids: Sequence[Any], category_ids: Sequence[int]
+) -> Annotations:
     index = {category: i for i, category in enumerate(category_ids)}
     rows = [
         (number, annotation)
@@ -257,7 +262,7 @@ def _read_truth(coco: COCO, image_ids: Sequence[Any], category_ids: Sequence[int
     if annotations and all("keypoints" in a for a in annotations):
         keypoints = np.array([a["keypoints"] for a in annotations], float)
         keypoints = keypoints.reshape(len(annotations), -1, 3)
-    return Truth(
+    return Annotations(
         image=np.array([number for number, _ in rows], np.int64),
         category=np.array([index[a["category_id"]] for a in annotations], np.int64),
         crowd=np.array([bool(a["iscrowd"]) for a in annotations], bool),
@@ -306,20 +311,20 @@ def _read_json(file: Path) -> list[dict[str, Any]]:
         isinstance(row, dict) and needed <= row.keys() for row in rows
     ):
         raise DataError(
-            f"{str(file)!r} is not a file of COCO results: expected is a list of detections, each "
-            "with image_id, category_id, score and a bbox, segmentation or keypoints."
+            f"{str(file)!r} is not a file of COCO results: a list of detections, each with "
+            "image_id, category_id, score and a bbox, segmentation or keypoints."
         )
     return rows
 
 
-def _read_found(
+def _read_detections(
     rows: list[dict[str, Any]],
     coco: COCO,
     image_ids: Sequence[Any],
     category_ids: Sequence[int],
     dataset: str,
     max_detections: int,
-) -> Found:
+) -> Detections:
     images = {image: number for number, image in enumerate(image_ids)}
     categories = {category: number for number, category in enumerate(category_ids)}
     if unknown := {row["image_id"] for row in rows} - coco.imgs.keys():
@@ -332,7 +337,7 @@ def _read_found(
         raise DataError(
             f"The predictions have category_id {sorted(unknown)}, but {dataset!r} has "
             f"{sorted(categories)}. Results are written with the ids of the annotation file, not "
-            "with a model's class indices."
+            "with the model's class indices."
         )
     rows = [row for row in rows if row["image_id"] in images]
     image = np.array([images[row["image_id"]] for row in rows], np.int64)
@@ -346,7 +351,7 @@ def _read_found(
         if values and len(values) != len(rows):
             raise DataError(
                 f"{len(rows) - len(values)} of {len(rows)} predictions have no {_FIELDS[task]!r}, "
-                "the others have. Give it to all of them or to none."
+                "the others have. Add it to all of them or to none."
             )
     masks = fields["segm"] or None
     boxes = np.array(fields["bbox"], float).reshape(-1, 4)
@@ -359,7 +364,7 @@ def _read_found(
     keypoints = None
     if fields["keypoints"]:
         keypoints = np.array(fields["keypoints"], float).reshape(len(rows), -1, 3)
-    return Found(
+    return Detections(
         image=image[order],
         category=np.array([categories[row["category_id"]] for row in rows], np.int64),
         score=score[order],

@@ -1,4 +1,4 @@
-"""Where results go: never onto an input, and no two to one place."""
+"""Output files of predictions. None overwrites an input, and no two are equal."""
 
 from __future__ import annotations
 
@@ -15,44 +15,44 @@ _KEPT = (".jpg", ".jpeg", ".png")
 
 
 @dataclass(frozen=True)
-class Target:
-    """Files that belong to a source.
+class OutputFiles:
+    """Output files of one source.
 
     Attributes:
-        drawn: The picture or video with what was found.
-        frames: Of a video: the predictions of its frames.
+        drawn: Picture or video with the detections.
+        frames: Predictions on the frames of a video; None for an image.
     """
 
     drawn: Path
     frames: Path | None = None
 
 
-def plan(output: Path, sources: Sequence[Source]) -> dict[Source, Target]:
-    """Chooses the files for each source.
+def plan_output_files(output: Path, sources: Sequence[Source]) -> dict[Source, OutputFiles]:
+    """Chooses the output files of each source.
 
-    Results keep the sources' names and folders, counted from the folder that all have in common.
-    JPEG and PNG stay what they are, other images become PNG with ``.png`` at their whole name;
+    They keep the names of the sources and their directories below the common one. JPEG and PNG
+    images keep their format. Other images become PNG, with ``.png`` appended to the whole name, and
     videos become MP4 in the same way.
 
     Raises:
-        ConfigError: A result would take the place of an input.
+        ConfigError: An output file would overwrite an input.
     """
-    inputs = {source.path.resolve(): source for source in sources}
     taken = {(output / PREDICTIONS).resolve()}
     planned = {}
     for source in sources:
         if source.is_video:
             drawn = _named(output / VIDEOS, source.name, (".mp4",), ".mp4", taken)
             frames = _named(output / FRAMES, source.name + ".jsonl", (".jsonl",), ".jsonl", taken)
-            planned[source] = Target(drawn, frames)
+            planned[source] = OutputFiles(drawn, frames)
         else:
-            planned[source] = Target(_named(output / PICTURES, source.name, _KEPT, ".png", taken))
-    for path in taken:
-        if path in inputs:
-            raise ConfigError(
-                f"The result {path} would overwrite an input. Give another folder with "
-                "--output FOLDER."
-            )
+            drawn = _named(output / PICTURES, source.name, _KEPT, ".png", taken)
+            planned[source] = OutputFiles(drawn)
+    if overwritten := taken & {source.path.resolve() for source in sources}:
+        path = min(overwritten)
+        raise ConfigError(
+            f"The result {path} would overwrite an input. Give another directory with "
+            "--output FOLDER."
+        )
     return planned
 
 

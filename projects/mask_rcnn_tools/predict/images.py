@@ -1,0 +1,66 @@
+"""Prediction on image files, batch by batch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from PIL import UnidentifiedImageError
+
+from mask_rcnn_repro.data.loading.images import read_image
+from mask_rcnn_repro.errors import DataError
+from mask_rcnn_tools.drawing.files import write_picture
+from mask_rcnn_tools.predict.job import Job
+from mask_rcnn_tools.predict.predictor import Picture
+from mask_rcnn_tools.predict.sources import Source
+
+
+def predict_images(job: Job, batch: Sequence[Source], ids: Mapping[Path, int | str]) -> None:
+    """Predicts on a batch of images. Reports unreadable images as failed.
+
+    Args:
+        job: State of the command.
+        batch: Images.
+        ids: Maps paths to image ids.
+    """
+    job.timer.start()
+    good: list[tuple[Source, Picture]] = []
+    for source in batch:
+        try:
+            pixels = read_image({"file_name": str(source.path)}, job.predictor.image_format)
+            number = job.summary.images + len(good)
+            picture = job.predictor.prepare(pixels, ids[source.path], number)
+        except DataError as error:
+            job.fail(source, _reason(error, source))
+        else:
+            good.append((source, picture))
+    job.timer.stop("reading")
+    if not good:
+        return
+    all_results = job.predict([picture for _, picture in good])
+    lines = []
+    for (source, picture), results in zip(good, all_results, strict=True):
+        height, width = picture.pixels.shape[:2]
+        if job.coco is not None:
+            image = {"id": picture.image_id, "file_name": source.name}
+            job.coco.add({**image, "width": width, "height": height}, results)
+        selected = job.select(results)
+        if job.options.pictures:
+            write_picture(job.files[source].drawn, job.draw(picture.pixels, selected))
+        best = max((result["score"] for result in results), default=None)
+        lines.append((source.name, f"{width} x {height}  {job.describe(selected, best)}"))
+    job.timer.stop("drawing and writing")
+    milliseconds = 1000 * job.timer.last["model"] / len(good)
+    job.timer.count(len(good))
+    for name, line in lines:
+        job.report(name, f"{line}  {milliseconds:.0f} ms")
+
+
+def _reason(error: DataError, source: Source) -> str:
+    """The reason of an error, without advice that concerns annotated images only."""
+    cause = error.__cause__
+    if isinstance(cause, UnidentifiedImageError):
+        return "not an image of a known format, or its beginning is damaged"
+    if cause is not None:
+        return f"cannot be decoded: {type(cause).__name__}: {cause}"
+    return str(error).removeprefix(f"Image (without id), file {source.path}, ")
