@@ -1,6 +1,6 @@
 # make demo      set everything up, train the quickstart, evaluate it, draw predictions
 # make test      set everything up, run all tests
-# make lint      ruff (format and lint) and mypy
+# make lint      ruff (format and lint), mypy, import-linter (which module may import which)
 # make bench     the benchmarks, against Detectron2, torchvision and pycocotools; writes their records
 # make report    tables, plots and output/report.html from the records in results/
 # make setup     only the environment
@@ -50,6 +50,7 @@ lint: $(STAMP)
 	$(PY) -m ruff format --check .
 	$(PY) -m ruff check .
 	$(PY) -m mypy
+	$(PY) -c "from importlinter.cli import lint_imports_command as lint; lint()"
 
 format: $(STAMP)
 	$(PY) -m ruff format .
