@@ -4,7 +4,6 @@ import copy
 import json
 import math
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +19,7 @@ from PIL import Image
 
 from mask_rcnn_repro.errors import ConfigError, DataError
 from mask_rcnn_repro.evaluation import build_evaluator
-from mask_rcnn_repro.evaluation.cityscapes.evaluator import CityscapesInstanceEvaluator, in_threads
+from mask_rcnn_repro.evaluation.cityscapes.evaluator import CityscapesInstanceEvaluator
 from mask_rcnn_repro.evaluation.cityscapes.matching import (
     annotation_runs,
     evaluated_labels,
@@ -464,23 +463,6 @@ def test_unknown_label_in_an_upload(tmp_path):
     rle = mask_util.encode(np.asfortranarray(box(0, 0, 5, 5), np.uint8))
     with pytest.raises(DataError, match="77 is no Cityscapes label"):
         write_image(tmp_path, stem(0), [rle], [77], [0.5])
-
-
-def test_threads_keep_the_order():
-    assert in_threads(lambda item: item * item, list(range(50)), 3) == [i * i for i in range(50)]
-
-
-def test_first_error_of_threads_stops_the_others():
-    begun = []
-
-    def work(item):
-        begun.append(item)
-        time.sleep(0.002)
-        raise ValueError(item)
-
-    with pytest.raises(ValueError, match="0"):
-        in_threads(work, list(range(1000)), 2)
-    assert len(begun) < 1000
 
 
 # --- several processes ----------------------------------------------------------------------------

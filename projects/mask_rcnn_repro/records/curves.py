@@ -13,11 +13,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from mask_rcnn_repro.errors import RecordError
 from mask_rcnn_repro.evaluation.coco.precision_recall import RECALLS, Curve, PrecisionRecall
-from mask_rcnn_repro.records.record import Record
+from mask_rcnn_repro.records.record import Record, read_json, validated
 from mask_rcnn_repro.utils.atomic import atomic_write_text
 
 CURVES_FILE = "curves.json"
@@ -171,28 +170,9 @@ def load_curves(path: str | os.PathLike[str]) -> Curves:
     Raises:
         RecordError: the file is missing, is not JSON, or does not follow the schema.
     """
-    name = os.fspath(path)
-    try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RecordError(f"The curves {name!r} cannot be read: {error}.") from error
-    version = content.get("schema_version") if isinstance(content, dict) else None
-    if isinstance(version, int) and version > CURVES_VERSION:
-        raise RecordError(
-            f"{name!r} has schema_version {version}; this version of the project reads curves up "
-            f"to {CURVES_VERSION}. Read it with a newer version."
-        )
-    try:
-        return Curves.model_validate(content)
-    except ValidationError as error:
-        lines = [
-            f"  {'.'.join(str(part) for part in e['loc']) or 'curves'}: {e['msg']}"
-            for e in error.errors()[:20]
-        ]
-        raise RecordError(
-            f"{name!r} does not hold a run's curves (docs/records.md describes the fields):\n"
-            + "\n".join(lines)
-        ) from error
+    content = read_json(path, "curves")
+    fault = "does not hold a run's curves"
+    return validated(Curves, content, repr(os.fspath(path)), CURVES_VERSION, fault)
 
 
 def record_identity(record: Record) -> OfRecord:

@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -298,33 +298,55 @@ def make_record(
     return parse_record(content, "the new record")
 
 
+Model = TypeVar("Model", bound=BaseModel)
+
+
 def parse_record(content: Any, origin: str) -> Record:
-    """Validates the content of a record.
+    """Validates the content of a record; see :func:`validated`."""
+    return validated(Record, content, origin, SCHEMA_VERSION, "is not a result record")
+
+
+def validated(model: type[Model], content: Any, origin: str, version: int, fault: str) -> Model:
+    """Validates the content of a file beside or with a record.
 
     Args:
-        content: parsed JSON.
-        origin: where it comes from, for the error.
+        model: Schema of the content.
+        content: Parsed JSON.
+        origin: Where the content comes from, for the error.
+        version: Highest `schema_version` that this version of the project reads.
+        fault: What `origin` "is not" if the content does not follow the schema, for the error.
 
     Raises:
-        RecordError: names every offending field.
+        RecordError: Names the offending fields (at most 20), or a schema that is too new.
     """
-    version = content.get("schema_version") if isinstance(content, dict) else None
-    if isinstance(version, int) and version > SCHEMA_VERSION:
+    found = content.get("schema_version") if isinstance(content, dict) else None
+    if isinstance(found, int) and found > version:
         raise RecordError(
-            f"{origin} has schema_version {version}; this version of the project reads up to "
-            f"{SCHEMA_VERSION}. Read it with a newer version."
+            f"{origin} has schema_version {found}; this version of the project reads up to "
+            f"{version}. Read it with a newer version."
         )
     try:
-        return Record.model_validate(content)
+        return model.model_validate(content)
     except ValidationError as error:
         lines = [
-            f"  {'.'.join(str(part) for part in e['loc']) or 'record'}: {e['msg']}"
-            for e in error.errors()
+            f"  {'.'.join(str(part) for part in e['loc']) or 'content'}: {e['msg']}"
+            for e in error.errors()[:20]
         ]
         raise RecordError(
-            f"{origin} is not a result record (docs/records.md describes the fields):\n"
-            + "\n".join(lines)
+            f"{origin} {fault} (docs/records.md describes the fields):\n" + "\n".join(lines)
         ) from error
+
+
+def read_json(path: str | os.PathLike[str], what: str) -> Any:
+    """Parses a JSON file.
+
+    Raises:
+        RecordError: The file is missing or is not JSON.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RecordError(f"The {what} {os.fspath(path)!r} cannot be read: {error}.") from error
 
 
 def save_record(record: Record, path: str | os.PathLike[str]) -> None:
@@ -340,11 +362,7 @@ def load_record(path: str | os.PathLike[str]) -> Record:
     Raises:
         RecordError: the file is missing, is not JSON, or does not follow the schema.
     """
-    try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RecordError(f"The record {os.fspath(path)!r} cannot be read: {error}.") from error
-    return parse_record(content, repr(os.fspath(path)))
+    return parse_record(read_json(path, "record"), repr(os.fspath(path)))
 
 
 def _nan_to_none(values: Mapping[str, Any]) -> dict[str, Any]:

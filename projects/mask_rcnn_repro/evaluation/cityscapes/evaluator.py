@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from mask_rcnn_repro.errors import ConfigError, DataError
 from mask_rcnn_repro.evaluation.cityscapes.matching import match_image, read_instance_ids
 from mask_rcnn_repro.evaluation.cityscapes.scores import instance_metrics
 from mask_rcnn_repro.evaluation.cityscapes.upload import upload_folder, write_image
+from mask_rcnn_repro.evaluation.evaluator_parts import check_classes, log_metrics, original_size
 from mask_rcnn_repro.evaluation.masks.rle import instances_to_results
 from mask_rcnn_repro.evaluation.registry import EVALUATOR_REGISTRY
 from mask_rcnn_repro.utils.atomic import atomic_write_text
@@ -114,14 +114,11 @@ class CityscapesInstanceEvaluator(DatasetEvaluator):
         """
         for image, output in zip(inputs, outputs, strict=True):
             instances: Instances = output["instances"]
-            height, width = (
-                int(image.get(key, size))
-                for key, size in zip(("height", "width"), instances.image_size, strict=True)
-            )
+            height, width = original_size(image, instances)
             results = instances_to_results(instances, height, width, image["image_id"])
             self._check(results)
             file = image.get("instance_ids_file")
-            self._images[str(image["image_id"])] = _Image(results, None if file is None else file)
+            self._images[str(image["image_id"])] = _Image(results, file)
 
     def evaluate(self) -> dict[str, dict[str, Any]]:
         """Matches, gathers, writes the result files and computes the metrics.
@@ -154,18 +151,12 @@ class CityscapesInstanceEvaluator(DatasetEvaluator):
         if not any(found for match in matches.values() for found in match["prediction"].values()):
             logger.warning("The model detected nothing on %d images.", len(matches))
         metrics = instance_metrics({image_id: matches[image_id] for image_id in sorted(matches)})
-        _log(metrics)
+        log_metrics("segm", {**metrics, **metrics["per_class"]})
         return {"segm": metrics}
 
     def _check(self, results: list[dict[str, Any]]) -> None:
         highest = max((result["category_id"] for result in results), default=-1)
-        if highest >= len(self._labels):
-            raise DataError(
-                f"The model predicted class {highest}, but {self.dataset_name!r} has "
-                f"{len(self._labels)} classes (0 to {len(self._labels) - 1}). Set "
-                f"model.roi_heads.num_classes={len(self._labels)}, or evaluate on the data set "
-                "that the model was trained for."
-            )
+        check_classes(highest, len(self._labels), self.dataset_name)
         if results and "segmentation" not in results[0]:
             raise DataError(
                 "The model predicted boxes without masks. Cityscapes' metrics are defined for "
@@ -227,12 +218,11 @@ class CityscapesInstanceEvaluator(DatasetEvaluator):
         )
 
     def _write_upload(self, folder: Path) -> None:
-        with upload_folder(folder) as partial:
-            in_threads(
-                lambda name: write_image(partial, name, *self._columns(self._images[name])),
-                list(self._images),
-                self.num_workers,
-            )
+        def write(name: str) -> None:
+            write_image(partial, name, *self._columns(self._images[name]))
+
+        with upload_folder(folder) as partial, ThreadPoolExecutor(max(1, self.num_workers)) as pool:
+            list(pool.map(write, self._images))  # raises the first error
 
     def _write(self, task: str, detections: list[dict[str, Any]]) -> None:
         if self.output_dir is None:
@@ -245,19 +235,6 @@ class CityscapesInstanceEvaluator(DatasetEvaluator):
             for detection in detections
         ]
         atomic_write_text(self.output_dir / f"{task}_results.json", json.dumps(rows))
-
-
-def in_threads(work: Callable[[Any], Any], items: Sequence[Any], workers: int) -> list[Any]:
-    """Maps `work` over `items`, in order; after the first error no more items are begun."""
-    if workers <= 1 or len(items) <= 1:
-        return [work(item) for item in items]
-    with ThreadPoolExecutor(min(workers, len(items))) as pool:
-        futures = [pool.submit(work, item) for item in items]
-        try:
-            return [future.result() for future in futures]
-        finally:
-            for future in futures:
-                future.cancel()
 
 
 def _default_workers() -> int:
@@ -277,12 +254,3 @@ def _label_ids(dataset_name: str) -> list[int]:
             f"sets whose metadata 'thing_classes' are among {', '.join(instance_labels)}."
         )
     return [name2label[name].id for name in classes]
-
-
-def _log(metrics: Mapping[str, Any]) -> None:
-    values = ", ".join(
-        f"{name} {'undefined' if math.isnan(value) else f'{value:.2f}'}"
-        for name, value in {**metrics, **metrics["per_class"]}.items()
-        if isinstance(value, float)
-    )
-    logger.info("segm: %s", values)

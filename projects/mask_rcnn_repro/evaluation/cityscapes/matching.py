@@ -228,25 +228,22 @@ def match_image(
     shared, pixels = overlaps(annotation, rles)
     void = shared[:, _ignored_values()[annotation.values]].sum(axis=1)
 
-    instances: dict[str, list[dict[str, Any]]] = {name: [] for name in evaluated.values()}
+    ground_truth: dict[str, list[dict[str, Any]]] = {name: [] for name in evaluated.values()}
     columns: dict[str, list[int]] = {name: [] for name in evaluated.values()}
     for column, value in enumerate(annotation.values.tolist()):
         label = _label_of(value)
         if label in evaluated:
             columns[evaluated[label]].append(column)
-            instances[evaluated[label]].append(
+            ground_truth[evaluated[label]].append(
                 {
                     "instID": value,
                     "labelID": label,
                     "pixelCount": int(annotation.pixels[column]),
                     "medDist": -1,  # distances are not evaluated
                     "distConf": 0.0,
+                    "matchedPred": [],
                 }
             )
-    ground_truth = {
-        name: [{**instance, "matchedPred": []} for instance in found]
-        for name, found in instances.items()
-    }
     predictions: dict[str, list[dict[str, Any]]] = {name: [] for name in evaluated.values()}
     number = 0
     for row, (label, confidence) in enumerate(zip(label_ids, confidences, strict=True)):
@@ -262,12 +259,11 @@ def match_image(
         }
         matched = []
         counts = shared[row, columns[name]].tolist()
-        for count, instance, partner in zip(
-            counts, instances[name], ground_truth[name], strict=True
-        ):
+        for count, instance in zip(counts, ground_truth[name], strict=True):
             if count:
-                matched.append({**instance, "intersection": count})
-                partner["matchedPred"].append({**prediction, "intersection": count})
+                facts = {key: value for key, value in instance.items() if key != "matchedPred"}
+                matched.append({**facts, "intersection": count})
+                instance["matchedPred"].append({**prediction, "intersection": count})
         prediction["matchedGt"] = matched
         predictions[name].append(prediction)
         number += 1

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,12 @@ from mask_rcnn_repro.evaluation.coco.detections import (
 )
 from mask_rcnn_repro.evaluation.coco.ground_truth import GroundTruth, load_ground_truth
 from mask_rcnn_repro.evaluation.coco.precision_recall import PrecisionRecall
+from mask_rcnn_repro.evaluation.evaluator_parts import (
+    check_classes,
+    check_images,
+    log_metrics,
+    original_size,
+)
 from mask_rcnn_repro.evaluation.masks.rle import instances_to_results
 from mask_rcnn_repro.evaluation.registry import EVALUATOR_REGISTRY
 from mask_rcnn_repro.utils.atomic import atomic_write
@@ -81,8 +87,11 @@ class CocoEvaluator(DatasetEvaluator):
         self.max_dets = tuple(max_dets)
         self.computed_by: str | None = None
         self.curves: dict[str, PrecisionRecall[str]] = {}
-        self._ground_truth: GroundTruth | None = None
         self.reset()
+
+    @functools.cached_property
+    def _ground_truth(self) -> GroundTruth:
+        return load_ground_truth(self.dataset_name)
 
     def reset(self) -> None:
         """Forgets all predictions."""
@@ -99,10 +108,7 @@ class CocoEvaluator(DatasetEvaluator):
         """
         for image, output in zip(inputs, outputs, strict=True):
             instances: Instances = output["instances"]
-            height, width = (
-                int(image.get(key, size))
-                for key, size in zip(("height", "width"), instances.image_size, strict=True)
-            )
+            height, width = original_size(image, instances)
             predicted = (("segm", "pred_masks"), ("keypoints", "pred_keypoints"))
             tasks = [task for task, field in predicted if instances.has(field)]
             results = instances_to_results(instances, height, width, image["image_id"])
@@ -121,12 +127,11 @@ class CocoEvaluator(DatasetEvaluator):
         parts = gather_detections(self._detections)
         if not comm.is_main_process():
             return {}
-        if self._ground_truth is None:
-            self._ground_truth = load_ground_truth(self.dataset_name)
         gt = self._ground_truth
         image_ids = self._image_ids({i for part in parts for i in part.image_ids})
         class_names = self._class_names()
-        self._check_classes(parts, len(class_names))
+        highest = max((max(part.classes, default=-1) for part in parts), default=-1)
+        check_classes(highest, len(class_names), self.dataset_name)
         streams = {
             task: ResultStream(
                 parts,
@@ -175,11 +180,11 @@ class CocoEvaluator(DatasetEvaluator):
         self._ground_truth = load_ground_truth(self.dataset_name)
         if not self._ground_truth.annotated or not found:
             return {}
-        rows = zip(*found.values(), strict=True)
-        detections = [{k: v for part in parts for k, v in part.items()} for parts in rows]
+        if "keypoints" in found:
+            rows = zip(found["keypoints"], found["bbox"], strict=True)
+            found["keypoints"] = [{**row, "bbox": box["bbox"]} for row, box in rows]
         image_ids = [image["id"] for image in self._ground_truth.coco.dataset["images"]]
-        results = {task: _fields(detections, task, with_box=task == "keypoints") for task in found}
-        return self._measure(results, image_ids, self._class_names())
+        return self._measure(found, image_ids, self._class_names())
 
     def _measure(
         self,
@@ -188,7 +193,6 @@ class CocoEvaluator(DatasetEvaluator):
         class_names: Mapping[int, str],
     ) -> dict[str, dict[str, Any]]:
         """The metrics of results by task, where they can be measured; keeps curves and backends."""
-        assert self._ground_truth is not None
         gt = self._ground_truth
         metrics = {}
         curves: dict[str, PrecisionRecall[str]] = {}
@@ -210,27 +214,20 @@ class CocoEvaluator(DatasetEvaluator):
             if result.curves is not None:
                 curves[task] = result.curves
             used.add(result.backend)
-            _log(task, metrics[task])
+            log_metrics(task, result.metrics)
         self.curves = curves
         self.computed_by = " and ".join(sorted(used)) or None
         return metrics
 
     def _image_ids(self, seen: set[Any]) -> list[Any]:
         """The processed images in the order of the annotation file."""
-        assert self._ground_truth is not None
         known = [image["id"] for image in self._ground_truth.coco.dataset["images"]]
-        if unknown := seen - set(known):
-            raise DataError(
-                f"{len(unknown)} of {len(seen)} evaluated images, such as image_id "
-                f"{next(iter(unknown))!r}, are not in the annotations of {self.dataset_name!r}. "
-                "The evaluator's data set must be the loader's (dataloader.evaluator.dataset_name)."
-            )
+        check_images(seen, known, self.dataset_name)
         return [image_id for image_id in known if image_id in seen]
 
     def _class_names(self) -> dict[int, str]:
         """Category id of the annotations to class name, in the order of the model's classes."""
         metadata = MetadataCatalog.get(self.dataset_name)
-        assert self._ground_truth is not None
         categories = self._ground_truth.coco.dataset.get("categories", [])
         names = {c["id"]: str(c["name"]) for c in categories}
         mapping = metadata.get("thing_dataset_id_to_contiguous_id")
@@ -241,16 +238,6 @@ class CocoEvaluator(DatasetEvaluator):
         if classes is not None:
             names.update({category: classes[mapping[category]] for category in ordered})
         return {category: names[category] for category in ordered}
-
-    def _check_classes(self, parts: Sequence[Detections], categories: int) -> None:
-        highest = max((max(part.classes, default=-1) for part in parts), default=-1)
-        if highest >= categories:
-            raise DataError(
-                f"The model predicted class {highest}, but {self.dataset_name!r} has "
-                f"{categories} classes (0 to {categories - 1}). Set "
-                f"model.roi_heads.num_classes={categories}, or evaluate on the data set that "
-                "the model was trained for."
-            )
 
     def _oks_sigmas(self) -> Sequence[float]:
         """The metadata's; none leaves COCO's to the backend, which only COCO's keypoints may have.
@@ -275,7 +262,6 @@ class CocoEvaluator(DatasetEvaluator):
 
     def _can_measure(self, task: str) -> bool:
         """Whether the annotations have what the task needs."""
-        assert self._ground_truth is not None
         annotations = self._ground_truth.coco.dataset["annotations"]
         field = TASK_FIELDS[task]
         having = sum(field in annotation for annotation in annotations)
@@ -309,24 +295,3 @@ def _read_results(file: Path) -> list[dict[str, Any]]:
     if not isinstance(rows, list):
         raise DataError(f"{str(file)!r} holds a {type(rows).__name__}, not a list of COCO results.")
     return rows
-
-
-def _fields(
-    detections: Sequence[dict[str, Any]], task: str, with_box: bool = False
-) -> list[dict[str, Any]]:
-    """Cuts detections down to a task's fields.
-
-    Mask results must not hold the box: pycocotools would take its area for the mask's. For
-    keypoints Detectron2 leaves it in when measuring, and so does this project.
-    """
-    keys = ["image_id", "category_id", "score", TASK_FIELDS[task], *(["bbox"] if with_box else [])]
-    return [{key: detection[key] for key in keys} for detection in detections]
-
-
-def _log(task: str, metrics: dict[str, Any]) -> None:
-    values = ", ".join(
-        f"{name} {'undefined' if math.isnan(value) else f'{value:.2f}'}"
-        for name, value in metrics.items()
-        if isinstance(value, float)
-    )
-    logger.info("%s: %s", task, values)

@@ -5,8 +5,8 @@ Shapes: n proposals of an image, boxes (n, 4) as absolute XYXY in the original i
 
 from __future__ import annotations
 
+import functools
 import logging
-import math
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -20,6 +20,7 @@ from detectron2.utils import comm
 from mask_rcnn_repro.data import ProposalWriter, dataset_fingerprint, get_test_dicts
 from mask_rcnn_repro.errors import ConfigError, DataError
 from mask_rcnn_repro.evaluation.coco.ground_truth import GroundTruth, load_ground_truth
+from mask_rcnn_repro.evaluation.evaluator_parts import check_images, log_metrics, original_size
 from mask_rcnn_repro.evaluation.registry import EVALUATOR_REGISTRY
 
 logger = logging.getLogger(__name__)
@@ -69,8 +70,11 @@ class ProposalEvaluator(DatasetEvaluator):
                 f"evaluator.limits must be whole numbers that ascend from 1 or more, such as "
                 f"[100, 300, 1000]; got {list(self.limits)}."
             )
-        self._ground_truth: GroundTruth | None = None
         self.reset()
+
+    @functools.cached_property
+    def _ground_truth(self) -> GroundTruth:
+        return load_ground_truth(self.dataset_name)
 
     def reset(self) -> None:
         """Forgets all proposals."""
@@ -108,16 +112,9 @@ class ProposalEvaluator(DatasetEvaluator):
         if not comm.is_main_process():
             return {}
         predictions = {image_id: p for part in gathered for image_id, p in part.items()}
-        if self._ground_truth is None:
-            self._ground_truth = load_ground_truth(self.dataset_name)
         coco = self._ground_truth.coco
         known = {image["id"] for image in coco.dataset["images"]}
-        if unknown := set(predictions) - known:
-            raise DataError(
-                f"{len(unknown)} of {len(predictions)} evaluated images, such as image_id "
-                f"{next(iter(unknown))!r}, are not in the annotations of {self.dataset_name!r}. "
-                "The evaluator's data set must be the loader's (dataloader.evaluator.dataset_name)."
-            )
+        check_images(predictions, known, self.dataset_name)
         if not self._ground_truth.annotated:
             logger.info("%s has no annotations: nothing was measured.", self.dataset_name)
             return {}
@@ -131,13 +128,7 @@ class ProposalEvaluator(DatasetEvaluator):
             name: 100 * float(_evaluate_box_proposals(items, coco, area=area, limit=limit)["ar"])
             for name, area, limit in wanted
         }
-        logger.info(
-            "proposals: %s",
-            ", ".join(
-                f"{name} {'undefined' if math.isnan(value) else f'{value:.2f}'}"
-                for name, value in metrics.items()
-            ),
-        )
+        log_metrics("proposals", metrics)
         return {"proposals": metrics}
 
 
@@ -226,10 +217,7 @@ def _original_frame(
             "detectron2.modeling.meta_arch.ProposalNetwork."
         )
     proposals: Instances = output["proposals"]
-    size = tuple(
-        int(image.get(key, own))
-        for key, own in zip(("height", "width"), proposals.image_size, strict=True)
-    )
+    size = original_size(image, proposals)
     if tuple(proposals.image_size) != size:
         raise DataError(
             f"The proposals of image {image.get('image_id')!r} are in a frame of "
