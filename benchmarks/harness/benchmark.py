@@ -30,7 +30,7 @@ from harness.record import (
     Timing,
     save_benchmark,
 )
-from mask_rcnn_repro.config.locate import config_root
+from mask_rcnn_repro.config.config_files import config_root
 from mask_rcnn_repro.records import provenance
 
 _LIBRARIES = ("numba", "hotcoco", "opencv-python-headless", "pillow", "cityscapesscripts")

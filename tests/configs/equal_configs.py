@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from mask_rcnn_repro.config.canonical import config_hash
+from mask_rcnn_repro.config.config_files import list_configs
 from mask_rcnn_repro.config.load import get_config
-from mask_rcnn_repro.config.locate import list_configs
+from mask_rcnn_repro.config.serialization import config_hash
 
 
 def equal_configs(

@@ -6,7 +6,7 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
-from mask_rcnn_repro.config.locate import config_root
+from mask_rcnn_repro.config.config_files import config_root
 from mask_rcnn_repro.config.schema import TOP_LEVEL_KEYS
 
 _FORBIDDEN: dict[type[ast.AST], str] = {

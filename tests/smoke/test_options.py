@@ -133,7 +133,7 @@ def test_launcher_reports_an_unknown_key_in_time(tmp_path: Path) -> None:
         str(QUICKSTART),
         "train.max_itr=3",
     )
-    assert "did you mean train.max_iter?" in outcome.failed_plainly()
+    assert "Did you mean 'train.max_iter'?" in outcome.failed_plainly()
     assert outcome.out == "" and outcome.err.count("\n") <= 3
     assert time.perf_counter() - began < 60  # nothing was built
     assert list(tmp_path.iterdir()) == []

@@ -71,7 +71,7 @@ def test_evaluates_as_one_process_does(two_processes: tuple[Path, Outcome], tmp_
 
 def test_a_mistake_is_told_once_and_before_processes_start(tmp_path: Path) -> None:
     message = launch(tmp_path, "--num-gpus", "2", "train.max_itr=3").failed_plainly()
-    assert "did you mean train.max_iter?" in message
+    assert "Did you mean 'train.max_iter'?" in message
     assert list(tmp_path.iterdir()) == []
 
 

@@ -21,7 +21,7 @@ from mask_rcnn_repro.config import (
     to_plain,
     train_defaults,
 )
-from mask_rcnn_repro.config.canonical import canonical
+from mask_rcnn_repro.config.serialization import canonical
 from mask_rcnn_repro.errors import ConfigError
 
 from .config_helpers import load_sample, sample_file, write

@@ -118,8 +118,8 @@ def test_an_interrupt_restores_the_import_function_too(tmp_path):
 @pytest.mark.parametrize(
     ("more", "parts"),
     [
-        ("trian = dict(max_iter=3)", ["`trian`", "did you mean `train`?"]),
-        ("max_iter = 3", ["`max_iter`", "begin with an underscore", "line "]),
+        ("trian = dict(max_iter=3)", ["`trian`", "Did you mean `train`?"]),
+        ("max_iter = 3", ["`max_iter`", "with an underscore", "line "]),
         ("a, b = 1, 2", ["`a` is not a section"]),
         ("extra: dict = {}", ["`extra`"]),
         ("del optimizer", ["`optimizer` is missing"]),
@@ -145,7 +145,7 @@ def test_a_missing_file_names_the_nearest_config(tmp_path, monkeypatch):
     for path in ("table2a/r50_c5x", "configs/table2a/r50_c4x.py", "/somewhere/table2a/r50_c4x.py"):
         with pytest.raises(ConfigError, match=r"does not exist.*table2a/r50_c4\.py"):
             load_config(path)
-    with pytest.raises(ConfigError, match=r"is a folder.*r50_c4\.py"):
+    with pytest.raises(ConfigError, match=r"is a directory.*r50_c4\.py"):
         load_config("table2a")
     with pytest.raises(ConfigError, match="No config file was given"):
         load_config("")
@@ -196,7 +196,7 @@ def test_yaml_runs_no_code(tmp_path):
         f"!!python/object/apply:subprocess.call [['touch', '{trap}']]",
     ):
         file = write(tmp_path / "evil.yaml", f"model: {tag}\n")
-        with pytest.raises(ConfigError, match="would run code when read, so they are refused"):
+        with pytest.raises(ConfigError, match="would run code when read, so they are rejected"):
             load_config(file)
     assert not trap.exists()
 

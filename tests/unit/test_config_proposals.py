@@ -149,7 +149,7 @@ def test_numbers_that_are_none_are_refused(override):
         ("~dataloader.train.mapper", "mapper is not set"),
         ("~dataloader.test.mapper", "mapper is not set"),
         ("~model.proposal_generator", "proposal_generator is not set"),
-        ("model.proposal_generator=null", "loader must bring proposals"),
+        ("model.proposal_generator=null", "loader must load proposals"),
         ("model._target_=mask_rcnn_repro.modeling.SharedFeatureRCN", "SharedFeatureRCNN"),
         ("train.proposals=5", "string"),
     ],

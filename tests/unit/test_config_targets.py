@@ -133,7 +133,7 @@ def test_names_of_targets():
         with pytest.raises(ConfigError):
             locate_target(wrong)
     with pytest.raises(
-        ConfigError, match=r"torch\.optim has no 'SDG'; did you mean torch\.optim\.SGD\?"
+        ConfigError, match=r"torch\.optim has no 'SDG'\. Did you mean torch\.optim\.SGD\?"
     ):
         locate_target("torch.optim.SDG")
     with pytest.raises(ConfigError, match="no module 'nosuchpackage' was found"):

@@ -37,12 +37,12 @@ def test_a_sound_config_has_no_problems(sample):
 @pytest.mark.parametrize(
     ("values", "text"),
     [
-        ({"train__max_itr": 3}, "unknown key train.max_itr; did you mean train.max_iter?"),
-        ({"train__amp__enable": True}, "did you mean train.amp.enabled?"),
-        ({"modle": {"a": 1}}, "unknown key modle; did you mean model?"),
-        ({"optimizer__lrr": 3}, "unknown key optimizer.lrr; did you mean optimizer.lr?"),
-        ({"dataloader__val": {}}, "unknown key dataloader.val"),
-        ({"paper": {"tabel": "2a"}}, "did you mean paper.table?"),
+        ({"train__max_itr": 3}, "unknown key 'train.max_itr'. Did you mean 'train.max_iter'?"),
+        ({"train__amp__enable": True}, "Did you mean 'train.amp.enabled'?"),
+        ({"modle": {"a": 1}}, "unknown key 'modle'. Did you mean 'model'?"),
+        ({"optimizer__lrr": 3}, "unknown key 'optimizer.lrr'. Did you mean 'optimizer.lr'?"),
+        ({"dataloader__val": {}}, "unknown key 'dataloader.val'"),
+        ({"paper": {"tabel": "2a"}}, "Did you mean 'paper.table'?"),
         ({"paper": {"table": 2}}, "paper.table must be a string or null, got 2"),
         ({"train__max_iter": "a"}, "train.max_iter must be a valid integer, got 'a'"),
         ({"train__max_iter": True}, "train.max_iter must be a valid integer, got True"),
@@ -213,7 +213,7 @@ def test_detectron2s_own_configs_pass_but_for_their_own_train_keys_and_lambdas()
         "COCO-InstanceSegmentation/mask_rcnn_regnety_4gf_dds_fpn_1x.py",
     ):
         problems = config_problems(LazyConfig.load(str(root / name)))
-        assert [p for p in problems if not p.startswith("unknown key train.")] == []
+        assert [p for p in problems if not p.startswith("unknown key 'train.")] == []
     lambdas = LazyConfig.load(str(root / "new_baselines" / "mask_rcnn_R_50_FPN_100ep_LSJ.py"))
     problems = config_problems(lambdas)
     assert problems

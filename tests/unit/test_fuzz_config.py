@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from omegaconf import DictConfig
 
 from mask_rcnn_repro.config import format_config, get_config
-from mask_rcnn_repro.config.canonical import config_hash, to_plain
 from mask_rcnn_repro.config.overrides import apply_overrides
+from mask_rcnn_repro.config.serialization import config_hash, to_plain
 from mask_rcnn_repro.config.validation import validate_config
 from mask_rcnn_repro.errors import ConfigError
 from mask_rcnn_repro.registration import register

@@ -1,12 +1,35 @@
-"""Configs: loading, profiles, overrides, validation, printing, comparing and saving."""
+"""Configs: loading, profiles, overrides, validation, printing, comparing and saving.
 
-from mask_rcnn_repro.config.canonical import config_hash, format_config, save_config, to_plain
+====================  ==============================================================
+file                  what
+====================  ==============================================================
+load.py               loads a config: file, profile, overrides, validation
+config_files.py       finds config files by path or id
+schema.py             the top-level keys, and the typed `train` section
+profiles.py           the scales `paper`, `mini` and `tiny`
+overrides.py          `key=value` from the command line
+dotted_keys.py        parses keys, and finds known and similar ones
+validation.py         checks every key and value
+targets.py            parameters that a `_target_` accepts
+typecheck.py          whether a value fits a parameter
+combinations.py       values that cannot work together
+stored_proposals.py   what `train.proposals` implies
+from_data.py          what follows from the training data
+serialization.py      a config as plain data: printed, saved, hashed
+yaml_io.py            YAML without running code
+diff.py               differences of two configs
+output_dir.py         output directories of runs
+yacs.py               keys for Detectron2's yacs configs
+====================  ==============================================================
+"""
+
+from mask_rcnn_repro.config.config_files import config_id, config_root, find_config, list_configs
 from mask_rcnn_repro.config.diff import ABSENT, diff_configs, format_diff
 from mask_rcnn_repro.config.load import get_config, load_config
-from mask_rcnn_repro.config.locate import config_id, config_root, find_config, list_configs
-from mask_rcnn_repro.config.output import claim_output_dir, default_output_dir
+from mask_rcnn_repro.config.output_dir import claim_output_dir, default_output_dir
 from mask_rcnn_repro.config.overrides import Override, apply_overrides, parse_override
 from mask_rcnn_repro.config.schema import format_schema, train_defaults
+from mask_rcnn_repro.config.serialization import config_hash, format_config, save_config, to_plain
 from mask_rcnn_repro.config.validation import validate_config
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""What differs between two configs."""
+"""Differences of two configs."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from mask_rcnn_repro.config.canonical import canonical, to_plain
-from mask_rcnn_repro.config.keys import format_key
+from mask_rcnn_repro.config.dotted_keys import format_key
+from mask_rcnn_repro.config.serialization import canonical, to_plain
 
 
 class _Absent:
-    """Stands for a key that one side does not have."""
+    """The value of a key that is not set."""
 
     def __repr__(self) -> str:
         return "(not set)"
@@ -20,7 +20,7 @@ class _Absent:
 ABSENT = _Absent()
 
 Difference = tuple[str, Any, Any]
-"""Dotted key, value in the first config, value in the second; `ABSENT` where there is none."""
+"""Dotted key, value in the first config, value in the second; `ABSENT` if not set."""
 
 
 def diff_configs(a: DictConfig, b: DictConfig) -> list[Difference]:
@@ -31,8 +31,9 @@ def diff_configs(a: DictConfig, b: DictConfig) -> list[Difference]:
         b: the second.
 
     Returns:
-        Differences sorted by key. A node that only one side has is one difference; nodes that both
-        have are compared key by key, lists item by item where they hold nodes and are equally long.
+        Differences sorted by key. A node that only one config has is one difference. Nodes of both
+        configs are compared key by key. Lists of nodes are compared item by item if their lengths
+        are equal.
     """
     found: list[Difference] = []
     _compare(to_plain(a), to_plain(b), (), found)
@@ -79,8 +80,8 @@ def format_diff(differences: list[Difference], a: str = "old", b: str = "new") -
 
     Args:
         differences: from :func:`diff_configs`.
-        a: what the first config is called in the heading.
-        b: what the second is called.
+        a: name of the first config in the heading.
+        b: name of the second.
     """
     if not differences:
         return f"{a} and {b}: no difference."
@@ -100,7 +101,7 @@ def format_diff(differences: list[Difference], a: str = "old", b: str = "new") -
 
 
 def _short_targets(old: Any, new: Any) -> tuple[Any, Any]:
-    """Targets by their last names, or in full where these are equal."""
+    """Targets by their last names, or in full if these are equal."""
     if not isinstance(old, str) or not isinstance(new, str):
         return old, new
     short = old.rpartition(".")[2], new.rpartition(".")[2]

@@ -1,7 +1,7 @@
 """Loading a config: file, then profile, then command line, then validation.
 
-A `.py` config is Python code and is run. A `.yaml` config is read as plain data; yet it names the
-functions that building calls, so it deserves the same trust as code.
+A `.py` config is Python code and is run. A `.yaml` config is read as plain data, but it names the
+functions that building calls. Load only configs that you trust.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mask_rcnn_repro.config import schema
-from mask_rcnn_repro.config.locate import config_root, find_config
+from mask_rcnn_repro.config.config_files import config_root, find_config
 from mask_rcnn_repro.config.overrides import apply_overrides
+from mask_rcnn_repro.config.profiles import PROFILES
 from mask_rcnn_repro.config.stored_proposals import use_stored_proposals
 from mask_rcnn_repro.config.validation import validate_config
 from mask_rcnn_repro.config.yaml_io import read_yaml
@@ -37,25 +38,25 @@ def load_config(
     """Loads, scales, overrides and validates a config.
 
     Args:
-        path: a `.py` or saved `.yaml` file by any path, or an id such as `table2a/r50_c4`.
-        profile: name of a function in `config/profiles.py`; `paper` changes nothing. A saved
-            config has had its profile applied and is loaded with `paper`.
+        path: path of a `.py` or saved `.yaml` file, or an id such as `table2a/r50_c4`.
+        profile: name of a function in `config/profiles.py`; `paper` changes nothing. The profile
+            of a saved config is applied already; it is loaded with `paper`.
         overrides: `key=value`, `+key=value`, `~key`; see `config/overrides.py`.
-        seed: `train.seed`, unless None; an override of `train.seed` must agree with it.
+        seed: value of `train.seed`, unless None. An override of `train.seed` must agree with it.
 
     Returns:
-        The config, with every key of the `train` section filled in.
+        The config with every key of the `train` section.
 
     Raises:
-        ConfigError: the file does not exist, cannot be run, or holds something that cannot be
-            used; the message lists all problems found.
+        ConfigError: the file does not exist, cannot be run, or is not a usable config. The message
+            lists all problems.
     """
     file = find_config(path)
     cfg = read_config(file)
     if profile != "paper" and file.suffix != ".py":
         raise ConfigError(
-            f"{file} is a saved config, to which its profile has been applied already; leave "
-            f"--profile {profile} away, or give the .py file that it was made from."
+            f"{file} is a saved config: its profile has been applied already. Omit "
+            f"--profile {profile}, or give the .py file that it was made from."
         )
     cfg = _apply_profile(cfg, profile)
     overrides = list(overrides)
@@ -63,14 +64,14 @@ def load_config(
     cfg = apply_overrides(cfg, overrides)
     if cfg.train.profile != scaled_by:
         raise ConfigError(
-            f"train.profile says how this config was scaled ({scaled_by!r}) and cannot be set to "
-            f"{cfg.train.profile!r}; choose a scale with --profile."
+            f"train.profile is {scaled_by!r}, the profile that scaled this config, and cannot be "
+            f"set to {cfg.train.profile!r}. Choose a profile with --profile."
         )
     if seed is not None:
         by_key = any(text.lstrip("+").startswith("train.seed=") for text in overrides)
         if by_key and cfg.train.seed != seed:
             raise ConfigError(
-                f"--seed {seed} and train.seed={cfg.train.seed} disagree; give one of them."
+                f"--seed {seed} and train.seed={cfg.train.seed} disagree. Give one of them."
             )
         cfg = apply_overrides(cfg, [f"train.seed={seed}"])
     if not _running_files:
@@ -84,8 +85,8 @@ def get_config(
 ) -> DictConfig:
     """Loads a config of this project by its id, such as `table2a/r50_c4`; see `load_config`.
 
-    A config file that takes another one so gets it with its RPN, as files always have it; what
-    `train.proposals` implies follows when that file itself is loaded.
+    Inside a config file it returns the other config with its RPN. What `train.proposals` implies
+    is applied when the outer file is loaded.
     """
     path = config_root() / config_id
     if path.suffix != ".py":
@@ -94,13 +95,13 @@ def get_config(
 
 
 def read_config(file: Path) -> DictConfig:
-    """Reads a config file and fills in the defaults of `train`; no profile, no full validation.
+    """Reads a config file and fills in the defaults of `train`, without profile and validation.
 
     Args:
         file: absolute path of a `.py` or `.yaml` file.
 
     Raises:
-        ConfigError: see `load_config`; of the content only top-level keys are checked.
+        ConfigError: see `load_config`. Only the top-level keys are checked.
     """
     if file.suffix == ".py":
         _check_top_level_names(file)
@@ -119,7 +120,7 @@ def read_config(file: Path) -> DictConfig:
 
 
 _running_files: list[Path] = []
-"""Config files that are being run, the outermost first."""
+"""Config files that are running, the outermost first."""
 
 
 @contextmanager
@@ -133,7 +134,7 @@ def _running(file: Path) -> Iterator[None]:
 
 @contextmanager
 def _import_restored() -> Iterator[None]:
-    """Puts `builtins.__import__` back: `LazyConfig` leaves it patched when a config raises."""
+    """Restores `builtins.__import__`, which `LazyConfig` leaves patched when a config raises."""
     before = builtins.__import__
     try:
         yield
@@ -155,9 +156,9 @@ def _run_config(file: Path) -> DictConfig:
         where, line = _raised_at(error.__traceback__, file)
         hint = ""
         if isinstance(error, ModuleNotFoundError):
-            hint = " (modules are looked for in installed packages and the folders of PYTHONPATH)"
+            hint = ". Install the module, or add its directory to PYTHONPATH"
         raise ConfigError(
-            f"The config {file} could not be run: {where}, line {line}: "
+            f"The config {file} cannot be run: {where}, line {line}: "
             f"{type(error).__name__}: {' '.join(str(error).split())}{hint}"
         ) from error
 
@@ -175,7 +176,7 @@ def _raised_at(traceback: TracebackType | None, file: Path) -> tuple[str, int]:
 
 
 def _assigned_names(tree: ast.Module) -> Iterator[tuple[str, int]]:
-    """Names that top-level statements of a file assign, with their lines."""
+    """Names that the top-level statements of a file assign, with their lines."""
     for statement in tree.body:
         targets: list[ast.expr] = []
         if isinstance(statement, ast.Assign):
@@ -190,7 +191,7 @@ def _assigned_names(tree: ast.Module) -> Iterator[tuple[str, int]]:
 
 
 def _check_top_level_names(file: Path) -> None:
-    """Refuses assigned names that are no section: `LazyConfig` drops some of them silently."""
+    """Rejects assigned names that are no section, because `LazyConfig` drops some silently."""
     try:
         tree = ast.parse(file.read_bytes(), filename=str(file))
     except SyntaxError as error:
@@ -207,17 +208,17 @@ def _check_top_level_names(file: Path) -> None:
 
 def _unknown_section(name: str) -> str:
     close = difflib.get_close_matches(name, schema.TOP_LEVEL_KEYS, n=1)
-    guess = f"did you mean `{close[0]}`? " if close else ""
+    guess = f" Did you mean `{close[0]}`?" if close else ""
     return (
-        f"`{name}` is not a section of a config; {guess}Sections are "
-        f"{', '.join(schema.TOP_LEVEL_KEYS)}; names of helper values begin with an underscore."
+        f"`{name}` is not a section of a config.{guess} Sections: "
+        f"{', '.join(schema.TOP_LEVEL_KEYS)}. Begin names of helper values with an underscore."
     )
 
 
 def _check_sections(cfg: DictConfig, file: Path) -> None:
     problems = [_unknown_section(str(k)) for k in cfg if k not in schema.TOP_LEVEL_KEYS]
     problems += [
-        f"the section `{key}` is missing; import it from another config or set it."
+        f"the section `{key}` is missing. Import it from another config, or set it."
         for key in schema.REQUIRED_KEYS
         if key not in cfg
     ]
@@ -232,14 +233,11 @@ def _check_sections(cfg: DictConfig, file: Path) -> None:
 
 
 def _apply_profile(cfg: DictConfig, profile: str) -> DictConfig:
-    """Applies the function of a profile; `paper` changes nothing."""
     if profile == "paper":
         return cfg
-    from mask_rcnn_repro.config.profiles import PROFILES
-
     if profile not in PROFILES:
         names = ", ".join(sorted({"paper", *PROFILES}))
-        raise ConfigError(f"There is no profile {profile!r}; there are {names}.")
+        raise ConfigError(f"unknown profile {profile!r}. Profiles: {names}.")
     try:
         scaled = PROFILES[profile](cfg)
     except OmegaConfBaseException as error:

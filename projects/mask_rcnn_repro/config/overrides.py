@@ -5,9 +5,9 @@
     ++key=value  set or add
     ~key         delete a key; `~key=value` only if it has that value
 
-The text is split at the first `=`; the value is YAML (`1e-3`, `null`, `[1, 2]`, `{a: 1}`,
+The text is split at the first `=`. The value is YAML (`1e-3`, `null`, `[1, 2]`, `{a: 1}`,
 `"quoted"`, `${train.max_iter}`). An empty value is the empty string. A mapping is merged into the
-mapping that it meets; a mapping with `_target_` replaces it.
+present mapping; a mapping with `_target_` replaces it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mask_rcnn_repro.config import schema
-from mask_rcnn_repro.config.keys import (
+from mask_rcnn_repro.config.dotted_keys import (
     Key,
     child,
     dict_key,
@@ -48,8 +48,8 @@ class Override:
         operation: `set` (`key=value`), `add` (`+`), `force` (`++`) or `delete` (`~`).
         key: parts of the key.
         value: plain data; None for a deletion without value.
-        has_value: whether there was a `=`.
-        text: as it was written.
+        has_value: whether the text contains `=`.
+        text: the override as written.
     """
 
     operation: Operation
@@ -74,7 +74,7 @@ def parse_override(text: str) -> Override:
     name_text, equals, value_text = rest.partition("=")
     if not equals and operation != "delete":
         raise ConfigError(
-            f"{text!r} is not an override: write key=value, +key=value or ~key, such as "
+            f"{text!r} is not an override. Write key=value, +key=value or ~key, such as "
             "train.max_iter=1000."
         )
     key = parse_key(name_text.strip())
@@ -86,21 +86,19 @@ def parse_override(text: str) -> Override:
 
 
 def _check_markers(value: Any, text: str) -> None:
-    """Refuses strings with a meaning to OmegaConf that cannot be used: `???`, broken `${`."""
+    """Rejects OmegaConf's mark of missing values (`???`) and incomplete interpolations."""
     if value == "???":
-        raise ConfigError(f"{text!r}: `???` marks a missing value; give the value itself.")
-    for item in value.values() if isinstance(value, Mapping) else ():
-        _check_markers(item, text)
-    for item in value if isinstance(value, list) else ():
+        raise ConfigError(f"{text!r}: `???` marks a missing value. Give the value itself.")
+    items = value.values() if isinstance(value, Mapping) else value
+    for item in items if isinstance(value, (Mapping, list)) else ():
         _check_markers(item, text)
     if is_interpolation(value):
         try:
             OmegaConf.create({"value": value})
         except OmegaConfBaseException as error:
-            reason = str(error).splitlines()[0]
             raise ConfigError(
                 f"{text!r}: {value!r} is not a complete interpolation such as "
-                f"${{train.max_iter}}: {reason}"
+                f"${{train.max_iter}}: {str(error).splitlines()[0]}"
             ) from error
 
 
@@ -108,21 +106,21 @@ def apply_overrides(cfg: DictConfig, overrides: Iterable[str]) -> DictConfig:
     """Applies overrides in the order given.
 
     Args:
-        cfg: a loaded config, left as it is.
-        overrides: texts as on the command line; none gives an equal copy.
+        cfg: a loaded config, which is not changed.
+        overrides: texts as on the command line. None gives an equal copy.
 
     Returns:
         A changed copy.
 
     Raises:
-        ConfigError: an unknown key (naming the nearest known one), a value of the wrong type, or a
-            change that is not possible.
+        ConfigError: an unknown key (the message names the nearest known one), a value of the wrong
+            type, or a change that is not possible.
     """
     cfg = copy.deepcopy(cfg)
     for text in overrides:
         _apply(cfg, parse_override(text))
     if isinstance(cfg.get("train"), DictConfig):
-        schema.fill_train_defaults(cfg.train)  # a deleted `train` key returns to its default
+        schema.fill_train_defaults(cfg.train)  # a deleted key gets its default
     return cfg
 
 
@@ -146,7 +144,7 @@ def _fail(override: Override, reason: str) -> ConfigError:
 
 
 def _find_parent(cfg: DictConfig, override: Override) -> tuple[Any, Key]:
-    """The container that holds the key's last part, and the key with list positions as ints."""
+    """The container of the key's last part, and the key with list positions as ints."""
     node: Any = cfg
     key: list[Any] = []
     for position, part in enumerate(override.key):
@@ -155,8 +153,8 @@ def _find_parent(cfg: DictConfig, override: Override) -> tuple[Any, Key]:
             if not part.isdigit() or int(part) >= allowed:
                 raise _fail(
                     override,
-                    f"{format_key(key)} is a list of {len(node)}; give a position from 0 to "
-                    f"{allowed - 1}, got {part!r}",
+                    f"{format_key(key)} is a list of {len(node)}, got the position {part!r}. Give "
+                    f"0 to {allowed - 1}",
                 )
             key.append(int(part))
         else:
@@ -167,14 +165,13 @@ def _find_parent(cfg: DictConfig, override: Override) -> tuple[Any, Key]:
         place = format_key(key)
         if below is None:
             if part in known_params(node, tuple(key[:-1]))[0]:
-                raise _fail(override, f"{place} is not set; set it as a whole: {place}={{...}}")
-            raise ConfigError(
-                f"{override.text!r}: "
-                + unknown_key_text(cfg, override.key, _names(node, tuple(key[:-1])), position)
-            )
+                raise _fail(override, f"{place} is not set. Set it as a whole: {place}={{...}}")
+            names = _names(node, tuple(key[:-1]))
+            unknown = unknown_key_text(cfg, override.key, names, position)
+            raise ConfigError(f"{override.text!r}: {unknown}")
         raw = plain(below)
         if is_interpolation(raw):
-            raise _fail(override, f"{place} points to {raw}; change that place or {place} itself")
+            raise _fail(override, f"{place} refers to {raw}. Override that key or {place} itself")
         if not isinstance(below, (DictConfig, ListConfig)) or raw is None:
             raise _fail(
                 override, f"{place} is {raw!r}, so it has no {format_key(override.key[position:])}"
@@ -189,17 +186,17 @@ def _names(node: Any, key: Key) -> list[str]:
 
 
 def _delete(cfg: DictConfig, parent: Any, key: Key, override: Override) -> None:
-    present = child(parent, key[-1])
+    present, place = child(parent, key[-1]), format_key(key)
     if present is None:
-        text = unknown_key_text(cfg, key, _names(parent, key[:-1]), len(key) - 1)
-        if key[-1] in _names(parent, key[:-1]):
-            text = f"{format_key(key)} is not set, so there is nothing to delete"
+        names = _names(parent, key[:-1])
+        text = f"{place} is not set, so it cannot be deleted"
+        if key[-1] not in names:
+            text = unknown_key_text(cfg, key, names, len(key) - 1)
         raise ConfigError(f"{override.text!r}: {text}")
     if override.has_value and plain(present) != override.value:
         raise _fail(
             override,
-            f"{format_key(key)} is {plain(present)!r}, not {override.value!r}; leave the value out "
-            "to delete it anyway",
+            f"{place} is {plain(present)!r}, not {override.value!r}. Write ~{place} to delete it",
         )
     del parent[key[-1]]
 
@@ -210,16 +207,16 @@ def _assign(cfg: DictConfig, parent: Any, key: Key, override: Override) -> None:
     present = child(parent, key[-1])
     if override.operation == "add" and present is not None:
         raise _fail(
-            override, f"{place} is set already; write {place}=... to change it (or ++{place}=...)"
+            override, f"{place} is set already. Write {place}=... to change it (or ++{place}=...)"
         )
     param = None
     if isinstance(parent, DictConfig):
         known, open_ = known_params(parent, key[:-1])
         param = known.get(str(key[-1]))
-        let_through = open_ and override.operation in ("add", "force")
-        if present is None and str(key[-1]) not in known and not let_through:
+        allowed = open_ and override.operation in ("add", "force")
+        if present is None and str(key[-1]) not in known and not allowed:
             text = unknown_key_text(cfg, key, _names(parent, key[:-1]), len(key) - 1)
-            hint = f" (+{place}=... adds it all the same)" if open_ else ""
+            hint = f" (+{place}=... adds it anyway)" if open_ else ""
             raise ConfigError(f"{override.text!r}: {text}{hint}")
     current = plain(present)
     if isinstance(value, Mapping) and not is_node(value) and isinstance(current, dict) and current:
@@ -238,7 +235,7 @@ def _merge(cfg: DictConfig, present: DictConfig, key: Key, override: Override) -
     if not override.value:
         raise _fail(
             override,
-            f"an empty mapping changes nothing, because mappings are merged; delete single keys "
+            f"an empty mapping changes nothing, because mappings are merged. Delete single keys "
             f"with ~{format_key(key)}.<key>",
         )
     operation: Operation = "force" if override.operation == "force" else "set"
@@ -254,11 +251,11 @@ def _problem(key: Key, value: Any, present: Any, param: Any) -> str | None:
     place = format_key(key)
     if key[-1] == "_target_":
         if not isinstance(value, str):
-            return f"is the dotted name of a class or function, got {value!r}"
+            return f"must be the dotted name of a class or function, got {value!r}"
         locate_target(value)
         return None
     if len(key) == 1 and not isinstance(value, Mapping):
-        return f"is a whole section; set keys below it, got {value!r}"
+        return f"is a section. Set keys below it; got {value!r}"
     if is_interpolation(value):
         return None
     if value is None and place in schema.NULLABLE:

@@ -1,10 +1,10 @@
-"""The scales at which any config runs: `paper` as written, `mini` in minutes, `tiny` in seconds.
+"""Profiles: the scales of a config. `paper` runs as written, `mini` in minutes, `tiny` in seconds.
 
-A profile is a function from config to config, applied after the file and before the command line.
-`mini` and `tiny` put the embedded data in COCO's place and scale sizes, widths, counts and
-schedules by fixed factors, so that what distinguishes two rows stays; they train from random
-weights, which the paper's frozen batch norm and SGD cannot do. They never touch what a row is
-about: RoI layers, heads, losses, thresholds, depth.
+A profile is a function from config to config. It is applied after the file and before the command
+line. `mini` and `tiny` replace COCO by the embedded data and scale sizes, widths, counts and
+schedules by fixed factors. They train from random weights, which the paper's frozen batch norm and
+SGD cannot do. They never change what distinguishes two rows: RoI layers, heads, losses, thresholds,
+depth.
 """
 
 from __future__ import annotations
@@ -19,38 +19,38 @@ EMBEDDED_NUM_CLASSES = 7
 
 _USUAL_SCHEDULE = 160_000
 _OTHER_SCHEDULES = {"keypoints": 90_000, "cityscapes": 24_000}
-"""Data set names that contain a word, and the iterations that the paper usually trains on them.
+"""Words in names of data sets, and the paper's usual number of iterations for such data.
 
-In the paper all start from weights that know images already. From random weights none is learned
-faster than another, so that small profiles give each the same number of iterations.
+The paper starts from pre-trained weights. From random weights no data set is learned faster than
+another, so the small profiles train on each for the same number of iterations.
 """
 
 
 @dataclass(frozen=True)
 class Scale:
-    """Factors of a small profile; a value v becomes `max(1, round(v * factor))` where it is whole.
+    """Factors of a small profile. A whole number v becomes `max(1, round(v * factor))`.
 
     Attributes:
-        width: Channels of backbone, pyramid and heads.
-        pixels: Image sizes (800 px and 1333 px, say).
-        objects: Anchor sizes. Not the factor of `pixels`, since the embedded objects are larger in
-            their images than COCO's.
-        counts: Proposals, and anchors sampled, an image.
-        rois: RoIs sampled an image.
-        most_rois: Limit of these. An image has four objects, so that of the 128 that the FPN heads
-            would sample most are repetitions; C4's 16 are not.
-        most_person_rois: The same where persons alone are learned, of whom an image has one or two.
-        batch: Images an iteration.
-        lr: AdamW's learning rate for SGD's.
-        iterations: Iterations, drops of the learning rate included, of a schedule of 160k; other
-            data has other schedules, which become equally long (:data:`_OTHER_SCHEDULES`).
-        warmup: Iterations of warm-up.
-        data_prefix: Names of the data sets that stand in for COCO's.
-        num_workers: Loader processes.
-        bf16: Whether to compute in bfloat16 and channels-last, about twice as fast on CPUs that
-            have such instructions.
-        checkpoint_period: Iterations between checkpoints.
-        log_period: Iterations between log lines.
+        width: factor of the channels of backbone, pyramid and heads.
+        pixels: factor of image sizes, such as 800 and 1333 pixels.
+        objects: factor of anchor sizes. It differs from `pixels`, since the embedded objects are
+            larger in their images than COCO's.
+        counts: factor of proposals and sampled anchors per image.
+        rois: factor of sampled RoIs per image.
+        most_rois: upper limit of sampled RoIs. An image has four objects, so most of the 128 RoIs
+            that the FPN heads would sample are repetitions; C4's 16 are not.
+        most_person_rois: the limit for persons, of whom an image has one or two.
+        batch: factor of images per iteration.
+        lr: AdamW's learning rate divided by SGD's.
+        iterations: factor of the iterations and milestones of a schedule of 160k. Other schedules
+            become equally long (:data:`_OTHER_SCHEDULES`).
+        warmup: factor of the warm-up iterations.
+        data_prefix: first part of the names of the data sets that replace COCO's.
+        num_workers: data loader processes.
+        bf16: whether to compute in bfloat16 and channels-last, about 2x faster on CPUs with bf16
+            instructions.
+        checkpoint_period: iterations between checkpoints.
+        log_period: iterations between log lines.
     """
 
     width: float
@@ -73,8 +73,8 @@ class Scale:
 
 MINI = Scale(
     width=1 / 4,
-    # An embedded object of 40 of its 160 pixels is 96 pixels high then, 6 cells at stride 16, about
-    # what COCO's have at 800 pixels.
+    # An embedded object of 40 of 160 pixels becomes 96 pixels high, 6 cells at stride 16, about as
+    # many as a COCO object at 800 pixels.
     pixels=384 / 800,
     objects=3 / 4,
     counts=1 / 4,
@@ -93,7 +93,7 @@ MINI = Scale(
 )
 
 EMBEDDED = replace(MINI, pixels=128 / 800, objects=1 / 4)
-"""The scale in which configs are written that are made for the embedded data, as the quickstart."""
+"""The scale of configs that are written for the embedded data, such as the quickstart."""
 
 TINY = Scale(
     width=1 / 16,
@@ -116,28 +116,26 @@ TINY = Scale(
 
 
 def paper(cfg: DictConfig) -> DictConfig:
-    """Returns the config as its file says."""
+    """Returns the config unchanged."""
     return cfg
 
 
 def mini(cfg: DictConfig) -> DictConfig:
-    """Minutes on two cores, embedded data: shows whether a difference between rows appears.
+    """Scales a config to minutes on two cores; shows whether a difference between rows appears.
 
-    A config that is written for the embedded data is small already and stays as it is.
+    A config that is written for the embedded data is small already and is not changed.
     """
     return cfg if _is_embedded(cfg) else _shrink(cfg, MINI)
 
 
 def tiny(cfg: DictConfig) -> DictConfig:
-    """Seconds on the CPU, a handful of images: shows that a row runs."""
+    """Scales a config to seconds on a CPU and a few images; shows that a row runs."""
     return _shrink(cfg, _between(EMBEDDED, TINY) if _is_embedded(cfg) else TINY)
 
 
-PROFILES: dict[str, Callable[[DictConfig], DictConfig]] = {
-    "paper": paper,
-    "mini": mini,
-    "tiny": tiny,
-}
+Profile = Callable[[DictConfig], DictConfig]
+
+PROFILES: dict[str, Profile] = {"paper": paper, "mini": mini, "tiny": tiny}
 
 
 def _is_embedded(cfg: DictConfig) -> bool:
@@ -155,11 +153,11 @@ def _between(start: Scale, end: Scale) -> Scale:
 
 
 def _shrink(cfg: DictConfig, scale: Scale) -> DictConfig:
-    usual = _usual_schedule(cfg)  # told by the data's name, which is about to change
-    _shrink_model(cfg.model, scale, persons=_usual_schedule(cfg) == _OTHER_SCHEDULES["keypoints"])
+    usual = _usual_schedule(cfg)  # before the name of the data changes
+    _shrink_model(cfg.model, scale, persons=usual == _OTHER_SCHEDULES["keypoints"])
     _shrink_images(cfg.dataloader, scale)
     _scale(cfg, "train.tta.sizes", scale.pixels)  # null follows the test images
-    for split in ("train", "test"):  # proposals from files, where the config says so itself
+    for split in ("train", "test"):  # proposals from files, if the config sets the number itself
         _scale(cfg, f"dataloader.{split}.mapper.precomputed_proposal_topk", scale.counts)
     _use_embedded_data(cfg, scale)
     _train_from_random_weights(cfg, scale)
@@ -168,10 +166,7 @@ def _shrink(cfg: DictConfig, scale: Scale) -> DictConfig:
 
 
 def _shrink_model(model: DictConfig, scale: Scale, persons: bool) -> None:
-    for key in (
-        "backbone.width_multiplier",
-        "backbone.bottom_up.width_multiplier",
-    ):
+    for key in ("backbone.width_multiplier", "backbone.bottom_up.width_multiplier"):
         _scale(model, key, scale.width, whole=False)
     for key in (
         "backbone.out_channels",
@@ -181,28 +176,24 @@ def _shrink_model(model: DictConfig, scale: Scale, persons: bool) -> None:
         "roi_heads.keypoint_head.conv_dim",
     ):
         _scale(model, key, scale.width)
-    for key in (
-        "proposal_generator.batch_size_per_image",
-        "proposal_generator.pre_nms_topk",
-        "proposal_generator.post_nms_topk",
-    ):
-        _scale(model, key, scale.counts)
+    for key in ("batch_size_per_image", "pre_nms_topk", "post_nms_topk"):
+        _scale(model, f"proposal_generator.{key}", scale.counts)
     _scale(model, "roi_heads.batch_size_per_image", scale.rois)
     if OmegaConf.select(model, "roi_heads.batch_size_per_image") is not None:
         heads = model.roi_heads
         most = scale.most_person_rois if persons else scale.most_rois
         heads.batch_size_per_image = min(heads.batch_size_per_image, most)
-    # The pyramid's canonical box stays: it says how many cells of a level an RoI has, whatever
-    # the size of the image.
+    # The pyramid's canonical box is not scaled: it sets the number of cells of an RoI in a level,
+    # whatever the size of the image.
     _scale(model, "proposal_generator.anchor_generator.sizes", scale.objects)
-    # Frozen statistics of random weights normalise nothing.
+    # Frozen statistics do not normalize random weights.
     for key in ("backbone.norm", "backbone.bottom_up.norm"):
         if OmegaConf.select(model, key) == "FrozenBN":
             OmegaConf.update(model, key, "BN")
     for key in ("backbone.freeze_at", "backbone.bottom_up.freeze_at"):
         if OmegaConf.select(model, key) is not None:
             OmegaConf.update(model, key, 0)
-    # The embedded images need no network-specific statistics; random weights want unit variance.
+    # Random weights need inputs of unit variance.
     model.pixel_std = [57.375, 57.12, 58.395]
 
 
@@ -271,7 +262,7 @@ def _shorten(cfg: DictConfig, scale: Scale, usual: int) -> None:
 
 
 def _scale(cfg: Any, key: str, factor: float, whole: bool = True) -> None:
-    """Scales the number, or list of (lists of) numbers, at `key`; interpolations follow."""
+    """Scales the number or the (nested) list of numbers at `key`; keeps interpolations and null."""
     parent_key, _, name = key.rpartition(".")
     parent = OmegaConf.select(cfg, parent_key) if parent_key else cfg
     if not isinstance(parent, DictConfig) or name not in parent:

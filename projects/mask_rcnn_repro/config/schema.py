@@ -1,13 +1,14 @@
-"""What a config may hold: its top-level keys and the typed `train` section, in this one place.
+"""The top-level keys of a config and the typed `train` section.
 
-To add a key of the `train` section, add a field with type, default and description below:
-loading then fills it in, overrides and validation check it, and the documentation lists it.
+To add a key of the `train` section, add a field with type, default and description below. Loading
+then fills it in, overrides and validation check it, and the documentation lists it.
 """
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal, get_args, get_origin
 
+from omegaconf import DictConfig
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
@@ -24,17 +25,17 @@ DATALOADER_KEYS = ("train", "test", "evaluator")
 PAPER_KEYS = ("table", "row", "control")
 
 NULLABLE = frozenset({"model.proposal_generator"})
-"""Keys that may be null although their target's annotation does not say so.
+"""Keys that may be null although the annotation of their target does not allow it.
 
-`model.proposal_generator` is None where proposals come from files.
+`model.proposal_generator` is null if proposals come from files.
 """
 
 RUNTIME_KEYS = frozenset({"optimizer.params.model", "dataloader.evaluator.output_dir"})
-"""Parameters that the engine fills in when it builds an object: a config need not set them."""
+"""Parameters that the engine sets when it builds an object. A config may omit them."""
 
 
 class Section(BaseModel):
-    """Base of the sections: no key beyond the fields, no conversion between types."""
+    """Base of the sections: no keys besides the fields, no conversion between types."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -53,21 +54,19 @@ class Ddp(Section):
 
     broadcast_buffers: bool = Field(
         default=False,
-        description="Send the first process's buffers to all before each forward pass.",
+        description="Broadcast the buffers of the first process before each forward pass.",
     )
     find_unused_parameters: bool = Field(
         default=False, description="Allow parameters that take no part in a loss; slower."
     )
-    fp16_compression: bool = Field(
-        default=False, description="Exchange gradients as 16-bit floats."
-    )
+    fp16_compression: bool = Field(default=False, description="Exchange fp16 gradients.")
 
 
 class Checkpointer(Section):
-    """When checkpoints are written and how many stay."""
+    """When checkpoints are written and how many are kept."""
 
     period: int = Field(default=5000, ge=1, description="Iterations between checkpoints.")
-    max_to_keep: int = Field(default=3, ge=1, description="Newest checkpoints that are kept.")
+    max_to_keep: int = Field(default=3, ge=1, description="Number of newest checkpoints to keep.")
 
 
 class Tta(Section):
@@ -75,20 +74,18 @@ class Tta(Section):
 
     enabled: bool = Field(
         default=False,
-        description="Evaluate with several sizes and mirrored views of an image, merged; of a "
-        "training run its last evaluation. `--tta` sets it.",
+        description="Merge predictions of several sizes and mirrored views. In a training run this "
+        "applies to the last evaluation. `--tta` sets it.",
     )
     sizes: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)] | None = Field(
         default=None,
-        description="Shorter edges of the views; null: nine steps from half to one and a half "
-        "times the shorter edge of test images, such as 400, 500, ... 1200 for 800.",
+        description="Shorter edges of the views. null: nine steps from 0.5 to 1.5 times the "
+        "shorter edge of test images, such as 400, 500, ... 1200 for 800.",
     )
-    flip: bool = Field(default=True, description="Look at every size mirrored, too.")
+    flip: bool = Field(default=True, description="Add a mirrored view of every size.")
     max_size: int = Field(default=4000, ge=1, description="Limit of the longer edge of a view.")
     views_per_batch: int = Field(
-        default=2,
-        ge=1,
-        description="Views of one size that go through the model together; bounds memory.",
+        default=2, ge=1, description="Views of one size per forward pass; bounds memory."
     )
 
 
@@ -98,72 +95,69 @@ class Verify(Section):
     tolerance: float = Field(
         default=0.5,
         ge=0,
-        description="Percentage points by which AP (of proposals: average recall) may differ; the "
-        "finer metrics (AP50, APs, of one class, ...) twice as many.",
+        description="Allowed difference of AP (or average recall of proposals) in percentage "
+        "points. Finer metrics (AP50, APs, single classes, ...) may differ by twice as much.",
     )
     expected: dict[str, float] | None = Field(
         default=None,
-        description="Numbers in percent by task/metric, such as `{segm/AP: 33.3, bbox/AP50: 55}`; "
-        "null: those of the paper's row.",
+        description="Expected numbers in percent by task/metric, such as `{segm/AP: 33.3, "
+        "bbox/AP50: 55}`. null: those of the paper's row.",
     )
 
 
 class Train(Section):
-    """How a run is carried out."""
+    """How a run is executed."""
 
     output_dir: str = Field(
         default="",
-        description="Folder that the run writes to; empty: `<output_root>/<id>@<profile>/seed<k>`, "
-        "with a hash of the overrides where there are any.",
+        description="Directory that the run writes to. Empty: "
+        "`<output_root>/<id>@<profile>/seed<k>`, followed by a hash of the overrides, if any.",
     )
     output_root: str = Field(
         default="output",
-        description="Folder of all runs, those that this one depends on among them.",
+        description="Directory of all runs, including those that this one depends on.",
     )
     init_checkpoint: str = Field(
-        default="", description="Weights to start from or to evaluate; empty: random weights."
+        default="", description="Weights to start from or to evaluate. Empty: random weights."
     )
     strict_init: bool = Field(
-        default=True, description="The initial checkpoint must fill the whole backbone."
+        default=True, description="Require the initial checkpoint to fill the whole backbone."
     )
     proposals: str | None = Field(
         default=None,
-        description="RPN config (id or path) whose stored proposals are trained and tested on, "
-        "made first where they are missing; null: the RPN is trained jointly.",
+        description="RPN config (id or path) whose stored proposals are used for training and "
+        "testing. Missing ones are made first. null: train the RPN jointly.",
     )
     init_from: str | None = Field(
         default=None,
-        description="Config (id or path) whose finished run gives the initial weights in place of "
-        "`init_checkpoint`; run first where it is missing.",
+        description="Config (id or path) whose finished run gives the initial weights instead of "
+        "`init_checkpoint`. A missing run is run first.",
     )
     init_classes: dict[str, str | None] | None = Field(
         default=None,
-        description="Initial weights of other classes are taken over class by class: by equal "
-        "names (`{}`), and as stated, class here: class there, or null for a random start. null: "
-        "the classes are the same.",
+        description="Maps each class to a class of the initial weights. `{}` matches by name; a "
+        "null entry initializes the class randomly. null: the classes are the same.",
     )
     init_classes_of: str | None = Field(
         default=None,
-        description="Data set whose classes the initial weights have; null: the training data of "
+        description="Data set whose classes the initial weights have. null: the training data of "
         "`init_from`.",
     )
     freeze: list[str] = Field(
         default=[],
-        description="Modules, such as `backbone`, whose weights and norm statistics stay as they "
-        "were loaded.",
+        description="Modules, such as `backbone`, whose weights and norm statistics do not change.",
     )
     max_iter: int = Field(..., ge=0, description="Training iterations (optimizer steps).")
     accumulate: int = Field(
-        default=1, ge=1, description="Batches whose gradients make up one iteration."
+        default=1, ge=1, description="Number of batches whose gradients make one iteration."
     )
     scale_lr: bool = Field(
         default=False,
-        description="Scale the learning rate in proportion to images per iteration divided by "
-        "`reference_batch_size`.",
+        description="Multiply the learning rate by images per iteration / `reference_batch_size`.",
     )
     profile: str = Field(
         default="paper",
-        description="Profile that scaled this config; set by loading, not to be changed.",
+        description="Profile that scaled this config. Loading sets it; it cannot be changed.",
     )
     reference_batch_size: int = Field(
         default=16, ge=1, description="Images per iteration for which the learning rate is given."
@@ -171,59 +165,58 @@ class Train(Section):
     seed: int = Field(default=0, ge=0, lt=2**32, description="Seed of every source of randomness.")
     deterministic: bool = Field(
         default=False,
-        description="Use deterministic algorithms where there are any, and warn elsewhere; slower "
-        "on a GPU.",
+        description="Use deterministic algorithms where available and warn elsewhere. Slower on a "
+        "GPU.",
     )
     device: str = Field(
         default="auto",
         pattern=r"^(auto|cpu|cuda(:\d+)?)$",
-        description="`auto` (CUDA if there is any, else CPU), `cpu`, `cuda` or `cuda:N`.",
+        description="`auto` (CUDA if available, else CPU), `cpu`, `cuda` or `cuda:N`.",
     )
     num_threads: Annotated[int, Field(ge=1)] | None = Field(
-        default=None, description="CPU threads of a process; null: PyTorch's choice."
+        default=None, description="CPU threads of a process. null: PyTorch's default."
     )
     process_timeout: int = Field(
         default=1800,
         ge=1,
-        description="Seconds that one of several processes waits for the others before it takes "
-        "them for lost and ends; must be longer than the first one computes metrics.",
+        description="Seconds that a process waits for the others before it ends with an error. "
+        "Must exceed the time in which the first process computes metrics.",
     )
     amp: Amp = Field(default=Amp(), description="Mixed precision.")
     ddp: Ddp = Field(default=Ddp(), description="DistributedDataParallel.")
     checkpointer: Checkpointer = Field(default=Checkpointer(), description="Checkpoints.")
     eval_period: int = Field(
-        default=5000, ge=0, description="Iterations between evaluations; 0: only at the end."
+        default=5000, ge=0, description="Iterations between evaluations. 0: only at the end."
     )
     check_data: bool = Field(
         default=True,
-        description="Look through the data before training and log what is wrong with it; "
-        "`tools/check_data.py` tells more.",
+        description="Check the data before training and log problems. `tools/check_data.py` "
+        "reports more.",
     )
-    log_period: int = Field(default=20, ge=1, description="Iterations between lines of the log.")
+    log_period: int = Field(default=20, ge=1, description="Iterations between log lines.")
     optimize_inference: bool = Field(
         default=True,
-        description="Evaluate a copy of the model with folded norms and fused layers, on a CPU two "
-        "images side by side: faster, and equal up to rounding.",
+        description="Evaluate a copy of the model with folded norms and fused layers; a CPU "
+        "evaluates two images concurrently. Faster, and equal up to rounding.",
     )
     tta: Tta = Field(default=Tta(), description="Test-time augmentation.")
-    verify: Verify = Field(default=Verify(), description="Numbers that are to be met.")
+    verify: Verify = Field(default=Verify(), description="Expected numbers.")
     draw: int = Field(
         default=0,
         ge=0,
-        description="Test images drawn beside their ground truth after the final evaluation.",
+        description="Number of test images to draw beside their ground truth after the final "
+        "evaluation.",
     )
     channels_last: bool = Field(
-        default=False,
-        description="Keep weights, and with them feature maps, channels-last. CPUs always do.",
+        default=False, description="Use the channels-last layout on a GPU. CPUs always do."
     )
 
 
-def _section_of(field: FieldInfo) -> type[Section] | None:
-    """The section class of a field that is a nested section, else None."""
-    annotation = field.annotation
-    if isinstance(annotation, type) and issubclass(annotation, Section):
-        return annotation
-    return None
+def _section_of(field: FieldInfo | None) -> type[Section] | None:
+    """The class of a field that is a nested section, else None."""
+    annotation: Any = None if field is None else field.annotation
+    is_section = isinstance(annotation, type) and issubclass(annotation, Section)
+    return annotation if is_section else None
 
 
 def train_fields(path: tuple[str, ...] = ()) -> dict[str, FieldInfo] | None:
@@ -233,12 +226,11 @@ def train_fields(path: tuple[str, ...] = ()) -> dict[str, FieldInfo] | None:
         path: keys below `train`, such as `("amp",)`.
 
     Returns:
-        Field by name; None where `path` is not a section.
+        Fields by name; None if `path` is not a section.
     """
     section: type[Section] = Train
     for key in path:
-        field = section.model_fields.get(key)
-        nested = _section_of(field) if field is not None else None
+        nested = _section_of(section.model_fields.get(key))
         if nested is None:
             return None
         section = nested
@@ -246,7 +238,7 @@ def train_fields(path: tuple[str, ...] = ()) -> dict[str, FieldInfo] | None:
 
 
 def train_defaults() -> dict[str, Any]:
-    """Defaults of all keys of `train` that have one (`max_iter` has none), nested, plain data."""
+    """Defaults of the keys of `train` as nested plain data. `max_iter` has no default."""
 
     def defaults(section: type[Section]) -> dict[str, Any]:
         found: dict[str, Any] = {}
@@ -263,12 +255,10 @@ def train_defaults() -> dict[str, Any]:
 
 def _reword(error: Any) -> str:
     """One pydantic error as text."""
-    received = error["input"]
-    message = str(error["msg"])
-    message = message.removeprefix("Input should be ")
+    message = str(error["msg"]).removeprefix("Input should be ")
     if error["type"] == "string_pattern_mismatch":
         message = "a device: auto, cpu, cuda or cuda:N"
-    return f"must be {message}, got {received!r}"
+    return f"must be {message}, got {error['input']!r}"
 
 
 def check_train_value(path: tuple[str, ...], value: Any) -> str | None:
@@ -289,17 +279,19 @@ def check_train_value(path: tuple[str, ...], value: Any) -> str | None:
     field = None if fields is None else fields.get(path[-1])
     if field is None:
         return "is not a key of the train section"
-    if _section_of(field) is not None and not isinstance(value, dict):
-        nested = ", ".join(_section_of(field).model_fields)  # type: ignore[union-attr]
-        return f"is a section with the keys {nested}; set one of them, got {value!r}"
+    section = _section_of(field)
+    if section is not None and not isinstance(value, dict):
+        return (
+            f"is a section with the keys {', '.join(section.model_fields)}; set one of them, got "
+            f"{value!r}"
+        )
     annotation: Any = field.annotation
     if field.metadata:  # limits such as ge=1
         annotation = Annotated[(annotation, *field.metadata)]
-    adapter: TypeAdapter[Any] = TypeAdapter(annotation)
     try:
-        adapter.validate_python(value, strict=True)
+        TypeAdapter(annotation).validate_python(value, strict=True)
     except ValidationError as error:
-        # Of a union's errors the first is about the type that is not null.
+        # The first error of a union is about the type that is not null.
         return _reword(error.errors()[0])
     return None
 
@@ -352,7 +344,7 @@ def format_schema() -> str:
 
 
 def fill_train_defaults(train: Any) -> None:
-    """Adds, in place, every key of the `train` section that is not set and has a default.
+    """Sets the missing keys of the `train` section to their defaults, in place.
 
     Args:
         train: the section as a DictConfig.
@@ -360,20 +352,15 @@ def fill_train_defaults(train: Any) -> None:
     Raises:
         ConfigError: `train` is not a mapping.
     """
-    from omegaconf import DictConfig
-
     if not isinstance(train, DictConfig):
-        raise ConfigError(
-            f"train is a section of keys (train = dict(max_iter=...)), got {train!r}."
-        )
+        raise ConfigError(f"train must be a section: train = dict(max_iter=...). Got {train!r}.")
 
     def fill(node: Any, defaults: dict[str, Any]) -> None:
         for key, default in defaults.items():
-            if (
-                node._get_node(key) is None
-            ):  # `in` is False for interpolations that cannot be resolved
+            present = node._get_node(key)  # `in` is False for interpolations that do not resolve
+            if present is None:
                 node[key] = default
-            elif isinstance(default, dict) and isinstance(node._get_node(key), DictConfig):
+            elif isinstance(default, dict) and isinstance(present, DictConfig):
                 fill(node[key], default)
 
     fill(train, train_defaults())

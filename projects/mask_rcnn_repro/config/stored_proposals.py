@@ -1,4 +1,4 @@
-"""What follows from `train.proposals`: a row trained on stored proposals has no RPN of its own."""
+"""What `train.proposals` implies: a model trained on stored proposals has no RPN of its own."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from mask_rcnn_repro.config.keys import format_key
+from mask_rcnn_repro.config.dotted_keys import format_key
 from mask_rcnn_repro.config.overrides import parse_override
 from mask_rcnn_repro.config.targets import locate_target
 from mask_rcnn_repro.errors import ConfigError
@@ -19,17 +19,18 @@ _COUNT = f"{_GENERATOR}.post_nms_topk"
 def use_stored_proposals(cfg: DictConfig, overrides: Iterable[str] = ()) -> None:
     """Sets, in place, what `train.proposals` implies (section 3.1, "RPN is trained separately").
 
-    Files always contain the RPN, so that `train.proposals=null` gives joint training. Otherwise its
-    `post_nms_topk` tells how many stored proposals an image has in training and at test, and the
-    RPN itself is taken out. A :class:`~mask_rcnn_repro.modeling.SharedFeatureRCNN` keeps it.
+    Config files always contain the RPN, so that `train.proposals=null` gives joint training.
+    Otherwise its `post_nms_topk` gives the number of stored proposals per image in training and
+    testing, and the RPN is removed. A :class:`~mask_rcnn_repro.modeling.SharedFeatureRCNN` keeps
+    its RPN.
 
     Args:
-        cfg: a config after all overrides; one without `train.proposals` stays as it is.
+        cfg: a config after all overrides. Without `train.proposals` it is not changed.
         overrides: as on the command line.
 
     Raises:
-        ConfigError: an override of the RPN, which does not reach stored proposals; or no numbers of
-            proposals.
+        ConfigError: an override changes the RPN, which has no effect on stored proposals; or the
+            numbers of proposals are missing.
     """
     if cfg.train.get("proposals") is None:
         return
@@ -37,16 +38,16 @@ def use_stored_proposals(cfg: DictConfig, overrides: Iterable[str] = ()) -> None
     for key, text in given.items():
         if f"{key}.".startswith(f"{_GENERATOR}.") and not f"{key}.".startswith(f"{_COUNT}."):
             raise ConfigError(
-                f"{text!r} has no effect on the proposals: they are those of {cfg.train.proposals}."
-                " Change that RPN in a config of its own and name it in train.proposals, or train "
-                "jointly with train.proposals=null."
+                f"{text!r} has no effect: the proposals are those of {cfg.train.proposals}. Change "
+                "that RPN in a config of its own and name it in train.proposals, or train jointly "
+                "with train.proposals=null."
             )
     if OmegaConf.select(cfg, _GENERATOR) is None:  # a saved config
         return
     keeps, counted = keeps_rpn(cfg), any(key.startswith(_COUNT) for key in given)
     for index, split in enumerate(("train",) if keeps else ("train", "test")):
         mapper = OmegaConf.select(cfg, f"dataloader.{split}.mapper")
-        if not isinstance(mapper, DictConfig):  # validation says so
+        if not isinstance(mapper, DictConfig):  # reported by validation
             continue
         own = f"dataloader.{split}.mapper.precomputed_proposal_topk"
         if mapper.get("precomputed_proposal_topk") is None or (counted and own not in given):
@@ -56,18 +57,18 @@ def use_stored_proposals(cfg: DictConfig, overrides: Iterable[str] = ()) -> None
 
 
 def keeps_rpn(cfg: DictConfig) -> bool:
-    """Whether the model has its RPN besides training on stored proposals."""
+    """Whether the model has an RPN although it trains on stored proposals."""
     target = cfg.model.get("_target_")
     if isinstance(target, str):
         try:
             target = locate_target(target)
-        except ConfigError:  # validation says so
+        except ConfigError:  # reported by validation
             return False
     return any(c.__name__ == "SharedFeatureRCNN" for c in getattr(target, "__mro__", ()))
 
 
 def _changed(text: str) -> Iterator[str]:
-    """Keys that an override changes: those within a mapping, which is merged part by part."""
+    """Keys that an override changes. A mapping is merged, so these are the keys inside it."""
 
     def leaves(key: str, value: Any) -> Iterator[str]:
         if not isinstance(value, Mapping) or "_target_" in value:
@@ -78,7 +79,7 @@ def _changed(text: str) -> Iterator[str]:
 
     override = parse_override(text)
     key = format_key(override.key)
-    # setting the RPN to null, or deleting it, changes nothing in it
+    # Removing the RPN, or setting it to null, changes no key of it.
     if key != _GENERATOR or override.value is not None:
         yield from leaves(key, override.value)
 
@@ -88,7 +89,7 @@ def _count(cfg: DictConfig, index: int) -> int:
     count = counts[index] if isinstance(counts, ListConfig) and len(counts) == 2 else None
     if not isinstance(count, int) or isinstance(count, bool) or count < 1:
         raise ConfigError(
-            f"{_COUNT} says how many of the proposals of {cfg.train.proposals} an image has: two "
-            f"whole numbers from 1, for training and test, such as [2000, 1000]; got {counts}."
+            f"{_COUNT} must be the numbers of proposals of {cfg.train.proposals} per image in "
+            f"training and testing: two whole numbers from 1, such as [2000, 1000]. Got {counts}."
         )
     return count

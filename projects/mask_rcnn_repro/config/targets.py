@@ -1,8 +1,8 @@
-"""What a node's `_target_` accepts: its parameters, with annotations and defaults.
+"""The parameters that the `_target_` of a node accepts, with annotations and defaults.
 
-A `_target_` is a callable or the dotted name of one. `**kwargs` of a constructor is followed to the
-constructors of the base classes, less what the subclass passes on itself, plus what it takes out of
-`kwargs` by name. Detectron2's `@configurable` constructors are looked through.
+A `_target_` is a callable or the dotted name of one. `**kwargs` of a constructor stands for the
+parameters of the base classes' constructors, without those that the subclass passes itself, and
+with those that it takes from `kwargs` by name. Detectron2's `@configurable` is unwrapped.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ EMPTY = inspect.Parameter.empty
 
 @dataclass(frozen=True)
 class Param:
-    """One parameter; `annotation` and `default` are `EMPTY` where there is none."""
+    """One parameter. `annotation` and `default` are `EMPTY` if there is none."""
 
     name: str
     annotation: Any = EMPTY
@@ -44,14 +44,14 @@ class Param:
 
 @dataclass(frozen=True)
 class Signature:
-    """Parameters of a target by name; `open` where others may be accepted as well."""
+    """Parameters of a target by name. `open`: other names may be accepted too."""
 
     params: dict[str, Param] = field(default_factory=dict)
     open: bool = False
 
 
 def _why_not(name: str, error: Exception | None) -> str:
-    """How far a dotted name leads, and the nearest name there."""
+    """The first part of a dotted name that does not exist, and the nearest name there."""
     parts = name.split(".")
     reason = "" if error is None else " ".join(str(error.__cause__ or error).split())[:300]
     for length in range(len(parts) - 1, 0, -1):
@@ -62,22 +62,22 @@ def _why_not(name: str, error: Exception | None) -> str:
                 return f": importing {below} fails: {reason}"
             text = f": {module.__name__} has no {parts[length]!r}"
             close = difflib.get_close_matches(parts[length], dir(module), n=1)
-            return text + (f"; did you mean {module.__name__}.{close[0]}?" if close else ".")
+            return text + (f". Did you mean {module.__name__}.{close[0]}?" if close else ".")
     if importlib.util.find_spec(parts[0]) is not None:
         return f": importing {parts[0]} fails: {reason}"
-    return f": no module {parts[0]!r} was found; check the spelling and PYTHONPATH."
+    return f": no module {parts[0]!r} was found. Check the spelling and PYTHONPATH."
 
 
 @functools.lru_cache(maxsize=4096)
 def locate_target(name: str) -> Any:
-    """Finds the callable that a dotted name stands for.
+    """Imports the callable of a dotted name.
 
     Raises:
-        ConfigError: nothing of this name can be imported, or it is not callable.
+        ConfigError: the name cannot be imported, or is not a callable.
     """
     if not name or not all(part.isidentifier() for part in name.split(".")):
         raise ConfigError(
-            f"{name!r} is not a dotted name; give a class or function such as "
+            f"{name!r} is not a dotted name. Give a class or function such as "
             "torch.optim.SGD or my_package.my_module.MyHead."
         )
     try:
@@ -96,13 +96,13 @@ def _name_of_callable(target: Any) -> str:
     module, qualname = getattr(target, "__module__", None), getattr(target, "__qualname__", None)
     if not qualname:
         raise ConfigError(
-            f"an object of type {type(target).__name__} cannot be written to a file; describe how "
+            f"an object of type {type(target).__name__} cannot be written to a file. Describe how "
             "to build it with L(...)(...)."
         )
     if "<lambda>" in qualname or "<locals>" in qualname:
         raise ConfigError(
-            f"{qualname} is a lambda or defined inside a function, so no name leads to it; move it "
-            "to the top level of an importable module."
+            f"{qualname} is a lambda or defined inside a function, so it has no dotted name. Move "
+            "it to the top level of an importable module."
         )
     try:
         name = str(_convert_target_to_string(target))
@@ -118,19 +118,21 @@ def _name_of_callable(target: Any) -> str:
 
 
 def target_name(target: Any) -> str:
-    """The canonical dotted name of a target given as callable or as dotted name.
+    """The canonical dotted name of a target.
 
-    A dotted name that cannot be imported is returned unchanged: validation reports it.
+    Args:
+        target: callable or dotted name. A name that cannot be imported is returned unchanged;
+            validation reports it.
 
     Raises:
         ConfigError: a callable that cannot be imported by name (lambda, local, in a config file).
     """
-    if isinstance(target, str):
-        try:
-            return _name_of_callable(locate_target(target))
-        except ConfigError:
-            return target
-    return _name_of_callable(target)
+    if not isinstance(target, str):
+        return _name_of_callable(target)
+    try:
+        return _name_of_callable(locate_target(target))
+    except ConfigError:
+        return target
 
 
 def is_node(value: Any) -> bool:
@@ -139,14 +141,14 @@ def is_node(value: Any) -> bool:
 
 
 def _annotation(annotation: Any, function: Any) -> Any:
-    """Evaluates an annotation kept as text; unknown names give `EMPTY`."""
+    """Evaluates an annotation that is text. Unknown names give `EMPTY`."""
     if not isinstance(annotation, str):
         return annotation
     namespace = getattr(inspect.unwrap(function), "__globals__", None)
     if namespace is None:
         namespace = vars(sys.modules.get(getattr(function, "__module__", ""), object()))
     try:
-        for _ in range(2):  # twice where a quoted annotation is kept as text
+        for _ in range(2):  # twice for a quoted annotation that is stored as text
             if isinstance(annotation, str):
                 annotation = eval(annotation, dict(namespace))
     except Exception:  # names imported for type checkers only
@@ -155,7 +157,7 @@ def _annotation(annotation: Any, function: Any) -> Any:
 
 
 def _own(function: Any, skip_first: bool) -> tuple[dict[str, Param], bool] | None:
-    """Parameters that `function` names, and whether it takes `**kwargs`; None if unknowable."""
+    """Parameters that `function` names, and whether it takes `**kwargs`; None if not known."""
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError):
@@ -178,9 +180,9 @@ class _KwargsUse:
     """What a constructor does with its `**kwargs`.
 
     Attributes:
-        forwarded: it passes them to a base class's constructor.
+        forwarded: whether it passes them to the constructor of a base class.
         given: names that it passes to that constructor itself.
-        positional: how many arguments it passes there by position.
+        positional: number of arguments that it passes there by position.
         taken: names that it takes out of `kwargs`.
     """
 
@@ -191,15 +193,14 @@ class _KwargsUse:
 
 
 def _use_of_kwargs(function: Callable[..., Any]) -> _KwargsUse:
-    """Reads a constructor's source; where there is none, `**kwargs` is taken to be forwarded."""
+    """Reads a constructor's source. Without source, `**kwargs` counts as forwarded."""
     use = _KwargsUse()
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(inspect.unwrap(function))))
     except (OSError, TypeError, SyntaxError):
         return _KwargsUse(forwarded=True)
-    definition = tree.body[0]
-    catch_all = getattr(getattr(definition, "args", None), "kwarg", None)
-    kwargs_name = catch_all.arg if catch_all is not None else None
+    catch_all = getattr(getattr(tree.body[0], "args", None), "kwarg", None)
+    kwargs_name = getattr(catch_all, "arg", None)
 
     def is_kwargs(node: ast.expr) -> bool:
         return isinstance(node, ast.Name) and node.id == kwargs_name
@@ -224,11 +225,10 @@ def _use_of_kwargs(function: Callable[..., Any]) -> _KwargsUse:
 def _constructor(cls: type) -> Signature:
     """Parameters of a class, following `**kwargs` along the method resolution order."""
     if cls.__new__ is not object.__new__ and "__init__" not in vars(cls):
-        found = _own(cls, skip_first=False)  # a named tuple, for example
-        return Signature(*found) if found is not None else Signature(open=True)
+        return _plain_signature(cls)  # a named tuple, for example
     params: dict[str, Param] = {}
     passed_on: set[str] = set()
-    skipped = 0  # arguments that the subclass gives by position
+    skipped = 0  # number of arguments that the subclass passes by position
     for depth, base in enumerate(b for b in cls.__mro__ if "__init__" in vars(b)):
         if base in (object, torch.nn.Module):
             return Signature(params)
@@ -244,31 +244,33 @@ def _constructor(cls: type) -> Signature:
         if not takes_any:
             return Signature(params)
         if not inspect.isfunction(inspect.unwrap(vars(base)["__init__"])):
-            return Signature(params, open=True)  # written in C: nothing says where they go
+            return Signature(params, open=True)  # written in C: their use is not known
         use = _use_of_kwargs(vars(base)["__init__"])
         for name in use.taken:
             params.setdefault(name, Param(name, default=None))
         if not use.forwarded:
-            return Signature(params, open=True)  # they go elsewhere, or are swallowed
+            return Signature(params, open=True)  # used elsewhere, or ignored
         passed_on |= use.given
         skipped = use.positional
     return Signature(params)
 
 
+def _plain_signature(function: Any) -> Signature:
+    # The **kwargs of a function may be used anywhere, so that any other name is allowed.
+    found = _own(function, skip_first=False)
+    return Signature(*found) if found is not None else Signature(open=True)
+
+
 @functools.lru_cache(maxsize=4096)
 def _signature(target: Any) -> Signature:
-    if inspect.isclass(target):
-        return _constructor(target)
-    found = _own(target, skip_first=False)
-    # The **kwargs of a function may go anywhere, so any further name has to be let through.
-    return Signature(*found) if found is not None else Signature(open=True)
+    return _constructor(target) if inspect.isclass(target) else _plain_signature(target)
 
 
 def target_signature(target: Any) -> Signature:
     """Parameters that a target accepts by keyword.
 
     Args:
-        target: callable or dotted name. Of anything else, nothing is known (an open signature).
+        target: callable or dotted name. Anything else gives an open signature.
 
     Raises:
         ConfigError: a dotted name that cannot be imported.

@@ -1,7 +1,7 @@
 """Whether a config value fits a parameter: by its annotation, its default, or the present value.
 
-Nodes (mappings with `_target_`) stand for the object that they will build, and strings with `${`
-for the value that they point to: both are let through here.
+Nodes (mappings with `_target_`) and interpolations (strings with `${`) fit every parameter, because
+the object or value that they stand for is not known here.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _NAMES = {
 
 
 def is_interpolation(value: Any) -> bool:
-    """Whether `value` is a string that points to another value, such as `${train.max_iter}`."""
+    """Whether `value` is a string that refers to another value, such as `${train.max_iter}`."""
     return isinstance(value, str) and "${" in value
 
 
@@ -43,11 +43,11 @@ def _is_number(value: Any) -> bool:
 
 
 def fits(value: Any, annotation: Any) -> bool:
-    """Whether plain data fits an annotation; what cannot be judged fits.
+    """Whether plain data fits an annotation. Annotations that cannot be checked fit everything.
 
     Args:
-        value: null, bool, int, float, str, list, dict, or an object held by a config.
-        annotation: a parameter's annotation; text or `EMPTY` fits everything.
+        value: null, bool, int, float, str, list, dict, or an object in a config.
+        annotation: annotation of a parameter. Text and `EMPTY` fit everything.
     """
     if annotation in (Any, EMPTY, object) or isinstance(annotation, (str, TypeVar)):
         return True
@@ -91,12 +91,12 @@ def fits(value: Any, annotation: Any) -> bool:
     if kind is abc.Callable:
         return callable(value)
     if kind.__name__ == "ndarray" and isinstance(value, (list, tuple)):
-        return True  # what numpy makes an array of
+        return True  # numpy converts it
     if issubclass(kind, PurePath) or kind.__name__ == "PathLike":
         return isinstance(value, (str, kind))
     if kind is type or issubclass(kind, enum.Enum):
         return isinstance(value, kind)
-    # An object is wanted, and of what a config holds as text only a node builds one.
+    # An object is expected. In the text of a config only a node builds one.
     return not isinstance(value, (bool, int, float, str, list, tuple, abc.Mapping))
 
 
@@ -114,10 +114,10 @@ def allows_null(annotation: Any) -> bool:
 
 
 def resembles(value: Any, example: Any, inside: bool = False) -> bool:
-    """Whether `value` is of the type of `example`: an int passes for a float, a bool for neither.
+    """Whether `value` has the type of `example`. An int fits a float; a bool fits only a bool.
 
-    Inside lists int and float pass for each other (`[32, 64]` may become `[22.6, 45.3]`), and an
-    item may resemble any item of the example; an empty or null example says nothing.
+    Inside lists an int fits a float and the other way round (`[32, 64]` may become `[22.6, 45.3]`),
+    and an item may resemble any item of the example. Everything fits an empty or null example.
     """
     if example is None or _passes(value) or is_interpolation(example):
         return True
@@ -175,16 +175,16 @@ def describe_value(value: Any) -> str:
 def type_problem(
     value: Any, annotation: Any = EMPTY, default: Any = EMPTY, current: Any = EMPTY
 ) -> str | None:
-    """Checks a value against what is known of its place.
+    """Checks the type of a value.
 
     Args:
         value: the new value, plain data.
-        annotation: of the parameter; decides where there is one.
-        default: of the parameter; its type is allowed too, null where it is null.
-        current: the present value; its type counts where there is no annotation.
+        annotation: annotation of the parameter, which decides if there is one.
+        default: default of the parameter, whose type is allowed too.
+        current: the present value, whose type decides if there is no annotation.
 
     Returns:
-        "must be ..., got ...", or None where the value fits.
+        "must be ..., got ...", or None if the value fits.
     """
     expected: list[str] = []
     if value is None:

@@ -1,4 +1,4 @@
-"""Strict check of a whole config before anything is built; all problems are reported at once."""
+"""Check of a whole config before anything is built. All problems are reported at once."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from omegaconf import DictConfig, ListConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from mask_rcnn_repro.config import schema
-from mask_rcnn_repro.config.canonical import to_plain
-from mask_rcnn_repro.config.keys import (
+from mask_rcnn_repro.config.combinations import combination_problems
+from mask_rcnn_repro.config.dotted_keys import (
     Key,
     child,
     format_key,
@@ -17,7 +17,7 @@ from mask_rcnn_repro.config.keys import (
     plain,
     unknown_key_text,
 )
-from mask_rcnn_repro.config.rules import combination_problems
+from mask_rcnn_repro.config.serialization import to_plain
 from mask_rcnn_repro.config.targets import EMPTY, Param, is_node, target_name, target_signature
 from mask_rcnn_repro.config.typecheck import type_problem
 from mask_rcnn_repro.errors import ConfigError
@@ -27,38 +27,32 @@ def validate_config(cfg: DictConfig, world_size: int | None = None) -> None:
     """Checks keys, types, references and combinations of a config.
 
     Args:
-        cfg: a loaded config; left as it is, nothing is built.
-        world_size: number of processes, where known: the batch must divide by it.
+        cfg: a loaded config, which is not changed.
+        world_size: number of processes, if known. The batch size must be a multiple of it.
 
     Raises:
-        ConfigError: a numbered list of all problems found.
+        ConfigError: lists all problems.
     """
     problems = config_problems(cfg, world_size)
-    if not problems:
-        return
-    if len(problems) == 1:
-        raise ConfigError(f"The config cannot be used: {_sentence(problems[0])}")
-    listed = "\n".join(f"  {n}. {_sentence(text)}" for n, text in enumerate(problems, 1))
-    raise ConfigError(f"The config cannot be used, for {len(problems)} reasons:\n{listed}")
-
-
-def _sentence(text: str) -> str:
-    return text if text.endswith("?") else f"{text}."
+    sentences = [text if text.endswith("?") else f"{text}." for text in problems]
+    if len(sentences) == 1:
+        raise ConfigError(f"The config cannot be used: {sentences[0]}")
+    if sentences:
+        listed = "\n".join(f"  {n}. {text}" for n, text in enumerate(sentences, 1))
+        raise ConfigError(f"The config cannot be used, for {len(problems)} reasons:\n{listed}")
 
 
 def config_problems(cfg: DictConfig, world_size: int | None = None) -> list[str]:
-    """All problems of a config as sentences without full stop; see `validate_config`."""
+    """All problems of a config as sentences without a full stop; see `validate_config`."""
     checker = _Checker(cfg)
     checker.sections()
     checker.visit(cfg, ())
-    # Combinations read values, which only makes sense where each value is sound.
-    if checker.problems:
-        return checker.problems
-    return combination_problems(cfg, world_size)
+    # Combinations are checked only if each single value is valid.
+    return checker.problems or combination_problems(cfg, world_size)
 
 
 class _Checker:
-    """Walks a config and collects problems."""
+    """Visits every node of a config and collects problems."""
 
     def __init__(self, cfg: DictConfig) -> None:
         self.cfg = cfg
@@ -72,8 +66,8 @@ class _Checker:
         for key in schema.REQUIRED_KEYS:
             if child(self.cfg, key) is None:
                 self.problems.append(f"the section {key} is missing")
+        loaders = child(self.cfg, "dataloader")
         for key in schema.DATALOADER_KEYS:
-            loaders = child(self.cfg, "dataloader")
             if isinstance(loaders, DictConfig) and child(loaders, key) is None:
                 self.problems.append(f"dataloader.{key} is missing")
 
@@ -97,7 +91,7 @@ class _Checker:
                 self._value(node, (*key, index), None)
 
     def _target(self, node: DictConfig, key: Key) -> None:
-        """Checks that a target can be called, and named when the config is saved."""
+        """Checks that a target can be called, and has a name to save."""
         target = plain(child(node, "_target_"))
         try:
             target_signature(target)
@@ -126,7 +120,7 @@ class _Checker:
                 self.add(place, f"is not set, and {shown} needs it")
 
     def _value(self, parent: Any, key: Key, param: Param | None) -> None:
-        """Checks one value, following an interpolation, and whatever is below it."""
+        """Checks one value, with its interpolation resolved, and everything below it."""
         raw = child(parent, key[-1])
         value = plain(raw)
         if raw is not None and raw._is_missing():
@@ -134,7 +128,7 @@ class _Checker:
             return
         if raw is not None and raw._is_interpolation():
             try:
-                value = plain_value(parent[key[-1]])
+                value = plain(parent[key[-1]])
             except (OmegaConfBaseException, RecursionError) as error:
                 reason = " ".join(str(error).splitlines()[:1]) or "it refers to itself"
                 self.add(key, f"= {value!r} cannot be resolved: {reason}")
@@ -142,14 +136,14 @@ class _Checker:
         problem = self._problem(parent, key, param, value)
         if problem is not None:
             self.add(key, problem)
-        elif isinstance(raw, (DictConfig, ListConfig)) and raw is not None:
+        elif isinstance(raw, (DictConfig, ListConfig)):
             if not raw._is_none() and not raw._is_interpolation():
                 self.visit(raw, key)
         elif raw is None or not raw._is_interpolation():
             try:
                 to_plain(value)
             except ConfigError as error:
-                self.add(key, f"cannot be saved, since {str(error).rstrip('.')}")
+                self.add(key, f"cannot be saved: {str(error).rstrip('.')}")
 
     def _problem(self, parent: Any, key: Key, param: Param | None, value: Any) -> str | None:
         names = tuple(map(str, key[1:]))
@@ -157,8 +151,7 @@ class _Checker:
             if not names:
                 return None if isinstance(value, dict) else "must be a section of keys"
             # Sections below are visited key by key, so that a problem names its own key.
-            is_section = schema.train_fields(names) is not None
-            if is_section and isinstance(value, dict):
+            if schema.train_fields(names) is not None and isinstance(value, dict):
                 return None
             return schema.check_train_value(names, value)
         if value is None and format_key(key) in schema.NULLABLE:
@@ -169,11 +162,6 @@ class _Checker:
             return f"must be a string or null, got {value!r}"
         if param is None:
             return None
-        # Without annotation the value itself is all there is to go by, unless a default speaks.
+        # A default without an annotation does not decide which types are allowed.
         default = param.default if param.annotation is not EMPTY else EMPTY
         return type_problem(value, param.annotation, default)
-
-
-def plain_value(value: Any) -> Any:
-    """Plain data of a value that was read from a config: nodes as dicts, others as they are."""
-    return plain(value) if isinstance(value, (DictConfig, ListConfig)) else value

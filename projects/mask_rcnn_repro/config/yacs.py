@@ -1,4 +1,4 @@
-"""Our keys for Detectron2's yacs configs, which build models by name."""
+"""This project's keys for Detectron2's yacs configs, which build models by name."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from detectron2.config import CfgNode
 
 
 def add_mask_rcnn_repro_config(cfg: CfgNode) -> None:
-    """Adds this project's keys; Detectron2's own keys and values stay as they are.
+    """Adds this project's keys. Detectron2's keys and values do not change.
 
     Call :func:`mask_rcnn_repro.register` too, then choose by name: ``MODEL.BACKBONE.NAME``
     (``build_mask_rcnn_repro_resnet_backbone``, ``build_mask_rcnn_repro_resnet_fpn_backbone``),
     ``MODEL.RPN.HEAD_NAME`` (``PaperRPNHead``), ``MODEL.ROI_HEADS.NAME`` (``PaperRes5ROIHeads``,
     ``PaperStandardROIHeads``), ``MODEL.ROI_BOX_HEAD.NAME`` (``FCBoxHead``),
     ``MODEL.ROI_MASK_HEAD.NAME`` (``FCNMaskHead``, ``MLPMaskHead``),
-    ``MODEL.ROI_KEYPOINT_HEAD.NAME`` (``KeypointHead``). The paper's values, which differ from
-    Detectron2's defaults in many places (docs/deviations.md), are in the LazyConfig files and have
-    to be set by hand here.
+    ``MODEL.ROI_KEYPOINT_HEAD.NAME`` (``KeypointHead``). The paper's values differ from Detectron2's
+    defaults in many places (docs/deviations.md). They are in the LazyConfig files; set them by hand
+    here.
 
     Args:
         cfg: Changed in place.

@@ -1,10 +1,10 @@
 """Reading and writing YAML without running code, with the scalar rules of YAML 1.2.
 
-PyYAML follows YAML 1.1, where `1e-3` is a string, `no` is a boolean, `010` is eight and `1:30` is
-ninety. Config values are read by the 1.2 core rules instead, on the command line and in files
-alike, and written by the same rules, so that whatever is written is read back equal.
+PyYAML follows YAML 1.1, in which `1e-3` is a string, `no` is a boolean, `010` is eight and `1:30`
+is ninety. Config values in files and on the command line are read and written by the core rules of
+YAML 1.2 instead, so that a written value is read back equal.
 
-Only plain data is accepted: a tag such as `!!python/object/apply` is refused, never run.
+Only plain data is accepted. A tag such as `!!python/object/apply` is rejected, never run.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _SCALARS: tuple[tuple[str, str, str], ...] = (
 
 
 class _Loader(_SafeLoader):
-    """Safe loader with YAML 1.2 scalars; refuses duplicate keys."""
+    """Safe loader with YAML 1.2 scalars that rejects duplicate keys."""
 
     yaml_implicit_resolvers: dict[str, list[Any]] = {}
 
@@ -45,12 +45,11 @@ class _Loader(_SafeLoader):
                     raise yaml.constructor.ConstructorError(
                         "while reading a mapping",
                         node.start_mark,
-                        f"the key {key_node.value!r} stands there twice",
+                        f"duplicate key {key_node.value!r}",
                         key_node.start_mark,
                     )
                 seen.add((key_node.tag, key_node.value))
-        mapping: dict[Any, Any] = super().construct_mapping(node, deep=deep)
-        return mapping
+        return dict(super().construct_mapping(node, deep=deep))
 
     def construct_int(self, node: yaml.ScalarNode) -> int:
         text = self.construct_scalar(node)
@@ -59,7 +58,7 @@ class _Loader(_SafeLoader):
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes what `_Loader` reads; never writes anchors, which are hard to read and to edit."""
+    """Writes what `_Loader` reads, without anchors, which are hard to read and to edit."""
 
     yaml_implicit_resolvers: dict[str, list[Any]] = {}
 
@@ -73,7 +72,7 @@ def _represent_float(dumper: yaml.SafeDumper, value: float) -> yaml.ScalarNode:
     elif value in (float("inf"), float("-inf")):
         text = ".inf" if value > 0 else "-.inf"
     else:
-        text = repr(value)  # shortest text that reads back as the same float
+        text = repr(value)  # the shortest text that is read as the same float
     return dumper.represent_scalar("tag:yaml.org,2002:float", text)
 
 
@@ -86,7 +85,7 @@ for _class in (_Loader, _Dumper):
     _class.add_implicit_resolver(
         "tag:yaml.org,2002:null", re.compile(r"^(?:~|null|Null|NULL|)$"), ["~", "n", "N", ""]
     )
-# Strings that only YAML 1.1 takes for something else (`no`, dates) are quoted for other readers.
+# Strings that are no strings in YAML 1.1 (`no`, dates) are quoted for other readers.
 for _first_letter, _pairs in yaml.SafeDumper.yaml_implicit_resolvers.items():
     _Dumper.yaml_implicit_resolvers.setdefault(_first_letter, []).extend(_pairs)
 _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_int)
@@ -104,12 +103,12 @@ def _check_plain(value: Any, where: str) -> None:
         for key, item in value.items():
             if not isinstance(key, (str, int, float)):
                 raise ConfigError(
-                    f"{where}: a mapping's keys are strings or numbers, but {key!r} is neither."
+                    f"{where}: the key {key!r} is not allowed. Keys are strings or numbers."
                 )
             _check_plain(item, where)
     else:
         raise ConfigError(
-            f"{where}: values of type {type(value).__name__} are not allowed; use null, booleans, "
+            f"{where}: values of type {type(value).__name__} are not allowed. Use null, booleans, "
             "numbers, strings, lists and mappings."
         )
 
@@ -118,7 +117,7 @@ _MOST_VALUES = 1_000_000
 
 
 def _unfolded(value: Any, known: dict[int, int]) -> int:
-    """Number of values once every alias is written out, which could take for ever to do."""
+    """Number of values if every alias were written out."""
     if not isinstance(value, dict | list):
         return 1
     place = id(value)
@@ -133,13 +132,13 @@ def parse_yaml(text: str, where: str) -> Any:
 
     Args:
         text: the document. Empty text is null.
-        where: what the text is, for error messages.
+        where: description of the text for messages.
 
     Returns:
         Plain Python data.
 
     Raises:
-        ConfigError: not YAML, holds a tag that would need code, or a type other than plain data.
+        ConfigError: the text is not YAML, or holds anything but plain data.
     """
     try:
         value = yaml.load(text, Loader=_Loader)
@@ -147,13 +146,13 @@ def parse_yaml(text: str, where: str) -> Any:
         detail = " ".join(str(error).split())
         hint = ""
         if "could not determine a constructor" in detail:
-            hint = " Tags like !!python/... would run code when read, so they are refused."
+            hint = " Tags like !!python/... would run code when read, so they are rejected."
         raise ConfigError(f"{where} cannot be read as YAML: {detail}.{hint}") from error
     try:
         if _unfolded(value, {}) > _MOST_VALUES:
             raise ConfigError(
-                f"{where}: its aliases (*name) unfold to more than {_MOST_VALUES} values. Write "
-                "out what is meant."
+                f"{where}: its aliases (*name) expand to more than {_MOST_VALUES} values. Write "
+                "the values without aliases."
             )
         _check_plain(value, where)
     except RecursionError as error:
@@ -168,7 +167,7 @@ def read_yaml(path: Path) -> Any:
         path: an existing file.
 
     Raises:
-        ConfigError: see :func:`parse_yaml`; also where the file is not UTF-8 text.
+        ConfigError: the file is not UTF-8 text, or see :func:`parse_yaml`.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -181,11 +180,7 @@ def read_yaml(path: Path) -> Any:
 
 def dump_yaml(value: Any) -> str:
     """Writes plain data as YAML: block style, innermost lists and mappings on one line."""
-    return yaml.dump(
-        value,
-        Dumper=_Dumper,
-        default_flow_style=None,
-        sort_keys=False,
-        allow_unicode=True,
-        width=100,
-    )
+    options: Any = {
+        "default_flow_style": None, "sort_keys": False, "allow_unicode": True, "width": 100,
+    }  # fmt: skip
+    return yaml.dump(value, Dumper=_Dumper, **options)

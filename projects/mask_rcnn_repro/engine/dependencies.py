@@ -24,8 +24,8 @@ from mask_rcnn_repro.config import (
     load_config,
     parse_override,
 )
+from mask_rcnn_repro.config.combinations import effective
 from mask_rcnn_repro.config.from_data import fit_to_data
-from mask_rcnn_repro.config.rules import effective
 from mask_rcnn_repro.config.stored_proposals import keeps_rpn
 from mask_rcnn_repro.data import dataset_fingerprint
 from mask_rcnn_repro.data.generated.annotations import default_unlabeled

@@ -12,7 +12,7 @@ from detectron2.config import instantiate
 from omegaconf import DictConfig
 
 from mask_rcnn_repro.config import config_id, default_output_dir, load_config
-from mask_rcnn_repro.config.output import CONFIG_FILE
+from mask_rcnn_repro.config.output_dir import CONFIG_FILE
 from mask_rcnn_repro.errors import ConfigError, DataError
 from mask_rcnn_tools.analyze.evaluation_data import TASKS, EvaluationData, load_evaluation_data
 

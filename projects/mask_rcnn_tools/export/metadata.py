@@ -10,7 +10,7 @@ from detectron2.data import MetadataCatalog
 from omegaconf import DictConfig, OmegaConf
 
 from mask_rcnn_repro.config import config_hash
-from mask_rcnn_repro.config.canonical import WHERE_KEYS
+from mask_rcnn_repro.config.serialization import WHERE_KEYS
 from mask_rcnn_repro.engine.dependencies import data_sets
 from mask_rcnn_repro.records.provenance import checkpoint_info, versions
 from mask_rcnn_tools.export.graph import DetectorGraph

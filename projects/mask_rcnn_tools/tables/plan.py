@@ -22,8 +22,8 @@ from mask_rcnn_repro.config import (
     default_output_dir,
     load_config,
 )
-from mask_rcnn_repro.config.canonical import WHERE_KEYS
 from mask_rcnn_repro.config.from_data import fit_to_data
+from mask_rcnn_repro.config.serialization import WHERE_KEYS
 from mask_rcnn_repro.engine.dependencies import dependency, teacher_of
 from mask_rcnn_repro.engine.run import Run
 from mask_rcnn_repro.errors import ConfigError

@@ -1,4 +1,4 @@
-"""Where config files are, and the ids by which they are called."""
+"""Finding config files by path or id."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SUFFIXES = (".py", ".yaml", ".yml")
 
 
 def config_root() -> Path:
-    """The folder `configs`: inside the installed package, else in the checkout.
+    """The directory `configs`, in the installed package or else in the checkout.
 
     Raises:
         ConfigError: neither exists.
@@ -24,7 +24,7 @@ def config_root() -> Path:
         if folder.is_dir():
             return folder
     raise ConfigError(
-        "The folder `configs` was not found; looked for " + " and ".join(map(str, candidates)) + "."
+        f"The directory `configs` does not exist. Looked for {' and '.join(map(str, candidates))}."
     )
 
 
@@ -32,12 +32,12 @@ def config_id(path: str | os.PathLike[str]) -> str:
     """The id of a config file.
 
     Args:
-        path: a file or an id, as `find_config` takes it; a file that does not exist counts from the
-            current folder.
+        path: a file or an id, as in `find_config`. A file that does not exist is relative to the
+            current directory.
 
     Returns:
-        Below `configs`: the path there without suffix, such as `table2a/r50_c4`. Elsewhere: the
-        file's stem.
+        The path below `configs` without suffix, such as `table2a/r50_c4`. For a file elsewhere:
+        its stem.
     """
     try:
         absolute = find_config(path)
@@ -51,7 +51,7 @@ def config_id(path: str | os.PathLike[str]) -> str:
 
 
 def list_configs() -> list[str]:
-    """Ids of all runnable configs: every `.py` file below `configs` except those in `common/`."""
+    """Ids of all runnable configs: the `.py` files below `configs`, except those in `common/`."""
     root = config_root()
     found = []
     for path in root.rglob("*.py"):
@@ -66,19 +66,20 @@ def find_config(path: str | os.PathLike[str]) -> Path:
     """Finds a config file by path or id.
 
     Args:
-        path: an existing file, absolute or from the current folder, with or without suffix; else
-            an id or a path that begins with `configs/`, wherever the current folder is.
+        path: an existing file, absolute or relative to the current directory, with or without
+            suffix; or an id or a path that begins with `configs/`, from any current directory.
 
     Returns:
         The absolute path.
 
     Raises:
-        ConfigError: there is no such file (names the nearest ids), or it is not `.py` or `.yaml`.
+        ConfigError: there is no such file (the message names the nearest ids), or it is neither
+            `.py` nor `.yaml`.
     """
     text = os.fspath(path)
     if not text:
         raise ConfigError(
-            "No config file was given; give one, such as "
+            "No config file was given. Give one, such as "
             "--config-file configs/quickstart/mask_rcnn_r18_fpn.py."
         )
     given = Path(text).expanduser()
@@ -101,7 +102,7 @@ def _not_found(text: str, given: Path) -> str:
     for folder in (given, config_root() / given):
         if folder.is_dir():
             held = sorted(p.name for p in folder.glob("*.py"))
-            return f"{text} is a folder, not a config file. It holds: {', '.join(held) or 'none'}."
+            return f"{text} is a directory. Its config files: {', '.join(held) or 'none'}."
     wanted = given.with_suffix("") if given.suffix in SUFFIXES else given
     parts = wanted.parts
     tail = "/".join(parts[parts.index("configs") + 1 :] if "configs" in parts else parts[-2:])
@@ -110,8 +111,8 @@ def _not_found(text: str, given: Path) -> str:
         by_name = {i.rpartition("/")[2]: i for i in ids}
         close = [by_name[n] for n in difflib.get_close_matches(wanted.name, by_name, n=3)]
     if close:
-        advice = "The nearest below configs/: " + ", ".join(f"{i}.py" for i in close)
+        advice = f"Similar below configs/: {', '.join(f'{i}.py' for i in close)}"
     else:
-        advice = f"There are {len(ids)} configs below {config_root()}"
+        advice = f"{len(ids)} configs are below {config_root()}"
         advice += f", such as {ids[0]}.py" if ids else ""
-    return f"The config file {text} does not exist (looked from {Path.cwd()}). {advice}."
+    return f"The config file {text} does not exist (searched from {Path.cwd()}). {advice}."

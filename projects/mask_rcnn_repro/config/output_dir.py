@@ -1,4 +1,4 @@
-"""Output folders: what a run's folder is called, and that one folder holds one config."""
+"""Output directories: the name of a run's directory, and one config per directory."""
 
 from __future__ import annotations
 
@@ -9,22 +9,23 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from mask_rcnn_repro.config import schema
-from mask_rcnn_repro.config.canonical import (
+from mask_rcnn_repro.config.diff import diff_configs, format_diff
+from mask_rcnn_repro.config.dotted_keys import format_key
+from mask_rcnn_repro.config.overrides import parse_override
+from mask_rcnn_repro.config.serialization import (
+    NOT_HASHED,
     WHERE_KEYS,
     canonical,
     config_hash,
     save_config,
 )
-from mask_rcnn_repro.config.diff import diff_configs, format_diff
-from mask_rcnn_repro.config.keys import format_key
-from mask_rcnn_repro.config.overrides import parse_override
 from mask_rcnn_repro.config.yaml_io import read_yaml
 from mask_rcnn_repro.errors import ConfigError
 
 CONFIG_FILE = "config.yaml"
 
 IGNORED_OVERRIDES = WHERE_KEYS | {"train.seed"}
-"""Overrides that do not change a folder's name: the seed has a place of its own there."""
+"""Overrides that do not enter the hash in the directory's name."""
 
 
 def default_output_dir(
@@ -35,15 +36,15 @@ def default_output_dir(
     ignore: Iterable[str] = (),
     root: str = "output",
 ) -> str:
-    """The folder that a run writes to unless told otherwise.
+    """The default of `train.output_dir`.
 
     Args:
         config_id: such as `table2a/r50_c4`.
-        profile: is left out of the name where it is `paper`.
+        profile: omitted from the name if it is `paper`.
         seed: the run's seed.
-        overrides: as on the command line; their order and spelling (`1e-3`, `0.001`) do not
-            matter, of two for one key the last counts.
-        ignore: further keys whose overrides do not count, besides `IGNORED_OVERRIDES`.
+        overrides: as on the command line. Their order and spelling (`1e-3`, `0.001`) do not
+            matter; the last one of a key counts.
+        ignore: keys whose overrides do not count, besides `IGNORED_OVERRIDES`.
         root: `train.output_root`.
 
     Returns:
@@ -57,29 +58,26 @@ def default_output_dir(
         if key not in ignored:
             deletes = override.operation == "delete"
             effect[key] = ["~"] if deletes else ["=", override.value]
-    suffix = ""
-    if effect:
-        suffix = "-" + hashlib.sha256(canonical(effect).encode()).hexdigest()[:8]
+    suffix = f"-{hashlib.sha256(canonical(effect).encode()).hexdigest()[:8]}" if effect else ""
     profile_part = "" if profile == "paper" else f"@{profile}"
     return f"{root}/{config_id}{profile_part}/seed{seed}{suffix}"
 
 
 def claim_output_dir(output_dir: str | Path, cfg: DictConfig) -> Path:
-    """Makes an output folder a run's own: writes the resolved config there, or finds it there.
+    """Reserves an output directory for a config: writes the config there, or finds it there.
 
-    To be called by one process of a run. Differences in `paper` and `WHERE_KEYS` are let through,
-    because they change nothing in what is computed.
+    To be called by one process of a run. Differences in `paper` and `WHERE_KEYS` are allowed,
+    because they do not change what is computed.
 
     Args:
-        output_dir: created where it does not exist.
+        output_dir: created if it does not exist.
         cfg: the run's config.
 
     Returns:
-        The folder.
+        The directory.
 
     Raises:
-        ConfigError: the folder holds another config, or something unreadable in its place, or
-            cannot be made.
+        ConfigError: the directory holds another or an unreadable config, or cannot be created.
     """
     folder = Path(output_dir)
     file = folder / CONFIG_FILE
@@ -90,29 +88,29 @@ def claim_output_dir(output_dir: str | Path, cfg: DictConfig) -> Path:
             return folder
     except OSError as error:
         raise ConfigError(
-            f"The output folder {folder} cannot be written to: {error}. Give another one with "
+            f"The output directory {folder} cannot be written to: {error}. Give another one with "
             "train.output_dir=FOLDER."
         ) from error
     held = read_yaml(file)
     if not isinstance(held, dict):
         raise ConfigError(
-            f"{file} does not hold a config. Delete {folder}, or give another folder with "
+            f"{file} does not hold a config. Delete {folder}, or give another directory with "
             "train.output_dir=FOLDER."
         )
     other = OmegaConf.create(held, flags={"allow_objects": True})
     if isinstance(other.get("train"), DictConfig):
-        schema.fill_train_defaults(other.train)  # keys that are newer than the folder
+        schema.fill_train_defaults(other.train)  # keys that are newer than the directory
     if config_hash(other) == config_hash(cfg):
         return folder
     differences = [
-        d
-        for d in diff_configs(other, cfg)
-        if d[0].partition(".")[0] != "paper" and d[0] not in WHERE_KEYS | {"train.profile"}
+        (key, there, here)
+        for key, there, here in diff_configs(other, cfg)
+        if key.partition(".")[0] != "paper" and key not in NOT_HASHED
     ]
     lines = format_diff(differences, "there", "this run").splitlines()
     shown = "\n".join(f"  {line}" for line in lines[:9])
     more = f"\n  ... and {len(lines) - 9} more" if len(lines) > 9 else ""
     raise ConfigError(
-        f"The folder {folder} holds a run of another config:\n{shown}{more}\n"
-        "Give another folder with train.output_dir=FOLDER, or delete this one."
+        f"The directory {folder} holds a run of another config:\n{shown}{more}\n"
+        "Give another directory with train.output_dir=FOLDER, or delete this one."
     )

@@ -1,4 +1,4 @@
-"""Combinations of values that cannot work together, each with how to mend it."""
+"""Combinations of values that cannot work together, with messages that say how to fix them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from mask_rcnn_repro.config.locate import find_config
+from mask_rcnn_repro.config.config_files import find_config
 from mask_rcnn_repro.config.targets import is_node, target_name, target_signature
 from mask_rcnn_repro.errors import ConfigError
 
@@ -18,7 +18,7 @@ _MULTI_STEP = "fvcore.common.param_scheduler.MultiStepParamScheduler"
 
 
 def effective(cfg: DictConfig, key: str) -> Any:
-    """The value at a dotted key, or the default that the target has for it; None if neither."""
+    """The value at a dotted key, else the default of the target's parameter, else None."""
     parent_key, _, name = key.rpartition(".")
     parent = OmegaConf.select(cfg, parent_key)
     if not isinstance(parent, DictConfig):
@@ -32,25 +32,16 @@ def effective(cfg: DictConfig, key: str) -> Any:
 
 
 def combination_problems(cfg: DictConfig, world_size: int | None = None) -> list[str]:
-    """Problems as sentences without full stop.
+    """Problems as sentences without a full stop.
 
     Args:
-        cfg: a config whose single values are sound.
-        world_size: number of processes, where known.
+        cfg: a config whose single values are valid.
+        world_size: number of processes, if known.
     """
-    problems: list[str] = []
-    for rule in (
-        _precision,
-        _classes,
-        _channels,
-        _proposals,
-        _stages,
-        _annotations,
-        _sizes,
-        _schedule,
-    ):
-        problems += rule(cfg)
-    return problems + list(_batch(cfg, world_size))
+    rules = (
+        _precision, _classes, _channels, _proposals, _stages, _annotations, _sizes, _schedule,
+    )  # fmt: skip
+    return [text for rule in rules for text in rule(cfg)] + list(_batch(cfg, world_size))
 
 
 def _precision(cfg: DictConfig) -> Iterator[str]:
@@ -63,10 +54,10 @@ def _precision(cfg: DictConfig) -> Iterator[str]:
 
 
 def _classes(cfg: DictConfig) -> Iterator[str]:
-    """Box classifier and mask head are told the head's classes.
+    """Box classifier and mask head must have the classes of the RoI heads.
 
-    A mask head with a `loss` leaves to it how many masks there are for K classes; Detectron2's is
-    told 1 for class-agnostic masks.
+    The `loss` of a mask head decides how many masks it predicts for K classes. A mask head of
+    Detectron2 has no loss and is given 1 class for class-agnostic masks.
     """
     classes = effective(cfg, "model.roi_heads.num_classes")
     if not isinstance(classes, int):
@@ -83,18 +74,18 @@ def _classes(cfg: DictConfig) -> Iterator[str]:
         if isinstance(found, int) and found not in allowed:
             problem = (
                 f"{key} is {found}, but model.roi_heads.num_classes is {classes}; write "
-                f'{key}="${{..num_classes}}" so that they stay equal'
+                f'{key}="${{..num_classes}}" to keep them equal'
             )
             if part == "mask_head" and found == 1:
                 problem += (
-                    "; one mask for all classes is model.roi_heads.mask_head.loss._target_="
-                    "mask_rcnn_repro.modeling.ClassAgnosticMaskLoss"
+                    ", or predict one mask for all classes with model.roi_heads.mask_head.loss."
+                    "_target_=mask_rcnn_repro.modeling.ClassAgnosticMaskLoss"
                 )
             yield problem
 
 
 def _channels(cfg: DictConfig) -> Iterator[str]:
-    """The mapper must deliver the channel order that the model's pixel means are in."""
+    """The mapper must return images in the channel order of the model's pixel means."""
     expected = effective(cfg, "model.input_format")
     for split in ("train", "test"):
         key = f"dataloader.{split}.mapper.image_format"
@@ -104,20 +95,20 @@ def _channels(cfg: DictConfig) -> Iterator[str]:
 
 
 def _proposals(cfg: DictConfig) -> Iterator[str]:
-    """Without a proposal generator the loader must bring proposals."""
+    """Without a proposal generator the data loader must load proposals."""
     if "proposal_generator" not in cfg.model or cfg.model.proposal_generator is not None:
         return
     mapper = "dataloader.train.mapper"
     if effective(cfg, f"{mapper}.precomputed_proposal_topk") is None:
         yield (
-            "model.proposal_generator is null, so the loader must bring proposals, but "
+            "model.proposal_generator is null, so the data loader must load proposals, but "
             f"{mapper}.precomputed_proposal_topk is null; set it and give data with proposals, or "
             "keep the RPN"
         )
 
 
 def _stages(cfg: DictConfig) -> Iterator[str]:
-    """Configs that this one depends on exist; frozen weights come from somewhere."""
+    """Configs that this one depends on must exist; frozen weights must be loaded."""
     for key in ("proposals", "init_from"):
         name = cfg.train.get(key)
         if name is None:
@@ -129,39 +120,37 @@ def _stages(cfg: DictConfig) -> Iterator[str]:
     started = cfg.train.get("init_from") or cfg.train.get("init_checkpoint")
     if cfg.train.get("init_classes") is not None and not started:
         yield (
-            "train.init_classes says how classes of initial weights are taken over, but there are "
-            "none; give train.init_from or train.init_checkpoint, or set train.init_classes=null"
+            "train.init_classes maps the classes of initial weights, but there are none; give "
+            "train.init_from or train.init_checkpoint, or set train.init_classes=null"
         )
     if cfg.train.get("init_classes_of") is not None and cfg.train.get("init_classes") is None:
         yield (
-            "train.init_classes_of has no effect while train.init_classes is null; "
-            "train.init_classes='{}' takes classes over by equal names"
+            "train.init_classes_of has no effect while train.init_classes is null; match classes "
+            "by name with train.init_classes='{}'"
         )
     frozen = list(cfg.train.get("freeze") or [])
     if frozen and not started:
         yield (
-            f"train.freeze={frozen} would keep random weights as they are; give "
-            "train.init_from or train.init_checkpoint"
+            f"train.freeze={frozen} freezes random weights; give train.init_from or "
+            "train.init_checkpoint"
         )
 
 
 def _annotations(cfg: DictConfig) -> Iterator[str]:
     """Heads that learn from masks or keypoints need a mapper that loads them."""
-    for head, switch in (
-        ("mask_head", "use_instance_mask"),
-        ("keypoint_head", "use_keypoint"),
-    ):
+    for head, switch in (("mask_head", "use_instance_mask"), ("keypoint_head", "use_keypoint")):
         if effective(cfg, f"model.roi_heads.{head}") is None:
             continue
         key = f"dataloader.train.mapper.{switch}"
         if effective(cfg, key) is False:
             yield (
-                f"model.roi_heads.{head} learns from annotations that the mapper leaves out; set "
+                f"model.roi_heads.{head} learns from annotations that the mapper omits; set "
                 f"{key}=true, or model.roi_heads.{head}=null"
             )
 
 
 def _sizes(cfg: DictConfig) -> Iterator[str]:
+    """Shorter edges must not exceed the limit of the longer edge."""
     for split in ("train", "test"):
         place = f"dataloader.{split}.mapper.augmentations"
         augmentations = effective(cfg, place)
@@ -193,7 +182,7 @@ def _multi_step(node: Any) -> bool:
 
 
 def _schedule(cfg: DictConfig) -> Iterator[str]:
-    """The schedule's length is the training's, and its milestones lie within it."""
+    """The schedule must be as long as the training, and its milestones must lie within it."""
     for key in ("lr_multiplier", "lr_multiplier.scheduler"):
         scheduler = OmegaConf.select(cfg, key)
         if not _multi_step(scheduler):
@@ -201,7 +190,7 @@ def _schedule(cfg: DictConfig) -> Iterator[str]:
         updates = effective(cfg, f"{key}.num_updates")
         milestones = list(effective(cfg, f"{key}.milestones") or [])
         if updates is None:
-            return  # milestones are then fractions of the last one, at any length
+            return  # milestones are fractions of the last one, at any length
         if updates != cfg.train.max_iter:
             yield (
                 f"{key}.num_updates is {updates}, but train.max_iter is {cfg.train.max_iter}; "
@@ -211,7 +200,7 @@ def _schedule(cfg: DictConfig) -> Iterator[str]:
             scaled = [max(1, round(m * 0.9 * updates / milestones[-1])) for m in milestones]
             yield (
                 f"{key}.milestones {milestones} do not lie within train.max_iter = {updates}; "
-                f"scale them along, such as {key}.milestones={scaled}".replace(", ", ",")
+                f"scale them, such as {key}.milestones={scaled}".replace(", ", ",")
             )
     own_length = effective(cfg, "lr_multiplier.max_iter")
     if isinstance(own_length, int) and own_length != cfg.train.max_iter:
@@ -231,11 +220,12 @@ def _schedule(cfg: DictConfig) -> Iterator[str]:
     if isinstance(length, (int, float)) and not 0 <= length <= 1:
         yield (
             f"lr_multiplier.warmup_length is a fraction of the training from 0 to 1, got {length}; "
-            "divide the iterations of warm-up by train.max_iter"
+            "divide the warm-up iterations by train.max_iter"
         )
 
 
 def _batch(cfg: DictConfig, world_size: int | None) -> Iterator[str]:
+    """Every process must get the same number of images."""
     batch = effective(cfg, "dataloader.train.total_batch_size")
     if not isinstance(batch, int):
         return

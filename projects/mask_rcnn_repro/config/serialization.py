@@ -1,4 +1,4 @@
-"""A config as plain data: printed, saved so that it is read back equal, and hashed."""
+"""A config as plain data: printed, saved, and hashed."""
 
 from __future__ import annotations
 
@@ -17,34 +17,32 @@ from mask_rcnn_repro.config import schema
 from mask_rcnn_repro.config.targets import target_name
 from mask_rcnn_repro.config.yaml_io import dump_yaml
 from mask_rcnn_repro.errors import ConfigError
+from mask_rcnn_repro.utils.atomic import atomic_write_text
 
 _LOCATE = "detectron2.utils.registry.locate"
-"""A class or function that is a value itself is written as the call that finds it by name."""
-
+"""A class or function that is a value is written as a call that finds it by name."""
 
 _SCALARS = (bool, int, float, str)
 
 
 def to_plain(cfg: Any, resolve: bool = True) -> Any:
-    """Turns a config or a part of it into null, bool, int, float, str, list and dict.
+    """Converts a config or a part of it to null, bool, int, float, str, list and dict.
 
     Args:
         cfg: a config, a node, or plain data.
-        resolve: replace interpolations by their values; otherwise they stay text.
+        resolve: replace interpolations by their values. Otherwise they stay text.
 
     Returns:
-        Plain data; targets as dotted names, other classes and functions as nodes that find them.
+        Plain data. Targets become dotted names, other classes and functions nodes that find them.
 
     Raises:
         ConfigError: an interpolation cannot be resolved, or a value cannot be written as data.
     """
     if isinstance(cfg, (DictConfig, ListConfig)):
         try:
+            # INSTANTIATE keeps dataclass objects.
             cfg = OmegaConf.to_container(
-                cfg,
-                resolve=resolve,
-                throw_on_missing=False,
-                structured_config_mode=SCMode.INSTANTIATE,  # dataclass objects stay what they are
+                cfg, resolve=resolve, structured_config_mode=SCMode.INSTANTIATE
             )
         except (OmegaConfBaseException, RecursionError) as error:
             raise ConfigError(f"The config cannot be resolved: {error}") from error
@@ -75,7 +73,7 @@ def _plain(value: Any, place: str) -> Any:
         return {"_target_": _LOCATE, "name": target_name(value)}
     raise ConfigError(
         f"{place.lstrip('.') or 'it'} is an object of type {type(value).__name__}, which cannot "
-        "be written to a file; describe how to build it with L(...)(...)."
+        "be written to a file. Describe how to build it with L(...)(...)."
     )
 
 
@@ -94,46 +92,36 @@ def same_number(value: Any) -> Any:
 
 
 def canonical(value: Any) -> str:
-    """Plain data as text that is the same for equal data, whatever the order of keys."""
+    """Plain data as text that is equal for equal data, in any order of keys."""
     return json.dumps(map_scalars(value, same_number), sort_keys=True, separators=(",", ":"))
 
 
-WHERE_KEYS = frozenset(
-    {
-        "train.output_dir",
-        "train.output_root",
-        "train.device",
-        "train.num_threads",
-        "train.check_data",
-        "train.process_timeout",
-        "train.optimize_inference",
-        "train.verify.tolerance",
-        "train.verify.expected",
-        "dataloader.train.num_workers",
-        "dataloader.test.num_workers",
-    }
-)
-"""Keys that say where and with how many hands a run is carried out, not what it computes."""
+WHERE_KEYS = frozenset({
+    "train.output_dir", "train.output_root", "train.device", "train.num_threads",
+    "train.check_data", "train.process_timeout", "train.optimize_inference",
+    "train.verify.tolerance", "train.verify.expected",
+    "dataloader.train.num_workers", "dataloader.test.num_workers",
+})  # fmt: skip
+"""Keys that say where and by how many processes a run is executed, not what it computes."""
+
+NOT_HASHED = WHERE_KEYS | {"train.profile"}
 
 _MISSING = object()
-
 _OWN_PACKAGE = "mask_rcnn_repro."
-
-_NOT_HASHED = WHERE_KEYS | {"train.profile"}
 
 
 def config_hash(cfg: DictConfig) -> str:
     """Hash of what a config computes: without `paper` and `WHERE_KEYS`, interpolations resolved.
 
-    Keys of `train` count where they differ from their defaults, so that a new key leaves the hashes
-    of older runs as they are. Classes of this project count by name, whichever module they are in.
+    Keys of `train` are hashed if they differ from their defaults, so that a new key changes no
+    hashes of older runs. Classes of this project are hashed by name, without their module.
 
     Returns:
         The first 12 hexadecimal digits of a SHA-256.
     """
     data = to_plain(cfg)
     data.pop("paper", None)
-    for key in _NOT_HASHED:
+    for key in NOT_HASHED:
         *sections, name = key.split(".")
         node: Any = data
         for section in sections:
@@ -147,7 +135,7 @@ def config_hash(cfg: DictConfig) -> str:
 
 
 def _without_modules(value: Any) -> Any:
-    """Names classes of this project by package and name, so that moving one changes no hash."""
+    """Reduces classes of this project to package and name, so that a move changes no hash."""
     if isinstance(value, dict):
         return {key: _without_modules(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -186,22 +174,20 @@ def _sorted(value: Any) -> Any:
 
 
 def format_config(cfg: DictConfig) -> str:
-    """A config as YAML for people: interpolations resolved, keys sorted; loads as a config too."""
+    """A config as YAML with resolved interpolations and sorted keys; can be loaded again."""
     return dump_yaml(_ordered(_sorted(to_plain(cfg))))
 
 
 def save_config(cfg: DictConfig, path: str | Path) -> None:
-    """Writes a config as YAML, atomically; `load_config` reads it back equal, running no code.
+    """Writes a config as YAML, atomically. `load_config` reads an equal config from it.
 
-    Interpolations stay, so that overriding the saved config still carries through.
+    Interpolations are kept, so that overrides of the saved config follow them.
 
     Args:
         cfg: a config.
-        path: the file; its folder must exist.
+        path: the file, in a directory that exists.
 
     Raises:
         ConfigError: a value cannot be written as data.
     """
-    from mask_rcnn_repro.utils.atomic import atomic_write_text
-
     atomic_write_text(path, dump_yaml(_ordered(to_plain(cfg, resolve=False))))

@@ -1,4 +1,4 @@
-"""Dotted keys: parsing, finding, what is known at each place, and the nearest known key.
+"""Dotted keys: parsing, finding nodes, the known keys of each node, and the nearest known key.
 
 A key is written `a.b.0.c` or `a.b[0].c`; brackets also hold names that contain dots (`a[x.y]`).
 """
@@ -17,7 +17,7 @@ from mask_rcnn_repro.config.targets import Param, is_node, target_signature
 from mask_rcnn_repro.errors import ConfigError
 
 Key = tuple[Any, ...]
-"""Path of names (str, seldom a number) and list positions (int) from the top of the config."""
+"""Path of names (str, rarely a number) and list positions (int) from the top of the config."""
 
 _PART = re.compile(r"\.?([^.\[\]]+)|\[([^\[\]]+)\]")
 
@@ -37,8 +37,8 @@ def parse_key(text: str) -> tuple[str, ...]:
         position = match.end()
     if not parts or position < len(text):
         raise ConfigError(
-            f"{text!r} is not a key: write names and list positions with dots between them, such "
-            "as train.max_iter or dataloader.test.mapper.augmentations.0.max_size."
+            f"{text!r} is not a key. Separate names and list positions by dots, such as "
+            "train.max_iter or dataloader.test.mapper.augmentations.0.max_size."
         )
     return tuple(parts)
 
@@ -56,7 +56,7 @@ def format_key(key: Iterable[Any]) -> str:
 
 
 def child(node: Any, part: Any) -> Any:
-    """The raw child node, not following interpolations; None where there is none."""
+    """The raw child node without following interpolations; None if there is none."""
     if isinstance(node, ListConfig):
         if isinstance(part, str):
             part = int(part) if part.isdigit() else -1
@@ -67,20 +67,20 @@ def child(node: Any, part: Any) -> Any:
 
 
 def dict_key(node: DictConfig, part: Any) -> Any:
-    """The key of a mapping that `part` names: itself, or a number that is written like it."""
+    """The key of a mapping that `part` names: `part` itself, or the number it spells."""
     if part in node._content:
         return part
     return next((k for k in node._content if not isinstance(k, str) and str(k) == part), part)
 
 
 def plain(node: Any) -> Any:
-    """Plain data of a node, interpolations left as text, objects as they are."""
+    """Plain data of a node. Interpolations stay text; objects and plain data stay as they are."""
     if node is None:
         return None
     if isinstance(node, (DictConfig, ListConfig)):
         if node._is_interpolation() or node._is_none():
             return node._value()
-        # Dataclass objects, such as a ShapeSpec given without L(...), stay what they are.
+        # INSTANTIATE keeps dataclass objects, such as a ShapeSpec given without L(...).
         return OmegaConf.to_container(
             node, resolve=False, structured_config_mode=SCMode.INSTANTIATE
         )
@@ -88,15 +88,15 @@ def plain(node: Any) -> Any:
 
 
 def known_params(node: Any, key: Key) -> tuple[dict[str, Param | None], bool]:
-    """What may stand below a mapping.
+    """The names that a mapping may hold.
 
     Args:
         node: the mapping (DictConfig) at `key`.
-        key: its place; `()` is the top.
+        key: key of the mapping; `()` is the top.
 
     Returns:
-        Known names, with the target's parameter where there is one; and whether any other name is
-        let through too, because the mapping is free or the target takes any keyword.
+        Known names with the target's parameters, if any; and whether other names are allowed,
+        because the mapping is free or the target takes any keyword.
     """
     present: dict[str, Param | None] = {}
     if isinstance(node, DictConfig) and not node._is_none() and not node._is_interpolation():
@@ -121,7 +121,7 @@ def known_params(node: Any, key: Key) -> tuple[dict[str, Param | None], bool]:
 
 
 def all_keys(cfg: DictConfig) -> dict[str, bool]:
-    """Every known dotted key of a config, with whether it is set (else it could be)."""
+    """Every known dotted key of a config, and whether it is set."""
     found: dict[str, bool] = {}
 
     def visit(node: Any, key: Key) -> None:
@@ -148,19 +148,19 @@ def _last(key: str) -> str:
 
 
 def nearest(cfg: DictConfig, key: Key, level: Iterable[str], failed_at: int) -> str | None:
-    """The known key that was probably meant, or None where none is near.
+    """The known key that is nearest to an unknown one, or None.
 
     Args:
         cfg: the config.
         key: the unknown key.
-        level: names known where the key stops being known.
-        failed_at: position in `key` of the first unknown part.
+        level: names that are known in place of the first unknown part.
+        failed_at: position of that part in `key`.
     """
     text = format_key(key)
     known = {k: v for k, v in all_keys(cfg).items() if k != text and not k.startswith(f"{text}.")}
 
     def best(candidates: Iterable[str]) -> str | None:
-        """Set keys before those that could be set, short ones before long ones."""
+        """Prefers keys that are set, then short ones."""
         return min(candidates, key=lambda k: (not known[k], k.count("."), k), default=None)
 
     for name in difflib.get_close_matches(str(key[failed_at]), list(level), n=3, cutoff=0.6):
@@ -181,12 +181,12 @@ def nearest(cfg: DictConfig, key: Key, level: Iterable[str], failed_at: int) -> 
 
 
 def unknown_key_text(cfg: DictConfig, key: Key, level: Iterable[str], failed_at: int) -> str:
-    """One sentence: which key is unknown, the nearest known one, and what is allowed there."""
-    level = sorted(name for name in level)
+    """The message for an unknown key: the nearest known key, or else all keys known there."""
+    level = sorted(level)
     guess = nearest(cfg, key, level, failed_at)
-    text = f"unknown key {format_key(key)}"
+    text = f"unknown key {format_key(key)!r}."
     if guess is not None:
-        return f"{text}; did you mean {guess}?"
-    place = format_key(key[:failed_at]) or "the top of a config"
+        return f"{text} Did you mean {guess!r}?"
+    place = format_key(key[:failed_at]) or "the top level"
     shown = ", ".join(level[:30]) + (", ..." if len(level) > 30 else "")
-    return f"{text}; known at {place}: {shown or 'nothing'}"
+    return f"{text} Known keys of {place}: {shown or 'none'}"
