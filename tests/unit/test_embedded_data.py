@@ -39,7 +39,6 @@ from mask_rcnn_embedded.coco import (
 from mask_rcnn_embedded.coco import generate as generate_function
 from mask_rcnn_embedded.coco.annotate import annotate, region_polygons, uncompressed_rle
 from mask_rcnn_embedded.coco.scene import MIN_VISIBLE_AREA, Scene, make_solid, render
-from mask_rcnn_embedded.coco.sheet import decode_uncompressed
 from mask_rcnn_embedded.coco.stats import measure
 from mask_rcnn_embedded.command_line import main
 from mask_rcnn_embedded.drawing.person import KEYPOINT_NAMES, make_person
@@ -323,7 +322,6 @@ def test_uncompressed_rle_is_what_pycocotools_reads(seed: int, h: int, w: int, p
     rle = uncompressed_rle(mask)
     assert sum(rle["counts"]) == h * w
     assert np.array_equal(mask_util.decode(mask_util.frPyObjects(rle, h, w)), mask)
-    assert np.array_equal(decode_uncompressed(rle), mask)
 
 
 def test_crowds(sample_root: Path) -> None:

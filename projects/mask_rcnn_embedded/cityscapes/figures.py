@@ -7,13 +7,13 @@ projection and scaled by their distance.
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 
 from mask_rcnn_embedded.drawing.clothes import dressed
 from mask_rcnn_embedded.drawing.person import (
     DARK,
     PERSON_AREA,
+    hull,
     make_person,
     random_joints,
     view_matrix,
@@ -50,10 +50,8 @@ def pedestrian(
     """Somebody who walks or stands.
 
     Args:
-        rng: source of randomness.
         foot: (2,) image point on which the person stands.
         scale: pixels a metre.
-        theme: colours of the scene.
     """
     pose = str(rng.choice(["walk", "stand", "run"], p=[0.62, 0.34, 0.04]))
     yaw = rng.choice([0.0, np.pi, np.pi / 2, -np.pi / 2]) + rng.normal(0.0, 0.5)
@@ -128,13 +126,10 @@ class _Sketch:
 
     def blob(self, points: list[tuple[float, float, float, float]], tone: int) -> None:
         """The hull of balls, each (x, y, z, radius)."""
-        cloud, depth = [], []
-        for x, y, z, radius in points:
-            seen = self._view @ np.array([x, y, z])
-            cloud.append(seen[:2] + _CIRCLE * radius)
-            depth.append(seen[2])
-        hull = cv2.convexHull(np.concatenate(cloud).astype(np.float32))[:, 0]
-        self._drawn.append((float(np.mean(depth)), Part(hull, tone)))
+        seen = [self._view @ np.array([x, y, z]) for x, y, z, _ in points]
+        outline = hull(*((center, ball[3]) for center, ball in zip(seen, points, strict=True)))
+        depth = float(np.mean([center[2] for center in seen]))
+        self._drawn.append((depth, Part(outline, tone)))
 
     def wheel(self, z: float, radius: float, tyre: float, open_: bool) -> None:
         """A wheel in the plane X = 0; an open one shows what is behind its spokes."""
@@ -142,8 +137,7 @@ class _Sketch:
         ring = radius - tyre
         rim = np.stack([np.zeros(20), -radius + ring * np.sin(t), z + ring * np.cos(t)], axis=1)
         seen = rim @ self._view.T
-        cloud = (seen[:, None, :2] + tyre * _CIRCLE[None]).reshape(-1, 2)
-        outer = cv2.convexHull(cloud.astype(np.float32))[:, 0]
+        outer = hull(*((center, tyre) for center in seen))
         # Wheels before all else: the hole of one must not cut through the frame.
         depth = float(seen[:, 2].mean()) - 10.0
         self._drawn.append((depth, Part(outer, TYRE)))
@@ -250,13 +244,11 @@ def cycle(
     """A bicycle or motorcycle and, after it, its rider.
 
     Args:
-        rng: source of randomness.
         category: ``bicycle`` or ``motorcycle``.
         foot: (2,) image point of the ground between the wheels.
         scale: pixels a metre.
         yaw: 0 comes towards the viewer, pi / 2 goes to the right.
         ridden: whether somebody rides it.
-        theme: colours of the scene.
 
     Returns:
         One solid, or two with the rider.

@@ -289,7 +289,6 @@ def make_scene(rng: np.random.Generator, spec: CityscapesSpec, index: int) -> St
     """Plans, draws and photographs one street.
 
     Args:
-        rng: source of randomness.
         spec: what kind of data set the picture is for.
         index: number of the picture in its split, which decides what it features.
     """

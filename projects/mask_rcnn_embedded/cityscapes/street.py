@@ -72,7 +72,6 @@ def make_street(rng: np.random.Generator, reach: float) -> Street:
     """A random street.
 
     Args:
-        rng: source of randomness.
         reach: distance in metres up to which persons are large enough to be labelled.
     """
     lane = rng.uniform(3.1, 3.6)
@@ -99,12 +98,8 @@ def plain(
     """A solid of one colour (tone 0, tone 1 darker, tone 2 glass) with a texture."""
     texture = random_texture(rng, size, _PLASTER)
     glass = np.array([70.0, 62.0, 55.0]) * rng.uniform(0.6, 1.6)
-    palette = np.stack(
-        [
-            np.stack([color, vary(rng, color, contrast)]),
-            np.stack([color * 0.72, color * 0.66]),
-            np.stack([glass, glass * 1.25]),
-        ]
+    palette = np.array(
+        [[color, vary(rng, color, contrast)], [color * 0.72, color * 0.66], [glass, glass * 1.25]]
     )
     return Solid(
         None,

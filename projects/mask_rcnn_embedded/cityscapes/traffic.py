@@ -22,11 +22,9 @@ class Traffic:
     """Places things on a street so that their footprints do not overlap.
 
     Args:
-        rng: source of randomness.
         camera: who sees them.
         street: where they are.
         reach: distance in metres up to which persons are large enough to be labelled.
-        theme: colours of the scene.
 
     Attributes:
         elements: what has been placed, in no order.
@@ -283,7 +281,6 @@ def fill_street(
 
     Args:
         traffic: where to.
-        rng: source of randomness.
         spec: how much of each.
         index: number of the picture in its split.
     """

@@ -142,7 +142,6 @@ def make_background(rng: np.random.Generator, height: int, width: int) -> np.nda
     """A random background.
 
     Args:
-        rng: source of randomness.
         height: H.
         width: W.
 

@@ -51,7 +51,6 @@ def _extents(rng: np.random.Generator, count: int, scale: float) -> list[float]:
     """Square roots of mask areas in pixels, at most one of them large in COCO's sense.
 
     Args:
-        rng: source of randomness.
         count: number of instances.
         scale: short side of the image over 160 pixels.
     """
@@ -190,7 +189,6 @@ def make_scene(rng: np.random.Generator, spec: EmbeddedSpec) -> Scene:
     """Plans, draws and photographs one scene.
 
     Args:
-        rng: source of randomness; the picture depends on it and on the spec alone.
         spec: what kind of data set the picture is for.
     """
     width, height = image_size(rng, spec)

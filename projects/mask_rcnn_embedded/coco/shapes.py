@@ -106,13 +106,6 @@ def _spine(rng: np.random.Generator, bend: float, n: int = 25) -> tuple[np.ndarr
     return points, np.stack([-tangent[:, 1], tangent[:, 0]], axis=1)
 
 
-def _spindle(
-    axis: np.ndarray, normal: np.ndarray, half_width: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """The two sides of a spindle, (n, 2) each."""
-    return axis + normal * half_width[:, None], axis - normal * half_width[:, None]
-
-
 def _profile(rng: np.random.Generator, n: int = 25) -> np.ndarray:
     """Half width of a spindle along its axis; leaf and fish share it."""
     t = np.linspace(0.0, 1.0, n)
@@ -127,7 +120,7 @@ def leaf(rng: np.random.Generator) -> Shape:
     width = _profile(rng)
     if rng.random() < 0.4:
         width = width * (1.0 + 0.13 * (np.arange(25) % 2)) * (np.linspace(0, 1, 25) < 0.97)
-    left, right = _spindle(axis, normal, width)
+    left, right = axis + normal * width[:, None], axis - normal * width[:, None]
     blade = np.concatenate([left, right[::-1]]).astype(np.float32)
     length, half = rng.uniform(0.08, 0.2), rng.uniform(0.02, 0.032)
     droop = rng.normal(0.0, 0.12)
@@ -152,7 +145,7 @@ def fish(rng: np.random.Generator) -> Shape:
     """A spindle with a tail fin, fins on back and belly, an eye and a gill; looks to +x."""
     axis, normal = _spine(rng, 0.04)
     width = np.maximum(_profile(rng)[::-1], np.linspace(0.035, 0.0, 25))
-    left, right = _spindle(axis, normal, width)
+    left, right = axis + normal * width[:, None], axis - normal * width[:, None]
     body = np.concatenate([left, right[::-1]]).astype(np.float32)
     root, spread = axis[1], rng.uniform(0.18, 0.28)
     reach, fork = rng.uniform(0.16, 0.26), rng.uniform(0.35, 0.85)
@@ -200,16 +193,10 @@ def _vessel(rng: np.random.Generator, handle: bool) -> Shape:
     t = np.linspace(0.0, np.pi, 13)
     lower = np.stack([bottom * np.cos(t), y1 + flat * 0.8 * np.sin(t)], axis=1)
     bulge = rng.normal(0.0, 0.025)
-    middle = 0.5 * (top + bottom) + bulge
-    body = np.concatenate(
-        [
-            [[-top, y0]],
-            [[top, y0]],
-            [[middle, 0.5 * (y0 + y1)]],
-            lower,
-            [[-middle, 0.5 * (y0 + y1)]],
-        ]
-    ).astype(np.float32)
+    middle, level = 0.5 * (top + bottom) + bulge, 0.5 * (y0 + y1)
+    body = np.array(
+        [[-top, y0], [top, y0], [middle, level], *lower, [-middle, level]], dtype=np.float32
+    )
     parts, strokes = [], []
     area = polygon_area(body)
     if handle:
@@ -220,10 +207,9 @@ def _vessel(rng: np.random.Generator, handle: bool) -> Shape:
         u = np.linspace(-np.pi / 2, np.pi / 2, 15)
         square = rng.uniform(0.6, 1.0)  # below 1 the handle is rather a rectangle
         wave = np.sign(np.sin(u)) * np.abs(np.sin(u)) ** square
-        outer = np.stack([middle - 0.03 + reach * np.cos(u) ** square, mid + high * wave], axis=1)
-        inner = np.stack(
-            [middle - 0.03 + (reach - thick) * np.cos(u) ** square, mid + (high - thick) * wave],
-            axis=1,
+        outer, inner = (
+            np.stack([middle - 0.03 + r * np.cos(u) ** square, mid + h * wave], axis=1)
+            for r, h in ((reach, high), (reach - thick, high - thick))
         )
         band = np.concatenate([outer, inner[::-1]]) * [side, 1.0]
         parts.append(Part(band.astype(np.float32), 0))
@@ -232,10 +218,10 @@ def _vessel(rng: np.random.Generator, handle: bool) -> Shape:
     style = rng.random()
     if style < 0.4:  # a band around the body
         a, b = np.sort(rng.uniform(0.2, 0.9, 2))
-        edge = lambda q: bottom * q + top * (1 - q)  # noqa: E731 - half width at height q
-        ya, yb = y0 + a * (y1 - y0), y0 + b * (y1 - y0)
-        arc_a = np.stack([edge(a) * 0.96 * np.cos(t), ya + flat * 0.8 * np.sin(t)], axis=1)
-        arc_b = np.stack([edge(b) * 0.96 * np.cos(t), yb + flat * 0.8 * np.sin(t)], axis=1)
+        arc_a, arc_b = (
+            np.stack([half * 0.96 * np.cos(t), y + flat * 0.8 * np.sin(t)], axis=1)
+            for half, y in ((bottom * q + top * (1 - q), y0 + q * (y1 - y0)) for q in (a, b))
+        )
         parts.append(Part(np.concatenate([arc_a, arc_b[::-1]]).astype(np.float32), 1))
     elif style < 0.6:
         spot = ellipse((rng.normal(0, 0.08), rng.normal(0.08, 0.06)), (0.12, 0.13), n=16)
@@ -290,7 +276,8 @@ def distractor(rng: np.random.Generator) -> Shape:
         outline = np.concatenate([outer, inner[::-1]])
     elif kind == 6:  # lens: a spindle with neither stem nor fins
         axis, normal = _spine(rng, 0.06)
-        left, right = _spindle(axis, normal, _profile(rng))
+        width = _profile(rng)[:, None]
+        left, right = axis + normal * width, axis - normal * width
         outline = np.concatenate([left, right[::-1]]).astype(np.float32)
     elif kind == 7:  # bar
         half = rng.uniform(0.02, 0.07)

@@ -6,6 +6,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from pycocotools import mask as mask_util
 
 from mask_rcnn_embedded.coco.annotate import annotate
 from mask_rcnn_embedded.coco.scene import render
@@ -19,14 +20,6 @@ _COLORS = {
     1: (60, 60, 255), 3: (255, 160, 40), 4: (255, 255, 60), 7: (60, 220, 60),
     8: (255, 80, 255), 11: (40, 220, 255), 14: (255, 255, 255),
 }  # fmt: skip
-
-
-def decode_uncompressed(rle: dict[str, Any]) -> np.ndarray:
-    """(H, W) uint8 mask of COCO's uncompressed run lengths."""
-    counts = rle["counts"]
-    values = np.repeat(np.arange(len(counts)) % 2, counts).astype(np.uint8)
-    height, width = rle["size"]
-    return values.reshape(width, height).T
 
 
 def draw_annotations(image: np.ndarray, annotations: list[dict[str, Any]]) -> np.ndarray:
@@ -47,7 +40,8 @@ def draw_annotations(image: np.ndarray, annotations: list[dict[str, Any]]) -> np
         color = _COLORS[annotation["category_id"]]
         overlay = canvas.copy()
         if annotation["iscrowd"]:
-            mask = decode_uncompressed(annotation["segmentation"])
+            rle = annotation["segmentation"]
+            mask = mask_util.decode(mask_util.frPyObjects(rle, *rle["size"]))
             big = cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST)
             overlay[big > 0] = color
         else:

@@ -35,15 +35,9 @@ def object_palette(
     contrast = rng.uniform(0.02, 0.1)
     second = vary(rng, main, 0.14) if rng.random() < 0.75 else random_color(rng)
     dark, light = main * rng.uniform(0.12, 0.4), 0.35 * main + 0.65 * 240.0
-    palette = np.stack(
-        [
-            np.stack([main, vary(rng, main, contrast)]),
-            np.stack([second, vary(rng, second, contrast)]),
-            np.stack([dark, dark * 0.8]),
-            np.stack([light, light * 0.93]),
-        ]
-    ).astype(np.float32)
-    return palette, np.array([0.0, 1.0, 1.0, 1.0], dtype=np.float32)
+    varied = [vary(rng, main, contrast), vary(rng, second, contrast)]
+    palette = [[main, varied[0]], [second, varied[1]], [dark, dark * 0.8], [light, light * 0.93]]
+    return np.array(palette, dtype=np.float32), np.array([0.0, 1.0, 1.0, 1.0], dtype=np.float32)
 
 
 def _from_shape(
@@ -105,10 +99,8 @@ def make_solid(
     """A thing of a category (None: a distractor) around the origin.
 
     Args:
-        rng: source of randomness.
         category: name of the class or None.
         extent: square root of its area in pixels.
-        theme: colours of the scene, from which some things take theirs.
     """
     if category == "person":
         return _person_solid(rng, extent, theme)

@@ -27,10 +27,8 @@ def dressed(
     """A person with skin, hair and clothes, still in unit coordinates.
 
     Args:
-        rng: source of randomness.
         shape: the posed person.
         extent: square root of the area in pixels that it will have.
-        theme: colours of the scene, from which some clothes take theirs.
     """
     size = extent / float(np.sqrt(PERSON_AREA))
     k = rng.uniform(0, len(_SKIN_TONES) - 1)

@@ -120,7 +120,6 @@ def random_joints(rng: np.random.Generator, pose: str | None = None) -> dict[str
     """Joints in the body frame, in a random pose unless one is given.
 
     Args:
-        rng: source of randomness.
         pose: ``stand``, ``walk``, ``run``, ``sit``, ``crouch`` or ``jump``.
     """
     pose = pose or str(
@@ -167,10 +166,14 @@ def view_matrix(yaw: float, pitch: float) -> np.ndarray:
     return tilt @ turn
 
 
+def hull(*discs: tuple[np.ndarray, float]) -> np.ndarray:
+    """(n, 2) float32 hull of discs, each with its center, whose depth is ignored, and radius."""
+    points = np.concatenate([center[:2] + _CIRCLE * radius for center, radius in discs])
+    return cv2.convexHull(points.astype(np.float32))[:, 0]
+
+
 def _capsule(p: np.ndarray, q: np.ndarray, rp: float, rq: float) -> np.ndarray:
-    """Hull of two discs, (n, 2) float32."""
-    points = np.concatenate([p[:2] + _CIRCLE * rp, q[:2] + _CIRCLE * rq]).astype(np.float32)
-    return cv2.convexHull(points)[:, 0]
+    return hull((p, rp), (q, rq))
 
 
 def _random_view(rng: np.random.Generator) -> np.ndarray:
@@ -193,7 +196,6 @@ def make_person(
     """A person about one unit tall.
 
     Args:
-        rng: source of randomness.
         body: joints in the body frame, as from :func:`random_joints`; None for a random pose.
         view: (3, 3) as from :func:`view_matrix`; None to see it from a random side.
     """
@@ -234,10 +236,7 @@ def make_person(
     if legwear > 0.85:  # a skirt from the hips to the middle of the thighs
         ends = [0.4 * joints[f"{s}_hip"] + 0.6 * joints[f"{s}_knee"] for s in _SIDES]
         hips = [joints[f"{s}_hip"] for s in _SIDES]
-        cloud = [
-            p[:2] + _CIRCLE * r for p, r in zip(hips + ends, [0.045] * 2 + [0.075] * 2, strict=True)
-        ]
-        skirt = cv2.convexHull(np.concatenate(cloud).astype(np.float32))[:, 0]
+        skirt = hull(*((p, 0.045) for p in hips), *((p, 0.075) for p in ends))
         add(max(0.035, float(ends[0][2]), float(ends[1][2])), skirt, TROUSERS, "skirt")
     neck = _capsule(joints["neck"], joints["head"], 0.03, 0.027)
     add(0.03, neck, SKIN, "neck")
@@ -272,16 +271,12 @@ def make_person(
 def _trunk(joints: dict[str, np.ndarray], build: float) -> np.ndarray:
     """Hull of shoulders, chest and hips, (n, 2)."""
     chest = 0.75 * joints["neck"] + 0.25 * joints["pelvis"]
-    discs = [
-        (joints["left_shoulder"], 0.034 * build),
-        (joints["right_shoulder"], 0.034 * build),
+    return hull(
+        *((joints[f"{side}_shoulder"], 0.034 * build) for side in _SIDES),
         (chest, 0.068 * build),
         (joints["pelvis"], 0.062 * build),
-        (joints["left_hip"], 0.045 * build),
-        (joints["right_hip"], 0.045 * build),
-    ]
-    cloud = np.concatenate([center[:2] + _CIRCLE * radius for center, radius in discs])
-    return cv2.convexHull(cloud.astype(np.float32))[:, 0]
+        *((joints[f"{side}_hip"], 0.045 * build) for side in _SIDES),
+    )
 
 
 def _head(

@@ -12,7 +12,6 @@ def photograph(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
     """Uneven light, exposure, colour cast, blur and sensor noise.
 
     Args:
-        rng: source of randomness.
         image: (3, H, W) float32.
 
     Returns:

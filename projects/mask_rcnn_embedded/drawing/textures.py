@@ -34,7 +34,6 @@ def vary(rng: np.random.Generator, color: np.ndarray, amount: float) -> np.ndarr
     """``color`` with its brightness and hue disturbed, clipped to 4..251.
 
     Args:
-        rng: source of randomness.
         color: (3,) BGR.
         amount: standard deviation as a share of the full range.
     """
@@ -56,7 +55,6 @@ def fractal_noise(
     """Multi-octave noise with a spectrum close to 1/f, as natural pictures have.
 
     Args:
-        rng: source of randomness.
         height: H.
         width: W.
         channels: independent channels.
@@ -198,7 +196,6 @@ def random_texture(
     """A texture whose period suits a thing of ``size`` pixels (never finer than about 3 pixels).
 
     Args:
-        rng: source of randomness.
         size: extent of the thing in pixels.
         names: textures to choose from.
     """
