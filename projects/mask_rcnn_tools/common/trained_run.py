@@ -11,8 +11,8 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from mask_rcnn_repro.config import config_id, default_output_dir, load_config
-from mask_rcnn_repro.config.from_data import fit_to_data
 from mask_rcnn_repro.config.dotted_keys import format_key
+from mask_rcnn_repro.config.from_data import fit_to_data
 from mask_rcnn_repro.config.overrides import parse_override
 from mask_rcnn_repro.engine.checkpoint.checkpointer import FINAL_CHECKPOINT, find_last_checkpoint
 from mask_rcnn_repro.errors import CheckpointError
