@@ -83,7 +83,7 @@ def test_fine_tuning_from_another_data_set(trained: Path, tmp_path: Path) -> Non
     run = tmp_path / "run"
     keys = [*SHORT, f"train.output_root={root}", f"train.output_dir={run}"]
     launch(tmp_path, *keys, config=FINE_COCO).succeeded()
-    assert "taken over: person; at random: rider, car" in (run / "log.txt").read_text()
+    assert "from the weights: person; random: rider, car" in (run / "log.txt").read_text()
     record = load_record(run / "record.json")
     assert record.init_from is not None and record.init_from.id == "table2a/r50_fpn"
     source = next((root / "table2a").glob("r50_fpn@tiny/*/model_final.pth"))

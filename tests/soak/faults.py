@@ -74,7 +74,7 @@ def _damage(training: Training, change: Callable[[bytes], bytes]) -> None:
     if last.exists() and others:  # what is to be gone back to
         last.write_bytes(change(last.read_bytes()))
         training.start()
-        answered = training.wait_until(lambda: "Going on from" in training.said())
+        answered = training.wait_until(lambda: "Continuing from" in training.said())
         expect(answered, "a damaged checkpoint was not noticed")
         killed(training, random.Random(0))
 

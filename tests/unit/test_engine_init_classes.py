@@ -101,7 +101,7 @@ def test_stated_pairs_and_random_starts(tmp_path):
     trained, model = model_of(COCO), model_of(STREET, seed=1)
     classes = map_classes(STREET, COCO, {"rider": "person", "car": None}, "it")
     assert classes.pairs == [(0, 0), (1, 0)]
-    assert str(classes) == "taken over: person, rider from person; at random: car"
+    assert str(classes) == "from the weights: person, rider from person; random: car"
     before = rows(model, "mask_head.predictor", 2)
     model.load_state_dict(take_classes(model, trained.state_dict(), classes, "f"))
     for layer, unit in LAYERS:
@@ -161,7 +161,7 @@ def test_any_checkpoint_can_give_them(tmp_path, caplog):
             policy="exact",
             adapt=lambda state: take_classes(model, state, classes, "bare.pth"),
         )
-    assert "taken over: person, car; at random: rider" in caplog.text
+    assert "from the weights: person, car; random: rider" in caplog.text
     assert equal(rows(model, "mask_head.predictor", 2), rows(trained, "mask_head.predictor", 2))
     with pytest.raises(CheckpointError, match="shape"):
         SafeCheckpointer(model).load(str(tmp_path / "bare.pth"), checkpointables=[], policy="exact")

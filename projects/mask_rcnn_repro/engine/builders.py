@@ -1,4 +1,4 @@
-"""From a validated config to the objects of a run: device, model, optimizer, schedule, loaders."""
+"""Build the objects of a run from its config: device, model, optimizer, schedule, loader."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _CHOOSES_LOOP = ("fused", "foreach", "capturable", "differentiable")
 
 
 def resolve_device(name: str) -> torch.device:
-    """Returns the device for `train.device`: "auto" is CUDA where there is one, else the CPU.
+    """Returns the device for `train.device`. "auto" is CUDA if available, otherwise the CPU.
 
     Raises:
         ConfigError: If a CUDA device is asked for that does not exist here.
@@ -59,7 +59,7 @@ def resolve_device(name: str) -> torch.device:
             f"train.device is {name!r}, but this machine has {torch.cuda.device_count()} CUDA "
             "devices, numbered from 0."
         )
-    torch.cuda.set_device(index)  # what waits for "the" device must wait for this one
+    torch.cuda.set_device(index)  # torch.cuda.synchronize() without argument waits for this one
     return torch.device("cuda", index)
 
 
@@ -98,7 +98,7 @@ def _breaks_onednn(model: nn.Module) -> bool:
 
 
 def freeze_module(model: nn.Module, name: str) -> None:
-    """Fixes the weights and batch norm statistics of a module, in place.
+    """Freezes the weights and batch norm statistics of a module, in place.
 
     Args:
         model: The model.
@@ -159,7 +159,7 @@ def build_optimizer(cfg: DictConfig, model: nn.Module) -> torch.optim.Optimizer:
 
 
 def _may_run_fused(node: DictConfig, model: nn.Module) -> bool:
-    """Whether an optimizer's node leaves the choice and all weights are of kinds that can."""
+    """Returns whether the config leaves the implementation open and all weights support fused."""
     target = locate(node._target_) if isinstance(node._target_, str) else node._target_
     if target not in _FUSED_OPTIMIZERS or any(key in node for key in _CHOOSES_LOOP):
         return False

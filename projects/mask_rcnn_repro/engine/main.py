@@ -75,7 +75,7 @@ def main(args: argparse.Namespace, extensions: Extensions) -> None:
         world_size = args.num_gpus * args.num_machines
         timeout = None
         if world_size > 1 or under_torchrun():
-            cfg = _load(args)  # mistakes are told once, not by each process
+            cfg = _load(args)  # reports mistakes once instead of in each process
             timeout = cfg.train.process_timeout
             if args.verify:
                 expected_numbers(cfg, config_id(args.config_file), args.verify)
@@ -113,14 +113,16 @@ def run(args: argparse.Namespace, extensions: Extensions) -> None:
     output_dir = _output_dir(args, cfg)
     checkpoint = _checkpoint_to_evaluate(args, cfg, output_dir) if args.eval_only else ""
     device = resolve_device(cfg.train.device)
-    autocast_context(device, cfg.train.amp.enabled, cfg.train.amp.dtype)  # refused now, not later
+    autocast_context(
+        device, cfg.train.amp.enabled, cfg.train.amp.dtype
+    )  # reports an impossible precision now
     this = Run(config_id(args.config_file), cfg, output_dir, device, tuple(args.overrides))
     expected = expected_numbers(cfg, this.config_id, args.verify) if args.verify else None
     check_dependencies(this, eval_only=args.eval_only)
-    if cfg.train.tta.enabled and this.is_rpn:  # told now, not after the training
+    if cfg.train.tta.enabled and this.is_rpn:  # reported now, not after the training
         raise ConfigError(
-            f"{this.config_id} is an RPN stage, which detects nothing that test-time augmentation "
-            "could merge. Leave --tta or train.tta.enabled=true away."
+            f"{this.config_id} is an RPN stage, which has no detections for test-time "
+            "augmentation to merge. Omit --tta or train.tta.enabled=true."
         )
     with contextlib.ExitStack() as stack:
         if not args.eval_only:
@@ -133,8 +135,8 @@ def run(args: argparse.Namespace, extensions: Extensions) -> None:
 
 
 def _verify(record: Record | None, expected: Expected) -> None:
-    """Ends the process with :data:`NOT_MET` unless the record, of the first one, is as expected."""
-    comm.synchronize()  # the first process to end with a status ends the others
+    """Exits with status :data:`NOT_MET` unless the record of the first process is as expected."""
+    comm.synchronize()  # a process that exits with a status ends the others
     if record is None:
         return
     comparisons = verify(record, expected)
@@ -173,9 +175,9 @@ def _output_dir(args: argparse.Namespace, cfg: DictConfig) -> Path:
     suffix = _tta_suffix(cfg)
     if cfg.train.output_dir:
         given = Path(cfg.train.output_dir)
-        # the folder is a run's, whose record stays
+        # keeps the record of the run
         return given / "eval" / f"last{suffix}" if args.eval_only and args.resume else given
-    # An evaluation belongs to the run whose weights it takes, whatever they are.
+    # The weights that are evaluated do not change the directory of the run.
     ignored = ["train.init_checkpoint", *_TTA_KEYS] if args.eval_only else []
     folder = Path(
         default_output_dir(
@@ -189,7 +191,7 @@ def _output_dir(args: argparse.Namespace, cfg: DictConfig) -> Path:
     )
     if not args.eval_only:
         return folder
-    # one folder a checkpoint, named after it; two files of one name differ in the digest
+    # one directory per checkpoint; the digest tells files of the same name apart
     path = str(cfg.train.init_checkpoint)
     digest = hashlib.sha256(path.encode()).hexdigest()[:6]
     name = "last" if args.resume else f"{Path(path).stem}-{digest}"
@@ -197,7 +199,7 @@ def _output_dir(args: argparse.Namespace, cfg: DictConfig) -> Path:
 
 
 def _tta_suffix(cfg: DictConfig) -> str:
-    """What sets an evaluation's folder apart from those with other test-time augmentation."""
+    """Returns a suffix that tells evaluations with other test-time augmentation apart."""
     if not cfg.train.tta.enabled:
         return ""
     values = [OmegaConf.select(cfg, key) for key in _TTA_KEYS]
@@ -237,12 +239,12 @@ def _evaluate_only(this: Run, extensions: Extensions, checkpoint: str) -> Record
 
 
 def _checkpoint_to_evaluate(args: argparse.Namespace, cfg: DictConfig, output_dir: Path) -> str:
-    """Chooses the weights: the last of the run with `--resume`, else `train.init_checkpoint`."""
+    """Returns the weights to evaluate: the last ones of the run, or `train.init_checkpoint`."""
     if find_last_checkpoint(output_dir) is not None:
         raise ConfigError(
-            f"train.output_dir={output_dir} is the folder of a training run, whose record an "
-            "evaluation would replace. Give another folder, or --resume to evaluate that run's "
-            "last checkpoint."
+            f"train.output_dir={output_dir} is the directory of a training run, whose record an "
+            "evaluation would replace. Give another directory, or --resume to evaluate the last "
+            "checkpoint of that run."
         )
     given = [o.lstrip("+") for o in args.overrides]
     if args.resume:

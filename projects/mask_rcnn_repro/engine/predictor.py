@@ -1,4 +1,4 @@
-"""From a config and its weights to a model that takes images alone."""
+"""Build a model that needs only images from a config and its weights."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def build_predictor(
 
     Args:
         cfg: As :func:`~mask_rcnn_repro.config.get_config` loads it, stage-wise or joint.
-        checkpoint: Weights of the model.
+        checkpoint: File of weights.
         rpn_checkpoint: Weights of the RPN named by `train.proposals`; None takes those of its run
             below `train.output_root`.
-        device: Where to build it; None takes `train.device`.
+        device: Device of the model. None is `train.device`.
 
     Returns:
         A model that maps a list of dicts with ``image`` (and ``height``, ``width`` of the original)
@@ -55,8 +55,8 @@ def join_rpn(
 
     Args:
         cfg: The detector's config.
-        detector: With its weights, on `device`.
-        device: Where to build the RPN.
+        detector: Detector with its weights, on `device`.
+        device: Device of the RPN.
         rpn_checkpoint: See :func:`build_predictor`.
 
     Returns:

@@ -37,7 +37,7 @@ QUIET_LOGGERS = (
 
 
 class _NoTracebackForUserErrors(logging.Filter):
-    """Detectron2's trainer logs every exception with its traceback; a user's mistake needs none."""
+    """Removes the traceback of a user-fixable error from the log of Detectron2's trainer."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         if record.exc_info and isinstance(record.exc_info[1], UserError):
@@ -48,7 +48,7 @@ class _NoTracebackForUserErrors(logging.Filter):
 
 @contextmanager
 def keep_logs() -> Iterator[list[logging.LogRecord]]:
-    """Collects what this package logs before :func:`setup_logging` knows where it should go."""
+    """Collects log records until :func:`setup_logging` knows the output directory."""
     early = MemoryHandler(capacity=1000, flushLevel=logging.CRITICAL + 1)
     for name in OUR_LOGGERS:
         logging.getLogger(name).setLevel(logging.INFO)
@@ -61,7 +61,7 @@ def keep_logs() -> Iterator[list[logging.LogRecord]]:
 
 
 def _is_first_mention(record: logging.LogRecord) -> bool:
-    """Detectron2's checkpointer says what it loads just before fvcore's says it again."""
+    """Drops the line of Detectron2's checkpointer that fvcore's checkpointer repeats."""
     return not str(record.msg).startswith("[DetectionCheckpointer] Loading from")
 
 
@@ -70,10 +70,10 @@ def setup_logging(output_dir: Path, earlier: Sequence[logging.LogRecord] = ()) -
 
     Args:
         output_dir: Made if needed.
-        earlier: Lines from :func:`keep_logs`, which come first.
+        earlier: Records from :func:`keep_logs`, which come first.
     """
     output_dir.mkdir(parents=True, exist_ok=True)
-    # remembers its arguments, and would do nothing for a folder that it has seen before
+    # it is cached and would ignore a directory that it has seen
     setup_logger.cache_clear()
     for name in LOGGERS:
         known = logging.getLogger(name)
@@ -81,7 +81,7 @@ def setup_logging(output_dir: Path, earlier: Sequence[logging.LogRecord] = ()) -
             known.removeHandler(handler)
         abbreviation = "run" if name in OUR_LOGGERS else {"detectron2": "d2"}.get(name, name)
         setup_logger(
-            str(output_dir.absolute()),  # opened files are remembered by name
+            str(output_dir.absolute()),  # open files are cached by name
             comm.get_rank(),
             name=name,
             abbrev_name=abbreviation,
@@ -119,14 +119,14 @@ def open_run_folder(
 
 
 def forget_metrics_from(metrics_file: Path, iteration: int) -> None:
-    """Drops the lines of `metrics.json` from `iteration` on: a resumed run writes them again."""
+    """Drops the lines of `metrics.json` from `iteration` on. A resumed run writes them again."""
     if not metrics_file.is_file():
         return
     kept = []
     for line in metrics_file.read_text().splitlines():
         try:
             row = json.loads(line)
-        except json.JSONDecodeError:  # the line that a kill cut short
+        except json.JSONDecodeError:  # a line that a kill truncated
             continue
         if row.get("iteration", 0) < iteration:
             kept.append(line + "\n")
@@ -135,12 +135,12 @@ def forget_metrics_from(metrics_file: Path, iteration: int) -> None:
 
 
 class _PrinterOnce(CommonMetricPrinter):
-    """Detectron2's divides by zero when a run is stopped right after it has printed."""
+    """Prints each iteration once. Detectron2's printer divides by zero when it prints twice."""
 
     _printed = -1
 
     def write(self) -> None:
-        """Prints the current iteration, unless that has been done."""
+        """Prints the current iteration, unless it was printed."""
         iteration = get_event_storage().iter
         if iteration != self._printed:
             super().write()

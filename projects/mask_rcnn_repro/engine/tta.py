@@ -1,4 +1,4 @@
-"""Test-time augmentation as the config's section `train.tta` says."""
+"""Test-time augmentation, as set in the section `train.tta` of a config."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _PAPER_EDGE = 800
 
 
 def with_tta(cfg: DictConfig, model: nn.Module) -> TestTimeAugmentation:
-    """Wraps a model; whether `train.tta.enabled` is set does not matter.
+    """Wraps a model with test-time augmentation. Ignores `train.tta.enabled`.
 
     Args:
         cfg: The model's config.
@@ -37,10 +37,10 @@ def with_tta(cfg: DictConfig, model: nn.Module) -> TestTimeAugmentation:
 
 
 def tta_sizes(cfg: DictConfig) -> list[int]:
-    """Shorter edges of the views: those of `train.tta.sizes`, or as many as the paper has.
+    """Returns the shorter edges of the views in pixels: `train.tta.sizes`, or nine as in the paper.
 
-    The paper's 400 to 1200 px in steps of 100 are half to one and a half times its 800 px; so they
-    are for test images of another size, to which a profile may have scaled them.
+    The paper's 400 to 1200 px are 0.5 to 1.5 times its 800 px. Test images of another size have
+    views with the same factors.
     """
     if cfg.train.tta.sizes is not None:
         return list(cfg.train.tta.sizes)
@@ -53,9 +53,9 @@ def tta_sizes(cfg: DictConfig) -> list[int]:
 
 
 def with_original_images(cfg: DictConfig) -> DictConfig:
-    """A copy of the config whose test images come as they are, and without stored proposals.
+    """Returns a copy of the config that loads original test images without stored proposals.
 
-    Views are made from the original image: resizing what was resized before would lose detail.
+    Views are resized from the original image, since resizing twice loses detail.
     """
     cfg = copy.deepcopy(cfg)
     mapper = cfg.dataloader.test.mapper

@@ -1,4 +1,4 @@
-"""Checkpoints that survive a kill, run no code when loaded, and fit the model or say why not."""
+"""Save checkpoints atomically and load them without running code, checked against the model."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class SafeCheckpointer(DetectionCheckpointer):
     Never counted, under any policy: pixel means and standard deviations and cell anchors, which
     old files hold and models take from their config, and the batch counters of batch norm.
 
-    After a load that failed the model's weights are undefined.
+    If a load fails, the weights of the model are undefined.
 
     Args:
         model: the model, bare or wrapped for distributed training.
@@ -113,7 +113,7 @@ class SafeCheckpointer(DetectionCheckpointer):
             raise StorageError(
                 f"The checkpoint {target} could not be written: {error.strerror or error} "
                 f"({free_megabytes(target.parent)} MB are free there). Earlier checkpoints are "
-                "untouched. Make room or mend the disk; --resume continues from the last one."
+                "untouched. Free some space; --resume continues from the last one."
             ) from error
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
@@ -242,7 +242,7 @@ class SafeCheckpointer(DetectionCheckpointer):
         return {"model": weights, "__author__": "pycls", "matching_heuristics": True}
 
     def _apply_query(self, checkpoint: dict[str, Any]) -> None:
-        """Obeys ``?matching_heuristics=True`` behind an address, as Detectron2 does."""
+        """Applies ``?matching_heuristics=True`` at the end of an address, as Detectron2 does."""
         queries = parse_qs(urlparse(self._given_path).query)
         if queries.pop("matching_heuristics", ["False"]) == ["True"]:
             checkpoint["matching_heuristics"] = True
@@ -265,7 +265,7 @@ class SafeCheckpointer(DetectionCheckpointer):
             )
 
     def _check_values(self, weights: dict[str, Any]) -> None:
-        """Refuses numbers that would make every prediction wrong without a word."""
+        """Checks that all weights are finite floats."""
         tensors = {k: torch.as_tensor(v) for k, v in weights.items()}
         wrong = [k for k, v in tensors.items() if not torch.isfinite(v).all()]
         if wrong:
@@ -305,10 +305,10 @@ class SafeCheckpointer(DetectionCheckpointer):
     def _with_misfits(
         self, incompatible: _IncompatibleKeys, shapes: dict[str, tuple[int, ...]]
     ) -> _IncompatibleKeys:
-        """Joins weights that are missing here and unexpected there into misshapen ones.
+        """Turns pairs of a missing and an unexpected weight into one of another shape.
 
-        Name matching leaves a weight of another shape under its name in the file, which is the
-        end of its name in the model.
+        Name matching leaves a weight of another shape under its name in the file. That name is
+        the end of its name in the model.
         """
         missing, unexpected, misshapen = (list(part) for part in incompatible)
         own = {key: tuple(value.shape) for key, value in self.model.state_dict().items()}
@@ -336,15 +336,15 @@ class SafeCheckpointer(DetectionCheckpointer):
         lines += [f"not in the model: {key}" for key in unexpected]
         lines += [f"other shape: {k} {file} in the file, {own} here" for k, file, own in misshapen]
         if self.policy == "init":
-            mend = (
+            advice = (
                 f"Everything below {part!r} must be filled. Give weights of the same backbone in "
                 "train.init_checkpoint, or accept this with train.strict_init=false."
             )
         else:
-            mend = "Give the checkpoint that this very config wrote, or the config that wrote it."
+            advice = "Give the checkpoint that this very config wrote, or the config that wrote it."
         raise CheckpointError(
             f"Checkpoint {self._given_path!r} does not fit the model ({len(lines)} differences). "
-            f"{mend}\n  " + "\n  ".join(lines)
+            f"{advice}\n  " + "\n  ".join(lines)
         )
 
 
@@ -367,18 +367,18 @@ def find_last_checkpoint(folder: str | os.PathLike[str]) -> Path | None:
     raise CheckpointError(
         f"{pointer} names {name!r}, which is not a file beside it (there: "
         f"{', '.join(present) or 'no .pth file'}). Write the name of one of these into it, or "
-        "delete it to start afresh."
+        "delete it to start over."
     )
 
 
 def checkpoint_iteration(path: str | os.PathLike[str]) -> int | None:
-    """How many training iterations a checkpoint had completed when it was saved.
+    """Returns the number of training iterations that a checkpoint has completed.
 
     Args:
         path: file or address.
 
     Returns:
-        The number, or None if the file does not say (published weights).
+        The number, or None if the file does not state it (published weights).
 
     Raises:
         CheckpointError: missing, unsafe or damaged file.
@@ -393,7 +393,7 @@ def checkpoint_iteration(path: str | os.PathLike[str]) -> int | None:
 
 
 def _zoo_checkpoint(loaded: dict[str, Any]) -> dict[str, Any]:
-    """Brings the kinds of ``.pkl`` into one form: model zoo, and Caffe2 with or without blobs."""
+    """Converts a ``.pkl`` of the model zoo or of Caffe2, with or without blobs, to one form."""
     if "model" in loaded and "__author__" in loaded:
         logger.info("Reading a file from '%s'", loaded["__author__"])
         return loaded
@@ -403,13 +403,13 @@ def _zoo_checkpoint(loaded: dict[str, Any]) -> dict[str, Any]:
 
 
 def _pretrained_part(model: nn.Module) -> str:
-    """Prefix of the weights that classification weights must fill."""
+    """Returns the prefix of the weights that a classifier must fill."""
     has_pyramid = hasattr(getattr(model, "backbone", None), "bottom_up")
     return "backbone.bottom_up." if has_pyramid else "backbone."
 
 
 def _absent_additions(model: nn.Module, missing: list[str]) -> set[str]:
-    """Weights of added blocks of which the file has none; a part of a block is no block."""
+    """Returns the weights of added blocks that the file lacks completely."""
     absent = set(missing)
     found: set[str] = set()
     for name, module in model.named_modules():

@@ -1,9 +1,9 @@
-"""Fine-tuning on other classes: class-specific weights are taken over by class name.
+"""Fine-tune on other classes: map class-specific weights by class name.
 
-A detector's last layers have one output, or a block of them, for each class: box score, box deltas,
-mask. Where initial weights were trained on other classes than the model is for, each class takes
-the outputs of the class of its name; classes that the weights do not know start at random
-(appendix A, "fine + COCO": seven of Cityscapes' classes are COCO's, `rider` is not).
+The last layers of a detector have outputs per class: box score, box deltas, mask. If the initial
+weights are of other classes, each class of the model takes the outputs of its source class.
+Classes without a source are initialized randomly (appendix A, "fine + COCO": seven classes of
+Cityscapes are in COCO, `rider` is not).
 
 Shapes: K classes of the model, K' of the weights.
 """
@@ -29,12 +29,12 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ClassMap:
-    """Which class of a model starts as which class of its initial weights.
+    """Maps each class of a model to its source class in the initial weights.
 
     Attributes:
-        here: classes of the model, in the order of its outputs.
-        there: classes of the weights.
-        source: for each class of the model its class there; None starts at random.
+        here: Classes of the model, in the order of its outputs.
+        there: Classes of the weights.
+        source: Source class of each class of the model. None initializes it randomly.
     """
 
     here: tuple[str, ...]
@@ -43,27 +43,29 @@ class ClassMap:
 
     @property
     def pairs(self) -> list[tuple[int, int]]:
-        """(index here, index there) of the classes that are taken over."""
+        """Pairs of a class index in the model and its source index in the weights."""
         return [(i, self.there.index(s)) for i, s in enumerate(self.source) if s is not None]
 
     def __str__(self) -> str:
         taken = [h if h == s else f"{h} from {s}" for h, s in self._named() if s is not None]
         random = [h for h, s in self._named() if s is None]
-        return f"taken over: {', '.join(taken) or 'none'}; at random: {', '.join(random) or 'none'}"
+        return (
+            f"from the weights: {', '.join(taken) or 'none'}; random: {', '.join(random) or 'none'}"
+        )
 
     def _named(self) -> list[tuple[str, str | None]]:
         return list(zip(self.here, self.source, strict=True))
 
 
 def class_map_of(cfg: DictConfig, source: DictConfig | None) -> ClassMap | None:
-    """Works out what `train.init_classes` says.
+    """Builds the class map that `train.init_classes` states.
 
     Args:
         cfg: the config that is trained.
         source: the config named by `train.init_from`, if any.
 
     Returns:
-        None where `train.init_classes` is null: the classes are the same.
+        The class map. None if `train.init_classes` is null: the classes are the same.
 
     Raises:
         ConfigError: unknown class names, or classes of the weights that are not known.
@@ -82,9 +84,9 @@ def class_map_of(cfg: DictConfig, source: DictConfig | None) -> ClassMap | None:
         name = f"the training data of train.init_from={cfg.train.init_from}"
     else:
         raise ConfigError(
-            "train.init_classes says how classes are taken over from train.init_checkpoint, but "
-            "not which classes these weights have. Name a data set with the same classes in "
-            "train.init_classes_of, such as coco_trainval35k."
+            "train.init_classes maps the classes of train.init_checkpoint, but these classes are "
+            "not known. Set train.init_classes_of to a data set with the same classes, "
+            "such as coco_trainval35k."
         )
     return map_classes(here, there, cfg.train.init_classes, name)
 
@@ -92,13 +94,13 @@ def class_map_of(cfg: DictConfig, source: DictConfig | None) -> ClassMap | None:
 def map_classes(
     here: Sequence[str], there: Sequence[str], stated: Mapping[str, str | None], name: str
 ) -> ClassMap:
-    """Maps classes by equal names, and as stated.
+    """Maps classes by equal names and by stated pairs.
 
     Args:
-        here: classes of the model.
-        there: classes of the weights.
-        stated: class here to class there, or to None: at random.
-        name: what the weights' classes are, for messages.
+        here: Classes of the model.
+        there: Classes of the weights.
+        stated: Maps a class of the model to its source. None initializes it randomly.
+        name: Name of the classes of the weights, for messages.
 
     Raises:
         ConfigError: a class in `stated` that is not there, or nothing in common.
@@ -116,7 +118,7 @@ def map_classes(
     if not any(source):
         raise ConfigError(
             f"No class of the training data ({', '.join(here)}) has the name of a class of {name} "
-            f"({', '.join(there)}), so train.init_classes takes nothing over. State pairs, such as "
+            f"({', '.join(there)}), so train.init_classes maps nothing. State pairs, such as "
             "train.init_classes='{person: pedestrian}', or set it to null and the model's classes "
             "to those of the weights."
         )
@@ -126,7 +128,7 @@ def map_classes(
 def take_classes(
     model: nn.Module, state: Mapping[str, torch.Tensor], classes: ClassMap, where: str
 ) -> dict[str, torch.Tensor]:
-    """Cuts class-specific weights to the model's classes.
+    """Selects class-specific weights for the classes of the model.
 
     Args:
         model: bare model, whose own weights the classes at random keep.
@@ -153,7 +155,7 @@ def take_classes(
 
 @dataclass(frozen=True)
 class _Layer:
-    """A last layer: `unit` outputs for each class, then those for `extra` further ones."""
+    """A last layer with `unit` outputs per class, and then `unit` outputs per `extra` class."""
 
     name: str
     unit: int
@@ -161,7 +163,7 @@ class _Layer:
 
 
 def _class_layers(model: nn.Module, classes: ClassMap) -> Iterator[_Layer]:
-    """The layers whose outputs belong to classes; what has none is left out."""
+    """Yields the layers whose outputs belong to classes."""
     count = len(classes.here)
     for name, module in model.named_modules():
         if isinstance(module, FastRCNNOutputLayers):
@@ -187,7 +189,7 @@ def _rows(
     where: str,
 ) -> torch.Tensor:
     if theirs is None:
-        raise CheckpointError(f"{where} is not in the file, so that no class can be taken over.")
+        raise CheckpointError(f"{where} is missing in the file, so no class can be mapped.")
     expected = ((len(classes.there) + layer.extra) * layer.unit, *own.shape[1:])
     if tuple(theirs.shape) != expected:
         raise CheckpointError(
@@ -211,6 +213,6 @@ def _classes_of(cfg: DictConfig) -> list[str]:
     if found is None:
         raise ConfigError(
             f"The classes of dataloader.train.dataset.names={node.names} are not known, so none "
-            "can be taken over by name. Set thing_classes in the data set's metadata."
+            "can be mapped by name. Set thing_classes in the data set's metadata."
         )
     return found

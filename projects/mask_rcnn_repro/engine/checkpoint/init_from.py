@@ -1,4 +1,4 @@
-"""Initial weights from finished runs: fine-tuning, and networks that share parts."""
+"""Initialize a model from finished runs: fine-tuning, and networks that share parts."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ def load_initial_weights(
 ) -> None:
     """Fills `model` with the weights of a finished run, in place.
 
-    Parts that only one of both has (the heads of a detector, say, where the model is an RPN) stay
-    as they are; parts that both have must agree in every weight and shape.
+    Parts that only one of them has, such as the heads of a detector, stay as they are. Parts that
+    both have must agree in every weight and shape.
 
     Args:
         model: Bare model.
         detector: Checkpoint of the run.
-        rpn: Checkpoint of an RPN whose `proposal_generator` is added; it must have the same
-            backbone as `detector`, or the two would not share features (section 4.4).
-        frozen: Modules that are not trained, all of whose weights must be filled.
-        classes: Where the run was of other classes, which takes which; None: the same classes.
+        rpn: Checkpoint of an RPN whose `proposal_generator` is added. Its backbone must equal that
+            of `detector`, since the two share features (section 4.4).
+        frozen: Modules that are not trained. All their weights must be filled.
+        classes: Maps the classes of the run. None if they are the same.
 
     Raises:
         CheckpointError: If weights are missing, misshapen, nothing is shared, or the backbones
@@ -66,8 +66,8 @@ def load_initial_weights(
     if problems:
         raise CheckpointError(
             f"The weights in {detector} do not fit the model ({len(problems)} differences). Name a "
-            "config with the same network in train.init_from, or, if the classes differ, say how "
-            "they are taken over in train.init_classes.\n  " + "\n  ".join(problems[:20])
+            "config with the same network in train.init_from. If the classes differ, map them in "
+            "train.init_classes.\n  " + "\n  ".join(problems[:20])
         )
     model.load_state_dict(given, strict=False)
     logger.info(
@@ -90,7 +90,7 @@ def _weights(path: Path) -> dict[str, torch.Tensor]:
 def _with_rpn(
     detector: dict[str, torch.Tensor], rpn: dict[str, torch.Tensor], detector_file: Path, file: Path
 ) -> dict[str, torch.Tensor]:
-    """Adds the RPN's own weights after checking that both stand on the same backbone."""
+    """Adds the weights of the RPN after checking that both have the same backbone."""
     theirs = {k: v for k, v in rpn.items() if k.startswith(_BACKBONE) and _COUNTER not in k}
     ours = {k: v for k, v in detector.items() if k.startswith(_BACKBONE) and _COUNTER not in k}
     differing = sorted(theirs.keys() ^ ours.keys()) + [

@@ -1,9 +1,9 @@
-"""A store for the processes that `torchrun` has started together, and no others before them.
+"""A key-value store for the processes that `torchrun` started together.
 
-`torchrun` keeps one store for all of its restarts, with what earlier processes wrote in it: the
-addresses of dead ones, say, which new ones would try to reach. So processes first find out who has
-been started with them, by tokens that nobody had before, and use a corner of the store that carries
-the first one's token. Counting restarts would not do: hosts that join later count differently.
+`torchrun` keeps one store for all its restarts. It still holds what earlier processes wrote, such
+as their addresses. The processes of one start therefore exchange random tokens and use a part of the
+store that is named after the token of the first one. The restart count is no such name, because
+hosts that join later count differently.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ def fresh_store(store: dist.Store, rank: int, world_size: int, timeout: timedelt
     """Returns the part of a store that belongs to this start of all processes.
 
     Args:
-        store: that all processes reach; may hold what others have left.
-        rank: of this process.
-        world_size: number of processes; all call this function.
-        timeout: how long to wait for the others.
+        store: Store that all processes reach. May hold values of earlier processes.
+        rank: Rank of this process.
+        world_size: Number of processes. All of them call this function.
+        timeout: Time to wait for the others.
 
     Raises:
-        UserError: Some process has not come in time.
+        UserError: A process did not arrive in time.
     """
     own, deadline = secrets.token_hex(8), time.monotonic() + timeout.total_seconds()
     if rank == 0:
@@ -44,23 +44,23 @@ def fresh_store(store: dist.Store, rank: int, world_size: int, timeout: timedelt
             _wait(deadline, f"{world_size - len(here)} of {world_size} processes")
         store.set(f"{_PREFIX}/{own}/all", json.dumps(list(here.values())))
         return dist.PrefixStore(f"{_PREFIX}/{own}", store)
-    told = ""
+    answered = ""
     while True:
-        # the first one may be of an earlier start: then its list does not have this process
+        # the token may be of an earlier start, whose list lacks this process
         first = store.get(f"{_PREFIX}/first").decode() if store.check([f"{_PREFIX}/first"]) else ""
-        if first and first != told:
+        if first and first != answered:
             store.set(f"{_PREFIX}/{first}/{rank}", own)
-            told = first
-        complete = f"{_PREFIX}/{told}/all"
-        if told and store.check([complete]) and own in json.loads(store.get(complete)):
-            return dist.PrefixStore(f"{_PREFIX}/{told}", store)
+            answered = first
+        complete = f"{_PREFIX}/{answered}/all"
+        if answered and store.check([complete]) and own in json.loads(store.get(complete)):
+            return dist.PrefixStore(f"{_PREFIX}/{answered}", store)
         _wait(deadline, "the first process")
 
 
 def _wait(deadline: float, whom: str) -> None:
     if time.monotonic() > deadline:
         raise UserError(
-            f"{whom} did not come to the start of this run in time. See what the others say, and "
-            "whether all hosts were started and reach each other."
+            f"{whom} did not join this run in time. Read the output of the other processes, and "
+            "check that all hosts were started and reach each other."
         )
     time.sleep(_POLL_SECONDS)

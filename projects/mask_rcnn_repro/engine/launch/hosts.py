@@ -1,4 +1,4 @@
-"""Runs on several hosts: what of a run's folder all of them must see."""
+"""Check that all hosts of a run see the same checkpoints."""
 
 from __future__ import annotations
 
@@ -18,18 +18,17 @@ logger = logging.getLogger(__name__)
 
 
 def check_hosts_agree(folder: Path) -> None:
-    """Makes sure that all hosts of a run would go on from the same checkpoint.
+    """Checks that all hosts of a run would continue from the same checkpoint.
 
-    The first process alone writes a run's results. Where the hosts share the folder nothing else is
-    needed. Where they do not, a run can begin, and its results lie on the first process's host;
-    going on needs the last checkpoint on all hosts, since each process reads it. Collective; does
-    nothing on one host.
+    Only the first process writes results. If the hosts share the directory, nothing more is needed.
+    Otherwise a run can start, and its results are on the host of the first process. To resume it,
+    each host needs the last checkpoint. All processes call it together. Does nothing on one host.
 
     Args:
-        folder: output folder, which the first process has made.
+        folder: Output directory, which the first process has made.
 
     Raises:
-        UserError: hosts see different checkpoints; tells which. Raised by all processes.
+        UserError: Hosts see different checkpoints. Raised in all processes.
     """
     if comm.get_world_size() == comm.get_local_size() or _is_shared(folder):
         return
@@ -50,7 +49,7 @@ def check_hosts_agree(folder: Path) -> None:
 
 
 def _is_shared(folder: Path) -> bool:
-    """Whether all processes see a file that the first one makes."""
+    """Returns whether all processes see a file that the first one makes."""
     token = folder / f".seen-{comm.all_gather(secrets.token_hex(8))[0]}"
     if comm.is_main_process():
         token.touch()
@@ -63,7 +62,7 @@ def _is_shared(folder: Path) -> bool:
 
 
 def _last(folder: Path) -> tuple[str, Any]:
-    """Name and content of the last checkpoint."""
+    """Returns the name and the digest of the last checkpoint."""
     try:
         file = find_last_checkpoint(folder)
     except CheckpointError as error:

@@ -1,7 +1,7 @@
-"""Starting the processes of a run: by `--num-gpus`, under `torchrun`, or just this one.
+"""Start the processes of a run: with `--num-gpus`, under `torchrun`, or only this one.
 
-Exit statuses (docs/long_runs.md): 0 done, 1 a fault of the program or of another process, 2 a
-mistake or fault that a user can mend, 128 + k stopped by signal k.
+Exit statuses (docs/long_runs.md): 0 for success, 1 for an error in the program or in another
+process, 2 for a user-fixable error, 128 + k for a stop by signal k.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Main = Callable[[argparse.Namespace], None]
 
 
 def under_torchrun() -> bool:
-    """Whether `torchrun`, or what sets its variables, has started this process."""
+    """Returns whether `torchrun`, or a launcher that sets its variables, started this process."""
     return "WORLD_SIZE" in os.environ and "LOCAL_RANK" in os.environ
 
 
@@ -43,16 +43,15 @@ def run_distributed(main: Main, args: argparse.Namespace, timeout: float | None 
     says. Processes that `torchrun` has restarted after a fault resume.
 
     Args:
-        main: Importable function (it is pickled); raises `UserError` for a user's mistakes.
+        main: Importable function; it is pickled. Raises `UserError` for user-fixable errors.
         args: The parsed command line.
-        timeout: Seconds that a process waits for the others, see `train.process_timeout`; its
-            default for None.
+        timeout: Seconds that a process waits for the others. None is the default of
+            `train.process_timeout`.
 
     Raises:
-        ConfigError: If more processes are asked for than there are GPUs, or both ways are mixed.
-        StorageError: If a disk is full, or a quota or file size limit is reached.
-        SystemExit: With the exit status, if a signal or a fault has stopped one of several
-            processes, or a signal the only one.
+        ConfigError: More processes than GPUs are asked for, or `--num-gpus` under `torchrun`.
+        StorageError: A disk is full, or a quota or file size limit is reached.
+        SystemExit: A signal stopped the process, or a signal or an error stopped one of several.
     """
     if timeout is None:
         timeout = train_defaults()["process_timeout"]
@@ -86,35 +85,35 @@ def run_distributed(main: Main, args: argparse.Namespace, timeout: float | None 
                 timeout=datetime.timedelta(seconds=timeout),
             )
     except torch.multiprocessing.ProcessExitedException as error:
-        if error.exit_code >= 0:  # it has said why itself
+        if error.exit_code >= 0:  # it has printed the reason
             raise SystemExit(error.exit_code) from None
         print(f"error: {error}. {_going_on(args)}", file=sys.stderr, flush=True)
         raise SystemExit(128 - error.exit_code) from None
 
 
 def _call(main: Main, args: argparse.Namespace) -> None:
-    """Runs `main` with signals handled; what happens to machines is told as what it is."""
+    """Runs `main` with signals handled, and explains full disks and lost connections."""
     with stopping_on_signals():
         try:
             main(args)
         except Interrupted as stop:
             if comm.is_main_process():
-                told = f"Stopped by {stop.signal.name}. {_going_on(args)}"
-                print(told, file=sys.stderr, flush=True)
+                message = f"Stopped by {stop.signal.name}. {_going_on(args)}"
+                print(message, file=sys.stderr, flush=True)
             raise
         except (OSError, RuntimeError) as error:
             if isinstance(error, UserError):
                 raise
             if full_storage(error) is not None:
                 raise StorageError(
-                    f"Nothing more could be written: {full_storage(error)}. What was complete "
-                    f"before is untouched. Free some space. {_going_on(args)}"
+                    f"Writing failed: {full_storage(error)}. Files that were complete are "
+                    f"untouched. Free some space. {_going_on(args)}"
                 ) from error
             if comm.get_world_size() > 1 and _is_lost_connection(error):
-                told = str(error).splitlines()[0]
+                message = str(error).splitlines()[0]
                 print(
                     f"error (process {comm.get_rank()}): another process of this run has ended or "
-                    f"cannot be reached: {told} {_going_on(args)}",
+                    f"cannot be reached: {message} {_going_on(args)}",
                     file=sys.stderr,
                     flush=True,
                 )
@@ -123,10 +122,10 @@ def _call(main: Main, args: argparse.Namespace) -> None:
 
 
 def _going_on(args: argparse.Namespace) -> str:
-    """What continues after a stop."""
+    """Returns the advice how to continue after a stop."""
     if hasattr(args, "resume") and not getattr(args, "eval_only", False):
         return "--resume continues from the last checkpoint."
-    return "The same command goes on from what is there."
+    return "The same command continues from what exists."
 
 
 def _is_lost_connection(error: Exception) -> bool:
@@ -137,7 +136,7 @@ def _is_lost_connection(error: Exception) -> bool:
 
 @contextlib.contextmanager
 def _passing_signals_on() -> Iterator[None]:
-    """This process only waits for those that it has started, which stop as they must."""
+    """Passes signals on to the processes that this one has started and waits for."""
 
     def pass_on(number: int, frame: object) -> None:
         for process in multiprocessing.active_children():
@@ -154,7 +153,7 @@ def _passing_signals_on() -> Iterator[None]:
 
 
 def _guarded(main: Main, args: argparse.Namespace) -> None:
-    """A user's mistake ends a child with its message alone, not with a traceback."""
+    """Ends a child process that has a user-fixable error with its message, without traceback."""
     try:
         _call(main, args)
     except UserError as error:
@@ -188,10 +187,10 @@ def _run_under_torchrun(main: Main, args: argparse.Namespace, timeout: float) ->
     try:
         comm.create_local_process_group(local_world_size)
         comm.synchronize()
-        # a host that takes the place of a lost one has not been restarted itself
+        # a host that replaces a lost one has a count of 0
         restarts = max(comm.all_gather(int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))))
         if restarts and hasattr(args, "resume") and not args.eval_only:
-            args.resume = True  # the command line is that of the first start
+            args.resume = True  # the command line is still that of the first start
             if comm.is_main_process():
                 print(f"Restart {restarts} by torchrun: resuming.", flush=True)
         _call(main, args)
@@ -200,7 +199,7 @@ def _run_under_torchrun(main: Main, args: argparse.Namespace, timeout: float) ->
 
 
 def _limit_threads(processes: int) -> None:
-    """Shares the cores: several processes with a thread for every core each would only wait."""
+    """Divides the cores among the processes of this host."""
     if not torch.cuda.is_available() and "OMP_NUM_THREADS" not in os.environ:
         threads = max(1, (os.cpu_count() or 1) // processes)
         os.environ["OMP_NUM_THREADS"] = str(threads)

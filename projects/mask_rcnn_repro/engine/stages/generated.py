@@ -1,8 +1,8 @@
-"""Generated annotations that a run is trained on: a file that is given, or those of its teacher.
+"""Find the generated annotations that a run is trained on, or have its teacher make them.
 
-A teacher is a config, named in `dataset.teacher`, with a run of its own as RPN stages have them.
-What its model generates lies in `<run of the teacher>/distilled/<unlabeled images>`, where
-`tools/distill.py` puts it, too, and is shared by all runs that name the teacher.
+A config names its teacher in `dataset.teacher`. The teacher is a config with a run of its own, like
+an RPN stage. Its annotations lie in `<run of the teacher>/distilled/<unlabeled images>`, where
+`tools/distill.py` writes them, too. All runs that name the teacher share them.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ logger = logging.getLogger(__name__)
 
 
 def generated_file(run: Run, teacher: Run | None) -> Path | None:
-    """Where the generated annotations of a run are or will be; None if it is trained on none.
+    """Returns the path of the generated annotations of a run, or None if it uses none.
 
     Args:
-        run: A run.
-        teacher: The run of its teacher, as :func:`find_teacher` gives it.
+        run: The run.
+        teacher: The run of its teacher, from :func:`find_teacher`.
     """
     if teacher is None:
         given = run.cfg.dataloader.train.dataset.get("generated")
@@ -53,11 +53,11 @@ def generated_file(run: Run, teacher: Run | None) -> Path | None:
 
 
 def find_teacher(run: Run, chain: tuple[str, ...]) -> Run | None:
-    """The run whose model generates annotations for `run`, trained or not; None if there is none.
+    """Returns the run of the teacher of `run`, trained or not, or None if it has no teacher.
 
     Args:
-        run: A run.
-        chain: Configs that depend on its teacher, `run` the last.
+        run: The run.
+        chain: Ids of the configs that depend on the teacher, `run` last.
 
     Raises:
         ConfigError: See :func:`~mask_rcnn_repro.engine.dependencies.dependency`.
@@ -67,11 +67,12 @@ def find_teacher(run: Run, chain: tuple[str, ...]) -> Run | None:
 
 
 def outlived(run: Run, teacher: Run) -> bool:
-    """Whether a teacher's annotations are there and its weights are not, so that it need not be
-    trained again for them.
+    """Returns whether annotations of a teacher exist whose weights are gone.
+
+    Such a teacher is not trained again.
 
     Raises:
-        DataError: They were made by another config, or for other images.
+        DataError: They are of another config or of other images.
     """
     file = generated_file(run, teacher)
     if file is None or not file.is_file() or teacher.checkpoint.is_file():
@@ -123,25 +124,25 @@ def generate(run: Run, teacher: Run, extensions: Extensions) -> Path:
 
 
 def generated_images(file: Path) -> DataSet:
-    """The images of generated annotations, which need proposals, too, in stage-wise training.
+    """Returns the images of generated annotations. Stage-wise training needs their proposals.
 
     Raises:
-        DataError: The file does not say which data set they are.
+        DataError: The file does not name their data set.
     """
     source = generated_source(file)
     if source.name is None:
         raise DataError(
-            f"The generated annotations {file} do not say which data set their images are, so that "
-            "no proposals can be stored for these. Make them with tools/distill.py, or train "
-            "jointly with train.proposals=null."
+            f"The generated annotations {file} do not name the data set of their images, which "
+            "stored proposals need. Make them with tools/distill.py, or train jointly with "
+            "train.proposals=null."
         )
     return DataSet(source.name, source.json, source.image_root, unlabeled=True)
 
 
 def check_ids(cfg: DictConfig) -> None:
-    """Stored proposals are kept by image id, which labeled and unlabeled images must not share.
+    """Checks that labeled and unlabeled images share no ids: stored proposals are found by id.
 
-    Reads both sets, so call it before the teacher is trained and not each time.
+    Reads both data sets.
 
     Raises:
         DataError: They share ids.
@@ -155,9 +156,9 @@ def check_ids(cfg: DictConfig) -> None:
     shared = known & _ids(get_test_dicts(unlabeled.name))
     if shared:
         raise DataError(
-            f"{len(shared)} images of {unlabeled.name} have ids that images of the labeled data "
-            f"{', '.join(names)} have, too (such as {min(shared)}), but stored proposals are found "
-            "by image id. Give the unlabeled images other ids, or train jointly with "
+            f"{len(shared)} images of {unlabeled.name} share their id with an image of the "
+            f"labeled data {', '.join(names)} (such as {min(shared)}), but stored proposals are "
+            "found by image id. Change the ids of the unlabeled images, or train jointly with "
             "train.proposals=null."
         )
 
@@ -167,11 +168,11 @@ def _ids(dicts: Sequence[dict[str, Any]]) -> set[str]:
 
 
 def facts_of(file: Path) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    """What a record says about generated annotations.
+    """Returns facts about generated annotations, for the record.
 
     Returns:
-        The fields of a record's data set, and those of the run whose model made them; None where
-        the file does not say.
+        Facts about the data set, and about the run whose model made it. The latter is None if the
+        file does not say.
     """
     info = distillation_info(file)
     keys = {"id": "config", "hash": "config_hash", "seed": "seed"}

@@ -1,4 +1,4 @@
-"""Training a model from a config, resumably."""
+"""Train a model from a config; training can be resumed."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from mask_rcnn_repro.engine.evaluate import Evaluation, evaluate_model
 from mask_rcnn_repro.engine.run_folder import build_writer_hook, forget_metrics_from
 from mask_rcnn_repro.engine.seeding import seed_everything
 from mask_rcnn_repro.engine.train.resuming import (
-    MadeUpEvalHook,
+    MissedEvalHook,
     keep_within_limit,
     load_last_whole_checkpoint,
 )
@@ -47,7 +47,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class TrainingResult:
-    """What a training run leaves besides its files.
+    """The outcome of a training.
 
     Attributes:
         model: The trained model, not wrapped, on its device.
@@ -73,33 +73,33 @@ def train(
 ) -> TrainingResult:
     """Trains `cfg.model` for `cfg.train.max_iter` iterations and evaluates it at the end.
 
-    With no iterations at all the initial weights are evaluated, and saved as the run's own.
+    With `train.max_iter=0` the initial weights are evaluated and saved as the final checkpoint.
 
     Args:
         cfg: A validated config.
         output_dir: Folder for metrics, TensorBoard files and checkpoints.
-        device: Where to train.
-        resume: Continue from the last checkpoint in `output_dir`, if there is one. On the CPU the
-            result is, bit for bit, that of a run that was never interrupted.
-        detector_weights: Initial weights from a run of this project, which take the place of
+        device: Device of the model.
+        resume: Continue from the last checkpoint in `output_dir`, if one exists. On the CPU the
+            result equals that of an uninterrupted run bit for bit.
+        detector_weights: Initial weights from a run of this project, instead of
             `cfg.train.init_checkpoint`.
-        rpn_weights: With them, the RPN of a model that shares its features.
-        classes: How the classes of the initial weights are taken over; None: they are the same.
+        rpn_weights: With `detector_weights`, the RPN of a model that shares its features.
+        classes: Maps the classes of the initial weights. None if they are the same.
 
     Raises:
-        UserError: If data, checkpoints or losses stop the run. Except for losses and gradients
-            that are not finite and full disks, the last completed iteration has been saved by
-            then (with several processes: the last periodic checkpoint).
-        Interrupted: If a signal stops the run; the last completed iteration has been saved.
+        UserError: Data, checkpoints or losses stop the run. The last completed iteration is saved
+            first (with several processes: the last periodic checkpoint), unless a loss or gradient
+            is not finite or the disk is full.
+        Interrupted: A signal stops the run. The last completed iteration is saved first.
     """
     check_batch_size(cfg)
-    # the initial weights must not depend on what ran before, nor differ between processes
+    # initial weights depend on the seed alone and are equal in all processes
     seed_everything(cfg.train.seed)
     model = build_model(cfg, device)
     optimizer = build_optimizer(cfg, model)
     trainer = Trainer(
         wrap_distributed(model, cfg, device),
-        None,  # the loader starts where the checkpoint ends, so it comes below
+        None,  # set below: the loader starts where the checkpoint ends
         optimizer,
         seed=cfg.train.seed,
         device=device,
@@ -112,7 +112,7 @@ def train(
     evaluations: list[Evaluation] = []
 
     def evaluate() -> dict[str, Any]:
-        # Detectron2's hook evaluates in the end even if the last iteration failed
+        # Detectron2's hook evaluates at the end even if the last iteration failed
         if trainer.iter == cfg.train.max_iter - 1:
             return {}
         sync_buffers(model)
@@ -130,14 +130,14 @@ def train(
     if start < cfg.train.max_iter:
         trainer.data_loader = build_train_data(cfg, start)
     elif cfg.train.max_iter == 0 and not checkpointer.has_checkpoint():
-        comm.synchronize()  # all have looked for it
+        comm.synchronize()  # all processes have looked for it
         checkpointer.save(FINAL_CHECKPOINT.removesuffix(".pth"), iteration=-1)
     if comm.is_main_process():
         forget_metrics_from(output_dir / "metrics.json", start)
     trainer.register_hooks(
         [
             _periodic_checkpointer(cfg, checkpointer) if comm.is_main_process() else None,
-            MadeUpEvalHook(cfg.train.eval_period, evaluate, output_dir / "metrics.json"),
+            MissedEvalHook(cfg.train.eval_period, evaluate, output_dir / "metrics.json"),
             build_writer_hook(output_dir, cfg.train.max_iter, cfg.train.log_period),
         ]
     )
@@ -151,7 +151,7 @@ def train(
             logger.info(
                 "Stopped by %s after %d iterations.", error.signal.name, trainer.completed_iters
             )
-            comm.synchronize()  # the end of one process makes launchers end the others
+            comm.synchronize()  # launchers end all processes when one ends
         if isinstance(error, NonFiniteLossError):
             raise NonFiniteLossError(f"{error}\n{_way_out(checkpointer)}") from error.__cause__
         raise
@@ -159,20 +159,20 @@ def train(
 
 
 def sync_buffers(model: torch.nn.Module) -> None:
-    """Gives every process the first one's buffers (batch norm statistics differ otherwise)."""
+    """Copies the buffers of the first process to all (batch norm statistics differ)."""
     if comm.get_world_size() > 1:
         for buffer in model.buffers():
             torch.distributed.broadcast(buffer, 0)
 
 
 def _resume(checkpointer: SafeCheckpointer, trainer: Trainer, resume: bool) -> int:
-    """Loads the last checkpoint if resuming and if there is one; returns the iterations done."""
+    """Loads the last checkpoint when resuming; returns the number of iterations done."""
     if not checkpointer.has_checkpoint():
         return 0
     if not resume:
         raise UserError(
             f"{checkpointer.save_dir} already holds checkpoints of this config. Continue with "
-            "--resume, or start afresh in another folder with train.output_dir=..., or delete it."
+            "--resume, start over in another directory with train.output_dir=..., or delete it."
         )
     load_last_whole_checkpoint(checkpointer)
     logger.info("Resuming after %d iterations.", trainer.iter + 1)
@@ -192,14 +192,14 @@ def _periodic_checkpointer(
 
 
 def _way_out(checkpointer: SafeCheckpointer) -> str:
-    """What to do about losses that diverge, given what there is."""
+    """Returns advice for a diverging loss."""
     last = find_last_checkpoint(checkpointer.save_dir)
     if last is None:
         return "There is no checkpoint yet: start again with the changed settings."
     return (
-        f"The last checkpoint, {last}, is from before. --resume would meet the same again: "
-        f"changed settings begin a run in a folder of their own, with +train.init_checkpoint={last}"
-        " train.strict_init=false to keep these weights."
+        f"The last checkpoint, {last}, is from before. --resume would diverge again. To "
+        f"continue from these weights with other settings, set +train.init_checkpoint={last} "
+        "train.strict_init=false; the run gets another directory."
     )
 
 
@@ -225,10 +225,10 @@ def _save_completed(
     start: int,
     error: BaseException,
 ) -> None:
-    """Saves the last completed iteration when an exception between iterations ends the run.
+    """Saves the last completed iteration after an exception between two iterations.
 
-    An exception in the middle of a step leaves weights and statistics that belong to no whole
-    iteration; then the last periodic checkpoint is what to resume from.
+    After an exception inside an iteration, the weights are of no complete iteration. Then the
+    last periodic checkpoint is the one to resume from.
     """
     done = trainer.completed_iters
     consistent = scheduler_hook.scheduler.last_epoch == done and not trainer.mid_step

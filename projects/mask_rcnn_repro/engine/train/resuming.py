@@ -1,4 +1,4 @@
-"""What resuming needs besides a checkpoint: a whole one, no missed evaluation, no surplus files."""
+"""Resume a run: find an undamaged checkpoint, catch up on evaluations, remove surplus files."""
 
 from __future__ import annotations
 
@@ -25,20 +25,19 @@ _TASKS = ("bbox/", "segm/", "keypoints/", "proposals/")
 
 
 def load_last_whole_checkpoint(checkpointer: SafeCheckpointer) -> Path:
-    """Loads the last checkpoint; where that is damaged, the newest one before it that is not.
+    """Loads the newest undamaged checkpoint.
 
-    Every part of a checkpoint has a checksum in it, which is verified. Damaged files are logged and
-    get the suffix ``.damaged``, so that nothing takes them for checkpoints again. All processes of
-    a run call it together and load the same file.
+    The checksums inside a checkpoint are verified. Damaged files are logged and get the suffix
+    ``.damaged``. All processes of a run call it together and load the same file.
 
     Args:
-        checkpointer: of a folder that has a last checkpoint.
+        checkpointer: Checkpointer of a directory that has a last checkpoint.
 
     Returns:
-        The file that was loaded.
+        The loaded file.
 
     Raises:
-        CheckpointError: it does not fit the model, or no file is whole.
+        CheckpointError: The checkpoint does not fit the model, or all are damaged.
     """
     last = Path(checkpointer.get_checkpoint_file())
     candidates = [last, *(f for f in reversed(periodic_checkpoints(last.parent)) if f != last)]
@@ -58,36 +57,36 @@ def load_last_whole_checkpoint(checkpointer: SafeCheckpointer) -> Path:
         logger.error("%s Trying the checkpoint before it.", faults[0])
         damaged.append(str(file))
     raise CheckpointError(
-        f"No checkpoint in {last.parent} is whole; damaged are: {', '.join(damaged)}. The disk may "
-        "be failing. Delete the folder to start afresh, or put a copy of a checkpoint back."
+        f"All checkpoints in {last.parent} are damaged: {', '.join(damaged)}. The disk may be "
+        "failing. Delete the directory to start over, or restore a copy of a checkpoint."
     )
 
 
 def _put_aside(checkpointer: SafeCheckpointer, damaged: list[str], used: Path) -> None:
-    checkpointer.tag_last_checkpoint(used.name)  # before what it named goes
+    checkpointer.tag_last_checkpoint(used.name)  # before the file that it names is renamed
     for name in damaged:
         os.replace(name, name + DAMAGED_SUFFIX)
     logger.error(
-        "Going on from %s. Damaged, and renamed to *%s: %s.",
+        "Continuing from %s. Damaged files were renamed to *%s: %s.",
         *(used, DAMAGED_SUFFIX, ", ".join(damaged)),
     )
 
 
 def periodic_checkpoints(folder: str | os.PathLike[str]) -> list[Path]:
-    """The numbered checkpoints in a folder, oldest first."""
+    """Returns the numbered checkpoints in a directory, oldest first."""
     found = [(match, f) for f in Path(folder).glob("*.pth") if (match := _PERIODIC.match(f.name))]
     return [file for _, file in sorted(found, key=lambda pair: int(pair[0].group(1)))]
 
 
 def keep_within_limit(folder: str | os.PathLike[str], most: int) -> list[str]:
-    """Removes what earlier starts of a run have left beyond the limit, however often it stopped.
+    """Removes surplus checkpoints that earlier starts of a run have left.
 
     Args:
-        folder: of the run; the file that is pointed to stays in any case.
-        most: newest checkpoints that are kept.
+        folder: Directory of the run. The last checkpoint is never removed.
+        most: Number of checkpoints to keep, the newest ones.
 
     Returns:
-        What is left, oldest first, for Detectron2's hook to go on with.
+        The remaining files, oldest first, for Detectron2's hook.
     """
     present = periodic_checkpoints(folder)
     last = find_last_checkpoint(folder)
@@ -97,13 +96,13 @@ def keep_within_limit(folder: str | os.PathLike[str], most: int) -> list[str]:
     return [str(file) for file in present if file not in surplus]
 
 
-class MadeUpEvalHook(hooks.EvalHook):
-    """Evaluates periodically; first of all what was due when the run stopped.
+class MissedEvalHook(hooks.EvalHook):
+    """Evaluates periodically, and first catches up on an evaluation that a stop prevented.
 
     Args:
         period: Iterations between evaluations.
-        evaluate: As Detectron2's hook takes it.
-        metrics_file: `metrics.json` of the run, which tells what has been evaluated.
+        evaluate: See Detectron2's hook.
+        metrics_file: `metrics.json` of the run, which shows what was evaluated.
     """
 
     def __init__(
@@ -113,13 +112,13 @@ class MadeUpEvalHook(hooks.EvalHook):
         self._metrics_file = metrics_file
 
     def before_train(self) -> None:
-        """Makes up for the evaluation after the last completed iteration."""
+        """Evaluates the last completed iteration if that was due and is missing."""
         done = self.trainer.start_iter
         if not 0 < done < self.trainer.max_iter or self._period <= 0 or done % self._period:
             return
         missed = comm.all_gather(not _was_evaluated(self._metrics_file, done - 1))[0]
         if missed:
-            logger.info("Evaluating after iteration %d, as was due when the run stopped.", done)
+            logger.info("Evaluating iteration %d, which was due when the run stopped.", done)
             self.trainer.iter = self.trainer.storage.iter = done - 1
             self._do_eval()
             self.trainer.iter = self.trainer.storage.iter = done
