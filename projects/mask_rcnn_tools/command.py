@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import importlib
 
-from mask_rcnn_repro.utils.quiet import quiet_dependencies
-from mask_rcnn_repro.utils.startup import fast_imports
+from mask_rcnn_repro.utils.startup import fast_imports, quiet_dependencies
 
 quiet_dependencies()  # on import, because child processes import this module again
 

@@ -21,7 +21,6 @@ from mask_rcnn_repro import get_config, register
 from mask_rcnn_repro.modeling import StageWiseRCNN, optimize_for_inference
 from mask_rcnn_repro.modeling import TestTimeAugmentation as TTA  # Test...: not for pytest
 from mask_rcnn_repro.modeling.accel import onednn
-from mask_rcnn_repro.modeling.inference import fused_layers
 from mask_rcnn_repro.modeling.inference.fused_layers import FusedConv2d, FusedFlatten, FusedLinear
 
 NORMS = (FrozenBatchNorm2d, nn.modules.batchnorm._BatchNorm)
@@ -47,7 +46,7 @@ def kernels(request, monkeypatch):
     if request.param:
         assert onednn.fused_kernels(torch.float32)
     else:
-        monkeypatch.setattr(fused_layers, "fused_kernels", lambda dtype: False)
+        monkeypatch.setattr(onednn, "fused_kernels", lambda dtype: False)
     return request.param
 
 
@@ -320,8 +319,9 @@ def test_convolution_with_norm_addition_and_relu(kernels, groups, images):
         add = torch.randn(plain.shape)
         fused = FusedConv2d.of(conv, torch.float32)
         torch.testing.assert_close(fused(x), plain, rtol=1e-4, atol=1e-5)
+        fused = FusedConv2d.of(conv, torch.float32, relu=True)
         expected = (plain + add).relu()
-        torch.testing.assert_close(fused(x, add.clone(), relu=True), expected, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(fused(x, add.clone()), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_flattened_channels_last_maps_are_read_as_they_lie(kernels):

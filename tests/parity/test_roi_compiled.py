@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mask_rcnn_repro.modeling import RoIPooler
-from mask_rcnn_repro.modeling.accel.roi_layers import pool_rois
+from mask_rcnn_repro.modeling.accel.compiled_roi_layers import pool_rois
 
 from ..unit.roi_compiled_helpers import (
     FORMS,

@@ -14,7 +14,7 @@ from detectron2.modeling import GeneralizedRCNNWithTTA, build_model
 from detectron2.modeling.test_time_augmentation import DatasetMapperTTA
 
 from mask_rcnn_repro.modeling import TestTimeAugmentation as TTA  # Test...: not for pytest
-from mask_rcnn_repro.modeling.tta_views import make_views
+from mask_rcnn_repro.modeling.inference.tta_views import make_views
 
 HEIGHT, WIDTH = 83, 120
 SIZES = [64, 80, 96]

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from mask_rcnn_repro.modeling.accel import onednn, winograd
+from mask_rcnn_repro.modeling.accel import onednn
 from mask_rcnn_repro.modeling.accel.winograd import WinogradWeights
 from mask_rcnn_repro.modeling.inference.fused_layers import FusedConv2d
 from mask_rcnn_repro.utils import compiled
@@ -95,7 +95,7 @@ def test_threads_change_nothing():
 
 
 def test_without_onednns_kernels(monkeypatch):
-    monkeypatch.setattr(winograd, "fused_kernels", lambda dtype: False)
+    monkeypatch.setattr(onednn, "fused_kernels", lambda dtype: False)
     x, weight, bias = make(1, 6, 5, 30, 31)
     with torch.autocast("cpu", torch.bfloat16):
         found = WinogradWeights(weight, bias).convolve(x, True)

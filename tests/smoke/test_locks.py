@@ -40,7 +40,7 @@ def hold(folder: Path, seconds: float) -> subprocess.Popen[str]:
 def test_a_held_folder_is_refused_and_a_killed_holder_releases_it(tmp_path: Path) -> None:
     holder = hold(tmp_path, 600)
     with (
-        pytest.raises(UserError, match=r"Another run is at work in .*Start this one again"),
+        pytest.raises(UserError, match=r"Another run uses .*Start this one again"),
         exclusive(tmp_path, purpose="a test", wait=False),
     ):
         pass
@@ -72,7 +72,7 @@ def test_a_second_start_of_the_same_run_is_refused(tmp_path: Path) -> None:
     finally:
         holder.kill()
     message = outcome.failed_plainly()
-    assert "Another run is at work in run" in message
+    assert "Another run uses run" in message
     assert not (tmp_path / "run" / "config.yaml").exists()
 
 

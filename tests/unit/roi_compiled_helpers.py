@@ -4,7 +4,7 @@ import pytest
 import torch
 from torchvision.ops import roi_align, roi_pool
 
-from mask_rcnn_repro.modeling.accel.roi_layers import Form, roi_pool_cells
+from mask_rcnn_repro.modeling.accel.compiled_roi_layers import Form, round_to_cells
 from mask_rcnn_repro.utils import compiled
 
 FORMS = {
@@ -28,7 +28,7 @@ def torchvision_pool(features, rois, scale, form):
     if form.kind == "cells":
         return roi_pool(features, rois, (rows, columns), scale)
     if form.rounded:
-        start, size = roi_pool_cells(rois[:, 1:], scale)
+        start, size = round_to_cells(rois[:, 1:], scale)
         rois, scale = torch.cat([rois[:, :1], start, start + size], dim=1), 1.0
     n = form.samples
     if form.kind == "mean":

@@ -8,16 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mask_rcnn_repro.errors import ConfigError
-from mask_rcnn_repro.modeling.backbone import (
+from mask_rcnn_repro.modeling import (
     build_fpn,
     build_norm,
     build_res5,
     build_resnet,
-    group_count,
     res5_shape,
     resnet_channels,
-    resnet_widths,
 )
+from mask_rcnn_repro.modeling.backbone.norm import group_count
+from mask_rcnn_repro.modeling.backbone.resnet import resnet_widths
 
 ALL = ["res2", "res3", "res4", "res5"]
 

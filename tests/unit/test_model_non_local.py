@@ -18,10 +18,8 @@ from mask_rcnn_repro.config.yacs import add_mask_rcnn_repro_config
 from mask_rcnn_repro.engine.checkpoint.checkpointer import SafeCheckpointer
 from mask_rcnn_repro.errors import CheckpointError, ConfigError
 from mask_rcnn_repro.modeling import NonLocalBlock, build_fpn, build_resnet
-from mask_rcnn_repro.modeling.backbone import (
-    ChannelAffine,
-    build_mask_rcnn_repro_resnet_backbone,
-)
+from mask_rcnn_repro.modeling.backbone.non_local import ChannelAffine
+from mask_rcnn_repro.modeling.backbone.resnet import build_mask_rcnn_repro_resnet_backbone
 
 from .model_helpers import build, infer, make_inputs, narrow_config, resnet_of, train_step
 

@@ -12,7 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from mask_rcnn_repro.modeling import POOLER_REGISTRY, RoIPooler
-from mask_rcnn_repro.modeling.accel.roi_layers import Form, applies, pool_rois
+from mask_rcnn_repro.modeling.accel.compiled_roi_layers import Form, applies, pool_rois
 from mask_rcnn_repro.modeling.roi_layers import ROIAlign, ROIWarpAve
 
 from .roi_compiled_helpers import FORMS, needs_numba, torchvision_pool, values_and_gradient

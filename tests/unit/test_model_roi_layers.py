@@ -13,7 +13,7 @@ from torchvision.ops import roi_pool
 
 from mask_rcnn_repro.errors import ConfigError
 from mask_rcnn_repro.modeling import POOLER_REGISTRY, RoIPooler, roi_layers
-from mask_rcnn_repro.modeling.accel.roi_layers import DTYPES, roi_pool_cells
+from mask_rcnn_repro.modeling.accel.compiled_roi_layers import DTYPES, round_to_cells
 from mask_rcnn_repro.utils import compiled
 
 from .roi_layer_reference import (
@@ -166,7 +166,7 @@ def test_cells_round_halves_away_from_zero(dtype, scale):
     low = (hard_to_round() / scale).astype(dtype)
     high = np.roll(low, 7)
     boxes = np.stack([low, high, high, low], axis=1)
-    start, size = roi_pool_cells(torch.from_numpy(boxes), scale)
+    start, size = round_to_cells(torch.from_numpy(boxes), scale)
     expected = [
         (cells(x1, x2, scale, dtype), cells(y1, y2, scale, dtype)) for x1, y1, x2, y2 in boxes
     ]
@@ -177,7 +177,7 @@ def test_cells_round_halves_away_from_zero(dtype, scale):
 def test_torch_round_would_not_do():
     """The two differ just there where half of the integers' halves lie, and at 0.49999997 + 0.5."""
     value = torch.tensor([0.5, 1.5, 2.5, -0.5, -2.5, 0.49999997])
-    start, _ = roi_pool_cells(value[:, None].expand(-1, 4), 1.0)
+    start, _ = round_to_cells(value[:, None].expand(-1, 4), 1.0)
     assert start[:, 0].tolist() == [1, 2, 3, -1, -3, 0]
     assert value.round().tolist() == [0, 2, 2, 0, -2, 0]
     assert (value + 0.5).floor()[-1] == 1
@@ -227,7 +227,7 @@ def test_roi_pool_takes_these_cells_left_of_the_map_too(dtype, scale):
     low = (np.array([-0.5, -1.5, -2.5, -3.5, -0.49999997, -1.7, 0.49999997]) / scale).astype(dtype)
     high = low + dtype(4 / scale)
     boxes = torch.from_numpy(np.stack([low, low, high, high], axis=1))
-    start, size = roi_pool_cells(boxes, scale)
+    start, size = round_to_cells(boxes, scale)
     features = torch.randn(1, 4, 9, 9, generator=torch.Generator().manual_seed(0)).to(boxes.dtype)
     index = boxes.new_zeros(len(boxes), 1)
 
@@ -400,6 +400,6 @@ class TestOnCuda:
             torch.testing.assert_close(warped, on_cpu, rtol=0, atol=1e-4)
             hard = torch.from_numpy((hard_to_round() / scale).astype(dtype))[:, None].expand(-1, 4)
             for a, b in zip(
-                roi_pool_cells(hard.to("cuda"), scale), roi_pool_cells(hard, scale), strict=True
+                round_to_cells(hard.to("cuda"), scale), round_to_cells(hard, scale), strict=True
             ):
                 assert torch.equal(a.cpu(), b)

@@ -19,7 +19,7 @@ from torchvision.ops import roi_align
 from mask_rcnn_repro.errors import ConfigError
 from mask_rcnn_repro.modeling import StageWiseRCNN
 from mask_rcnn_repro.modeling import TestTimeAugmentation as TTA  # Test...: not for pytest
-from mask_rcnn_repro.modeling.tta_views import View, batches, make_views
+from mask_rcnn_repro.modeling.inference.tta_views import View, batches, make_views
 
 from .model_helpers import MODELS, build, narrow_config
 

@@ -17,7 +17,7 @@ from torch import nn
 from mask_rcnn_repro.errors import DataError
 from mask_rcnn_repro.evaluation.side_by_side import in_order
 from mask_rcnn_repro.utils.interruption import Phase
-from mask_rcnn_repro.utils.memory import free_memory, is_out_of_memory
+from mask_rcnn_repro.utils.out_of_memory import free_memory, is_out_of_memory
 
 logger = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from mask_rcnn_repro.utils.memory import is_out_of_memory
+from mask_rcnn_repro.utils.out_of_memory import is_out_of_memory
 
 Batch = Any
 Result = TypeVar("Result")

@@ -1,21 +1,21 @@
-"""Model parts; importing this module puts them into Detectron2's registries and ours.
+"""Model parts. Importing this package registers them with Detectron2's registries and ours.
 
-| file | what it is |
-|---|---|
-| backbone/ | ResNet, ResNeXt, FPN of any width; stage 5 as a RoI head; non-local block |
-| rpn_head.py, rpn_stage.py | the RPN's head; the RPN that is trained on its own |
-| sparse_rpn_head.py | the RPN head's backward pass where anchors were sampled alone |
-| poolers.py, roi_layers.py | choice of the pyramid level; RoI layers |
-| roi_compiled.py, roi_kernels.py, roi_pool_kernels.py | RoI layers on the CPU by compiled loops |
-| roi_heads/ | C4 (res5) and FPN/C5 heads |
-| box_head.py, box_predictor.py | box branch |
-| mask_heads.py, mask_losses.py | mask branch |
-| keypoint_head.py | keypoint branch |
-| stagewise.py | detector and RPN of two stages joined, for images alone |
-| shared_features.py | detector that shares its features with an RPN trained before it |
-| optimize.py, fused_*.py | a model made faster for inference, equal up to rounding |
-| onednn.py, winograd.py, winograd_kernels.py | its convolutions on the CPU |
-| test_time_augmentation.py, tta_views.py | several sizes and mirrored views of an image, merged |
+| file | what it holds | paper |
+|---|---|---|
+| roi_layers.py | RoIPool, RoIWarp, RoIAlign | section 3, tables 2c and 2d |
+| poolers.py | choice of the pyramid level of a RoI | section 3.1 |
+| backbone/ | ResNet, ResNeXt, FPN, stage 5 as a head, non-local block | section 3.1 |
+| rpn.py | head of the RPN; the RPN of a stage of its own | section 3.1 |
+| roi_heads/ | C4 heads (res5.py), FPN and C5 heads (standard.py) | figure 4 |
+| box_head.py | box branch | figure 4 |
+| mask_heads.py | mask branch: FCN and MLP | section 3, figure 4, table 2e |
+| mask_losses.py | per-class sigmoid, softmax, class-agnostic | section 3, table 2b, section 4.2 |
+| keypoint_head.py | keypoint branch | section 5 |
+| meta_arch.py | detectors that are trained in several stages | sections 3.1 and 4.4 |
+| inference/ | faster models for inference; test-time augmentation | appendix B |
+| accel/ | computations that replace PyTorch's, mostly on the CPU | - |
+
+`accel` imports no other part, and no other part imports `inference`.
 """
 
 from mask_rcnn_repro.modeling.backbone import (
@@ -27,9 +27,8 @@ from mask_rcnn_repro.modeling.backbone import (
     res5_shape,
     resnet_channels,
 )
-from mask_rcnn_repro.modeling.box_head import FCBoxHead
-from mask_rcnn_repro.modeling.box_predictor import BoxPredictor
-from mask_rcnn_repro.modeling.inference.optimize import optimize_for_inference
+from mask_rcnn_repro.modeling.box_head import BoxPredictor, FCBoxHead
+from mask_rcnn_repro.modeling.inference import TestTimeAugmentation, optimize_for_inference
 from mask_rcnn_repro.modeling.keypoint_head import KeypointHead
 from mask_rcnn_repro.modeling.mask_heads import FCNMaskHead, MaskHead, MLPMaskHead
 from mask_rcnn_repro.modeling.mask_losses import (
@@ -41,14 +40,11 @@ from mask_rcnn_repro.modeling.mask_losses import (
     build_mask_loss,
     mask_targets,
 )
+from mask_rcnn_repro.modeling.meta_arch import SharedFeatureRCNN, StageWiseRCNN
 from mask_rcnn_repro.modeling.poolers import RoIPooler
 from mask_rcnn_repro.modeling.roi_heads import PaperRes5ROIHeads, PaperStandardROIHeads
 from mask_rcnn_repro.modeling.roi_layers import POOLER_REGISTRY
-from mask_rcnn_repro.modeling.rpn_head import PaperRPNHead, anchors_per_location
-from mask_rcnn_repro.modeling.rpn_stage import StageRPN
-from mask_rcnn_repro.modeling.shared_features import SharedFeatureRCNN
-from mask_rcnn_repro.modeling.stagewise import StageWiseRCNN
-from mask_rcnn_repro.modeling.test_time_augmentation import TestTimeAugmentation
+from mask_rcnn_repro.modeling.rpn import PaperRPNHead, StageRPN, anchors_per_location
 
 __all__ = [
     "MASK_LOSS_REGISTRY",

@@ -19,25 +19,23 @@ from mask_rcnn_repro.modeling.backbone.norm import build_norm
 
 @ROI_KEYPOINT_HEAD_REGISTRY.register()
 class KeypointHead(KRCNNConvDeconvUpsampleHead):
-    """Detectron2's head with one width for all layers; its heatmaps are always float32.
+    """Detectron2's head with one width for all layers, and float32 heatmaps.
 
-    It works in channels-last memory format, too.
-
-    State-dict keys are Detectron2's.
+    Accepts channels-last features. State-dict keys are Detectron2's.
 
     Args:
         input_shape: Channels of the RoI features.
         num_keypoints: Keypoint types; COCO's persons have 17.
-        num_conv: 3x3 convolutions.
-        conv_dim: Channels of each.
+        num_conv: Number of 3x3 convolutions.
+        conv_dim: Channels of each convolution.
         conv_norm: Norm of the 3x3 convolutions; the paper has none.
         loss_weight: Factor of the loss.
-        loss_normalizer: ``"visible"`` averages over the visible keypoints of the batch; a number
-            divides the sum by itself times the images.
+        loss_normalizer: ``"visible"`` averages over the visible keypoints of the batch. A number
+            divides the sum by this number times the number of images.
 
     Raises:
-        ConfigError: For an unknown norm, no keypoints or convolutions, or another normalizer than
-            ``"visible"`` and positive numbers.
+        ConfigError: For an unknown norm, numbers below 1, or a normalizer that is neither
+            ``"visible"`` nor a positive number.
     """
 
     @configurable
@@ -78,7 +76,7 @@ class KeypointHead(KRCNNConvDeconvUpsampleHead):
         """Arguments from ``MODEL.ROI_KEYPOINT_HEAD``.
 
         Raises:
-            ConfigError: If its ``CONV_DIMS`` differ from each other.
+            ConfigError: If ``CONV_DIMS`` are not all equal.
         """
         arguments: dict[str, Any] = super().from_config(cfg, input_shape)
         widths = list(arguments.pop("conv_dims"))
@@ -95,8 +93,8 @@ class KeypointHead(KRCNNConvDeconvUpsampleHead):
             x: (R, C, S, S); R may be 0.
 
         Returns:
-            Logits (R, num_keypoints, 4 S, 4 S), float32, contiguous whatever the memory format of
-            `x`; each map is a softmax over its places.
+            Logits (R, num_keypoints, 4 S, 4 S), float32 and contiguous, of a softmax over the
+            positions of each map.
         """
         logits: torch.Tensor = super().layers(x)
-        return logits.float().contiguous()  # Detectron2's loss takes views of it
+        return logits.float().contiguous()  # Detectron2's loss views it

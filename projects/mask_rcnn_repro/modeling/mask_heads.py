@@ -1,7 +1,7 @@
 """Mask heads (figure 4): from RoI features to mask logits, with an exchangeable loss.
 
-Shapes: R RoIs of all images together, C channels and S side of the RoI features, O outputs a pixel
-(K for K classes, or as the loss says), M mask side.
+Shapes: R RoIs of all images together, C channels and S side of the RoI features, K classes, O
+outputs per pixel (given by the loss), M mask side.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from mask_rcnn_repro.modeling.mask_losses import (
 
 
 class MaskHead(BaseMaskRCNNHead):
-    """A mask head whose outputs mean what its loss says. Subclasses define :meth:`layers`.
+    """Base class of mask heads, with an exchangeable loss. Subclasses define :meth:`layers`.
 
-    Logits are turned to float32 before losses and probabilities, under mixed precision too.
+    Logits are converted to float32 before losses and probabilities, in mixed precision too.
 
     Args:
         loss: Trains and reads the logits.
         args: Passed to the next class.
-        kwargs: Passed to the next class; ``loss_weight`` and ``vis_period`` among them.
+        kwargs: Passed to the next class, such as ``loss_weight`` and ``vis_period``.
     """
 
     def __init__(self, *args: Any, loss: MaskLoss, **kwargs: Any) -> None:
@@ -45,7 +45,7 @@ class MaskHead(BaseMaskRCNNHead):
     def forward(
         self, x: torch.Tensor, instances: list[Instances]
     ) -> dict[str, torch.Tensor] | list[Instances]:
-        """Trains on, or adds masks to, the given instances.
+        """Computes the loss of the given instances, or adds masks to them.
 
         Args:
             x: (R, C, S, S) features of the instances' boxes, in order; R may be 0.
@@ -61,27 +61,30 @@ class MaskHead(BaseMaskRCNNHead):
             loss = self.loss.loss(logits, instances, self.vis_period)
             return {"loss_mask": loss * self.loss_weight}
         classes = torch.cat([i.pred_classes for i in instances])
-        probabilities = self.loss.probabilities(logits, classes)
-        for image, masks in zip(
-            instances, probabilities.split([len(i) for i in instances]), strict=True
-        ):
-            image.pred_masks = masks
-        return instances
+        return add_masks(instances, self.loss.probabilities(logits, classes))
+
+
+def add_masks(instances: list[Instances], probabilities: torch.Tensor) -> list[Instances]:
+    """Adds ``pred_masks`` to detections: their share of probabilities (R, 1, M, M), in order."""
+    parts = probabilities.split([len(i) for i in instances])
+    for image, masks in zip(instances, parts, strict=True):
+        image.pred_masks = masks
+    return instances
 
 
 @ROI_MASK_HEAD_REGISTRY.register()
 class FCNMaskHead(MaskHead, MaskRCNNConvUpsampleHead):
     """Fully convolutional head: 3x3 convolutions, 2x2 deconvolution with stride 2, 1x1 convolution.
 
-    ReLU in hidden layers. On FPN four convolutions: 14x14 -> 28x28; on C4 none, since the res5 head
-    precedes it: 7x7 -> 14x14 (figure 4). State-dict keys are Detectron2's.
+    Hidden layers use ReLU. On FPN there are four 3x3 convolutions: 14x14 -> 28x28. On C4 there are
+    none, since the res5 head comes first: 7x7 -> 14x14. State-dict keys are Detectron2's.
 
     Args:
         input_shape: Channels of the RoI features.
         num_classes: K.
-        loss: Trains and reads the logits; decides O.
+        loss: Trains and reads the logits; sets O.
         num_conv: 3x3 convolutions before the deconvolution.
-        conv_dim: Channels of these and of the deconvolution.
+        conv_dim: Channels of the convolutions and the deconvolution.
         conv_norm: Norm of the 3x3 convolutions; the paper has none.
         loss_weight: Factor of the loss.
         vis_period: See :meth:`MaskLoss.loss`.
@@ -115,7 +118,7 @@ class FCNMaskHead(MaskHead, MaskRCNNConvUpsampleHead):
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: ShapeSpec) -> dict[str, Any]:
-        """Arguments from ``MODEL.ROI_MASK_HEAD``; its key ``LOSS`` is ours."""
+        """Arguments from ``MODEL.ROI_MASK_HEAD``, including this project's key ``LOSS``."""
         head = cfg.MODEL.ROI_MASK_HEAD
         return {
             "input_shape": input_shape,
@@ -130,23 +133,22 @@ class FCNMaskHead(MaskHead, MaskRCNNConvUpsampleHead):
 
 @ROI_MASK_HEAD_REGISTRY.register()
 class MLPMaskHead(MaskHead):
-    """Table 2e's fully connected head: ``num_fc`` layers with ReLU, then a linear one to O M^2.
+    """Fully connected head (table 2e): ``num_fc`` layers with ReLU, then a linear layer to O M^2.
 
-    (R, C, S, S) features are flattened, so position in the RoI is learned anew at every place. The
-    paper's `fc 1024-1024-80*28^2` has ``num_fc=2``, `fc 1024-1024-1024-80*28^2` has 3.
+    The paper's `fc 1024-1024-80*28^2` has ``num_fc=2``, `fc 1024-1024-1024-80*28^2` has 3.
 
     Args:
         input_shape: Channels, height and width of the RoI features.
         num_classes: K.
-        loss: Trains and reads the logits; decides O.
-        num_fc: Hidden layers; at least 1.
-        fc_dim: Units of each.
+        loss: Trains and reads the logits; sets O.
+        num_fc: Number of hidden layers; at least 1.
+        fc_dim: Units of each hidden layer.
         output_size: M.
         loss_weight: Factor of the loss.
         vis_period: See :meth:`MaskLoss.loss`.
 
     Raises:
-        ConfigError: For features of unknown height or width, or no hidden layer.
+        ConfigError: For features of unknown height or width, and for numbers below 1.
     """
 
     @configurable
@@ -165,8 +167,8 @@ class MLPMaskHead(MaskHead):
         super().__init__(loss=loss, loss_weight=loss_weight, vis_period=vis_period)
         if input_shape.height is None or input_shape.width is None:
             raise ConfigError(
-                f"MLPMaskHead flattens the RoI features, so it needs their size; got {input_shape};"
-                " give input_shape's height and width, the mask pooler's output_size"
+                f"MLPMaskHead needs the size of the RoI features; got input_shape={input_shape}. "
+                "Set its height and width to the mask pooler's output_size."
             )
         sizes = {"num_fc": num_fc, "fc_dim": fc_dim, "output_size": output_size}
         for name, value in sizes.items():
@@ -175,13 +177,13 @@ class MLPMaskHead(MaskHead):
         self.fcs = FCBoxHead(input_shape, num_fc=num_fc, fc_dim=fc_dim)
         self.mask_shape = (loss.num_outputs(num_classes), output_size, output_size)
         self.predictor = nn.Linear(fc_dim, math.prod(self.mask_shape))
-        # As the predictor of Detectron2's convolutional head.
+        # as in the predictor of Detectron2's convolutional head
         nn.init.normal_(self.predictor.weight, std=0.001)
         nn.init.zeros_(self.predictor.bias)
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: ShapeSpec) -> dict[str, Any]:
-        """Arguments from ``MODEL.ROI_MASK_HEAD``; all but ``NAME`` are keys of ours."""
+        """Arguments from ``MODEL.ROI_MASK_HEAD``; all keys but ``NAME`` are this project's."""
         head = cfg.MODEL.ROI_MASK_HEAD
         return {
             "input_shape": input_shape,
@@ -194,18 +196,18 @@ class MLPMaskHead(MaskHead):
         }
 
     def layers(self, x: torch.Tensor) -> torch.Tensor:
-        """(R, C, S, S) RoI features to (R, O, M, M) logits; R may be 0."""
+        """Maps (R, C, S, S) RoI features to (R, O, M, M) logits; R may be 0."""
         logits: torch.Tensor = self.predictor(self.fcs(x))
         return logits.unflatten(1, self.mask_shape)
 
 
 def _loss_by_name(head: CfgNode) -> MaskLoss:
-    """The loss of ``MODEL.ROI_MASK_HEAD``, which Detectron2's own key must not contradict."""
+    """Builds the loss of ``MODEL.ROI_MASK_HEAD``; Detectron2's key must not contradict it."""
     loss = build_mask_loss(head.LOSS)
     if head.CLS_AGNOSTIC_MASK and not isinstance(loss, ClassAgnosticMaskLoss):
         raise ConfigError(
             f"MODEL.ROI_MASK_HEAD.CLS_AGNOSTIC_MASK is True, but MODEL.ROI_MASK_HEAD.LOSS is"
-            f" {head.LOSS!r}, which decides the outputs here; set LOSS to 'ClassAgnosticMaskLoss',"
-            " or CLS_AGNOSTIC_MASK to False"
+            f" {head.LOSS!r}, which is not class-agnostic. Set LOSS to 'ClassAgnosticMaskLoss', or"
+            " CLS_AGNOSTIC_MASK to False."
         )
     return loss

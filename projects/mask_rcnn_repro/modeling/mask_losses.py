@@ -1,13 +1,12 @@
-"""How mask logits are trained and read: all in which the mask variants of table 2b and the
-class-agnostic row differ (section 4.2).
+"""Mask losses: how mask logits are trained and read (table 2b, section 4.2).
 
-Shapes: R RoIs of all images together, K classes, O outputs of the head for each pixel, M mask side.
+Shapes: R RoIs of all images together, K classes, O outputs of the head per pixel, M mask side.
 
-| loss | O | a pixel's outputs | trained on |
+| loss | O | outputs of a pixel | trained on |
 |---|---|---|---|
 | PerClassSigmoidMaskLoss | K | independent, one for each class | the true class's output |
 | MultinomialMaskLoss | K + 1 | compete: classes 0 to K - 1, then background | all outputs |
-| ClassAgnosticMaskLoss | 1 | one for all classes | that one |
+| ClassAgnosticMaskLoss | 1 | one for all classes | this output |
 """
 
 from __future__ import annotations
@@ -31,37 +30,40 @@ MASK_LOSS_REGISTRY.__doc__ = (
 class MaskLoss(ABC):
     """Meaning of a mask head's outputs, in training and at test.
 
-    Has no parameters and is no module, so that it changes no state dict.
+    It is not a module and has no parameters, so state dicts do not depend on it.
     """
 
     @abstractmethod
     def num_outputs(self, num_classes: int) -> int:
-        """O, the channels that the head predicts for K classes."""
+        """Number of channels O that the head predicts for K classes."""
 
-    @abstractmethod
     def loss(
         self, logits: torch.Tensor, instances: list[Instances], vis_period: int = 0
     ) -> torch.Tensor:
-        """Training loss over the positive RoIs (section 3).
+        """Computes the training loss over the positive RoIs (section 3).
 
-        The target of a RoI is the part of its ground-truth mask inside the RoI, at M x M.
+        The target of a RoI is the part of its ground-truth mask inside the RoI, at M x M. By
+        default this is Detectron2's loss, which also logs the mask accuracy: binary cross-entropy
+        on the true class's output, or on the only output; its mean over all pixels of the RoIs.
 
         Args:
             logits: (R, O, M, M), float32.
             instances: One per image, R in all, with ``proposal_boxes`` (absolute XYXY),
                 ``gt_classes`` in [0, K) and ``gt_masks``. Images without positive RoIs may lack
                 the last.
-            vis_period: Every how many iterations to write predictions beside targets to the event
-                storage; 0 is never.
+            vis_period: Iterations between images of predictions and targets in the event storage;
+                0 disables them.
 
         Returns:
-            A scalar; without any RoI a zero that keeps the graph, so that distributed training
-            finds gradients for all parameters.
+            A scalar. Without RoIs it is a zero that depends on the logits, so that all parameters
+            have gradients in distributed training.
         """
+        loss: torch.Tensor = mask_rcnn_loss(logits, instances, vis_period)
+        return loss
 
     @abstractmethod
     def probabilities(self, logits: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
-        """Foreground probabilities of the predicted classes.
+        """Computes the foreground probabilities of the predicted classes.
 
         Args:
             logits: (R, O, M, M).
@@ -74,21 +76,14 @@ class MaskLoss(ABC):
 
 @MASK_LOSS_REGISTRY.register()
 class PerClassSigmoidMaskLoss(MaskLoss):
-    """The paper's loss: one sigmoid mask per class, binary cross-entropy on the true class's only.
+    """The paper's loss (section 3): one sigmoid mask per class, trained on the true class's only.
 
-    Classes do not compete. The mean runs over the pixels of all positive RoIs (section 3).
+    Classes do not compete.
     """
 
     def num_outputs(self, num_classes: int) -> int:
         """K."""
         return num_classes
-
-    def loss(
-        self, logits: torch.Tensor, instances: list[Instances], vis_period: int = 0
-    ) -> torch.Tensor:
-        """See :meth:`MaskLoss.loss`; Detectron2's own, which also logs the mask accuracy."""
-        loss: torch.Tensor = mask_rcnn_loss(logits, instances, vis_period)
-        return loss
 
     def probabilities(self, logits: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
         """See :meth:`MaskLoss.probabilities`."""
@@ -98,11 +93,11 @@ class PerClassSigmoidMaskLoss(MaskLoss):
 
 @MASK_LOSS_REGISTRY.register()
 class MultinomialMaskLoss(MaskLoss):
-    """Table 2b, `softmax`: the classes and a background compete for every pixel, as in FCN.
+    """Table 2b, `softmax`: classes and background compete for every pixel, as in FCN.
 
-    Outputs 0 to K - 1 are the classes, output K is background, as in the box branch. Softmax
-    cross-entropy, where the target is the RoI's class on its object and background elsewhere,
-    other objects included. The mean runs over the pixels of all positive RoIs.
+    Outputs 0 to K - 1 are the classes and output K is background, as in the box branch. The target
+    of softmax cross-entropy is the RoI's class on its object, and background elsewhere, also on
+    other objects. The mean is over the pixels of all positive RoIs.
     """
 
     def num_outputs(self, num_classes: int) -> int:
@@ -114,8 +109,8 @@ class MultinomialMaskLoss(MaskLoss):
     ) -> torch.Tensor:
         """See :meth:`MaskLoss.loss`.
 
-        Logs Detectron2's mask accuracy, false positives and false negatives: of a pixel being
-        called object where the true class's probability is above 0.5, as it is at test.
+        Logs Detectron2's mask accuracy, false positives and false negatives. A pixel is predicted
+        as object if the true class's probability is above 0.5, as at test.
         """
         instances = [image for image in instances if len(image)]
         if not instances:
@@ -125,11 +120,11 @@ class MultinomialMaskLoss(MaskLoss):
         self._log(logits.detach(), classes, on_object, instances, vis_period)
         background = logits.shape[1] - 1
         target = torch.where(on_object, classes[:, None, None], background)
-        # CUDA's own mean of this loss is not deterministic; that of its values is.
+        # CUDA's mean of this loss is not deterministic; the mean of its values is
         return F.cross_entropy(logits, target, reduction="none").mean()
 
     def probabilities(self, logits: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
-        """See :meth:`MaskLoss.probabilities`; those of a pixel's other outputs make up the rest."""
+        """See :meth:`MaskLoss.probabilities`; a pixel's outputs sum to 1."""
         rows = torch.arange(classes.shape[0], device=classes.device)  # a size that exporters know
         return logits.softmax(1)[rows, classes][:, None]
 
@@ -141,7 +136,7 @@ class MultinomialMaskLoss(MaskLoss):
         instances: list[Instances],
         vis_period: int,
     ) -> None:
-        """Has Detectron2's loss log the true class against all else, as one sigmoid output."""
+        """Logs by Detectron2's loss, with the true class against all others as one sigmoid."""
         rois = Instances((logits.shape[-1], logits.shape[-1]))
         rois.proposal_boxes = Boxes.cat([image.proposal_boxes for image in instances])
         rois.gt_masks = _CroppedMasks(on_object)
@@ -150,21 +145,11 @@ class MultinomialMaskLoss(MaskLoss):
 
 @MASK_LOSS_REGISTRY.register()
 class ClassAgnosticMaskLoss(MaskLoss):
-    """Section 4.2's class-agnostic masks: one sigmoid mask for a RoI whatever its class.
-
-    Binary cross-entropy, its mean over the pixels of all positive RoIs.
-    """
+    """Class-agnostic masks (section 4.2): one sigmoid mask per RoI for all classes."""
 
     def num_outputs(self, num_classes: int) -> int:
         """1."""
         return 1
-
-    def loss(
-        self, logits: torch.Tensor, instances: list[Instances], vis_period: int = 0
-    ) -> torch.Tensor:
-        """See :meth:`MaskLoss.loss`; Detectron2's own, which reads no class at one output."""
-        loss: torch.Tensor = mask_rcnn_loss(logits, instances, vis_period)
-        return loss
 
     def probabilities(self, logits: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
         """See :meth:`MaskLoss.probabilities`; the same for every class."""
@@ -172,43 +157,36 @@ class ClassAgnosticMaskLoss(MaskLoss):
 
 
 def mask_targets(instances: list[Instances], side: int) -> torch.Tensor:
-    """The part of each positive RoI's ground-truth mask inside the RoI (section 3).
+    """Crops each positive RoI's ground-truth mask to the RoI (section 3).
 
-    Detectron2's rasterisation: polygons by COCO's rule, bit masks by RoIAlign and a threshold of
-    one half.
+    Rasterizes as Detectron2: polygons by COCO's rule, bit masks by RoIAlign and a threshold of 0.5.
 
     Args:
         instances: One per image, as for :meth:`MaskLoss.loss`.
         side: M.
 
     Returns:
-        (R, M, M), bool, on the device of the boxes; (0, M, M) on the CPU without any RoI.
+        (R, M, M), bool, on the device of the boxes; (0, M, M) on the CPU without RoIs.
     """
     crops = [
         image.gt_masks.crop_and_resize(image.proposal_boxes.tensor, side).to(
             image.proposal_boxes.device
         )
         for image in instances
-        if len(image)  # the others may lack masks
+        if len(image)  # images without RoIs may lack masks
     ]
     return torch.cat(crops) > 0.5 if crops else torch.zeros(0, side, side, dtype=torch.bool)
 
 
 class _CroppedMasks(BitMasks):
-    """Targets that exist already, for a reader that crops them from masks."""
+    """Targets that are cropped already, for Detectron2's loss, which crops masks."""
 
     def crop_and_resize(self, boxes: torch.Tensor, mask_size: int) -> torch.Tensor:
         return self.tensor
 
 
 def build_mask_loss(name: str) -> MaskLoss:
-    """Builds a registered loss.
-
-    Args:
-        name: As in :data:`MASK_LOSS_REGISTRY`.
-
-    Returns:
-        The loss.
+    """Builds the loss of this name in :data:`MASK_LOSS_REGISTRY`.
 
     Raises:
         ConfigError: For an unknown name.

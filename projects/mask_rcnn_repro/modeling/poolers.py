@@ -1,8 +1,7 @@
-"""RoI poolers: features of each RoI, from one feature map or from the pyramid level that fits it.
+"""RoI pooler: features of each RoI, from one feature map or from the pyramid level that fits it.
 
-A pooler chooses the level of each RoI; a RoI layer, one per level, cuts the RoI out of its map.
-Layers are in :data:`~mask_rcnn_repro.modeling.roi_layers.POOLER_REGISTRY`, named in configs by
-``pooler_type``.
+A pooler chooses the level of each RoI. One RoI layer per level extracts the features
+(:mod:`~mask_rcnn_repro.modeling.roi_layers`); configs name it by ``pooler_type``.
 """
 
 from __future__ import annotations
@@ -20,12 +19,12 @@ from detectron2.structures import Boxes
 from torch import nn
 
 from mask_rcnn_repro.errors import ConfigError
-from mask_rcnn_repro.modeling.accel.roi_layers import applies, pool_rois
+from mask_rcnn_repro.modeling.accel.compiled_roi_layers import applies, pool_rois
 from mask_rcnn_repro.modeling.roi_layers import POOLER_REGISTRY, RoILayer
 
 
 class RoIPooler(ROIPooler):
-    """Detectron2's pooler with the RoI layer taken from :data:`POOLER_REGISTRY`.
+    """Detectron2's pooler with a RoI layer of :data:`POOLER_REGISTRY`.
 
     With several scales each RoI is read from the level that fits its size (equation 1 of the FPN
     paper): level ``canonical_level`` for boxes of side ``canonical_box_size``.
@@ -33,14 +32,14 @@ class RoIPooler(ROIPooler):
     Args:
         output_size: Side S of the output.
         scales: 1 / stride of each feature map, from fine to coarse; consecutive powers of 2.
-        sampling_ratio: Samples per bin side. The paper's RoIAlign takes four samples a bin, so 2.
+        sampling_ratio: Samples per bin side. The paper's RoIAlign has four samples per bin, so 2.
         pooler_type: Name of the RoI layer.
-        canonical_box_size: In image pixels.
+        canonical_box_size: Side in image pixels.
         canonical_level: log2 of a stride.
 
     Attributes:
-        memory_format: Of the output, by compiled loops; None: that of the features. What flattens
-            it next is better served with `torch.contiguous_format`: a copy less, there and back.
+        memory_format: Output format of the compiled loops; None takes that of the features.
+            `torch.contiguous_format` saves copies if the output is flattened next.
 
     Raises:
         ConfigError: For an unknown ``pooler_type``.
@@ -60,7 +59,7 @@ class RoIPooler(ROIPooler):
         if pooler_type not in POOLER_REGISTRY:
             allowed = ", ".join(sorted(name for name, _ in POOLER_REGISTRY))
             raise ConfigError(f"pooler_type={pooler_type!r} is unknown; allowed: {allowed}")
-        # The base class checks the scales and works out the levels; its own layers are replaced.
+        # the base class checks the scales and computes the levels; its layers are replaced
         super().__init__(
             output_size, scales, 0, "ROIAlign", canonical_box_size, canonical_level=canonical_level
         )
@@ -72,8 +71,8 @@ class RoIPooler(ROIPooler):
     def forward(self, x: list[torch.Tensor], box_lists: list[Boxes]) -> torch.Tensor:
         """Pools the boxes of each image.
 
-        On the CPU all levels are pooled at once where the compiled loops apply, straight into the
-        output; else as in the base class, level by level.
+        Where the compiled loops apply (on the CPU), they write all levels to the output at once.
+        Otherwise the base class pools level by level.
 
         Args:
             x: (N, C, H, W) features of each scale.
@@ -86,15 +85,14 @@ class RoIPooler(ROIPooler):
         return super().forward(x, box_lists) if pooled is None else pooled
 
     def _pool_compiled(self, maps: Any, box_lists: Any) -> torch.Tensor | None:
-        """What :meth:`forward` returns, or None where it takes the base class."""
+        """Pools all levels by compiled loops; returns None where these do not apply."""
         if torch.compiler.is_compiling() or torch.jit.is_tracing():
             return None
-        if not (isinstance(maps, list) and isinstance(box_lists, list)):  # symbolically traced
+        if not (isinstance(maps, list) and isinstance(box_lists, list)):  # symbolic tracing
             return None
         layers = list(self.level_poolers)
-        forms = [layer.form() if isinstance(layer, RoILayer) else None for layer in layers]
-        form = forms[0]
-        if form is None or any(other != form for other in forms):
+        form, *others = (x.form() if isinstance(x, RoILayer) else None for x in layers)
+        if form is None or any(other != form for other in others):
             return None
         if not box_lists or len(maps) != len(layers) or len(box_lists) != len(maps[0]):
             return None
@@ -105,12 +103,9 @@ class RoIPooler(ROIPooler):
             return None
         levels = None
         if len(maps) > 1:
+            of_canonical = (self.canonical_box_size, self.canonical_level)
             levels = assign_boxes_to_levels(
-                box_lists,
-                self.min_level,
-                self.max_level,
-                self.canonical_box_size,
-                self.canonical_level,
+                box_lists, self.min_level, self.max_level, *of_canonical
             )
         wanted = self.memory_format
         channels_last = None if wanted is None else wanted == torch.channels_last

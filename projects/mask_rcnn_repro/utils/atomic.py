@@ -1,9 +1,8 @@
-"""Files that are either wholly there or not there at all, whatever kills the writing process.
+"""Files that are either complete or absent, even if the writing process is killed.
 
-The content goes to a temporary file in the target's folder, is flushed to the disk, and takes the
-target's name in one step (``os.replace``). The temporary file carries a recognisable name and is
-locked while its writer lives, so that leftovers of killed processes can be told apart from files
-that another process is writing right now.
+The content is written to a temporary file in the target's directory, flushed to disk, and renamed
+to the target in one step (``os.replace``). A writer locks its temporary file. This distinguishes
+files that are being written from leftovers of killed processes.
 """
 
 from __future__ import annotations
@@ -22,21 +21,20 @@ _TEMPORARY = re.compile(r"^\..+\.[0-9a-f]{16}\.partial$")
 
 @contextmanager
 def atomic_write(path: str | os.PathLike[str], text: bool = False) -> Iterator[IO[Any]]:
-    """Opens a file for writing that appears under its name only when the block ends well.
+    """Opens a file for writing that appears under its name only if the block succeeds.
 
-    A reader sees the previous content, or the new content, never a part. If the block raises, the
-    target stays as it was and the temporary file is removed.
+    Readers see the previous or the new content, never a part. If the block raises, the target does
+    not change and the temporary file is removed.
 
     Args:
-        path: where the content shall appear; its folder must exist. A symbolic link is replaced,
-            not followed.
-        text: open for UTF-8 text instead of bytes.
+        path: Target file in an existing directory. A symbolic link is replaced, not followed.
+        text: Whether to open for UTF-8 text instead of bytes.
 
     Yields:
         The open temporary file.
 
     Raises:
-        OSError: the folder is missing or not writable, or the disk is full.
+        OSError: If the directory is missing or not writable, or the disk is full.
     """
     target = Path(path)
     file, temporary = _open_locked(target, text)
@@ -45,7 +43,7 @@ def atomic_write(path: str | os.PathLike[str], text: bool = False) -> Iterator[I
             yield file
             file.flush()
             os.fsync(file.fileno())
-            # Renamed while still open: the lock ends only after the temporary name is gone.
+            # renamed while open: the lock must not end before the temporary name is gone
             os.replace(temporary, target)
     except BaseException:
         with suppress(FileNotFoundError):
@@ -67,21 +65,15 @@ def atomic_write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
 
 
 def is_temporary(path: str | os.PathLike[str]) -> bool:
-    """Whether the file name is that of a temporary file of :func:`atomic_write`."""
+    """Whether a file name is that of a temporary file of :func:`atomic_write`."""
     return _TEMPORARY.match(Path(path).name) is not None
 
 
 def clean_leftovers(folder: str | os.PathLike[str]) -> list[Path]:
-    """Removes the temporary files in `folder` whose writers are dead.
+    """Removes the temporary files of dead processes in a directory, and returns their paths.
 
-    Files that a living process is writing are left alone, as are files whose lock cannot be asked
-    for (a file system without locks).
-
-    Args:
-        folder: where to look, not below; may be missing.
-
-    Returns:
-        What was removed.
+    Files that a process is writing are kept, and so are all files on a file system without locks.
+    Subdirectories are not searched. The directory may be missing.
     """
     removed = []
     candidates = sorted(Path(folder).iterdir()) if Path(folder).is_dir() else []
@@ -100,14 +92,14 @@ def _open_locked(target: Path, text: bool) -> tuple[IO[Any], Path]:
         file: IO[Any] = open(temporary, "x" if text else "xb", encoding="utf-8" if text else None)  # noqa: SIM115
         with suppress(OSError):
             fcntl.flock(file, fcntl.LOCK_EX)
-        # Between creation and lock a cleaner may have taken the file for a leftover.
+        # a cleaner may have removed it as a leftover between creation and lock
         if temporary.exists():
             return file, temporary
         file.close()
 
 
 def _sync_folder(folder: Path) -> None:
-    """Makes the new name durable; file systems that cannot sync a folder are let off."""
+    """Makes the new name durable, on file systems that can sync a directory."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         with suppress(OSError):

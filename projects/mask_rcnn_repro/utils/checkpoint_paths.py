@@ -1,4 +1,4 @@
-"""Where checkpoints lie: addresses to local files, and whether a file is there."""
+"""Local files of checkpoint addresses."""
 
 from __future__ import annotations
 
@@ -10,29 +10,27 @@ from mask_rcnn_repro.errors import CheckpointError
 
 
 def local_path(path: str) -> str:
-    """Resolves an address or path; what comes back is an existing local file.
+    """Resolves an address or path to an existing local file.
 
     Raises:
-        CheckpointError: It cannot be fetched, or there is no such file.
+        CheckpointError: If it cannot be fetched or does not exist.
     """
     try:
         local = PathManager.get_local_path(path.partition("?")[0])
-    except Exception as error:  # whatever the network or a catalogue raises
+    except Exception as error:  # of any type, from the network or a catalog
         raise CheckpointError(
             f"Checkpoint {path!r} cannot be fetched: {type(error).__name__}: {error}. Check the "
-            "address and the network, or download it and give the local path."
+            "address and the network, or download the file and give its local path."
         ) from error
     _check_is_file(path, local)
     return local
 
 
 def check_exists(path: str) -> None:
-    """Refuses the path of a file that is not there, before work that would be in vain.
-
-    An address is fetched when it is loaded, and an empty path loads nothing.
+    """Checks that a local checkpoint exists; addresses and the empty path are not checked.
 
     Raises:
-        CheckpointError: There is no such file.
+        CheckpointError: If the file does not exist.
     """
     if path and "://" not in path:
         _check_is_file(path, path.partition("?")[0])

@@ -1,19 +1,19 @@
 """Functions compiled by Numba where it is installed, and threads that run them.
 
-Numba is optional: where it cannot be imported, or the environment sets MASK_RCNN_REPRO_NUMBA=0,
-`HAVE_NUMBA` is false and callers take their plain path. Importing Numba takes half a second, so
-`HAVE_NUMBA` is looked up when first asked for: ask inside functions, as
-``compiled_module.HAVE_NUMBA``, and import a module of compiled functions only after a yes::
+Numba is optional. `HAVE_NUMBA` is false if it cannot be imported or MASK_RCNN_REPRO_NUMBA=0 is
+set, and callers then use plain Python. Importing Numba takes 0.5 s, so it is imported at the first
+access of `HAVE_NUMBA`. Read it inside functions, and import modules of compiled functions only if
+it is true::
 
     from mask_rcnn_repro.utils import compiled
 
     def encode(...):
         if compiled.HAVE_NUMBA:
-            from mask_rcnn_repro.evaluation.masks import paste_kernels as mask_run_kernels
+            from mask_rcnn_repro.evaluation.masks import paste_kernels
             ...
 
-Compiled functions release the GIL, and threads here are plain Python threads: Numba's own thread
-pools break after a fork and under concurrent callers.
+Compiled functions release the GIL and run in Python threads. Numba's own thread pools break after a
+fork and under concurrent callers.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 ENVIRONMENT_VARIABLE = "MASK_RCNN_REPRO_NUMBA"
 
 HAVE_NUMBA: bool
-"""Whether compiled functions can be used; found out when first read."""
+"""Whether compiled functions can be used; determined at the first access."""
 
 _CHUNKS_A_THREAD = 4  # items differ in cost
 _WANTED = os.environ.get(ENVIRONMENT_VARIABLE, "1") != "0"
@@ -59,29 +59,28 @@ def _have_numba() -> bool:
 def _importable() -> bool:
     try:
         import numba  # noqa: F401
-    except ModuleNotFoundError as error:
-        if error.name != "numba":
-            logger.warning("Numba is installed but cannot be imported (%s): slower paths.", error)
-        return False
-    except Exception as error:  # a NumPy that it does not know, or a library that lacks
-        logger.warning("Numba is installed but cannot be imported (%s): slower paths.", error)
+    except Exception as error:  # of any type, for example for an unsupported NumPy
+        if not (isinstance(error, ModuleNotFoundError) and error.name == "numba"):
+            logger.warning(
+                "Numba is installed but cannot be imported (%s). Slower code is used.", error
+            )
         return False
     return True
 
 
 def compiled(**options: Any) -> Callable[[F], F]:
-    """Compiles a function by ``numba.njit``, when it is first called.
+    """Returns a decorator that compiles a function by ``numba.njit`` at its first call.
 
-    The machine code is kept in the package's `__pycache__`, or in the user's cache folder where
-    that cannot be written; where neither can, it is compiled again in each process. What a
-    function calls must stand in its own file: the cache notices changes there only.
+    Machine code is cached in the package's `__pycache__`, or in the user's cache directory if that
+    is not writable. If neither is, each process compiles again. The cache notices changes of the
+    function's own file only, not of files of functions that it calls.
 
     Args:
-        options: for ``numba.njit``, on top of ``cache=True, nogil=True``.
+        options: Options of ``numba.njit`` in addition to ``cache=True, nogil=True``.
 
     Returns:
-        A decorator. Without Numba it returns the function itself, which then runs as (slow)
-        Python. The attribute `is_compiled` of the result tells which.
+        A decorator. Without Numba it returns the function itself, which runs as (slow) Python. The
+        result's attribute `is_compiled` is true if it is compiled.
     """
 
     def decorate(function: F) -> F:
@@ -93,7 +92,7 @@ def compiled(**options: Any) -> Callable[[F], F]:
         options_here = {"nogil": True, "cache": True, **options}
         try:
             result = numba.njit(**options_here)(function)
-        except RuntimeError:  # no folder for the cache
+        except RuntimeError:  # no directory for the cache
             result = numba.njit(**{**options_here, "cache": False})(function)
         if hasattr(result, "_cache"):
             result._cache = _ForgivingCache(result._cache)
@@ -104,7 +103,7 @@ def compiled(**options: Any) -> Callable[[F], F]:
 
 
 class _ForgivingCache:
-    """Numba's cache on disk; a full disk or a broken file must not end a run."""
+    """Numba's cache on disk, without errors for a full disk or a broken file."""
 
     def __init__(self, cache: Any) -> None:
         self._cache = cache
@@ -115,15 +114,15 @@ class _ForgivingCache:
     def load_overload(self, *args: Any) -> Any:
         try:
             return self._cache.load_overload(*args)
-        except Exception as error:  # reading a broken pickle raises errors of any kind
-            logger.info("Compiled function not read from the cache: %s.", error)
+        except Exception as error:  # a broken pickle raises errors of any type
+            logger.info("Cannot read a compiled function from the cache: %s.", error)
             return None
 
     def save_overload(self, *args: Any) -> None:
         try:
             self._cache.save_overload(*args)
-        except Exception as error:  # it reads, too
-            logger.info("Compiled function not kept in the cache: %s.", error)
+        except Exception as error:  # it reads the cache too
+            logger.info("Cannot write a compiled function to the cache: %s.", error)
 
 
 def run_in_threads(
@@ -132,20 +131,20 @@ def run_in_threads(
     threads: int | None = None,
     min_items: int = 1,
 ) -> None:
-    """Calls ``function(start, stop)`` for chunks that cover ``range(num_items)``.
+    """Calls ``function(start, stop)`` in threads, for chunks that cover ``range(num_items)``.
 
-    The caller's thread takes part. Chunks are taken in order, by whichever thread is free, so the
-    function must do the same for an item whatever chunk it is in; then results do not depend on
-    the number of threads. Called from within such a function, it runs in the same thread.
+    The caller's thread takes part. Free threads take chunks in order. Results do not depend on the
+    number of threads if the function treats an item alike in any chunk. A call from within such a
+    function runs in the same thread.
 
     Args:
-        function: releases the GIL (compiled, or mostly NumPy); returns nothing that is wanted.
-        num_items: may be 0, then nothing is called.
+        function: Releases the GIL (compiled, or mostly NumPy); its result is ignored.
+        num_items: Number of items; may be 0.
         threads: `torch.get_num_threads()` by default.
-        min_items: fewest items that are worth a thread's while.
+        min_items: The fewest items per thread.
 
     Raises:
-        Exception: the first that a call raised, after all threads have stopped.
+        Exception: The first one of a call, after all threads have stopped.
     """
     if threads is None:
         import torch
@@ -166,7 +165,7 @@ def run_in_threads(
             for start, stop in chunks:
                 function(start, stop)
         except BaseException:
-            for _ in chunks:  # nothing more for the others
+            for _ in chunks:  # leaves none for the other threads
                 pass
             raise
         finally:
@@ -179,15 +178,11 @@ def run_in_threads(
     except BaseException as raised:
         error = raised
     for future in futures:
-        if not future.cancel():  # busy elsewhere: the chunks are done without it
+        if not future.cancel():  # a thread that is busy elsewhere is not needed
             error = error or future.exception()
-    function = _do_nothing  # cancelled futures stay queued a while, and would keep arrays alive
+    function = lambda start, stop: None  # noqa: E731 - cancelled futures stay queued, and would keep arrays alive
     if error is not None:
         raise error
-
-
-def _do_nothing(start: int, stop: int) -> None:
-    """Takes the place of a function that is done."""
 
 
 def _submit(work: Callable[[], None], count: int) -> list[Future[None]]:
@@ -195,14 +190,14 @@ def _submit(work: Callable[[], None], count: int) -> list[Future[None]]:
     with _lock:
         if _executor is None or _executor_size < count:
             if _executor is not None:
-                _executor.shutdown(wait=False)  # finishes what it was given
+                _executor.shutdown(wait=False)  # completes submitted work
             _executor = ThreadPoolExecutor(count, thread_name_prefix="compiled")
             _executor_size = count
         return [_executor.submit(work) for _ in range(count)]
 
 
 def _forget_threads() -> None:
-    """Threads do not survive a fork, and the lock may have been held."""
+    """Resets the state after a fork: threads do not survive, and the lock may be held."""
     global _executor, _executor_size, _lock
     _executor, _executor_size, _lock = None, 0, threading.Lock()
     _local.inside = False

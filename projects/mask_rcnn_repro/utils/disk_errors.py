@@ -1,10 +1,11 @@
-"""Disks that are full, or that fail: what went wrong, told as the system told it."""
+"""Errors of full or failing disks, as the system reported them."""
 
 from __future__ import annotations
 
 import errno
 import os
 import shutil
+from collections.abc import Callable
 from typing import IO, Any
 
 import torch
@@ -13,7 +14,7 @@ _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 def full_storage(error: BaseException | None) -> OSError | None:
-    """The error of a full disk, a used-up quota or a file size limit behind an error, if any."""
+    """Returns the error of a full disk, quota or file size limit that caused an error, if any."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         if isinstance(error, OSError) and error.errno in _FULL:
@@ -24,16 +25,12 @@ def full_storage(error: BaseException | None) -> OSError | None:
 
 
 def free_megabytes(folder: str | os.PathLike[str]) -> int:
-    """Free space on the disk of a folder."""
+    """Free space on the disk of a directory, in MiB."""
     return shutil.disk_usage(folder).free // 2**20
 
 
 def save_tensors(file: IO[bytes], data: dict[str, Any]) -> None:
-    """`torch.save`, which by itself hides why a file could not be written.
-
-    Raises:
-        OSError: as the file raised it.
-    """
+    """Calls `torch.save`, and raises the OSError of the file, which `torch.save` hides."""
     watched = _Watched(file)
     try:
         torch.save(data, watched)
@@ -44,22 +41,21 @@ def save_tensors(file: IO[bytes], data: dict[str, Any]) -> None:
 
 
 class _Watched:
-    """A file that remembers what went wrong."""
+    """A file that stores the error of a failed write."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
         self.error: OSError | None = None
 
     def write(self, data: bytes) -> int:
-        try:
-            return self._file.write(data)
-        except OSError as error:
-            self.error = error
-            raise
+        return self._call(self._file.write, data)
 
     def flush(self) -> None:
+        self._call(self._file.flush)
+
+    def _call(self, function: Callable[..., Any], *args: Any) -> Any:
         try:
-            self._file.flush()
+            return function(*args)
         except OSError as error:
             self.error = error
             raise

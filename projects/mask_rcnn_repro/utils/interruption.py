@@ -1,10 +1,10 @@
-"""Stopping on SIGINT, SIGTERM and SIGUSR1: at a safe place, in all processes together.
+"""Stopping on SIGINT, SIGTERM and SIGUSR1, at a safe point and in all processes together.
 
-Inside of :func:`deferred` (the training loop, and every loop over images) a signal only leaves a
-note. Training looks at it after each iteration (:meth:`Phase.check` in other loops after each
-batch), agrees with the other processes, saves, and ends with :class:`Interrupted`. Anywhere else
-the signal raises :class:`Interrupted` at once, as Ctrl-C does in any Python program. A second
-signal ends the process wherever it is, also while it waits for a GPU or for another process.
+Inside :func:`deferred` (the training loop and all loops over images) a signal is only stored.
+Training checks it after each iteration, and other loops check it after each batch
+(:meth:`Phase.check`). All processes then stop together: they save and raise :class:`Interrupted`.
+Elsewhere a signal raises :class:`Interrupted` at once. A second signal ends the process
+immediately, also while it waits for a GPU or for another process.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ import torch.distributed as dist
 from detectron2.utils import comm
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-"""SIGUSR1 is what Slurm is usually told to send some time before a job ends."""
+"""SIGUSR1 is the usual choice for Slurm's signal before the end of a job."""
 
 _ONE_REQUEST_SECONDS = 2.0
-"""Signals within this time are one request: launchers pass on what processes have got already."""
+"""Signals within this time are one request: launchers forward signals that processes also got."""
 
 _POLL_SECONDS = 0.02
 _END = b"\0"  # no signal has this number
 
 
 class Interrupted(SystemExit):
-    """A signal has stopped this process; what it had done can be resumed.
+    """Raised when a signal stops this process; the run can be resumed.
 
     Args:
-        number: of the signal; the exit status is 128 more, as shells have it.
+        number: Number of the signal. The exit status is 128 more, as in shells.
     """
 
     def __init__(self, number: int) -> None:
@@ -45,9 +45,9 @@ class Interrupted(SystemExit):
 
 @dataclass
 class _State:
-    """Of this process, while it handles signals."""
+    """State of this process."""
 
-    asked: int = 0  # the signal that asks to stop
+    asked: int = 0  # the signal that requests a stop
     deferring: int = 0  # depth of `deferred`
     handling: bool = False
     phases: int = 0
@@ -59,9 +59,9 @@ _state = _State()
 
 @contextlib.contextmanager
 def stopping_on_signals() -> Iterator[None]:
-    """Handles :data:`SIGNALS` as this module says; does nothing outside of the main thread.
+    """Handles :data:`SIGNALS` as described in this module, and restores the handlers afterwards.
 
-    What handled them before does so again afterwards.
+    Does nothing outside the main thread.
     """
     if _state.handling or threading.current_thread() is not threading.main_thread():
         yield
@@ -69,7 +69,7 @@ def stopping_on_signals() -> Iterator[None]:
     _reset()
     _state.handling = True
     before = {number: signal.signal(number, _on_signal) for number in SIGNALS}
-    # Python's handlers wait until C code returns; bytes in a socket are there at once
+    # Python's handlers wait until C code returns; a socket receives the signal at once
     _state.wakeup = reader, writer = socket.socketpair()
     writer.setblocking(False)
     wakeup_before = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
@@ -90,7 +90,7 @@ def stopping_on_signals() -> Iterator[None]:
 
 @contextlib.contextmanager
 def deferred() -> Iterator[None]:
-    """While it lasts, a signal does not raise; what is inside has to look for it."""
+    """Context in which signals are stored instead of raised; the code inside must check them."""
     _state.deferring += 1
     try:
         yield
@@ -99,10 +99,9 @@ def deferred() -> Iterator[None]:
 
 
 def stop_together_if_asked() -> None:
-    """Raises in all processes if any of them got a signal; all call it at the same place.
+    """Raises :class:`Interrupted` in all processes if any of them got a signal.
 
-    Raises:
-        Interrupted: With the signal's exit status.
+    All processes must call it at the same point.
     """
     asked = max(comm.all_gather(_state.asked)) if _are_several() else _state.asked
     if asked:
@@ -110,14 +109,13 @@ def stop_together_if_asked() -> None:
 
 
 class Phase:
-    """A loop that every process goes through at its own pace, over its own share of images.
+    """Context manager around a loop in which each process handles its own share of images.
 
-    As a context manager around the loop: ends when all processes have ended theirs. Either all of
-    them get through, or none does.
+    It ends when all processes have completed their loops. Either all of them complete, or none.
 
     Raises:
         Interrupted: From :meth:`check` or at the end, in all processes.
-        ConnectionError: Other processes take longer than `train.process_timeout` to get through.
+        ConnectionError: If other processes take longer than `train.process_timeout`.
     """
 
     def __init__(self) -> None:
@@ -125,7 +123,7 @@ class Phase:
 
     def __enter__(self) -> Phase:
         self._deferred.enter_context(deferred())
-        _state.phases += 1  # the same in all processes: they go through the same phases
+        _state.phases += 1  # equal in all processes, which have the same phases
         self._key = f"mask_rcnn_repro/phase{_state.phases}"
         self._looked = time.monotonic()
         if _are_several():
@@ -133,10 +131,10 @@ class Phase:
         return self
 
     def check(self, every: float = 0.5) -> None:
-        """To be called between images.
+        """Checks for signals; to be called between images.
 
         Args:
-            every: seconds between looks at what other processes say.
+            every: Seconds between checks of the other processes.
         """
         if not _are_several():
             if _state.asked:
@@ -162,11 +160,10 @@ class Phase:
             arrived = self._store.add(f"{self._key}/arrived", 1)
             while arrived < comm.get_world_size():
                 if time.monotonic() > deadline:
-                    # where nobody watches over the processes of other hosts, one that has ended
-                    # would be waited for without end
+                    # a dead process of another host is not always detected otherwise
                     raise ConnectionError(
                         f"{comm.get_world_size() - arrived} of {comm.get_world_size()} processes "
-                        f"did not come to the end of a loop over images within {limit:g} s."
+                        f"did not reach the end of a loop over images within {limit:g} s."
                     )
                 asked = self._asked()
                 if asked:
@@ -177,7 +174,7 @@ class Phase:
             self._decide("all have finished")
 
     def _asked(self) -> int:
-        """The signal that this process got, or another one has told of."""
+        """Returns the signal that this or another process got, or 0."""
         key = "mask_rcnn_repro/asked"
         if _state.asked:
             self._store.set(key, str(_state.asked))
@@ -186,7 +183,7 @@ class Phase:
         return _state.asked
 
     def _decide(self, proposed: str) -> None:
-        """The first to propose has it: go on, or the signal to stop for."""
+        """Follows the first process's proposal: continue, or stop because of a signal."""
         decision = self._store.compare_set(f"{self._key}/decision", "", proposed).decode()
         if decision.isdigit():
             raise _interrupted(int(decision))
@@ -209,7 +206,7 @@ def _on_signal(number: int, frame: object) -> None:
 
 
 def _watch(reader: socket.socket) -> None:
-    """Says what happens, and ends the process at the second request."""
+    """Reports signals, and ends the process at the second request."""
     first = 0.0
     while _END not in (numbers := reader.recv(16)):
         for number in filter(SIGNALS.__contains__, numbers):
@@ -217,14 +214,16 @@ def _watch(reader: socket.socket) -> None:
             if not first:
                 first = now
                 if _state.deferring and comm.is_main_process():
-                    _tell(f"{name}: stopping as soon as all can be saved; once more stops at once.")
+                    _print(
+                        f"{name}: stopping as soon as all is saved. A second signal stops at once."
+                    )
             elif now - first >= _ONE_REQUEST_SECONDS:
-                _tell(f"Second signal ({name}): stopped at once.")
+                _print(f"Second signal ({name}): stopped at once.")
                 os._exit(128 + number)
 
 
-def _tell(text: str) -> None:
-    """Without the locks of logging and of files, which a thread that hangs may hold."""
+def _print(text: str) -> None:
+    """Prints without the locks of logging and files, which a hanging thread may hold."""
     with contextlib.suppress(OSError):
         os.write(2, f"{text}\n".encode())
 
@@ -236,11 +235,11 @@ def _reset() -> None:
 
 
 def _in_forked_child() -> None:
-    """Processes that load data work on until they are told otherwise by the one that needs them."""
+    """Lets only SIGTERM end a process that loads data; its parent decides when it ends."""
     if not _state.handling:
         return
     signal.set_wakeup_fd(-1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C reaches them, too
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends Ctrl-C to them too
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     for end in _state.wakeup or ():

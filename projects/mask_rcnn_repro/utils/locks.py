@@ -1,4 +1,4 @@
-"""One run at a time in a folder: rows started side by side share their stages."""
+"""Lock of a directory, for runs that share the stages they depend on."""
 
 from __future__ import annotations
 
@@ -16,31 +16,30 @@ logger = logging.getLogger(__name__)
 
 LOCK_FILE = ".lock"
 _POLL_SECONDS = 2.0
-_GLANCE_SECONDS = 0.2  # tools/run_table.py takes a lock for a moment, to see whether it is held
+_GLANCE_SECONDS = 0.2  # tools/run_table.py takes a lock briefly to see whether it is held
 
 
 @contextmanager
 def exclusive(
     folder: Path, *, purpose: str, wait: bool, lock_file: str = LOCK_FILE
 ) -> Iterator[bool]:
-    """Holds a folder for this run, by a lock file that a killed process releases.
+    """Locks a directory for this run, by a lock file that is released if the process is killed.
 
-    All processes of a run call it together; the first holds the lock.
+    All processes of a run call it together; the main process holds the lock.
 
     Args:
-        folder: Made if needed.
-        purpose: What is made there, for messages.
-        wait: Wait for another run to finish there, rather than refuse. Of several processes the
-            first tries again and again, and tells the others each time, so that however long it
-            takes their connection does not time out.
-        lock_file: Its name in the folder.
+        folder: Directory; created if needed.
+        purpose: What the run creates there, for messages.
+        wait: Whether to wait for another run instead of raising an error. The main process reports
+            every attempt to the others, so that their connection does not time out.
+        lock_file: Name of the lock file.
 
     Yields:
-        Whether another run has been waited for: what is made there may exist now.
+        Whether another run was waited for, which may have created the files.
 
     Raises:
-        ConfigError: The folder cannot be written to.
-        UserError: Another run holds the folder and is not waited for.
+        ConfigError: If the directory is not writable.
+        UserError: If another run holds the directory and `wait` is false.
     """
     lock = FileLock(folder / lock_file) if comm.is_main_process() else None
     waited = False
@@ -50,17 +49,17 @@ def exclusive(
         if held or fault or not wait:
             break
         if not waited:
-            logger.info("Another run is at work in %s; waiting for %s.", folder, purpose)
+            logger.info("Another run uses %s; waiting for %s.", folder, purpose)
         waited = True
     if fault:
         raise ConfigError(
-            f"The output folder {folder} cannot be written to: {fault}. Give another one with "
+            f"The output directory {folder} cannot be written to: {fault}. Set another one with "
             "train.output_dir=FOLDER."
         )
     if not held:
         raise UserError(
-            f"Another run is at work in {folder} ({purpose}). Start this one again when it has "
-            "ended, or stop the other first."
+            f"Another run uses {folder} ({purpose}). Start this one again after it has ended, or "
+            "stop it first."
         )
     try:
         yield waited
@@ -70,7 +69,7 @@ def exclusive(
 
 
 def _try_to_hold(lock: FileLock | None, seconds: float) -> tuple[bool, str]:
-    """Whether the lock is held now, and what makes that impossible."""
+    """Returns whether the lock is held now, and the error if it cannot be."""
     if lock is None:
         return False, ""
     try:

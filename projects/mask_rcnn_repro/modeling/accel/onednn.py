@@ -1,11 +1,11 @@
-"""oneDNN's convolution and linear layer with what follows fused in, for inference on the CPU.
+"""Convolutions and linear layers with what follows fused in, for inference.
 
-PyTorch keeps these operators for its own compiler. Where they are missing or do not answer right,
-:func:`fused_kernels` says no, and callers do the same with public functions in two or three steps.
+On the CPU they use oneDNN's fused kernels, which PyTorch reserves for its compiler. Where those are
+missing or give other results (:func:`fused_kernels`), and on other devices, public functions do the
+same in two or three steps. The precision is that of the weights, whatever autocast asks for.
 
-Weights of a convolution stay as they are, channels-last: oneDNN brings them into the form that it
-wants on every call, which costs less than a hundredth. Packed once, for another size of the map
-than a call has, they can come in a form that takes longer to undo than the convolution does.
+Weights of a convolution stay channels-last. oneDNN reorders them in every call, which takes less
+than 1 % of its time. Weights that are packed once for one map size can be slower for another.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ Linear = Callable[[torch.Tensor, bool], torch.Tensor]
 
 @functools.cache
 def fused_kernels(dtype: torch.dtype) -> bool:
-    """Whether oneDNN's fused kernels exist here for a type, and give what PyTorch's own give."""
+    """Whether oneDNN's fused kernels exist for a type and give the results of PyTorch's own."""
     if dtype not in (torch.float32, torch.bfloat16) or not torch.backends.mkldnn.is_available():
         return False
     try:
         if dtype == torch.bfloat16 and not _ops._is_mkldnn_bf16_supported():
             return False
         return _kernels_agree(dtype)
-    except (AttributeError, RuntimeError, TypeError):  # gone, or other arguments by now
+    except (AttributeError, RuntimeError, TypeError):  # removed, or with other arguments
         return False
 
 
@@ -49,13 +49,12 @@ def _kernels_agree(dtype: torch.dtype) -> bool:
     close = functools.partial(torch.allclose, rtol=0.05, atol=0.2)
     if dtype == torch.float32:
         close = functools.partial(torch.allclose, rtol=1e-4, atol=1e-5)
-    linear = fused_linear(matrix.to(dtype), bias[:2].to(dtype))
+    linear = _onednn_linear(matrix.to(dtype), bias[:2].to(dtype))
     if not close(linear(flat.to(dtype), False).float(), expected_linear):
         return False
     for size in (None, x.shape):
-        conv = fused_conv(weight.to(dtype), bias.to(dtype), padding=(1, 1), input_size=size)
-        added = add.to(dtype, memory_format=torch.channels_last)
-        if not close(conv(x.to(dtype), True, added).float(), expected):
+        conv = _onednn_conv(weight.to(dtype), bias.to(dtype), ((1, 1), (1, 1), (1, 1), 1), size)
+        if not close(conv(x.to(dtype), True, add.to(dtype)).float(), expected):
             return False
     return True
 
@@ -69,22 +68,46 @@ def fused_conv(
     groups: int = 1,
     input_size: Sequence[int] | None = None,
 ) -> Conv:
-    """A convolution that may add and apply ReLU.
+    """Returns a convolution with optional addition and ReLU.
 
     Args:
-        weight: (O, C / groups, h, w), float32 or bfloat16.
+        weight: (O, C / groups, h, w).
         bias: (O,) or None.
-        stride: Of ``nn.Conv2d``, as the next three.
+        stride: As in ``nn.Conv2d``, like the next three.
         padding: Zeros at each side.
-        dilation: Of the kernel.
-        groups: Of the channels.
-        input_size: The only size (N, C, H, W) that matters, for which weights are packed.
+        dilation: Dilation of the kernel.
+        groups: Groups of channels.
+        input_size: If given, weights are packed for this size (N, C, H, W) of the map.
 
     Returns:
-        A function of the map (N, C, H, W), whether ReLU comes last, and a channels-last map that is
-        added before it, in place, or None; it gives a channels-last map. N may be 0.
+        A function of the map (N, C, H, W), whether ReLU comes last, and a map that is added before
+        it, or None. The map must have the weights' type, the added map may be overwritten. Returns
+        a channels-last map. N may be 0.
     """
-    geometry = (padding, stride, dilation, groups)
+    geometry = (stride, padding, dilation, groups)
+    if weight.device.type == "cpu" and fused_kernels(weight.dtype):
+        return _onednn_conv(weight, bias, geometry, input_size)
+    weight = weight.contiguous(memory_format=torch.channels_last)
+
+    def run(x: torch.Tensor, relu: bool, add: torch.Tensor | None) -> torch.Tensor:
+        with torch.autocast(x.device.type, enabled=False):
+            x = x.contiguous(memory_format=torch.channels_last)
+            out = functional.conv2d(x, weight, bias, *geometry)
+        if add is not None:
+            out = out.add_(add)
+        return out.relu_() if relu else out
+
+    return run
+
+
+def _onednn_conv(
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    geometry: tuple[Any, ...],
+    input_size: Sequence[int] | None,
+) -> Conv:
+    stride, padding, dilation, groups = geometry
+    geometry = (padding, stride, dilation, groups)  # oneDNN's order
     if input_size is None:
         weight = weight.contiguous(memory_format=torch.channels_last)
     else:
@@ -96,6 +119,7 @@ def fused_conv(
             unary = "relu" if relu else "none"
             out = _ops._convolution_pointwise(x, weight, bias, *geometry, unary, [], "")
         else:
+            add = add.contiguous(memory_format=torch.channels_last)
             out = _ops._convolution_pointwise_.binary(
                 add, x, weight, bias, *geometry, "add", 1.0, "relu" if relu else None, [], None
             )
@@ -105,21 +129,33 @@ def fused_conv(
 
 
 def fused_linear(weight: torch.Tensor, bias: torch.Tensor | None) -> Linear:
-    """A linear layer that may apply ReLU.
+    """Returns a linear layer with optional ReLU.
 
     Args:
-        weight: (O, C), float32 or bfloat16.
+        weight: (O, C).
         bias: (O,) or None.
 
     Returns:
-        A function of (N, C), where N may be 0, and whether ReLU comes last; it gives (N, O).
+        A function of (N, C), in the weights' type, and whether ReLU comes last. Returns (N, O). N
+        may be 0.
     """
+    if weight.device.type == "cpu" and fused_kernels(weight.dtype):
+        return _onednn_linear(weight, bias)
+
+    def run(x: torch.Tensor, relu: bool) -> torch.Tensor:
+        with torch.autocast(x.device.type, enabled=False):
+            out = functional.linear(x, weight, bias)
+        return out.relu_() if relu else out
+
+    return run
+
+
+def _onednn_linear(weight: torch.Tensor, bias: torch.Tensor | None) -> Linear:
     packed = _ops._reorder_linear_weight(weight)
 
     def run(x: torch.Tensor, relu: bool) -> torch.Tensor:
-        out: torch.Tensor = _ops._linear_pointwise(
-            x, packed, bias, "relu" if relu else "none", [], ""
-        )
+        unary = "relu" if relu else "none"
+        out: torch.Tensor = _ops._linear_pointwise(x, packed, bias, unary, [], "")
         return out
 
     return run

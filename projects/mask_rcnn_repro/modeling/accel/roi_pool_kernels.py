@@ -1,24 +1,26 @@
-"""Compiled loops of RoIPool: the max of a bin's cells, and its gradient.
+"""Compiled loops of RoIPool: the max of a bin's cells, and its gradient. Needs Numba.
 
-As `roi_kernels.py`, which says what the arrays are; ``axes`` holds, per
-RoI and axis, its first cell, the size of a bin in cells, and a number that is not used.
+Arrays are those of `roi_align_kernels.py`, but ``axes`` holds per RoI and axis the first cell, the
+size of a bin in cells, and an unused number.
 
-Numba's cache does not notice when `emit` or `load` change in their file: edit this one, too.
+Numba's cache does not notice changes of `emit` in its own file. Change this file too.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
-from mask_rcnn_repro.modeling.accel.roi_kernels import emit, load
+from mask_rcnn_repro.modeling.accel.bfloat16 import load
+from mask_rcnn_repro.modeling.accel.roi_align_kernels import Bins, Rois, emit
 from mask_rcnn_repro.utils.compiled import compiled
 
 
 @compiled(fastmath=False)
 def _cells_of_bin(axis: np.ndarray, bin: int, size: int) -> tuple[int, int]:
-    """First cell of RoIPool's bin, and the one after its last; no cell if it is not finite."""
+    """First cell of a bin, and the cell after its last; none if the RoI is not finite."""
     number = axis.dtype.type
     low = np.floor(number(bin) * axis[1]) + np.float64(axis[0])
     high = np.ceil(number(bin + 1) * axis[1]) + np.float64(axis[0])
@@ -29,17 +31,13 @@ def _cells_of_bin(axis: np.ndarray, bin: int, size: int) -> tuple[int, int]:
 
 @compiled(fastmath=False)
 def cells_forward(
-    maps: np.ndarray,
-    out: np.ndarray,
-    channels_last: bool,
-    order: np.ndarray,
-    images: np.ndarray,
-    axes: np.ndarray,
-    rows: int,
-    columns: int,
-    chosen: np.ndarray,
+    maps: Any, out: Any, channels_last: bool, rois: Rois, bins: Bins, chosen: Any
 ) -> None:
-    """RoIPool: max of each bin's cells. ``chosen`` (R, bins, C): y W + x of the first, or -1."""
+    """Max of each bin's cells.
+
+    ``chosen`` (R, bins, C), unless R is 0, gets y W + x of the first largest cell, or -1.
+    """
+    (order, images, axes), (rows, columns) = rois, bins
     height, width, channels = maps.shape[1:]
     best = np.empty((rows * columns, channels), axes.dtype)
     kind, track = axes.dtype.type, len(chosen) > 0
@@ -74,16 +72,14 @@ def cells_backward(
     grads: np.ndarray,
     gradients: np.ndarray,
     channels_last: bool,
-    order: np.ndarray,
-    images: np.ndarray,
-    axes: np.ndarray,
-    rows: int,
-    columns: int,
+    rois: Rois,
+    bins: Bins,
     chosen: np.ndarray,
     first: int,
     last: int,
 ) -> None:
-    """The gradient of :func:`cells_forward`, for the rows [first, last) of the (N H) rows."""
+    """Gradient of :func:`cells_forward` for rows [first, last) of the (N H) rows of the maps."""
+    (order, images, axes), (rows, columns) = rois, bins
     height, width, channels = grads.shape[1:]
     for line in range(first, last):
         grads[line // height, line % height] = grads.dtype.type(0)

@@ -1,12 +1,11 @@
-"""The RPN's head with a backward pass that costs what its loss looks at.
+"""RPN head whose backward pass reads only the places with a gradient.
 
 The RPN's loss reads a few hundred sampled anchors of some ten thousand places (Faster R-CNN,
-section 3.1.3), so the gradient at the head's output is zero almost everywhere. Convolutions'
-backward passes work through the zeros all the same: a tenth of a training step. Here only the
-places whose gradient is not zero are gone through; the gradients are the same sums without the
-zeros.
+section 3.1.3), so the gradient of the head's output is zero almost everywhere. The backward pass of
+convolutions takes a tenth of a training iteration for these zeros. Here gradients are the same sums
+without the zeros.
 
-Shapes: N images, C channels in, D hidden, O outputs a place, H x W feature map, L places.
+Shapes: N images, C input and D hidden channels, O outputs per place, H x W feature map, L places.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-# With a larger share of places than this the usual backward pass costs less.
+# With a larger share of places the usual backward pass is faster.
 _LARGEST_SHARE = 1 / 8
 
 
@@ -27,10 +26,10 @@ def rpn_head(
     out_weight: torch.Tensor,
     out_bias: torch.Tensor,
 ) -> torch.Tensor:
-    """3x3 convolution, ReLU, 1x1 convolution.
+    """Applies a 3x3 convolution, ReLU and a 1x1 convolution.
 
-    Obeys autocast; gradients are summed in float32 (float64 for float64) whatever the features'
-    type. A second derivative is not available.
+    Follows autocast. Gradients are summed in float32 (float64 for float64 features). There is no
+    second derivative.
 
     Args:
         x: (N, C, H, W).
@@ -47,10 +46,10 @@ def rpn_head(
 
 
 def merge_1x1(weights: list[torch.Tensor]) -> torch.Tensor:
-    """Joins (O_i, D, 1, 1) to (sum of O_i, D, 1, 1).
+    """Concatenates (O_i, D, 1, 1) to (sum of O_i, D, 1, 1).
 
-    Gradients get the weights' strides. Any are right for a 1x1 window, and summing over levels
-    changes them, but DistributedDataParallel complains of others.
+    Gradients get the weights' strides. Others are valid for a 1x1 kernel too, but
+    DistributedDataParallel warns about them.
     """
     merged: torch.Tensor = _Merge.apply(*weights)
     return merged
@@ -75,12 +74,7 @@ class _Merge(torch.autograd.Function):
 class _Head(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any,
-        x: torch.Tensor,
-        hidden_weight: torch.Tensor,
-        hidden_bias: torch.Tensor,
-        out_weight: torch.Tensor,
-        out_bias: torch.Tensor,
+        ctx: Any, x: Any, hidden_weight: Any, hidden_bias: Any, out_weight: Any, out_bias: Any
     ) -> torch.Tensor:
         hidden = functional.conv2d(x, hidden_weight, hidden_bias, padding=1).relu_()
         ctx.save_for_backward(x, hidden, hidden_weight, out_weight)
@@ -89,25 +83,18 @@ class _Head(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        x, hidden, hidden_weight, out_weight = ctx.saved_tensors
+        x = ctx.saved_tensors[0]
         rows = grad.permute(0, 2, 3, 1).reshape(-1, grad.shape[1])
         places = rows.ne(0).any(dim=1).nonzero().squeeze(1)
         if len(places) > len(rows) * _LARGEST_SHARE:
-            return _dense(ctx, grad, x, hidden, hidden_weight, out_weight)
+            return _dense(ctx, grad)
         kind = torch.promote_types(x.dtype, torch.float32)
-        return _sparse(ctx, rows[places].to(kind), places, x, hidden, hidden_weight, out_weight)
+        return _sparse(ctx, rows[places].to(kind), places)
 
 
-def _sparse(
-    ctx: Any,
-    grad: torch.Tensor,
-    places: torch.Tensor,
-    x: torch.Tensor,
-    hidden: torch.Tensor,
-    hidden_weight: torch.Tensor,
-    out_weight: torch.Tensor,
-) -> tuple[torch.Tensor | None, ...]:
-    """Gradients from those (L, O) at `places` (L,), which count through N, H and W."""
+def _sparse(ctx: Any, grad: torch.Tensor, places: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    """Gradients from `grad` (L, O) at `places` (L,), which are numbered through N, H and W."""
+    x, hidden, hidden_weight, out_weight = ctx.saved_tensors
     kind = grad.dtype
     channels, height, width = x.shape[1:]
     cells = x.permute(0, 2, 3, 1).reshape(-1, channels)
@@ -116,7 +103,7 @@ def _sparse(
     grad_hidden = (grad @ out_weight.flatten(1).to(kind)) * (at_places > 0)
 
     row, column = places // width % height, places % width
-    taps = []  # of the 3x3 window: those of the L places whose cell lies inside, and these cells
+    taps = []  # for each place of the 3x3 window: which of L cells are inside the map, and where
     for i in (-1, 0, 1):
         for j in (-1, 0, 1):
             inside = (row + i >= 0) & (row + i < height) & (column + j >= 0) & (column + j < width)
@@ -134,7 +121,7 @@ def _sparse(
         spread = hidden_weight.to(kind).permute(2, 3, 0, 1).reshape(9, -1, channels)
         sums = torch.zeros(cells.shape, dtype=kind, device=x.device)
         for (which, near), part in zip(taps, grad_hidden @ spread, strict=True):
-            sums[near] += part[which]  # no cell twice: places differ
+            sums[near] += part[which]  # each cell at most once
         grad_x = sums.to(x.dtype).view(len(x), height, width, channels).permute(0, 3, 1, 2)
     return (
         grad_x,
@@ -145,35 +132,22 @@ def _sparse(
     )
 
 
-def _dense(
-    ctx: Any,
-    grad: torch.Tensor,
-    x: torch.Tensor,
-    hidden: torch.Tensor,
-    hidden_weight: torch.Tensor,
-    out_weight: torch.Tensor,
-) -> tuple[torch.Tensor | None, ...]:
-    """Gradients from those (N, O, H, W) at all places."""
-    backward = torch.ops.aten.convolution_backward
-    step = ([1, 1], [0, 0], [1, 1], False, [0, 0], 1)
-    grad = grad.to(hidden.dtype)
-    grad_hidden, grad_out_weight, grad_out_bias = backward(
-        grad, hidden, out_weight.to(hidden.dtype), [grad.shape[1]], *step, [True, True, True]
-    )
-    grad_hidden = grad_hidden * (hidden > 0)
-    step = ([1, 1], [1, 1], [1, 1], False, [0, 0], 1)
-    grad_x, grad_hidden_weight, grad_hidden_bias = backward(
-        grad_hidden,
-        x.to(hidden.dtype),
-        hidden_weight.to(hidden.dtype),
-        [hidden.shape[1]],
-        *step,
-        [ctx.needs_input_grad[0], True, True],
-    )
+def _dense(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    """Gradients from `grad` (N, O, H, W) at all places."""
+    x, hidden, hidden_weight, out_weight = ctx.saved_tensors
+    kind = hidden.dtype
+
+    def backward(grad: Any, x: torch.Tensor, weight: torch.Tensor, of_x: bool) -> Any:
+        side = weight.shape[-1] // 2  # stride 1, then padding, dilation 1, one group
+        step = ([1, 1], [side, side], [1, 1], False, [0, 0], 1)
+        arguments = (grad, x.to(kind), weight.to(kind), [grad.shape[1]], *step)
+        return torch.ops.aten.convolution_backward(*arguments, [of_x, True, True])
+
+    grad_hidden, *grads_out = backward(grad.to(kind), hidden, out_weight, True)
+    of_x = ctx.needs_input_grad[0]
+    grad_x, *grads_hidden = backward(grad_hidden * (hidden > 0), x, hidden_weight, of_x)
     return (
         None if grad_x is None else grad_x.to(x.dtype),
-        grad_hidden_weight.to(hidden_weight.dtype),
-        grad_hidden_bias.to(hidden_weight.dtype),
-        grad_out_weight.reshape(out_weight.shape).to(out_weight.dtype),
-        grad_out_bias.to(out_weight.dtype),
+        *(grad.to(hidden_weight.dtype) for grad in grads_hidden),
+        *(grad.to(out_weight.dtype) for grad in grads_out),
     )

@@ -1,11 +1,10 @@
-"""Compiled loops of Winograd's convolution: maps into transformed tiles, and back.
+"""Compiled loops of Winograd's convolution: maps to transformed tiles, and back.
 
-Needs Numba; `winograd.py` imports it when first used, and says what the
-transforms are.
+Needs Numba; `winograd.py` imports it when first used, and explains the transforms.
 
 Arrays: maps (N, H, W, C), bfloat16 as uint16; ``tiles`` (T, 36, C), float32. Tiles are numbered
-image by image and row by row; these functions do numbers ``first + start`` to ``first + stop``,
-which are the rows ``start`` to ``stop`` of ``tiles``.
+image by image and row by row. These functions compute numbers ``first + start`` to
+``first + stop``, which are the rows ``start`` to ``stop`` of ``tiles``.
 """
 
 from __future__ import annotations
@@ -13,54 +12,17 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import types
-from numba.extending import overload
 
+from mask_rcnn_repro.modeling.accel.bfloat16 import load, store
 from mask_rcnn_repro.utils.compiled import compiled
 
 # Products and sums may be fused; nothing else may be reordered.
 _FUSED = {"contract", "nsz"}
 
 
-def _load(value: Any) -> Any:
-    """A feature as a number; bfloat16 is the upper half of a float32."""
-    raise NotImplementedError
-
-
-@overload(_load)
-def _load_overload(value):  # type: ignore[no-untyped-def]
-    if value == types.uint16:
-        return lambda value: np.uint32(np.uint32(value) << np.uint32(16)).view(np.float32)
-    return lambda value: value
-
-
-def _store(target: Any, index: int, value: Any) -> None:
-    """Writes one number of an output, rounded to nearest, ties to even."""
-    raise NotImplementedError
-
-
-@overload(_store)
-def _store_overload(target: Any, index: Any, value: Any) -> Any:
-    if target.dtype == types.uint16:
-
-        def to_bfloat16(target: Any, index: Any, value: Any) -> None:
-            bits = np.float32(value).view(np.uint32)
-            rounded = (bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> (
-                np.uint32(16)
-            )
-            target[index] = np.uint16(rounded) if value == value else np.uint16(0x7FC0)
-
-        return to_bfloat16
-
-    def plain(target: Any, index: Any, value: Any) -> None:
-        target[index] = value
-
-    return plain
-
-
 @compiled(fastmath=_FUSED, error_model="numpy", inline="always")
 def _spread(a: Any, b: Any, c: Any, d: Any, e: Any, f: Any) -> Any:
-    """Six features along an axis to six of the transformed tile (B^T)."""
+    """Maps six features along an axis to six values of the transformed tile (B^T)."""
     two, four, five = np.float32(2), np.float32(4), np.float32(5)
     s, t = e - c * four, d - b * four
     p, q = e - c, (d - b) * two
@@ -69,7 +31,7 @@ def _spread(a: Any, b: Any, c: Any, d: Any, e: Any, f: Any) -> Any:
 
 @compiled(fastmath=_FUSED, error_model="numpy", inline="always")
 def _gather(a: Any, b: Any, c: Any, d: Any, e: Any, f: Any) -> Any:
-    """Six products along an axis to four outputs (A^T)."""
+    """Maps six products along an axis to four outputs (A^T)."""
     two, four, eight = np.float32(2), np.float32(4), np.float32(8)
     p, q, r, s = b + c, b - c, d + e, d - e
     return a + p + r, q + s * two, p + r * four, q + s * eight + f
@@ -77,7 +39,7 @@ def _gather(a: Any, b: Any, c: Any, d: Any, e: Any, f: Any) -> Any:
 
 @compiled(fastmath=_FUSED, error_model="numpy")
 def cut_tiles(x: Any, first: int, start: int, stop: int, tiles: Any) -> None:
-    """Writes the transformed 6 x 6 windows of a map, zeros beyond its border."""
+    """Writes the transformed 6 x 6 windows of a map, which is zero beyond its border."""
     _, height, width, channels = x.shape
     across, down = (width + 3) // 4, (height + 3) // 4
     zeros = np.zeros(channels, x.dtype)
@@ -99,8 +61,8 @@ def cut_tiles(x: Any, first: int, start: int, stop: int, tiles: Any) -> None:
             h3, h4, h5 = half[3, j], half[4, j], half[5, j]
             for c in range(channels):
                 h0[c], h1[c], h2[c], h3[c], h4[c], h5[c] = _spread(
-                    _load(r0[c]), _load(r1[c]), _load(r2[c]),
-                    _load(r3[c]), _load(r4[c]), _load(r5[c]),
+                    load(r0[c]), load(r1[c]), load(r2[c]),
+                    load(r3[c]), load(r4[c]), load(r5[c]),
                 )  # fmt: skip
         for i in range(6):
             tile = tiles[row, 6 * i : 6 * i + 6]
@@ -116,11 +78,11 @@ def cut_tiles(x: Any, first: int, start: int, stop: int, tiles: Any) -> None:
 def join_tiles(
     tiles: Any, first: int, start: int, stop: int, bias: Any, relu: bool, y: Any
 ) -> None:
-    """Writes the 4 x 4 outputs of each tile, with bias (C,), float32, and perhaps ReLU."""
+    """Writes the 4 x 4 outputs of each tile, with bias (C,), float32, and optional ReLU."""
     _, height, width, channels = y.shape
     across, down = (width + 3) // 4, (height + 3) // 4
     half = np.empty((4, 6, channels), np.float32)
-    spare = np.empty((4, channels), y.dtype)  # for what lies beyond the border
+    spare = np.empty((4, channels), y.dtype)  # for outputs beyond the border
     floor = np.float32(0) if relu else np.float32(-np.inf)
     for row in range(start, stop):
         number = first + row
@@ -142,7 +104,7 @@ def join_tiles(
                 v0, v1, v2, v3 = _gather(h[0, c], h[1, c], h[2, c], h[3, c], h[4, c], h[5, c])
                 v0, v1, v2, v3 = v0 + bias[c], v1 + bias[c], v2 + bias[c], v3 + bias[c]
                 # a comparison that keeps NaN, as PyTorch's ReLU does
-                _store(y0, c, floor if v0 < floor else v0)
-                _store(y1, c, floor if v1 < floor else v1)
-                _store(y2, c, floor if v2 < floor else v2)
-                _store(y3, c, floor if v3 < floor else v3)
+                store(y0, c, floor if v0 < floor else v0)
+                store(y1, c, floor if v1 < floor else v1)
+                store(y2, c, floor if v2 < floor else v2)
+                store(y3, c, floor if v3 < floor else v3)

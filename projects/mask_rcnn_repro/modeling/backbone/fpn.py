@@ -25,15 +25,15 @@ def build_fpn(
     """Builds levels ``p2`` to ``p5`` (of ``res2`` to ``res5``) and ``p6``, which only the RPN uses.
 
     Args:
-        bottom_up: The network below.
-        in_features: Its features to use, from fine to coarse.
+        bottom_up: Backbone.
+        in_features: Features of the backbone to use, from fine to coarse.
         out_channels: Channels of every level.
-        norm: After each convolution; the paper's FPN has none.
+        norm: Norm after each convolution; the paper's FPN has none.
         fuse_type: ``"sum"``, or ``"avg"`` for the mean of lateral and top-down features.
 
     Returns:
-        Detectron2's module; maps (N, 3, H, W) to {level: (N, out_channels, H / s, W / s)}. It asks
-        for images padded to multiples of the coarsest stride.
+        Detectron2's module; maps (N, 3, H, W) to {level: (N, out_channels, H / s, W / s)}. Images
+        must be padded to multiples of the coarsest stride.
 
     Raises:
         ConfigError: For an unknown norm.
@@ -50,7 +50,7 @@ def build_fpn(
 
 @BACKBONE_REGISTRY.register()
 def build_mask_rcnn_repro_resnet_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
-    """:func:`build_fpn` by name; reads Detectron2's ``MODEL.FPN`` and ``MODEL.RESNETS`` keys."""
+    """:func:`build_fpn` from Detectron2's yacs keys ``MODEL.FPN`` and ``MODEL.RESNETS``."""
     return build_fpn(
         build_mask_rcnn_repro_resnet_backbone(cfg, input_shape),
         in_features=cfg.MODEL.FPN.IN_FEATURES,

@@ -1,13 +1,13 @@
 """Non-local block (Wang et al., "Non-local Neural Networks", 2017) for the stages of a ResNet.
 
-Every position gathers features from all positions of its image, weighted by similarity (the
-embedded Gaussian of section 3.2), and adds them to its own:
+Each position adds to its features those of all positions of its image, weighted by similarity
+(the embedded Gaussian of section 3.2):
 
     y_i = sum_j softmax_j(theta(x_i)^T phi(x_j)) g(x_j),    z_i = x_i + norm(W y_i)
 
-`norm` begins with scale and shift zero, so that z = x: a block that is put into a pre-trained
-network changes nothing until it is trained. Neither the 1/sqrt(d) of later attention layers nor the
-paper's optional subsampling of the positions j is part of it.
+`norm` starts with scale and shift zero. Then z = x, and a new block in a pre-trained network
+changes nothing until it is trained. The block has neither the factor 1/sqrt(d) of later attention
+layers nor the paper's optional subsampling of the positions j.
 
 Shapes: N images, C channels, D = C / 2 inner channels, H x W feature map, P = H W positions.
 """
@@ -27,17 +27,13 @@ from mask_rcnn_repro.errors import ConfigError
 from mask_rcnn_repro.modeling.backbone.norm import build_norm
 
 NON_LOCAL_NAME = "non_local"
-"""Name of the block within its stage; the residual blocks beside it keep their numbers as names."""
+"""Name of the block in its stage; the residual blocks keep their numbers as names."""
 
-_INIT_STD = 0.01  # of the authors' code; the paper states none
+_INIT_STD = 0.01  # of the authors' code; the paper does not state it
 
 
 class ChannelAffine(nn.Module):
-    """A trainable scale and shift of each channel: what is left of batch norm where it is frozen.
-
-    Args:
-        channels: C.
-    """
+    """A trainable scale and shift of each channel, for batch norm with frozen statistics."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -53,23 +49,23 @@ class ChannelAffine(nn.Module):
 class NonLocalBlock(CNNBlockBase):
     """One embedded-Gaussian non-local block; the map keeps its shape.
 
-    Similarities are summed and exponentiated in float32 (float64 for such features), whatever the
-    precision of the features. PyTorch's fused attention kernels do not store the P x P of them;
-    where none applies it takes 70 MB an image at stage 4 of 800 x 1333 pixels.
+    Similarities are summed and exponentiated in float32 (float64 for float64 features). PyTorch's
+    fused attention kernels do not store the P x P similarities. Where none applies they take 70 MB
+    per image at stage 4 of 800 x 1333 pixels.
 
     Args:
         channels: C, of input and output.
         inner_channels: D, of theta, phi and g; None is C / 2, rounded down, and at least 1.
-        norm: One of :data:`~mask_rcnn_repro.modeling.backbone.norm.NORMS`, the network's. Frozen
-            statistics of a layer that no pre-training has seen normalise nothing, so with
-            ``"FrozenBN"``, and with ``""``, it is a :class:`ChannelAffine`.
+        norm: Norm of the network, one of :data:`~mask_rcnn_repro.modeling.backbone.norm.NORMS`. A
+            new layer has no statistics that could be frozen. ``"FrozenBN"`` and ``""`` therefore
+            use :class:`ChannelAffine`.
 
     Raises:
         ConfigError: For channels that are not positive, and for an unknown norm.
     """
 
     added_to_pretrained: ClassVar[bool] = True
-    """Loading pre-trained weights leaves it as it is: they do not know the block."""
+    """Pre-trained weights do not contain the block; loading them keeps its initial weights."""
 
     def __init__(
         self, channels: int, *, inner_channels: int | None = None, norm: str = "FrozenBN"
@@ -105,32 +101,32 @@ class NonLocalBlock(CNNBlockBase):
 
 
 def insert_non_local(network: ResNet, stages: Sequence[str], norm: str, freeze_at: int = 0) -> None:
-    """Puts a block just before the last residual block of each named stage, in place.
+    """Inserts a block before the last residual block of each named stage, in place.
 
-    The residual blocks keep their state-dict keys; the block's own are ``res4.non_local.*``.
+    The residual blocks keep their state-dict keys. Those of the block are ``res4.non_local.*``.
 
     Args:
-        network: One that has no such blocks yet.
-        stages: Such as ``["res4"]``; the rows of the paper have one in stage 4.
+        network: Network without such blocks.
+        stages: For example ``["res4"]``, as in the paper.
         norm: See :class:`NonLocalBlock`.
-        freeze_at: Stages of the network that are not trained, as in Detectron2's ``ResNet``.
+        freeze_at: Number of frozen stages, as in Detectron2's ``ResNet``.
 
     Raises:
-        ConfigError: For stages that the network does not have, that are named twice, or that are
-            not trained, where a block would never do anything.
+        ConfigError: For missing, repeated or frozen stages. In a frozen stage the block would never
+            change anything.
     """
     known = list(network.stage_names)
     if isinstance(stages, str) or len(set(stages)) < len(stages) or not set(stages) <= set(known):
         raise ConfigError(
             f"non_local={stages if isinstance(stages, str) else list(stages)} must be a list of "
-            f"different stages that the network has: {', '.join(known)}"
+            f"different stages of the network: {', '.join(known)}"
         )
     for name in stages:
         if freeze_at >= known.index(name) + 2:
             raise ConfigError(
-                f"non_local names {name}, which freeze_at={freeze_at} keeps as it is: the block, "
-                f"whose output begins as zero, would never be trained. Name a later stage, or "
-                f"lower freeze_at to {known.index(name) + 1}"
+                f"non_local={list(stages)} contains {name}, which freeze_at={freeze_at} freezes. "
+                "The block, whose output starts as zero, would not be trained. Use a later stage, "
+                f"or lower freeze_at to {known.index(name) + 1}."
             )
         stage = getattr(network, name)
         number, last = list(stage.named_children())[-1]

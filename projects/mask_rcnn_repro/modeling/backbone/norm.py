@@ -1,4 +1,4 @@
-"""Normalisation layers by name, for models of any width."""
+"""Normalization layers by name, for models of any width."""
 
 from __future__ import annotations
 
@@ -17,17 +17,11 @@ _MIN_CHANNELS_PER_GROUP = 4
 
 
 def group_count(channels: int) -> int:
-    """Number of groups that ``"GN"`` uses.
+    """Number of groups of ``"GN"``, a divisor of ``channels``.
 
-    At 64 channels and more, in multiples of 32, this is Detectron2's 32. Narrower layers, for which
-    Detectron2 fails or falls back to one channel a group, get the largest divisor of ``channels``
-    that is at most 32 and leaves at least 4 channels in a group.
-
-    Args:
-        channels: Positive.
-
-    Returns:
-        A divisor of ``channels``.
+    For 64 channels and more, in multiples of 32, this is Detectron2's 32. For narrower layers
+    Detectron2 fails or uses one channel per group. Here they get the largest divisor of
+    ``channels`` that is at most 32 and leaves at least 4 channels in a group.
     """
     if channels % _GN_GROUPS == 0 and channels >= 2 * _GN_GROUPS:
         return _GN_GROUPS
@@ -36,10 +30,9 @@ def group_count(channels: int) -> int:
 
 
 class FrozenBN(FrozenBatchNorm2d):
-    """Detectron2's frozen batch norm, in one pass over the features where gradients are needed.
+    """Detectron2's frozen batch norm, with one operation instead of two if gradients are needed.
 
-    Scale and shift are applied by one operation instead of two, each of which writes a map. The
-    same numbers up to rounding, the same state dict; evaluation is Detectron2's.
+    Results are equal up to rounding. State dict and evaluation are Detectron2's.
     """
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -58,7 +51,7 @@ def _group_norm(channels: int) -> nn.GroupNorm:
 
 
 def resolve_norm(norm: str) -> str | Callable[[int], nn.Module]:
-    """What Detectron2's layers accept as ``norm``, for one of :data:`NORMS`.
+    """Converts one of :data:`NORMS` to what Detectron2's layers accept as ``norm``.
 
     Args:
         norm: ``""`` is none; ``"GN"`` fits any width (:func:`group_count`).
@@ -76,6 +69,6 @@ def resolve_norm(norm: str) -> str | Callable[[int], nn.Module]:
 
 
 def build_norm(norm: str, channels: int) -> nn.Module | None:
-    """The layer itself; None for ``""``. Raises ConfigError as :func:`resolve_norm` does."""
+    """Builds a layer, or None for ``""``. Raises ConfigError as :func:`resolve_norm`."""
     layer: nn.Module | None = get_norm(resolve_norm(norm), channels)
     return layer

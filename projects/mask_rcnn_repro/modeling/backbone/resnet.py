@@ -1,10 +1,10 @@
 """ResNet and ResNeXt backbones of any width, and their last stage as a RoI head (C4).
 
-All return Detectron2's own modules, so state-dict keys are Detectron2's and its published
-checkpoints load. They exist because ``ResNet.make_default_stages`` fixes the widths and derives the
-bottleneck's from the output's (64 groups would silently become 64x1d instead of 64x4d).
+All functions return Detectron2's modules, and its published checkpoints can be loaded.
+``ResNet.make_default_stages`` of Detectron2 does not serve: it fixes the widths, and 64 groups
+would become 64x1d instead of 64x4d.
 
-Stages are numbered as in feature names: the stem is 1, ``res2`` is stage 2, ``res5`` stage 5.
+Stages are numbered as in feature names: the stem is stage 1, ``res2`` is 2 and ``res5`` is 5.
 """
 
 from __future__ import annotations
@@ -72,8 +72,8 @@ def _scaled(name: str, value: int, multiplier: float) -> int:
     scaled = value * multiplier
     if scaled < 1 or abs(scaled - round(scaled)) > 1e-6:
         raise ConfigError(
-            f"width_multiplier={multiplier} makes {name} {value} x {multiplier} = {scaled:g}; it"
-            f" must give a positive whole number: choose a multiple of 1/{value}, or change {name}"
+            f"width_multiplier={multiplier} makes {name} {value} x {multiplier} = {scaled:g}, which"
+            f" must be a positive whole number. Use a multiple of 1/{value}, or change {name}."
         )
     return round(scaled)
 
@@ -87,7 +87,7 @@ def resnet_widths(
     width_per_group: int = 64,
     width_multiplier: float = 1.0,
 ) -> ResNetWidths:
-    """Resolves the width arguments that all functions of this module share.
+    """Computes channel counts from the width arguments of this module's functions.
 
     Args:
         depth: 18, 34, 50, 101 or 152.
@@ -96,10 +96,7 @@ def resnet_widths(
         num_groups: Cardinality (64 in 64x4d).
         width_per_group: Stage 2's bottleneck width of one group (4 in 64x4d).
         width_multiplier: Scales every channel count. In grouped networks it scales the number of
-            groups and keeps their width, so that 64x4d at 1/8 is 8x4d.
-
-    Returns:
-        The resulting widths.
+            groups and keeps their width: 64x4d at 1/8 is 8x4d.
 
     Raises:
         ConfigError: For an unknown depth, groups in ResNet-18/34, or widths that are not positive
@@ -138,16 +135,9 @@ def resnet_channels(
     res2_out_channels: int | None = None,
     width_multiplier: float = 1.0,
 ) -> int:
-    """Output channels of a stage, for configs whose heads follow the backbone's width.
+    """Output channels of stage 2 to 5, for configs whose heads follow the backbone's width.
 
-    Args:
-        stage: 2 to 5.
-        depth: As in :func:`build_resnet`, like the others.
-        res2_out_channels: Before the multiplier.
-        width_multiplier: Scales every channel count.
-
-    Returns:
-        2048 for stage 5 of a standard ResNet-50.
+    Other arguments are those of :func:`build_resnet`. Stage 5 of a standard ResNet-50 has 2048.
 
     Raises:
         ConfigError: As :func:`resnet_widths`, and for another stage.
@@ -164,7 +154,6 @@ def _make_stage(
     stage: int,
     depth: int,
     widths: ResNetWidths,
-    *,
     norm: str,
     first_stride: int,
     stride_in_1x1: bool,
@@ -219,20 +208,19 @@ def build_resnet(
         width_per_group: 64x4d is ``num_groups=64, width_per_group=4``.
         width_multiplier: Narrows or widens the whole network.
         norm: One of :data:`~mask_rcnn_repro.modeling.backbone.norm.NORMS`.
-        stride_in_1x1: Where a bottleneck strides: True in the MSRA ResNet-50/101 weights, False in
-            the ResNeXt weights. Unused in ResNet-18/34.
+        stride_in_1x1: Whether the 1x1 convolution of a bottleneck has the stride, as in the MSRA
+            ResNet-50/101 weights, or the 3x3 one, as in ResNeXt's. Unused in ResNet-18/34.
         res5_dilation: 2 keeps stage 5 at stride 16 with dilated convolutions.
-        freeze_at: Stages that are not trained: 0 none, 1 the stem, 2 stem and ``res2``, ...
-        non_local: Stages that get a non-local block just before their last residual block, such
-            as ``["res4"]`` (:func:`~mask_rcnn_repro.modeling.backbone.non_local.insert_non_local`).
+        freeze_at: Number of frozen stages: 0 none, 1 the stem, 2 stem and ``res2``, ...
+        non_local: Stages with a non-local block before their last residual block, such as
+            ``["res4"]`` (:func:`~mask_rcnn_repro.modeling.backbone.non_local.insert_non_local`).
 
     Returns:
-        Detectron2's module; maps (N, 3, H, W) normalised images to {name: (N, C, H / s, W / s)}.
+        Detectron2's module; maps (N, 3, H, W) normalized images to {name: (N, C, H / s, W / s)}.
 
     Raises:
-        ConfigError: For values that do not fit together (see :func:`resnet_widths`), unknown
-            features, norms or dilations, and non-local blocks in stages that are not there or not
-            trained.
+        ConfigError: As :func:`resnet_widths`, for unknown features, norms or dilations, and for
+            non-local blocks in missing or frozen stages.
     """
     widths = resnet_widths(
         depth,
@@ -255,17 +243,8 @@ def build_resnet(
     stages = []
     for stage in range(2, last + 1):
         dilation = res5_dilation if stage == 5 else 1
-        stages.append(
-            _make_stage(
-                stage,
-                depth,
-                widths,
-                norm=norm,
-                first_stride=1 if stage == 2 or dilation == 2 else 2,
-                stride_in_1x1=stride_in_1x1,
-                dilation=dilation,
-            )
-        )
+        stride = 1 if stage == 2 or dilation == 2 else 2
+        stages.append(_make_stage(stage, depth, widths, norm, stride, stride_in_1x1, dilation))
     stem = BasicStem(in_channels=in_channels, out_channels=widths.stem, norm=resolve_norm(norm))
     network = ResNet(stem, stages, out_features=list(out_features), freeze_at=freeze_at)
     insert_non_local(network, non_local, norm, freeze_at)
@@ -286,15 +265,15 @@ def build_res5(
     """Stage 5 as a head on RoI features (figure 4, left): 7x7x1024 -> 7x7x2048 in ResNet-50/101.
 
     Args:
-        depth: As in :func:`build_resnet`, like the others; give it the backbone's values.
+        depth: As in :func:`build_resnet`, like all but the last; use the backbone's values.
         res2_out_channels: Input channels are 4 times, output channels 8 times this.
-        num_groups: Cardinality.
+        num_groups: See :func:`resnet_widths`, like the next two.
         width_per_group: Stage 2's bottleneck width of one group.
         width_multiplier: Scales every channel count.
-        norm: Normalisation layers.
-        stride_in_1x1: Only matters when ``first_stride`` is 2.
-        first_stride: Stride of the first block. The paper's is 1, on a 7x7 RoI; Detectron2's is 2,
-            on a 14x14 RoI.
+        norm: Normalization layers.
+        stride_in_1x1: Matters only if ``first_stride`` is 2.
+        first_stride: Stride of the first block: 1 in the paper, on a 7x7 RoI; 2 in Detectron2, on a
+            14x14 RoI.
 
     Returns:
         Blocks that map (R, C, h, w) to (R, 2 C, h / first_stride, w / first_stride); R may be 0.
@@ -311,10 +290,7 @@ def build_res5(
         width_per_group=width_per_group,
         width_multiplier=width_multiplier,
     )
-    blocks = _make_stage(
-        5, depth, widths, norm=norm, first_stride=first_stride, stride_in_1x1=stride_in_1x1
-    )
-    return nn.Sequential(*blocks)
+    return nn.Sequential(*_make_stage(5, depth, widths, norm, first_stride, stride_in_1x1))
 
 
 def res5_shape(
@@ -325,17 +301,9 @@ def res5_shape(
     res2_out_channels: int | None = None,
     width_multiplier: float = 1.0,
 ) -> ShapeSpec:
-    """Shape of the features that :func:`build_res5` makes from RoIs of the given side.
+    """Shape of the output of :func:`build_res5` for pooled RoIs of side ``resolution``.
 
-    Args:
-        depth: As in :func:`build_res5`, like the others.
-        resolution: Side of the pooled RoI.
-        first_stride: Stride of the first block.
-        res2_out_channels: Before the multiplier.
-        width_multiplier: Scales every channel count.
-
-    Returns:
-        Channels, height and width.
+    The other arguments are those of :func:`build_res5`.
 
     Raises:
         ConfigError: As :func:`resnet_channels`.
@@ -348,7 +316,7 @@ def res5_shape(
 
 
 def resnet_width_arguments(cfg: CfgNode) -> dict[str, Any]:
-    """Reads :func:`build_res5`'s arguments, less ``first_stride``, from a yacs config."""
+    """Reads the arguments of :func:`build_res5`, except ``first_stride``, from a yacs config."""
     resnets = cfg.MODEL.RESNETS
     return {
         "depth": resnets.DEPTH,
@@ -363,9 +331,7 @@ def resnet_width_arguments(cfg: CfgNode) -> dict[str, Any]:
 
 @BACKBONE_REGISTRY.register()
 def build_mask_rcnn_repro_resnet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> ResNet:
-    """:func:`build_resnet` by name: Detectron2's keys and ``MODEL.RESNETS.{WIDTH_MULTIPLIER,
-    NON_LOCAL}``.
-    """
+    """:func:`build_resnet` from Detectron2's yacs keys, ``WIDTH_MULTIPLIER`` and ``NON_LOCAL``."""
     return build_resnet(
         **resnet_width_arguments(cfg),
         in_channels=input_shape.channels,

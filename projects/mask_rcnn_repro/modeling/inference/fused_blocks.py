@@ -1,7 +1,7 @@
 """Detectron2's blocks, pyramid and RPN head for inference, made of fused convolutions.
 
-Each is made of the module that it stands in for, in evaluation mode, and maps the same inputs to
-the same outputs, equal up to rounding.
+Each is constructed from the module that it replaces, in evaluation mode, and the type to compute
+in. Outputs are equal up to rounding.
 """
 
 from __future__ import annotations
@@ -18,12 +18,7 @@ from mask_rcnn_repro.modeling.inference.fused_layers import FusedConv2d
 
 
 class FusedStem(nn.Module):
-    """``BasicStem``: 7x7 convolution, ReLU, pooling.
-
-    Args:
-        stem: What it stands in for.
-        dtype: What to compute in.
-    """
+    """``BasicStem``: 7x7 convolution, ReLU, pooling."""
 
     def __init__(self, stem: BasicStem, dtype: torch.dtype) -> None:
         super().__init__()
@@ -35,12 +30,7 @@ class FusedStem(nn.Module):
 
 
 class FusedResidual(nn.Module):
-    """``BasicBlock`` or ``BottleneckBlock``; the shortcut is added by the last convolution.
-
-    Args:
-        block: What it stands in for.
-        dtype: What to compute in.
-    """
+    """``BasicBlock`` or ``BottleneckBlock``; the last convolution adds the shortcut."""
 
     def __init__(self, block: BasicBlock | BottleneckBlock, dtype: torch.dtype) -> None:
         super().__init__()
@@ -56,19 +46,16 @@ class FusedResidual(nn.Module):
         out = x
         for conv in first:
             out = conv(out)
-        # the sum takes the place of what is added, which is the caller's without a shortcut
-        return last(out, self._copy(x, last.dtype) if self.shortcut is None else self.shortcut(x))
-
-    def _copy(self, x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-        return x.to(dtype, memory_format=torch.channels_last, copy=True)
+        if self.shortcut is not None:
+            return last(out, self.shortcut(x))
+        # the last convolution overwrites what it adds, and x belongs to the caller
+        return last(out, x.to(last.dtype, memory_format=torch.channels_last, copy=True))
 
 
 class FusedFPN(nn.Module):
-    """``FPN`` that sums; lateral convolutions add what comes from above.
+    """``FPN`` that sums; lateral convolutions add the coarser level.
 
-    Args:
-        fpn: What it stands in for; its ``bottom_up`` and ``top_block`` are taken as they are.
-        dtype: What to compute in.
+    ``bottom_up`` and ``top_block`` are used unchanged.
     """
 
     def __init__(self, fpn: FPN, dtype: torch.dtype) -> None:
@@ -106,12 +93,7 @@ class FusedFPN(nn.Module):
 
 
 class FusedRPNHead(nn.Module):
-    """``StandardRPNHead``; objectness and deltas come from one 1x1 convolution, in float32.
-
-    Args:
-        head: What it stands in for.
-        dtype: What to compute the hidden layers in.
-    """
+    """``StandardRPNHead``; objectness and deltas come from one 1x1 convolution, in float32."""
 
     def __init__(self, head: StandardRPNHead, dtype: torch.dtype) -> None:
         super().__init__()

@@ -1,37 +1,30 @@
 """Convolutions and linear layers for inference: norm folded in, ReLU and addition fused.
 
-They compute what the layers compute that they are made of, equal up to rounding, in a precision of
-their own whatever autocast says. On the CPU wide 3x3 convolutions are
-:mod:`~mask_rcnn_repro.modeling.accel.winograd`'s and the rest
-:mod:`~mask_rcnn_repro.modeling.accel.onednn`'s; where these are missing, and on other devices,
-public functions do the same in two or three steps.
+Results equal those of the original layers up to rounding. The layers compute in a precision of
+their own, whatever autocast asks for. Wide 3x3 convolutions on the CPU use
+:mod:`~mask_rcnn_repro.modeling.accel.winograd`, all others
+:mod:`~mask_rcnn_repro.modeling.accel.onednn`.
 
-Feature maps leave them channels-last. They hold no parameters: they cannot be trained, moved or
-saved.
+Outputs are channels-last. The layers have no parameters and cannot be trained, moved or saved.
 
 Shapes: N images or RoIs, C channels, O output channels, H x W feature map.
 """
 
 from __future__ import annotations
 
-import contextlib
+from typing import Any
 
 import torch
 from detectron2.layers import FrozenBatchNorm2d, NaiveSyncBatchNorm
 from torch import nn
 from torch.nn import functional
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from mask_rcnn_repro.modeling.accel.onednn import fused_conv, fused_kernels, fused_linear
+from mask_rcnn_repro.modeling.accel.onednn import fused_conv, fused_linear
 from mask_rcnn_repro.modeling.accel.winograd import WinogradWeights
 from mask_rcnn_repro.modeling.backbone.norm import FrozenBN
 
-
-def _no_autocast(x: torch.Tensor) -> contextlib.AbstractContextManager[object]:
-    if torch.is_autocast_enabled(x.device.type):
-        return torch.autocast(x.device.type, enabled=False)
-    return contextlib.nullcontext()
-
-
+# Subclasses may compute something else. Detectron2's "BN" and "SyncBN" are the last two.
 _AFFINE_NORMS = (
     FrozenBN,
     FrozenBatchNorm2d,
@@ -41,35 +34,22 @@ _AFFINE_NORMS = (
 )
 
 
-def norm_as_affine(norm: nn.Module | None) -> tuple[torch.Tensor, torch.Tensor] | None:
-    """A norm with fixed statistics as scale and shift of each channel.
+def _is_affine(norm: Any) -> bool:
+    """Whether a norm has fixed statistics and no hooks."""
+    return (
+        type(norm) in _AFFINE_NORMS
+        and not norm.training
+        and norm.running_mean is not None
+        and not norm._forward_hooks
+    )
 
-    Args:
-        norm: A layer in evaluation mode, or None.
 
-    Returns:
-        Scale and shift, (C,), float64; None for a norm whose statistics come from its input (group
-        norm, batch norm without running ones), and for None.
-    """
-    # subclasses may compute something else; Detectron2's "BN" and "SyncBN" are these two
-    if type(norm) not in _AFFINE_NORMS:
-        return None
-    assert norm is not None
-    if norm.training or norm.running_mean is None or norm._forward_hooks:
-        return None
-    weight, bias = norm.weight, norm.bias
-    mean, variance = norm.running_mean.double(), norm.running_var.double()
-    scale = (variance + norm.eps).rsqrt()
-    if weight is not None:
-        scale = scale * weight.detach().double()
-    shift = -mean * scale
-    if bias is not None:
-        shift = shift + bias.detach().double()
-    return scale, shift
+def _detached(x: torch.Tensor | None, dtype: torch.dtype) -> torch.Tensor | None:
+    return None if x is None else x.detach().to(dtype)
 
 
 def is_relu(activation: object) -> bool:
-    """Whether a module, or a function, is the ReLU."""
+    """Whether a module or function is a ReLU without hooks."""
     if isinstance(activation, nn.Module):
         hooked = activation._forward_hooks or activation._forward_pre_hooks
         return type(activation) is nn.ReLU and not hooked
@@ -77,18 +57,18 @@ def is_relu(activation: object) -> bool:
 
 
 class FusedConv2d(nn.Module):
-    """A convolution with what follows it: norm, addition, ReLU.
+    """A convolution followed by norm, addition and ReLU, each optional.
 
     Args:
         weight: (O, C / groups, h, w).
         bias: (O,) or None.
-        stride: Of ``nn.Conv2d``, as the next three.
+        stride: As in ``nn.Conv2d``, like the next three.
         padding: Zeros at each side.
-        dilation: Of the kernel.
-        groups: Of the channels.
-        relu: Whether a ReLU comes last, unless a call says otherwise.
-        norm: A layer that cannot be folded, between convolution and addition.
-        dtype: What to compute in, and the type of the result.
+        dilation: Dilation of the kernel.
+        groups: Groups of channels.
+        relu: Whether a ReLU comes last.
+        norm: A layer between convolution and addition that cannot be folded.
+        dtype: Type of computation and result.
     """
 
     def __init__(
@@ -105,37 +85,33 @@ class FusedConv2d(nn.Module):
         dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
-        self.out_channels = weight.shape[0]
         self.relu = relu
         self.norm = norm
         self.dtype = dtype
-        exact, exact_bias = weight.detach(), None if bias is None else bias.detach()
-        weight = exact.to(dtype)
-        bias = None if exact_bias is None else exact_bias.to(dtype)
+        weight = weight.detach()
         geometry = (tuple(stride), tuple(padding), tuple(dilation), groups)
-        self._plain = (weight.contiguous(memory_format=torch.channels_last), bias, *geometry)
-        on_cpu = weight.device.type == "cpu"
-        self._fused = fused_conv(*self._plain) if on_cpu and fused_kernels(dtype) else None
+        self._conv = fused_conv(weight.to(dtype), _detached(bias, dtype), *geometry)
         self._winograd = None
-        if WinogradWeights.fits(weight, *geometry):
-            self._winograd = WinogradWeights(exact, exact_bias)
+        if WinogradWeights.fits(weight.to(dtype), *geometry):
+            self._winograd = WinogradWeights(weight, None if bias is None else bias.detach())
 
     @classmethod
     def of(cls, conv: nn.Conv2d, dtype: torch.dtype, relu: bool = False) -> FusedConv2d:
-        """Makes one of a convolution of PyTorch or Detectron2.
+        """Converts a convolution of PyTorch or Detectron2; a norm with fixed statistics is folded.
 
         Args:
             conv: Its ``norm``, if any, in evaluation mode; its ``activation`` None or a ReLU.
             dtype: See the class.
-            relu: Whether a ReLU comes after it.
+            relu: Whether a ReLU follows it.
         """
-        weight, bias, norm = conv.weight.detach(), conv.bias, getattr(conv, "norm", None)
-        if (affine := norm_as_affine(norm)) is not None:
-            scale, shift = affine
-            if bias is not None:
-                shift = shift + bias.detach().double() * scale
-            bias = shift.to(weight.dtype)
-            weight = (weight.double() * scale[:, None, None, None]).to(weight.dtype)
+        weight, bias = conv.weight.detach(), conv.bias
+        norm: Any = getattr(conv, "norm", None)
+        if _is_affine(norm):
+            statistics = (norm.running_mean, norm.running_var)
+            exact = [_detached(x, torch.float64) for x in (weight, bias, *statistics)]
+            affine = [_detached(x, torch.float64) for x in (norm.weight, norm.bias)]
+            folded = fuse_conv_bn_weights(*exact, norm.eps, *affine)
+            weight, bias = (x.detach().to(weight.dtype) for x in folded)
             norm = None
         return cls(
             weight,
@@ -149,53 +125,38 @@ class FusedConv2d(nn.Module):
             dtype=dtype,
         )
 
-    def forward(
-        self, x: torch.Tensor, add: torch.Tensor | None = None, relu: bool | None = None
-    ) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, add: torch.Tensor | None = None) -> torch.Tensor:
         """Convolves.
 
         Args:
             x: (N, C, H, W), any floating type; N may be 0.
             add: Added before the ReLU; of the result's shape and type. May be overwritten.
-            relu: Whether a ReLU comes last; None: as the constructor was told.
 
         Returns:
             (N, O, H', W'), channels-last, of the layer's type.
         """
-        relu = self.relu if relu is None else relu
         x = x.to(self.dtype)
+        relu = self.relu and self.norm is None
         if self._winograd is not None and add is None and self._winograd.gains(x):
-            if self.norm is None:
-                return self._winograd.convolve(x, relu)
-            x = self._winograd.convolve(x, False)
-        elif self._fused is not None:
-            if self.norm is None:
-                if add is not None:
-                    add = add.contiguous(memory_format=torch.channels_last)
-                return self._fused(x, relu, add)
-            x = self._fused(x, False, None)
+            x = self._winograd.convolve(x, relu)
         else:
-            with _no_autocast(x):
-                x = functional.conv2d(x.contiguous(memory_format=torch.channels_last), *self._plain)
-        if self.norm is not None:
-            x = self.norm(x).to(self.dtype)
+            x = self._conv(x, relu, add if self.norm is None else None)
+        if self.norm is None:
+            return x
+        x = self.norm(x).to(self.dtype)
         if add is not None:
             x = x.add_(add)
-        return x.relu_() if relu else x
-
-    def extra_repr(self) -> str:
-        """For printing a model."""
-        return f"out_channels={self.out_channels}, relu={self.relu}, dtype={self.dtype}"
+        return x.relu_() if self.relu else x
 
 
 class FusedLinear(nn.Module):
-    """A linear layer, perhaps with ReLU, in a precision of its own.
+    """A linear layer with optional ReLU, in a precision of its own.
 
     Args:
         weight: (O, C).
         bias: (O,) or None.
         relu: Whether a ReLU follows.
-        dtype: What to compute in, and the type of the result.
+        dtype: Type of computation and result.
     """
 
     def __init__(
@@ -209,37 +170,17 @@ class FusedLinear(nn.Module):
         super().__init__()
         self.relu = relu
         self.dtype = dtype
-        weight = weight.detach().to(dtype)
-        bias = None if bias is None else bias.detach().to(dtype)
-        on_cpu = weight.device.type == "cpu"
-        self._fused = fused_linear(weight, bias) if on_cpu and fused_kernels(dtype) else None
-        self._plain = (weight, bias) if self._fused is None else None
+        self._linear = fused_linear(weight.detach().to(dtype), _detached(bias, dtype))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Maps (N, C) to (N, O) of the layer's type; N may be 0."""
-        x = x.to(self.dtype)
-        if self._fused is not None:
-            return self._fused(x, self.relu)
-        assert self._plain is not None
-        with _no_autocast(x):
-            x = functional.linear(x, *self._plain)
-        return x.relu_() if self.relu else x
-
-    def extra_repr(self) -> str:
-        """For printing a model."""
-        return f"relu={self.relu}, dtype={self.dtype}"
+        return self._linear(x.to(self.dtype), self.relu)
 
 
 class FusedFlatten(nn.Module):
-    """A linear layer on flattened maps that are read as they lie in memory.
+    """A linear layer on flattened maps, which reorders its weights instead of channels-last maps.
 
-    Channels-last maps need not be copied for it: the weights are put in their order once.
-
-    Args:
-        weight: (O, C * H * W).
-        bias: (O,) or None.
-        relu: Whether a ReLU follows.
-        dtype: What to compute in, and the type of the result.
+    Arguments are those of :class:`FusedLinear`, with a weight (O, C * H * W).
     """
 
     def __init__(

@@ -1,7 +1,8 @@
-"""Mask heads for inference that predict the mask of the predicted class alone.
+"""Mask heads for inference that compute only the mask of the predicted class.
 
-The last layer of a class-specific head has outputs for K classes, of which one is read. These make
-only that one. Equal to the head that they are made of, up to rounding.
+The last layer of a class-specific head has outputs for K classes, of which one is read. Each class
+is constructed from the head that it replaces and the type to compute in. Masks are equal up to
+rounding.
 
 Shapes: R RoIs, C channels and S side of the RoI features, D channels before the last layer, M mask
 side.
@@ -15,7 +16,7 @@ from detectron2.structures import Instances
 from torch import nn
 
 from mask_rcnn_repro.modeling.inference.fused_layers import FusedConv2d
-from mask_rcnn_repro.modeling.mask_heads import FCNMaskHead, MaskHead, MLPMaskHead
+from mask_rcnn_repro.modeling.mask_heads import FCNMaskHead, MaskHead, MLPMaskHead, add_masks
 from mask_rcnn_repro.modeling.mask_losses import ClassAgnosticMaskLoss, PerClassSigmoidMaskLoss
 
 
@@ -30,10 +31,10 @@ def reads_one_output(head: nn.Module) -> bool:
 
 
 class _PredictedClassHead(nn.Module):
-    """What the heads below share: from one logit map a RoI to ``pred_masks``."""
+    """Base class of the heads below: from one logit map per RoI to ``pred_masks``."""
 
     def logits(self, x: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
-        """(R, C, S, S) features and (R,) classes to (R, M, M) logits."""
+        """Maps (R, C, S, S) features and (R,) classes to (R, M, M) logits."""
         raise NotImplementedError
 
     def forward(self, x: torch.Tensor, instances: list[Instances]) -> list[Instances]:
@@ -44,22 +45,14 @@ class _PredictedClassHead(nn.Module):
             instances: One per image, with ``pred_classes``.
         """
         classes = torch.cat([i.pred_classes for i in instances])
-        probabilities = self.logits(x, classes)[:, None].float().sigmoid()
-        parts = probabilities.split([len(i) for i in instances])
-        for image, masks in zip(instances, parts, strict=True):
-            image.pred_masks = masks
-        return instances
+        return add_masks(instances, self.logits(x, classes)[:, None].float().sigmoid())
 
 
 class FusedFCNHead(_PredictedClassHead):
     """``MaskRCNNConvUpsampleHead``: convolutions, 2x2 deconvolution with stride 2, 1x1 convolution.
 
-    The deconvolution is a 1x1 convolution with outputs for each of the four places, so the last
-    layer is applied to these before they are put beside each other.
-
-    Args:
-        head: What it stands in for.
-        dtype: What to compute in.
+    The deconvolution becomes a 1x1 convolution with outputs for each of the four positions. The
+    last layer is applied to these before they are rearranged to a map.
     """
 
     def __init__(self, head: MaskRCNNConvUpsampleHead, dtype: torch.dtype) -> None:
@@ -80,7 +73,7 @@ class FusedFCNHead(_PredictedClassHead):
 
     @staticmethod
     def fits(head: nn.Module) -> bool:
-        """Whether a head is one that this class can stand in for."""
+        """Whether this class can replace a head."""
         if not isinstance(head, MaskRCNNConvUpsampleHead) or not reads_one_output(head):
             return False
         deconv, predictor = head.deconv, head.predictor
@@ -98,11 +91,8 @@ class FusedFCNHead(_PredictedClassHead):
         count, _, height, width = x.shape
         if len(self.weight) == 1:  # one output for all classes
             classes = torch.zeros_like(classes)
-        x = (
-            self.upsample(x)
-            .permute(0, 2, 3, 1)
-            .reshape(count, height * width * 4, self.weight.shape[1])
-        )
+        x = self.upsample(x).permute(0, 2, 3, 1)
+        x = x.reshape(count, height * width * 4, self.weight.shape[1])
         with torch.autocast(x.device.type, enabled=False):
             logits = torch.bmm(x, self.weight[classes][:, :, None])[..., 0].float()
         if self.bias is not None:
@@ -112,25 +102,19 @@ class FusedFCNHead(_PredictedClassHead):
 
 
 class FusedMLPHead(_PredictedClassHead):
-    """``MLPMaskHead``; the last layer is applied class by class.
-
-    Args:
-        head: What it stands in for; its hidden layers are taken as they are.
-        dtype: What to compute the last layer in.
-    """
+    """``MLPMaskHead``; hidden layers are unchanged, the last layer is applied class by class."""
 
     def __init__(self, head: MLPMaskHead, dtype: torch.dtype) -> None:
         super().__init__()
         self.hidden = head.fcs
         outputs, side, _ = head.mask_shape
         self.side = side
-        weights = head.predictor.weight.detach().unflatten(0, (outputs, -1)).to(dtype)
-        biases = head.predictor.bias.detach().unflatten(0, (outputs, -1)).to(dtype)
-        self.weights, self.biases = weights, biases
+        self.weights = head.predictor.weight.detach().unflatten(0, (outputs, -1)).to(dtype)
+        self.biases = head.predictor.bias.detach().unflatten(0, (outputs, -1)).to(dtype)
 
     @staticmethod
     def fits(head: nn.Module) -> bool:
-        """Whether a head is one that this class can stand in for."""
+        """Whether this class can replace a head."""
         return type(head) is MLPMaskHead and reads_one_output(head)
 
     def logits(self, x: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:

@@ -1,17 +1,17 @@
-"""A trained detector made faster for inference, with the same outputs up to rounding.
+"""Converts a trained detector for faster inference, with the same outputs up to rounding.
 
-| part | what is done |
+| part | change |
 |---|---|
 | convolutions | FrozenBN and batch norm folded in, ReLU fused, maps channels-last |
-| 3x3 convolutions | wide ones with a quarter of the products (Winograd), on the CPU |
-| residual blocks, FPN | the addition fused as well |
+| wide 3x3 convolutions | a quarter of the products (Winograd), on the CPU |
+| residual blocks, FPN | addition fused |
 | RPN head | objectness and deltas from one 1x1 convolution |
-| box head | linear layers packed, ReLU fused; no copy of the RoI features to flatten them |
-| mask head | the predicted class's mask alone, unless classes compete (softmax) |
+| box head | linear layers packed, ReLU fused, no copy to flatten RoI features |
+| mask head | only the predicted class's mask, unless classes compete (softmax) |
 
-What is neither PyTorch's, Detectron2's nor this project's stays as it is, and so does what has
-hooks or unusual parts. Of blocks, FPN and heads that such a module holds (a user's subclass of
-Detectron2's ResNet, say), convolutions are fused one by one, as it may call them itself.
+Modules that are not of PyTorch, Detectron2 or this project stay unchanged, and so do modules with
+hooks or unusual parts. In blocks, FPN and heads inside such a module (for example a user's subclass
+of Detectron2's ResNet) convolutions are fused one by one, since the module may call them itself.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from mask_rcnn_repro.modeling.inference.fused_layers import (
     is_relu,
 )
 from mask_rcnn_repro.modeling.inference.fused_mask_heads import FusedFCNHead, FusedMLPHead
-from mask_rcnn_repro.modeling.rpn_head import PaperRPNHead
+from mask_rcnn_repro.modeling.rpn import PaperRPNHead
 
 _KNOWN_PACKAGES = frozenset({"torch", "detectron2", "mask_rcnn_repro"})
 _CONVS = (nn.Conv2d, Conv2d)
@@ -48,39 +48,39 @@ _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
 
 def optimize_for_inference(model: nn.Module, dtype: torch.dtype = torch.float32) -> nn.Module:
-    """Makes a model for inference of a trained one.
+    """Converts a trained model for inference.
 
     Works on any model of Detectron2's and this project's parts: detectors with and without RPN,
-    RPN stages, :class:`~mask_rcnn_repro.modeling.StageWiseRCNN`, test-time augmentation around
+    RPN stages, :class:`~mask_rcnn_repro.modeling.StageWiseRCNN`, and test-time augmentation of
     them.
 
     Args:
-        model: With its weights, in float32. It is not changed, and may be trained on: what the new
-            model holds of its weights as they are is shared, the rest is computed from them now,
-            so that training makes it stale.
-        dtype: ``torch.float32`` gives what the model gives, up to rounding. In ``torch.bfloat16``
-            (or ``float16`` on a GPU) convolutions and hidden layers compute in that type; the
-            RPN's outputs, class scores and box deltas still in float32. Run it under autocast of
-            the same type, for the layers that stay as they are.
+        model: A model with its weights, in float32. It is not changed. The new model shares the
+            weights that it uses unchanged and computes the others now. Convert again after further
+            training.
+        dtype: ``torch.float32`` gives the model's outputs up to rounding. In ``torch.bfloat16`` (or
+            ``float16`` on a GPU) convolutions and hidden layers compute in that type; the RPN's
+            outputs, class scores and box deltas stay float32. Run the model under autocast of the
+            same type, for the layers that stay unchanged.
 
     Returns:
-        A model in evaluation mode, called as the given one is. It cannot be trained, saved or moved
-        to another device.
+        A model in evaluation mode with the same interface. It cannot be trained, saved or moved to
+        another device.
     """
     if isinstance(model, nn.parallel.DistributedDataParallel):
         model = model.module
     tensors = (*model.parameters(), *model.buffers())
-    shared = {id(tensor): tensor for tensor in tensors}  # what deepcopy takes for copied
+    shared = {id(tensor): tensor for tensor in tensors}  # deepcopy takes these for copied
     with torch.no_grad():
-        # norms are folded in evaluation mode, and new modules begin in training mode
+        # norms are folded in evaluation mode only, and new modules start in training mode
         return _Optimizer(dtype).optimized(copy.deepcopy(model, memo=shared).eval()).eval()
 
 
 def runs_in_threads(model: nn.Module) -> bool:
     """Whether several threads may call the model at once, in evaluation mode.
 
-    So they may where all modules are PyTorch's, Detectron2's or this project's, which keep nothing
-    of what goes through, and no hook looks at it.
+    True if all modules are of PyTorch, Detectron2 or this project, which store no activations, and
+    none has hooks.
     """
     return all(
         type(module).__module__.partition(".")[0] in _KNOWN_PACKAGES and not _is_watched(module)
@@ -89,15 +89,15 @@ def runs_in_threads(model: nn.Module) -> bool:
 
 
 class _Optimizer:
-    """Goes through a copy of a model; a module in two places is replaced by one module."""
+    """Converts a copy of a model; a module that is used twice is replaced by one module."""
 
     def __init__(self, dtype: torch.dtype) -> None:
         self.dtype = dtype
-        self._known = True  # whether what holds the module, or container, is
+        self._known = True  # whether the parent module is of a known package
         self._done: dict[nn.Module, nn.Module] = {}
 
     def optimized(self, module: nn.Module) -> nn.Module:
-        """What takes the module's place, or itself with its children changed."""
+        """Returns the module's replacement, or the module itself with its children converted."""
         if module not in self._done:
             new = self._replacement(module)
             self._done[module] = self._done[new] = new
@@ -105,7 +105,7 @@ class _Optimizer:
         return self._done[module]
 
     def _replacement(self, module: nn.Module) -> nn.Module:
-        """The module, or one that computes the same; its children have yet to be looked at."""
+        """Returns the module or a replacement, whose children are not converted yet."""
         kind, dtype = type(module), self.dtype
         if any(map(_is_watched, module.modules())):
             return module
@@ -113,7 +113,7 @@ class _Optimizer:
             return FusedConv2d.of(module, dtype) if _is_plain(module) else module
         if kind is nn.Linear:
             return FusedLinear(module.weight, module.bias, dtype=dtype)
-        if not self._known:  # it may read a part of this one, or ask a mask head for its logits
+        if not self._known:  # the parent may read parts of the module, or a mask head's logits
             return module
         if kind is BasicStem and _is_plain(module.conv1, bare=True):
             return FusedStem(module, dtype)
@@ -131,8 +131,8 @@ class _Optimizer:
         return module
 
     def _change_children(self, module: nn.Module) -> None:
-        # an unknown module may look at more of a layer than what the layer computes, also where it
-        # keeps it in a container; so do PyTorch's own, of which attention takes the weights
+        # an unknown module may read more of a layer than its output, also in a container; so may
+        # modules of PyTorch: attention reads the weights of its linear layers
         before, known_before = self.dtype, self._known
         if type(module) not in _CONTAINERS:
             package = type(module).__module__.partition(".")[0]
@@ -147,16 +147,16 @@ class _Optimizer:
                 new = self.optimized(child)
                 if new is not child:
                     setattr(module, name, new)
-        if type(module) is FPN:  # which calls them by lists beside its children
+        if type(module) is FPN:  # calls its convolutions through lists beside its children
             for name in ("lateral_convs", "output_convs"):
                 convs = getattr(module, name)
                 setattr(module, name, [self._done.get(conv, conv) for conv in convs])
         self.dtype, self._known = before, known_before
 
     def _fuse_sequence(self, sequence: nn.Sequential) -> None:
-        """Fuses flattening, linear layer and ReLU that follow each other, and conv and ReLU.
+        """Fuses consecutive flatten, linear and ReLU layers, and consecutive convolution and ReLU.
 
-        Names and number of the children stay, with identities in place of what went into others.
+        Children keep their names; fused ones are replaced by identities.
         """
         names = list(sequence._modules)
         for index, name in enumerate(names):
@@ -182,12 +182,12 @@ class _Optimizer:
 
 
 def _is_watched(module: nn.Module) -> bool:
-    """Whether hooks look at what goes through, or change it (spectral norm, say)."""
+    """Whether a module has hooks, which may read or change activations (as spectral norm does)."""
     return bool(module._forward_hooks or module._forward_pre_hooks)
 
 
 def _is_plain(conv: nn.Module, bare: bool = False) -> bool:
-    """Whether it is a convolution that can be fused; `bare`: with no activation of its own."""
+    """Whether a module is a convolution that can be fused; `bare`: and has no activation."""
     if type(conv) not in _CONVS or conv.padding_mode != "zeros" or isinstance(conv.padding, str):
         return False
     activation = getattr(conv, "activation", None)

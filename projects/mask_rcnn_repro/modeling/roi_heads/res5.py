@@ -10,27 +10,31 @@ from detectron2.modeling import ROI_HEADS_REGISTRY
 from detectron2.modeling.roi_heads import Res5ROIHeads, ROIHeads, build_mask_head
 
 from mask_rcnn_repro.errors import ConfigError
-from mask_rcnn_repro.modeling.backbone import build_res5, res5_shape, resnet_width_arguments
-from mask_rcnn_repro.modeling.box_predictor import BoxPredictor
+from mask_rcnn_repro.modeling.backbone.resnet import (
+    build_res5,
+    res5_shape,
+    resnet_width_arguments,
+)
+from mask_rcnn_repro.modeling.box_head import BoxPredictor
 from mask_rcnn_repro.modeling.poolers import RoIPooler
-from mask_rcnn_repro.modeling.roi_heads.bounded import BoundedInference
+from mask_rcnn_repro.modeling.roi_heads.bounded_memory import BoundedInference
 
 
 @ROI_HEADS_REGISTRY.register()
 class PaperRes5ROIHeads(BoundedInference, Res5ROIHeads):
     """Detectron2's C4 heads with the paper's geometry and exchangeable parts.
 
-    The paper pools 7x7 and runs stage 5 with stride 1 in its first block; Detectron2 pools 14x14
-    and strides by 2. From LazyCall the parts say so themselves; by yacs name
-    ``MODEL.ROI_BOX_HEAD.RES5_RESOLUTION`` (7) and ``RES5_STRIDE`` (1) do, and
-    ``POOLER_RESOLUTION`` is not read.
+    The paper pools 7x7 and uses stride 1 in the first block of stage 5. Detectron2 pools 14x14 and
+    uses stride 2. A LazyConfig passes the parts. A yacs config sets
+    ``MODEL.ROI_BOX_HEAD.RES5_RESOLUTION`` (7) and ``RES5_STRIDE`` (1), and ``POOLER_RESOLUTION`` is
+    ignored.
 
-    Boxes are class-specific, features are averaged over the 7x7 before the box branch, and the mask
-    branch shares them. Images without objects, empty proposals and empty detections are allowed.
+    The box branch averages the 7x7 features and predicts class-specific boxes. The mask branch uses
+    the same features. Images without objects, empty proposals and empty detections are allowed.
 
     Arguments are Detectron2's: ``in_features`` (one), ``pooler``, ``res5``
     (:func:`~mask_rcnn_repro.modeling.backbone.build_res5`), ``box_predictor``, ``mask_head`` (None
-    trains the box branch alone), and those of ``ROIHeads``: ``num_classes``,
+    omits the mask branch), and those of ``ROIHeads``: ``num_classes``,
     ``batch_size_per_image``, ``positive_fraction``, ``proposal_matcher``, ``proposal_append_gt``.
     """
 
@@ -39,7 +43,7 @@ class PaperRes5ROIHeads(BoundedInference, Res5ROIHeads):
         """Arguments from Detectron2's yacs keys and the two named above.
 
         Raises:
-            ConfigError: If several features or keypoints are asked for.
+            ConfigError: For several features, or with keypoints.
         """
         box_head, in_features = cfg.MODEL.ROI_BOX_HEAD, list(cfg.MODEL.ROI_HEADS.IN_FEATURES)
         if len(in_features) != 1 or cfg.MODEL.KEYPOINT_ON:

@@ -1,4 +1,4 @@
-"""The RPN's head (Faster R-CNN): one 3x3 convolution, then objectness and box deltas by 1x1.
+"""RPN (Faster R-CNN): its head, and the RPN of a stage of its own (section 3.1).
 
 Shapes: N images, A anchors at each place, H x W the feature map's.
 """
@@ -9,9 +9,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from detectron2.config import CfgNode, configurable
-from detectron2.layers import Conv2d, ShapeSpec
+from detectron2.config import configurable
+from detectron2.layers import Conv2d
+from detectron2.modeling.proposal_generator import PROPOSAL_GENERATOR_REGISTRY, RPN
 from detectron2.modeling.proposal_generator.rpn import RPN_HEAD_REGISTRY, StandardRPNHead
+from detectron2.structures import Boxes, Instances
 from torch import nn
 
 from mask_rcnn_repro.errors import ConfigError
@@ -24,16 +26,16 @@ def anchors_per_location(
     """Number of anchors at each place, the same on every level.
 
     Args:
-        anchor_sizes: As ``DefaultAnchorGenerator`` takes them: one list for all levels, or a list
-            of lists, one for each level (or a single one for all).
+        anchor_sizes: As for ``DefaultAnchorGenerator``: one list for all levels, or a list of
+            lists, one for each level (or a single one for all).
         aspect_ratios: In the same forms.
-        num_levels: Levels that the head sees.
+        num_levels: Number of feature maps that share the head.
 
     Returns:
-        Sizes times ratios.
+        Number of sizes times number of ratios.
 
     Raises:
-        ConfigError: If levels differ or their number does not fit.
+        ConfigError: If the levels have different numbers, or the number of lists does not fit.
     """
 
     def counts(name: str, values: Sequence[Any]) -> list[int]:
@@ -43,8 +45,8 @@ def anchors_per_location(
             per_level *= num_levels
         if len(per_level) != num_levels or len(set(per_level)) != 1 or per_level[0] == 0:
             raise ConfigError(
-                f"anchor generator's {name}={list(values)} must hold one list for all or one for"
-                f" each of the {num_levels} levels, all of the same length"
+                f"anchor generator's {name}={list(values)} must be one list for all levels, or one"
+                f" for each of the {num_levels} levels, all of the same length"
             )
         return per_level
 
@@ -53,21 +55,21 @@ def anchors_per_location(
 
 @RPN_HEAD_REGISTRY.register()
 class PaperRPNHead(StandardRPNHead):
-    """Detectron2's head; its outputs are float32 under mixed precision too.
+    """Detectron2's head: a 3x3 convolution, then objectness and box deltas by 1x1 convolutions.
 
-    On the CPU its backward pass goes through the places alone that the loss has looked at
-    (:mod:`~mask_rcnn_repro.modeling.accel.sparse_rpn_head`), with equal gradients up to rounding.
+    Outputs are float32 in mixed precision too. In bfloat16 hundreds of anchors would have the same
+    score, so their ranking before and within NMS would be arbitrary.
 
-    In bfloat16 hundreds of anchors would share one score, which makes the ranking before and within
-    NMS arbitrary, and deltas would lose two digits.
+    On the CPU the backward pass reads only the places that the loss reads
+    (:mod:`~mask_rcnn_repro.modeling.accel.sparse_rpn_head`). Gradients are equal up to rounding.
 
     Args:
         in_channels: Channels of each feature map.
-        num_anchors: A; or give the next three instead.
+        num_anchors: A; None computes it from the next three.
         anchor_sizes: See :func:`anchors_per_location`.
         aspect_ratios: See :func:`anchors_per_location`.
         num_levels: Feature maps that share this head.
-        box_dim: 4.
+        box_dim: Numbers of a box, 4.
         conv_dims: Channels of the hidden convolutions; -1 keeps ``in_channels``.
 
     Raises:
@@ -99,12 +101,6 @@ class PaperRPNHead(StandardRPNHead):
             conv_dims=list(conv_dims),
         )
 
-    @classmethod
-    def from_config(cls, cfg: CfgNode, input_shape: list[ShapeSpec]) -> dict[str, Any]:
-        """Arguments from Detectron2's own yacs keys."""
-        arguments: dict[str, Any] = super().from_config(cfg, input_shape)
-        return arguments
-
     def forward(
         self, features: list[torch.Tensor]
     ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
@@ -123,7 +119,10 @@ class PaperRPNHead(StandardRPNHead):
         return [x.float() for x in logits], [x.float() for x in deltas]
 
     def _sparse_backward(self, features: list[torch.Tensor]) -> bool:
-        """On the CPU; on a GPU, finding the places would make each step wait for the device."""
+        """Whether to use the sparse backward pass.
+
+        Not on a GPU, where finding the places would make every step wait for the device.
+        """
         return (
             torch.is_grad_enabled()
             and features[0].device.type == "cpu"
@@ -141,7 +140,7 @@ class PaperRPNHead(StandardRPNHead):
     def _forward_merged(
         self, features: list[torch.Tensor]
     ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-        """Both 1x1 convolutions as one."""
+        """Computes both 1x1 convolutions as one."""
         parts = self.objectness_logits, self.anchor_deltas
         weight = merge_1x1([part.weight for part in parts])
         bias = torch.cat([part.bias for part in parts])
@@ -154,7 +153,7 @@ class PaperRPNHead(StandardRPNHead):
 
 
 def _is_usual(conv: nn.Conv2d, side: int) -> bool:
-    """Whether it is a convolution that keeps the size, and nothing else; subclasses make others."""
+    """Whether a convolution has the given kernel size, keeps the map's size and has no hooks."""
     same = (
         conv.kernel_size == (side, side)
         and conv.padding == (side // 2, side // 2)
@@ -166,3 +165,28 @@ def _is_usual(conv: nn.Conv2d, side: int) -> bool:
         *(conv._backward_hooks, conv._backward_pre_hooks),
     )
     return same and conv.bias is not None and not any(hooks)
+
+
+@PROPOSAL_GENERATOR_REGISTRY.register()
+class StageRPN(RPN):
+    """Detectron2's RPN, without proposals in training (section 3.1: "RPN is trained separately").
+
+    Its losses do not depend on its proposals, and without a second stage nothing reads them.
+    Omitting box decoding and NMS in training saves up to a third of an iteration. Arguments and
+    state-dict keys are those of ``RPN``.
+    """
+
+    def predict_proposals(
+        self,
+        anchors: list[Boxes],
+        pred_objectness_logits: list[torch.Tensor],
+        pred_anchor_deltas: list[torch.Tensor],
+        image_sizes: list[tuple[int, int]],
+    ) -> list[Instances]:
+        """As in ``RPN``; an empty list in training."""
+        if self.training:
+            return []
+        proposals: list[Instances] = super().predict_proposals(
+            anchors, pred_objectness_logits, pred_anchor_deltas, image_sizes
+        )
+        return proposals

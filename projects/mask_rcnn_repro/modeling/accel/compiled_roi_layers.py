@@ -1,12 +1,12 @@
-"""RoI layers by compiled loops on the CPU: forward, backward, whole pyramids at once.
+"""RoI layers by compiled loops on the CPU: forward, backward, all levels of a pyramid at once.
 
-The same sums and maxima as torchvision's operators (section 3, "RoIAlign"; table 2c), an order of
-magnitude faster: features are read with the channels innermost, as ``channels_last`` stores them,
-and each only once for all the samples that need it. Sample positions are computed as torchvision
-does, so results differ by the rounding of sums alone, and not with the number of threads.
+Computes the sums and maxima of torchvision's operators (section 3, "RoIAlign"; table 2c), about ten
+times as fast. Features are read with the channels innermost, and once for all samples that need
+them. Results differ from torchvision's only by the rounding of sums, and do not depend on the
+number of threads.
 
-Other than torchvision's operators these read nothing outside the map: a RoI whose coordinates are
-not finite has zeros (from torchvision: memory it should not read).
+A RoI whose coordinates are not finite gives zeros. torchvision's operators read memory outside the
+map for it.
 
 Shapes: N images, R RoIs of all images together, C channels, H x W feature map.
 """
@@ -25,21 +25,18 @@ from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 from mask_rcnn_repro.utils import compiled
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16)
-MAX_SAMPLES = 15  # a side: the number of the largest sample is kept in a byte
+MAX_SAMPLES = 15  # per side: the number of the largest sample is stored in a byte
 
-# Bringing a map into channels_last format and its gradient back costs as much, for so many cells,
-# as torchvision's operator for one bin (four samples): without and with the bilinear gradient.
-# Measured at 64 and 256 channels.
+# Number of cells whose conversion to channels_last format (and of the gradient back) takes as long
+# as torchvision's operator takes for one bin of four samples. Measured at 64 and 256 channels.
 CELLS_A_BIN = 8
 CELLS_A_BIN_BACKWARD = 32
 
-# Fewest RoIs, and rows of a map, that are worth a thread's while.
+# The fewest RoIs, and rows of a map, per thread.
 MIN_ROIS = 16
 MIN_ROWS = 16
 
-LARGE = 4 * 2**20  # bytes, from which NumPy asks for huge pages
-
-Levels = list[np.ndarray]
+LARGE = 4 * 2**20  # bytes from which NumPy asks for huge pages
 
 
 class Form(NamedTuple):
@@ -48,9 +45,9 @@ class Form(NamedTuple):
     Attributes:
         kind: Mean or max of bilinear samples, or max of cells (RoIPool).
         output_size: (rows, columns) of the output.
-        samples: Per bin side; 0: one a cell or more, as torchvision does (a mean only).
-        half_pixel: Feature i lies at i + 1/2 cells, not at i.
-        rounded: The RoI is rounded to whole cells first, as RoIPool does (RoIWarp).
+        samples: Samples per bin side; 0 takes one per cell or more, as torchvision (mean only).
+        half_pixel: Whether feature i lies at i + 1/2 cells, not at i.
+        rounded: Whether the RoI is rounded to whole cells first (RoIWarp).
     """
 
     kind: Literal["mean", "max", "cells"]
@@ -61,36 +58,33 @@ class Form(NamedTuple):
 
 
 class _Plan(NamedTuple):
-    """RoIs as the kernels take them: see `roi_kernels`."""
+    """RoIs as the kernels take them, see `roi_align_kernels`."""
 
     form: Form
-    levels: Levels  # of each map, its RoIs in order of image and height
+    levels: list[np.ndarray]  # the RoIs of each map in order of image and height
     images: np.ndarray
     axes: np.ndarray
-    track: bool = False  # whether a gradient will be asked for
-    channels_last: bool = False  # the output
+    track: bool = False  # whether a gradient is needed
+    channels_last: bool = False  # memory format of the output
 
 
 def applies(maps: Sequence[torch.Tensor], rois: torch.Tensor, form: Form) -> bool:
-    """Whether :func:`pool_rois` can do it, and is the faster way.
+    """Whether :func:`pool_rois` can compute a layer, and is faster than torchvision's operator.
 
-    It takes eager, ordinary CPU tensors: what is traced, compiled, exported or fake goes to
-    torchvision's operators, which those know.
+    It takes ordinary CPU tensors in eager mode. Tracing, compilation, export and fake tensors need
+    torchvision's operators.
 
     Args:
         maps: (N, C, H, W) each.
         rois: (R, 5).
-        form: What is wanted.
+        form: What to compute.
     """
     if torch.compiler.is_compiling() or torch.jit.is_tracing() or torch.jit.is_scripting():
         return False
     first = maps[0]
-    for tensor in (*maps, rois):
-        if (
-            type(tensor) not in (torch.Tensor, torch.nn.Parameter)
-            or tensor.device.type != "cpu"
-            or tensor.layout != torch.strided
-        ):
+    for x in (*maps, rois):
+        ordinary = type(x) in (torch.Tensor, torch.nn.Parameter) and x.layout == torch.strided
+        if not ordinary or x.device.type != "cpu":
             return False
     if first.dtype not in DTYPES or not rois.is_floating_point() or rois.shape[1:] != (5,):
         return False
@@ -114,25 +108,24 @@ def pool_rois(
     levels: torch.Tensor | None = None,
     channels_last: bool | None = None,
 ) -> torch.Tensor:
-    """Pools RoIs, each from one of several maps; only where :func:`applies` holds.
+    """Pools RoIs, each from one of several maps. Requires :func:`applies`.
 
-    Maps in channels_last memory format are read as they are, others are converted first. Sums are
-    of float32 (float64 for float64 maps), rounded once to bfloat16 at the end.
+    Maps that are not in channels_last memory format are converted first. Sums are float32 (float64
+    for float64 maps); for bfloat16 maps they are rounded once at the end.
 
     Args:
-        maps: (N, C, H, W) features, of one type; differentiable, once.
-        rois: (R, 5) image index and XYXY box in image pixels; R may be 0. No gradient flows to
-            them. Outside of the maps, without extent or not finite: see the module.
+        maps: (N, C, H, W) features of one type; differentiable once.
+        rois: (R, 5) image index and XYXY box in image pixels, without gradient; R may be 0.
         scales: 1 / stride of each map.
-        form: What is computed.
-        levels: (R,) map of each RoI, clipped to those there are; by default the only one.
-        channels_last: Memory format of the output; by default, whether a map is in it.
+        form: What to compute.
+        levels: (R,) index of each RoI's map, clipped to the maps; None if there is one map.
+        channels_last: Memory format of the output; None takes that of the maps.
 
     Returns:
         (R, C, rows, columns) of the maps' type.
 
     Raises:
-        IndexError: If a RoI names an image that is not in the maps.
+        IndexError: If a RoI's image index is not in the maps.
     """
     if channels_last is None:
         channels_last = any(_is_channels_last(m) and not m.is_contiguous() for m in maps)
@@ -156,26 +149,25 @@ def _make_plan(
     form: Form,
     levels: torch.Tensor | None,
 ) -> _Plan:
-    """RoIs in cells, in torchvision's arithmetic; and the order in which they are done."""
+    """Converts RoIs to cells, in torchvision's arithmetic, and sorts them."""
     kind = torch.promote_types(maps[0].dtype, torch.float32)
     rois = rois.to(kind)
     images = rois[:, 0].numpy()
     number = len(maps[0])
-    if not bool(((images >= 0) & (images < number)).all()):
-        wrong = images[~((images >= 0) & (images < number))][0]
+    if len(wrong := images[~((images >= 0) & (images < number))]):
         raise IndexError(
-            f"a RoI names image {wrong:g}; the feature maps hold {number} (counted from 0)"
+            f"a RoI has image index {wrong[0]:g}, but the feature maps hold {number} images "
+            "(counted from 0)"
         )
     scale: Any = scales[0]
     if levels is not None:
-        levels = levels.clamp(0, len(maps) - 1)  # of a box that is not finite it is any number
+        levels = levels.clamp(0, len(maps) - 1)  # arbitrary for a box that is not finite
         scale = torch.tensor(scales, dtype=kind)[levels][:, None]
     axes = _axes(rois[:, 1:], scale, form).numpy()
     middle = axes[:, 1, 0] + axes[:, 1, 1] * (form.output_size[0] * 0.5)
-    order = np.lexsort((middle, images))  # neighbours read the same features: they are cached
-    if levels is None:
-        by_level = [order]
-    else:
+    order = np.lexsort((middle, images))  # neighbours read the same features from the cache
+    by_level = [order]
+    if levels is not None:
         of_order = levels.numpy()[order]
         by_level = [order[of_order == level] for level in range(len(maps))]
     return _Plan(form, by_level, images.astype(np.int64), axes)
@@ -186,7 +178,7 @@ def _axes(boxes: torch.Tensor, scale: Any, form: Form) -> torch.Tensor:
     bins = boxes.new_tensor(form.output_size[::-1])
     samples = boxes.new_tensor(float(form.samples)).expand(len(boxes), 2)
     if form.kind == "cells" or form.rounded:
-        start, size = roi_pool_cells(boxes, scale)
+        start, size = round_to_cells(boxes, scale)
         if form.kind == "cells":
             return torch.stack([start, size / bins, samples], dim=2)
         boxes, scale = torch.cat([start, start + size], dim=1), 1.0
@@ -194,7 +186,7 @@ def _axes(boxes: torch.Tensor, scale: Any, form: Form) -> torch.Tensor:
     if form.half_pixel:
         boxes = boxes - 0.5
     start, size = boxes[:, :2], boxes[:, 2:] - boxes[:, :2]
-    if not form.half_pixel:  # the original form gives every RoI at least one cell
+    if not form.half_pixel:  # the original form makes every RoI at least one cell large
         size = size.clamp(min=1.0)
     if form.kind == "max":  # samples as bins of their own
         return torch.stack([start, size / (bins * form.samples), torch.ones_like(samples)], dim=2)
@@ -204,29 +196,30 @@ def _axes(boxes: torch.Tensor, scale: Any, form: Form) -> torch.Tensor:
     return torch.stack([start, size / bins, samples], dim=2)
 
 
-def roi_pool_cells(boxes: torch.Tensor, spatial_scale: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns the feature cells that `torchvision.ops.roi_pool` takes a box to be.
+def round_to_cells(boxes: torch.Tensor, spatial_scale: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rounds boxes to whole feature cells, as RoIPool and RoIWarp do (section 3).
 
-    Its kernels round with C's ``round``, halves away from zero, after a product in the boxes' type
-    (`torch.round` takes halves to even; adding 1/2 fails at 0.49999997).
+    Equal to the rounding of `torchvision.ops.roi_pool`: C's ``round``, halves away from zero, after
+    a product in the boxes' type. (`torch.round` rounds halves to even; adding 1/2 fails at
+    0.49999997.)
 
     Args:
         boxes: (R, 4) XYXY in image pixels.
-        spatial_scale: 1 / stride; of all RoIs, or (R, 1) of each.
+        spatial_scale: 1 / stride, of all RoIs or (R, 1) of each.
 
     Returns:
         First cell (x, y) and number of cells (along x, along y), at least 1; each (R, 2), whole
         numbers in the boxes' type. Not clipped to a map.
     """
     scaled = boxes * spatial_scale
-    twice = 2 * scaled.frac()  # this, like all products and differences here, is exact
+    twice = 2 * scaled.frac()  # exact, like all products and differences here
     rounded = scaled - scaled.frac() + (twice - twice.frac())  # `trunc` waits for threads (MKL)
     start, end = rounded[:, :2], rounded[:, 2:]
     return start, (end - start + 1).clamp(min=1)
 
 
 class _PoolRoIs(torch.autograd.Function):
-    """The kernels as an operator; arguments: plan, maps."""
+    """The kernels as a differentiable operator of plan and maps."""
 
     @staticmethod
     def forward(ctx: Any, plan: _Plan, *maps: torch.Tensor) -> torch.Tensor:
@@ -246,7 +239,7 @@ class _PoolRoIs(torch.autograd.Function):
             ctx.plan = plan
             ctx.save_for_backward(chosen)
             ctx.maps = [(m.shape, m.dtype, _is_channels_last(m)) for m in maps]
-        # the same memory, but no view: views made here may not be changed in place
+        # the same memory, but not a view: views made here must not be changed in place
         where = (out.untyped_storage(), out.storage_offset(), out.shape, out.stride())
         return torch.empty(0, dtype=out.dtype).set_(*where)
 
@@ -279,9 +272,8 @@ class _PoolRoIs(torch.autograd.Function):
 
 
 def _forward(plan: _Plan, maps: list[Any], out: np.ndarray, chosen: np.ndarray) -> None:
-    from mask_rcnn_repro.modeling.accel import roi_kernels, roi_pool_kernels
+    from mask_rcnn_repro.modeling.accel import roi_align_kernels, roi_pool_kernels
 
-    rows, columns = plan.form.output_size
     ends = np.cumsum([len(level) for level in plan.levels])
 
     def work(first: int, last: int) -> None:
@@ -290,12 +282,12 @@ def _forward(plan: _Plan, maps: list[Any], out: np.ndarray, chosen: np.ndarray) 
             if not len(part):
                 continue
             rois = (part, plan.images, plan.axes)
-            common = (features, out, plan.channels_last, *rois, rows, columns)
+            common = (features, out, plan.channels_last, rois, plan.form.output_size)
             if plan.form.kind == "mean":
                 taps = _most_taps(plan, order, features.shape[1:3])
-                roi_kernels.mean_forward(*common, taps)
+                roi_align_kernels.mean_forward(*common, taps)
             elif plan.form.kind == "max":
-                roi_kernels.max_forward(*common, plan.form.samples, chosen)
+                roi_align_kernels.max_forward(*common, plan.form.samples, chosen)
             else:
                 roi_pool_kernels.cells_forward(*common, chosen)
 
@@ -310,30 +302,26 @@ def _backward(
     channels_last: bool,
     chosen: np.ndarray,
 ) -> None:
-    """Fills a map's gradient. Each row belongs to one thread, which takes RoIs in their order."""
-    from mask_rcnn_repro.modeling.accel import roi_kernels, roi_pool_kernels
+    """Fills a map's gradient. One thread computes a row, and takes the RoIs in their order."""
+    from mask_rcnn_repro.modeling.accel import roi_align_kernels, roi_pool_kernels
 
     number, _, height, width = grad.shape
-    grads = _array(grad.permute(0, 2, 3, 1))
-    rows, columns = plan.form.output_size
-    common = (grads, gradients, channels_last, order, plan.images, plan.axes, rows, columns)
-    rest: tuple[Any, ...]
-    kernel: Any
-    if plan.form.kind == "cells":
-        kernel, rest = roi_pool_kernels.cells_backward, (chosen,)
-    else:
-        kernel = roi_kernels.samples_backward
-        samples = plan.form.samples if plan.form.kind == "max" else 0
-        rest = (_most_taps(plan, order, (height, width)), samples, chosen)
+    grads, rois = _array(grad.permute(0, 2, 3, 1)), (order, plan.images, plan.axes)
+    common = (grads, gradients, channels_last, rois, plan.form.output_size, chosen)
+    n = plan.form.samples if plan.form.kind == "max" else 0
+    samples = (_most_taps(plan, order, (height, width)), n)
 
     def work(first: int, last: int) -> None:
-        kernel(*common, *rest, first, last)
+        if plan.form.kind == "cells":
+            roi_pool_kernels.cells_backward(*common, first, last)
+        else:
+            roi_align_kernels.samples_backward(*common, samples, first, last)
 
     compiled.run_in_threads(work, number * height, min_items=MIN_ROWS)
 
 
 def _most_taps(plan: _Plan, order: np.ndarray, size: tuple[int, ...]) -> int:
-    """Most cells that a bin of these RoIs reads along an axis: two a sample at most."""
+    """The most cells that a bin of these RoIs reads along an axis: two per sample."""
     return int(max(1, min(2 * plan.axes[order, :, 2].max(), *[max(size)])))
 
 
@@ -346,20 +334,20 @@ def _empty(
 
 
 def _allocate(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-    """`torch.empty`, but large ones from NumPy, which asks the system for huge pages.
+    """`torch.empty`, with large tensors from NumPy, which asks the system for huge pages.
 
-    Else the first writing of 50 MB, page by page, takes longer than the pooling.
+    Otherwise the first write to 50 MB, page by page, takes longer than pooling.
     """
     length = math.prod(shape)
     if length * dtype.itemsize < LARGE:
         return torch.empty(shape, dtype=dtype)
     room = torch.from_numpy(np.empty(length * dtype.itemsize + 64, np.uint8))
-    begin = -room.data_ptr() % 64  # aligned as PyTorch's own
+    begin = -room.data_ptr() % 64  # aligned like PyTorch's own
     return room[begin : begin + length * dtype.itemsize].view(dtype).view(shape)
 
 
 def _lines(tensor: torch.Tensor, channels_last: bool) -> np.ndarray:
-    """(R, C, rows, columns) as (R, bins, C) or (R, C, bins), the same memory."""
+    """Views (R, C, rows, columns) as an array (R, bins, C) or (R, C, bins)."""
     number, channels, rows, columns = tensor.shape
     if channels_last:
         return _array(tensor.permute(0, 2, 3, 1).view(number, rows * columns, channels))
@@ -367,7 +355,7 @@ def _lines(tensor: torch.Tensor, channels_last: bool) -> np.ndarray:
 
 
 def _array(tensor: torch.Tensor) -> np.ndarray:
-    """The same memory as an array; bfloat16 as uint16."""
+    """Views a tensor as an array; bfloat16 as uint16."""
     tensor = tensor.detach()
     if tensor.dtype == torch.bfloat16:
         return tensor.view(torch.int16).numpy().view(np.uint16)
@@ -375,13 +363,13 @@ def _array(tensor: torch.Tensor) -> np.ndarray:
 
 
 def _to_rows(features: torch.Tensor) -> torch.Tensor:
-    """(N, H, W, C), contiguous; a copy unless the map is in channels_last format."""
+    """Converts a map to (N, H, W, C), contiguous; a copy unless it is channels_last."""
     rows = features.detach().permute(0, 2, 3, 1)
     return rows if rows.is_contiguous() else _allocate(tuple(rows.shape), rows.dtype).copy_(rows)
 
 
 def _to_nchw(grad: torch.Tensor) -> torch.Tensor:
-    """A channels_last tensor as an ordinary one; by image, as transposed matrices: much faster."""
+    """Copies a channels_last tensor to contiguous format, as one transposed matrix per image."""
     number, channels, height, width = grad.shape
     out = _empty(number, channels, height, width, grad.dtype, channels_last=False)
     for target, source in zip(out, grad.permute(0, 2, 3, 1), strict=True):

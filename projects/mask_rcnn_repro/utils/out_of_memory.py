@@ -1,4 +1,4 @@
-"""Running out of memory: telling it from other errors, and trying again with less at a time."""
+"""Detection of out-of-memory errors, and retries in smaller parts."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ _MESSAGES = ("not enough memory", "can't allocate memory", "Insufficient memory"
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory of a GPU or of the machine has run out."""
+    """Whether an error is that of exhausted memory, of a GPU or of the machine."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    # PyTorch's allocator on the CPU and OpenCV's have no class of their own
+    # the CPU allocators of PyTorch and OpenCV have no error class of their own
     return isinstance(error, Exception) and any(text in str(error) for text in _MESSAGES)
 
 
 def in_parts(work: Callable[[int, int], Result], count: int, most: int, what: str) -> list[Result]:
-    """Does work in parts, which are halved until they fit into memory.
+    """Processes items in parts, which are halved until they fit into memory.
 
     Args:
-        work: does its part of the items, from a first one to before a last one.
-        count: items that there are; with none, nothing is done.
-        most: items at a time in the beginning.
-        what: the items, for the log.
+        work: Called as ``work(start, stop)`` for the items [start, stop).
+        count: Number of items; may be 0.
+        most: Number of items of the first part.
+        what: Name of the items, for the log.
 
     Returns:
-        What `work` returned, part by part.
+        Results of `work`, part by part.
 
     Raises:
-        Exception: what `work` raised, if that was not about memory or happened with a single item.
+        Exception: From `work`, if it is not a memory error or the part is a single item.
     """
     results: list[Result] = []
     done = 0
@@ -50,15 +50,15 @@ def in_parts(work: Callable[[int, int], Result], count: int, most: int, what: st
         except Exception as error:
             if not is_out_of_memory(error) or size == 1:
                 raise
-        # outside of the handler: an error holds the frames that hold the memory
+        # outside the handler, since the error keeps the frames that hold the memory
         free_memory()
         most = size // 2
-        logger.warning("Out of memory with %d %s at a time; going on with %d.", size, what, most)
+        logger.warning("Out of memory with %d %s at a time; trying %d.", size, what, most)
     return results
 
 
 def free_memory() -> None:
-    """Gives back what nothing needs any more."""
+    """Releases unused memory."""
     gc.collect()
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         torch.cuda.empty_cache()

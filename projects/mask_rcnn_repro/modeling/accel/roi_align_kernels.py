@@ -1,21 +1,20 @@
-"""Compiled loops of the RoI layers: bilinear samples, their mean or max, and the gradients.
+"""Compiled loops of RoIAlign and RoIWarp: mean or max of bilinear samples, and their gradients.
 
-Needs Numba; :mod:`~mask_rcnn_repro.modeling.accel.roi_layers` imports it when first used.
+Needs Numba; :mod:`~mask_rcnn_repro.modeling.accel.compiled_roi_layers` imports it when first used.
 
-A mean of bilinear samples is linear and separates into rows and columns, so every axis of a RoI
-becomes a list of taps: which cells a bin reads, with which weight (those of all its samples
-together). Feature rows are read once each, in their order, the channels innermost:
-``out = A_y F A_x^T`` with the zeros left out. The gradient goes the same way back. Positions are
-computed as torchvision does, operation by operation in the map's type, so that a sample falls on
-the same side of every border; only sums are ordered differently.
+The mean of bilinear samples is linear and separates into rows and columns. Each axis of a RoI
+becomes a list of taps: the cells that a bin reads and the weights of all its samples there. Each
+feature row is read once, with the channels innermost: ``out = A_y F A_x^T`` without the zeros. The
+gradient is the transpose. Positions are computed by torchvision's operations in the map's type.
+A sample therefore falls on the same side of every border; only the order of sums differs.
 
-Gradients of a map are accumulated row by row, whichever thread has the row, in the order of the
-RoIs: they do not depend on the number of threads.
+Each row of a map's gradient is accumulated by one thread in the order of the RoIs. Gradients do
+not depend on the number of threads.
 
 Arrays: maps (N, H, W, C), bfloat16 as uint16; outputs (R, bins, C), or (R, C, bins) if not
-``channels_last``, with bins = rows x columns; ``axes`` (R, 2, 3): per RoI and axis (x, y) the
-start and the size of a bin in cells and the samples in it; ``images`` (R,); ``order``: RoIs to do.
-For a max the bins of ``axes`` are the samples, one in each.
+``channels_last``, with bins = rows x columns; ``axes`` (R, 2, 3): per RoI and axis (x, y) the start
+and the size of a bin in cells and the number of samples in it; ``images`` (R,); ``order``: the RoIs
+to compute. For a max the bins of ``axes`` are the samples, one in each.
 """
 
 from __future__ import annotations
@@ -24,54 +23,23 @@ import math
 from typing import Any
 
 import numpy as np
-from numba import types
-from numba.extending import overload
 
+from mask_rcnn_repro.modeling.accel.bfloat16 import load, store
 from mask_rcnn_repro.utils.compiled import compiled
 
 # Products and sums may be fused; nothing else may be reordered.
 FUSED = {"contract"}
 
-
-def load(value: Any) -> Any:
-    """A feature as a number; bfloat16 is the upper half of a float32."""
-    raise NotImplementedError
-
-
-@overload(load)
-def _load_overload(value):  # type: ignore[no-untyped-def]
-    if value == types.uint16:
-        return lambda value: np.uint32(np.uint32(value) << np.uint32(16)).view(np.float32)
-    return lambda value: value
+ByBin = tuple[np.ndarray, np.ndarray, np.ndarray]
+ByCell = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+Rois = tuple[np.ndarray, np.ndarray, np.ndarray]  # order, images, axes
+Bins = tuple[int, int]  # rows, columns
 
 
-def _store(target: Any, index: int, value: Any) -> None:
-    """Writes one number of an output, rounded to nearest, ties to even."""
-    raise NotImplementedError
-
-
-@overload(_store)
-def _store_overload(target: Any, index: Any, value: Any) -> Any:
-    if target.dtype == types.uint16:
-
-        def to_bfloat16(target: Any, index: Any, value: Any) -> None:
-            bits = np.float32(value).view(np.uint32)
-            rounded = (bits + np.uint32(0x7FFF) + ((bits >> 16) & 1)) >> 16
-            target[index] = rounded if value == value else 0x7FC0
-
-        return to_bfloat16
-
-    def as_it_is(target: Any, index: Any, value: Any) -> None:
-        target[index] = value
-
-    return as_it_is
-
-
-@compiled(fastmath=False)  # said, because callers would pass theirs on
-def _add_tap(
-    counts: np.ndarray, cells: np.ndarray, weights: np.ndarray, line: int, cell: int, weight: Any
-) -> None:
-    """Adds a tap to a list; samples come in order, so its cell is among the last three or new."""
+@compiled(fastmath=False)  # explicit, since callers would pass theirs on
+def _add_tap(taps: ByBin, line: int, cell: int, weight: Any) -> None:
+    """Adds a tap. Samples come in order, so its cell is among the last three or new."""
+    counts, cells, weights = taps
     used = counts[line]
     for back in range(1, min(3, used) + 1):
         if cells[line, used - back] == cell:
@@ -83,15 +51,8 @@ def _add_tap(
         counts[line] = used + 1
 
 
-@compiled(fastmath=False)  # said, because callers would pass theirs on
-def _taps_of_bins(
-    axis: np.ndarray,
-    bins: int,
-    size: int,
-    counts: np.ndarray,
-    cells: np.ndarray,
-    weights: np.ndarray,
-) -> None:
+@compiled(fastmath=False)  # explicit, since callers would pass theirs on
+def _taps_of_bins(axis: np.ndarray, bins: int, size: int, taps: ByBin) -> None:
     """Fills each bin's taps from ``axis``: start, size of a bin, samples in it.
 
     A sample outside [-1, size] counts as zero, one outside [0, size - 1] takes the border cell's
@@ -100,15 +61,14 @@ def _taps_of_bins(
     number = axis.dtype.type
     start, step, samples = axis[0], axis[1], axis[2]
     for bin in range(bins):
-        counts[bin] = 0
+        taps[0][bin] = 0
     if not (math.isfinite(start) and math.isfinite(step) and samples >= 1) or size < 1:
         return
     half, one, top = number(0.5), number(1), number(size - 1)
     for bin in range(bins):
         first, last = 0, int(samples)
-        if (
-            last > 64 and step > last - 2
-        ):  # adaptive, about a cell each: leave out what is far outside
+        # with an adaptive number of samples, about one per cell: skip those far outside
+        if last > 64 and step > last - 2:
             origin = float(start) + float(bin) * float(step)
             per_cell = float(samples) / float(step)
             low = math.floor((-1.0 - origin) * per_cell) - 2.0
@@ -122,19 +82,17 @@ def _taps_of_bins(
             position = min(max(position, number(0)), top)
             cell = int(position)
             fraction = position - number(cell)
-            _add_tap(counts, cells, weights, bin, cell, (one - fraction) / samples)
+            _add_tap(taps, bin, cell, (one - fraction) / samples)
             if fraction > 0:
-                _add_tap(counts, cells, weights, bin, cell + 1, fraction / samples)
+                _add_tap(taps, bin, cell + 1, fraction / samples)
 
 
 @compiled(fastmath=False)
-def _taps(
-    axis: np.ndarray, bins: int, size: int, by_bin: tuple[Any, ...], by_cell: tuple[Any, ...]
-) -> int:
+def _taps(axis: np.ndarray, bins: int, size: int, by_bin: ByBin, by_cell: ByCell) -> int:
     """Fills the taps of an axis by bin and by cell; returns the number of cells."""
     counts, cells, weights = by_bin
     cell_counts, cell_ids, cell_bins, cell_weights = by_cell
-    _taps_of_bins(axis, bins, size, counts, cells, weights)
+    _taps_of_bins(axis, bins, size, by_bin)
     used = 0
     for bin in range(bins):
         for k in range(counts[bin]):
@@ -143,7 +101,7 @@ def _taps(
                 if cell_ids[used - back] == cells[bin, k]:
                     at = used - back
                     break
-            if at == len(cell_ids):  # cannot be: as many as there are different cells
+            if at == len(cell_ids):  # impossible: there is room for all different cells
                 continue
             if at == used:
                 used += 1
@@ -156,15 +114,15 @@ def _taps(
 
 
 @compiled(fastmath=False)
-def _by_bin(bins: int, taps: int, like: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Room for the taps of an axis, by bin: counts, cells, weights."""
+def _by_bin(bins: int, taps: int, like: np.ndarray) -> ByBin:
+    """Allocates the taps of an axis by bin: counts, cells, weights."""
     counts = np.empty(bins, np.int64)
     return counts, np.empty((bins, taps), np.int64), np.empty((bins, taps), like.dtype)
 
 
 @compiled(fastmath=False)
-def _by_cell(bins: int, taps: int, size: int, like: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Room for the taps of an axis, by cell: counts, cells, bins, weights."""
+def _by_cell(bins: int, taps: int, size: int, like: np.ndarray) -> ByCell:
+    """Allocates the taps of an axis by cell: counts, cells, bins, weights."""
     cells = min(bins * taps, size)
     counts, ids = np.empty(cells, np.int64), np.empty(cells, np.int64)
     return counts, ids, np.empty((cells, bins), np.int64), np.empty((cells, bins), like.dtype)
@@ -177,39 +135,33 @@ def emit(out: np.ndarray, line: int, channels_last: bool, values: np.ndarray) ->
     if channels_last:
         target, source = out[line].reshape(-1), values.reshape(-1)
         for i in range(bins * channels):
-            _store(target, i, source[i])
+            store(target, i, source[i])
         return
-    for first in range(0, channels, 8):  # of a cache line of channels, one row each
+    for first in range(0, channels, 8):  # eight channels: as many rows at a time
         targets = out[line, first : first + 8]
         for bin in range(bins):
             source = values[bin][first : first + 8]
             for c in range(len(source)):
-                _store(targets[c], bin, source[c])
+                store(targets[c], bin, source[c])
 
 
 @compiled(fastmath=FUSED)
 def mean_forward(
-    maps: np.ndarray,
-    out: np.ndarray,
-    channels_last: bool,
-    order: np.ndarray,
-    images: np.ndarray,
-    axes: np.ndarray,
-    rows: int,
-    columns: int,
-    taps: int,
+    maps: np.ndarray, out: np.ndarray, channels_last: bool, rois: Rois, bins: Bins, taps: int
 ) -> None:
-    """Means of bilinear samples; ``taps``: most cells that a bin reads along an axis."""
+    """Mean of each bin's samples; ``taps``: the most cells that a bin reads along an axis."""
+    (order, images, axes), (rows, columns) = rois, bins
     height, width, channels = maps.shape[1:]
     zero = axes.dtype.type(0)
-    x_counts, x_cells, x_weights = _by_bin(columns, taps, axes)
-    y_taps, lines = _by_bin(rows, taps, axes), _by_cell(rows, taps, height, axes)
+    x_taps, y_taps = _by_bin(columns, taps, axes), _by_bin(rows, taps, axes)
+    x_counts, x_cells, x_weights = x_taps
+    lines = _by_cell(rows, taps, height, axes)
     line_counts, line_ids, line_bins, line_weights = lines
     across = np.empty((columns, channels), axes.dtype)  # one feature row, cut into columns
     sums = np.empty((rows * columns, channels), axes.dtype)
     across_flat, sums_flat = across.reshape(-1), sums.reshape((rows, columns * channels))
     for r in order:
-        _taps_of_bins(axes[r, 0], columns, width, x_counts, x_cells, x_weights)
+        _taps_of_bins(axes[r, 0], columns, width, x_taps)
         used = _taps(axes[r, 1], rows, height, y_taps, lines)
         sums[:] = zero
         for y in range(used):
@@ -240,30 +192,23 @@ def mean_forward(
 
 @compiled(fastmath=FUSED)
 def max_forward(
-    maps: np.ndarray,
-    out: np.ndarray,
-    channels_last: bool,
-    order: np.ndarray,
-    images: np.ndarray,
-    axes: np.ndarray,
-    rows: int,
-    columns: int,
-    n: int,
-    chosen: np.ndarray,
+    maps: Any, out: Any, channels_last: bool, rois: Rois, bins: Bins, n: int, chosen: Any
 ) -> None:
     """Max of the n x n bilinear samples of each bin.
 
-    ``chosen`` (R, bins, C), unless R is 0, becomes the number of the sample that was taken: of
-    equal ones the first. NaN is larger than any number.
+    ``chosen`` (R, bins, C), unless R is 0, gets the number of the largest sample, the first of
+    equal ones. NaN is larger than any number.
     """
+    (order, images, axes), (rows, columns) = rois, bins
     height, width, channels = maps.shape[1:]
-    y_counts, y_cells, y_weights = _by_bin(rows * n, 2, axes)
-    x_counts, x_cells, x_weights = _by_bin(columns * n, 2, axes)
+    y_taps, x_taps = _by_bin(rows * n, 2, axes), _by_bin(columns * n, 2, axes)
+    y_counts, y_cells, y_weights = y_taps
+    x_counts, x_cells, x_weights = x_taps
     best, sample = np.empty((rows * columns, channels), axes.dtype), np.empty(channels, axes.dtype)
     zero, track = axes.dtype.type(0), len(chosen) > 0
     for r in order:
-        _taps_of_bins(axes[r, 0], columns * n, width, x_counts, x_cells, x_weights)
-        _taps_of_bins(axes[r, 1], rows * n, height, y_counts, y_cells, y_weights)
+        _taps_of_bins(axes[r, 0], columns * n, width, x_taps)
+        _taps_of_bins(axes[r, 1], rows * n, height, y_taps)
         for bin in range(rows * columns):
             largest = best[bin]
             for k in range(n * n):
@@ -304,15 +249,9 @@ def max_forward(
 
 @compiled(fastmath=FUSED)
 def _add_chosen(
-    gradients: np.ndarray,
-    chosen: np.ndarray,
-    line: int,
-    columns: int,
-    n: int,
-    weight: Any,
-    target: np.ndarray,
+    gradients: Any, chosen: Any, line: int, columns: int, n: int, weight: Any, target: Any
 ) -> None:
-    """Adds a row of samples to ``target`` (columns n, C): its bins' gradients if it was taken."""
+    """Adds to each sample of a row, ``target`` (columns n, C), its bin's gradient if chosen."""
     channels = target.shape[1]
     for column in range(columns):
         bin = line // n * columns + column
@@ -328,22 +267,19 @@ def samples_backward(
     grads: np.ndarray,
     gradients: np.ndarray,
     channels_last: bool,
-    order: np.ndarray,
-    images: np.ndarray,
-    axes: np.ndarray,
-    rows: int,
-    columns: int,
-    taps: int,
-    n: int,
+    rois: Rois,
+    bins: Bins,
     chosen: np.ndarray,
+    samples: tuple[int, int],
     first: int,
     last: int,
 ) -> None:
-    """Gradients of a mean (n = 0) or a max (n > 0) for the rows [first, last) of the (N H) rows.
+    """Gradient of a mean (n = 0) or a max (n > 0) for rows [first, last) of the (N H) rows.
 
-    ``grads`` (N, H, W, C): of the maps, overwritten in these rows; ``gradients``: of the outputs;
-    ``chosen``: :func:`max_forward`'s.
+    ``grads`` (N, H, W, C) are those of the maps, overwritten in these rows; ``gradients`` are those
+    of the outputs; ``chosen`` is from :func:`max_forward`; ``samples`` is (taps, n).
     """
+    (order, images, axes), (rows, columns), (taps, n) = rois, bins, samples
     height, width, channels = grads.shape[1:]
     number = max(n, 1)
     zero = axes.dtype.type(0)

@@ -17,15 +17,15 @@ from detectron2.data.transforms import ResizeShortestEdge, ResizeTransform
 
 @dataclass(frozen=True)
 class View:
-    """One way of looking at an image.
+    """One size of an image, mirrored or not.
 
-    Coordinates are converted in float64, so that float32 coordinates of a view come back bit for
-    bit after being taken to the image and back.
+    Coordinates are converted in float64. float32 coordinates of a view are then recovered exactly
+    after conversion to the image's frame and back.
 
     Attributes:
         image_size: (H, W).
-        size: (h, w), whole pixels: the two edges may be scaled by slightly different factors.
-        flip: Whether it is mirrored, left and right.
+        size: (h, w) in whole pixels. The scales of the two edges may differ slightly.
+        flip: Whether the view is mirrored horizontally.
     """
 
     image_size: tuple[int, int]
@@ -48,17 +48,17 @@ class View:
         return torch.from_numpy(np.array(resized.transpose(2, 0, 1), order="C"))
 
     def boxes_in_view(self, boxes: torch.Tensor) -> torch.Tensor:
-        """(R, 4) boxes of the image as boxes of the view, float64."""
+        """Converts (R, 4) boxes of the image to the view's frame, float64."""
         boxes = boxes.double() * self._scale(boxes).repeat(2)
         return self._mirrored(boxes) if self.flip else boxes
 
     def boxes_in_image(self, boxes: torch.Tensor) -> torch.Tensor:
-        """(R, 4) boxes of the view as boxes of the image, float64."""
+        """Converts (R, 4) boxes of the view to the image's frame, float64."""
         boxes = boxes.double()
         return (self._mirrored(boxes) if self.flip else boxes) / self._scale(boxes).repeat(2)
 
     def points_in_image(self, points: torch.Tensor) -> torch.Tensor:
-        """(..., 2) x and y in the view as x and y in the image, float64."""
+        """Converts (..., 2) x and y of the view to the image's frame, float64."""
         points = points.double()
         if self.flip:
             points = torch.stack([self.size[1] - points[..., 0], points[..., 1]], dim=-1)
@@ -77,13 +77,13 @@ class View:
 def make_views(
     image_size: tuple[int, int], sizes: Sequence[int], flip: bool, max_size: int
 ) -> list[View]:
-    """Lists the views of an image, each size and then, where asked for, its mirror image.
+    """Lists the views of an image: each size, followed by its mirrored view if wanted.
 
     Args:
         image_size: (H, W).
-        sizes: Shorter edges.
-        flip: Whether to add the mirror images.
-        max_size: Limit of the longer edge, which goes before `sizes`.
+        sizes: Shorter edges, in pixels.
+        flip: Whether to add mirrored views.
+        max_size: Limit of the longer edge, which takes precedence over `sizes`.
     """
     found = []
     for size in sizes:
@@ -93,10 +93,10 @@ def make_views(
 
 
 def batches(views: Iterable[View], most: int) -> Iterator[list[View]]:
-    """Cuts views into batches of at most `most` views of one size, in order.
+    """Groups views into batches of at most `most` views of one size, in order.
 
-    Views of different sizes would have to be padded, which changes features at their borders: what
-    is detected would depend on the batches.
+    Views of different sizes would need padding, which changes features at their borders. Detections
+    would then depend on the batches.
     """
     for _, same in groupby(views, key=lambda view: view.size):
         while batch := list(islice(same, most)):

@@ -1,7 +1,7 @@
-"""Test-time augmentation (appendix B): an image is seen at several sizes and mirrored.
+"""Test-time augmentation (appendix B): detection on several sizes and mirrored views of an image.
 
-Boxes of all views are united and suppressed as if they were of one image; masks and keypoint
-heatmaps are predicted for the boxes that are left, in every view, and averaged.
+Boxes of all views go through NMS together. Masks and keypoint heatmaps are predicted for the
+remaining boxes in every view, and averaged.
 
 Shapes: R detections of an image, K keypoints, M mask side, S heatmap side; boxes as absolute XYXY.
 """
@@ -21,34 +21,35 @@ from torch import nn
 
 from mask_rcnn_repro.data.keypoint_metadata import keypoint_flip_indices
 from mask_rcnn_repro.errors import ConfigError
-from mask_rcnn_repro.modeling.stagewise import StageWiseRCNN
-from mask_rcnn_repro.modeling.tta_views import View, batches, make_views
+from mask_rcnn_repro.modeling.inference.tta_views import View, batches, make_views
+from mask_rcnn_repro.modeling.meta_arch import StageWiseRCNN
 
 
 class TestTimeAugmentation(nn.Module):
     """Wraps a detector; boxes and masks are those of Detectron2's ``GeneralizedRCNNWithTTA``.
 
     Each view goes through the detector as an image of its own, with its score threshold, NMS and
-    limit of detections. Over the union come the same NMS (per class) and the same limit. Masks are
-    averaged as probabilities, heatmaps as logits (so did Detectron), those of mirrored views
-    mirrored back, with left and right keypoints in each other's places. Keypoints are read off the
-    mean heatmaps once, at the resolution of the largest view. How the paper merges is not in it.
+    limit of detections. The union goes through the same NMS (per class) and limit. Masks are
+    averaged as probabilities and heatmaps as logits, as in Detectron. Those of mirrored views are
+    mirrored back first, with left and right keypoints exchanged. Keypoints are decoded once from
+    the mean heatmaps, at the resolution of the largest view. The paper does not state how it
+    merges.
 
-    A single view without mirroring gives what the detector gives.
+    A single view without mirroring gives the detector's own results.
 
     Args:
         model: A ``GeneralizedRCNN`` with an RPN, or :class:`StageWiseRCNN`, bare or wrapped for
-            distributed training. Its training mode is the caller's business.
+            distributed training. The caller sets its training mode.
         sizes: Shorter edges of the views, in pixels.
-        flip: Whether to look at every size mirrored, too.
-        max_size: Limit of the longer edge.
-        views_per_batch: Views of one size that go through the model together; bounds memory.
-        keypoint_hflip_indices: For each keypoint the one that takes its place in a mirrored image;
-            None means COCO's 17.
+        flip: Whether to add a mirrored view of every size.
+        max_size: Limit of the longer edge, in pixels.
+        views_per_batch: Views of one size in a batch; limits memory.
+        keypoint_hflip_indices: For each keypoint the one that replaces it in a mirrored image; None
+            means COCO's 17.
 
     Raises:
-        ConfigError: Numbers out of range, a model that finds no objects or needs proposals from
-            files, or flips that do not fit its keypoints.
+        ConfigError: If a number is out of range, the model detects nothing or needs stored
+            proposals, or the flip indices do not fit its keypoints.
     """
 
     def __init__(
@@ -82,7 +83,7 @@ class TestTimeAugmentation(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the model lives."""
+        """Device of the model."""
         device: torch.device = self.model.device
         return device
 
@@ -93,32 +94,29 @@ class TestTimeAugmentation(nn.Module):
         """Detects, image by image.
 
         Args:
-            batched_inputs: Dicts with ``image``, (C, H, W), not resized: views are made from it.
-                With ``do_postprocess`` also ``height``, ``width`` of the wanted output, if they are
-                not H and W.
+            batched_inputs: Dicts with ``image``, (C, H, W), not resized. With ``do_postprocess``
+                also ``height`` and ``width`` of the output, H and W by default.
             do_postprocess: Whether to paste masks, as ``GeneralizedRCNN.inference`` does.
 
         Returns:
-            Without `do_postprocess` one Instances an image, in the frame of ``image``:
-            `pred_boxes`, `scores` (R,), descending, `pred_classes` (R,), and as the model has them
-            `pred_masks` (R, 1, M, M), probabilities, and `pred_keypoints` (R, K, 3): x, y, score. R
-            may be 0.
-            Otherwise dicts with ``instances``, whose masks are (R, height, width), bool.
+            Without `do_postprocess` Instances of each image, in the frame of ``image``:
+            `pred_boxes`, `scores` (R,), descending, `pred_classes` (R,), and if the model predicts
+            them `pred_masks` (R, 1, M, M), probabilities, and `pred_keypoints` (R, K, 3): x, y,
+            score. R may be 0. Otherwise dicts with ``instances``, whose masks are (R, height,
+            width), bool.
         """
         results = [self._detect(item["image"]) for item in batched_inputs]
         if not do_postprocess:
             return results
-        sizes = [
-            (item.get("height", result.image_size[0]), item.get("width", result.image_size[1]))
-            for item, result in zip(batched_inputs, results, strict=True)
-        ]
-        return [
-            {"instances": detector_postprocess(result, *size)}
-            for result, size in zip(results, sizes, strict=True)
-        ]
+        outputs = []
+        for item, result in zip(batched_inputs, results, strict=True):
+            height, width = result.image_size
+            size = (item.get("height", height), item.get("width", width))
+            outputs.append({"instances": detector_postprocess(result, *size)})
+        return outputs
 
     def forward(self, batched_inputs: Sequence[dict[str, Any]]) -> Any:
-        """Detections as ``GeneralizedRCNN`` returns them in evaluation mode."""
+        """Detects; returns what ``GeneralizedRCNN`` returns in evaluation mode."""
         return self.inference(batched_inputs, do_postprocess=True)
 
     def _detect(self, image: torch.Tensor) -> Instances:
@@ -129,17 +127,17 @@ class TestTimeAugmentation(nn.Module):
         found.pred_boxes = Boxes(boxes.float())
         found.scores = scores
         found.pred_classes = classes
-        masks, heatmaps = self._mean_maps(image, views, boxes, found)
-        if masks is not None:
-            found.pred_masks = masks
-        if heatmaps is not None:
-            found.pred_keypoints = _decode(heatmaps, boxes, views)
+        maps = self._mean_maps(image, views, boxes, found)
+        if "pred_masks" in maps:
+            found.pred_masks = maps["pred_masks"]
+        if "pred_keypoint_heatmaps" in maps:
+            found.pred_keypoints = _decode(maps["pred_keypoint_heatmaps"], boxes, views)
         return found
 
     def _merged_boxes(
         self, image: torch.Tensor, views: Sequence[View]
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Boxes (R, 4) in the image's frame, float64, scores and classes of all views together."""
+        """Boxes (R, 4) in the image's frame, float64, scores and classes after NMS of all views."""
         all_boxes, all_scores, all_classes = [], [], []
         with _boxes_only(self.model.roi_heads):
             for batch in batches(views, self.views_per_batch):
@@ -148,7 +146,7 @@ class TestTimeAugmentation(nn.Module):
                     all_scores.append(found.scores)
                     all_classes.append(found.pred_classes)
         boxes, scores, classes = (torch.cat(x) for x in (all_boxes, all_scores, all_classes))
-        if len(views) == 1:  # has been through this NMS
+        if len(views) == 1:  # has been through this NMS already
             return boxes, scores, classes
         predictor = self.model.roi_heads.box_predictor
         keep = batched_nms(boxes, scores, classes, predictor.test_nms_thresh)
@@ -158,14 +156,14 @@ class TestTimeAugmentation(nn.Module):
 
     def _mean_maps(
         self, image: torch.Tensor, views: Sequence[View], boxes: torch.Tensor, merged: Instances
-    ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    ) -> dict[str, torch.Tensor]:
         """Masks (R, 1, M, M) and heatmaps (R, K, S, S) of the boxes, averaged over the views."""
         heads = self.model.roi_heads
         if not (getattr(heads, "mask_on", False) or getattr(heads, "keypoint_on", False)):
-            return None, None
+            return {}
         if len(merged) == 0:
-            views = views[:1]  # for the shapes of nothing
-        masks, heatmaps = _Mean(), _Mean()
+            views = views[:1]  # only for the shapes of empty results
+        sums: dict[str, torch.Tensor] = {}
         for batch in batches(views, self.views_per_batch):
             given = [
                 Instances(
@@ -177,42 +175,29 @@ class TestTimeAugmentation(nn.Module):
                 for view in batch
             ]
             for view, found in zip(batch, self._run(image, batch, given), strict=True):
-                if found.has("pred_masks"):
-                    mask = found.pred_masks
-                    masks.add(mask.flip(3) if view.flip else mask)
-                if found.has("pred_keypoint_heatmaps"):
-                    heatmap = found.pred_keypoint_heatmaps
-                    heatmaps.add(heatmap.flip(3)[:, self.flip_indices] if view.flip else heatmap)
-        return masks.value(), heatmaps.value()
+                for name in ("pred_masks", "pred_keypoint_heatmaps"):
+                    if not found.has(name):
+                        continue
+                    maps = found.get(name)
+                    if view.flip:
+                        maps = maps.flip(3)
+                        maps = maps if name == "pred_masks" else maps[:, self.flip_indices]
+                    sums[name] = sums[name] + maps if name in sums else maps
+        return {name: total / len(views) for name, total in sums.items()}
 
     def _run(
         self, image: torch.Tensor, views: Sequence[View], given: list[Instances] | None = None
     ) -> list[Instances]:
-        """Runs the model on some views; each time anew, so that no more of them are held."""
+        """Runs the model on some views, which are rendered each time to save memory."""
         inputs = [{"image": view.render(image)} for view in views]
         found: list[Instances] = self.model.inference(inputs, given, do_postprocess=False)
         return found
 
 
-class _Mean:
-    """A mean of tensors that come one by one."""
-
-    def __init__(self) -> None:
-        self._sum: torch.Tensor | None = None
-        self._count = 0
-
-    def add(self, value: torch.Tensor) -> None:
-        self._sum = value if self._sum is None else self._sum + value
-        self._count += 1
-
-    def value(self) -> torch.Tensor | None:
-        return None if self._sum is None else self._sum / self._count
-
-
 def _decode(heatmaps: torch.Tensor, boxes: torch.Tensor, views: Sequence[View]) -> torch.Tensor:
     """Keypoints (R, K, 3) in the image's frame.
 
-    A heatmap is read at whole pixels, so that the frame matters; the model reads it in a view's.
+    Heatmaps are decoded at whole pixels of a frame. This is the largest view's, as in the model.
     """
     largest = max((view for view in views if not view.flip), key=lambda view: view.size)
     points = heatmaps_to_keypoints(heatmaps, largest.boxes_in_view(boxes).float())
@@ -222,11 +207,11 @@ def _decode(heatmaps: torch.Tensor, boxes: torch.Tensor, views: Sequence[View]) 
 
 @contextlib.contextmanager
 def _boxes_only(roi_heads: nn.Module) -> Iterator[None]:
-    """Has the heads predict neither masks nor keypoints, by Detectron2's own switches."""
-    switches = [name for name in ("mask_on", "keypoint_on") if hasattr(roi_heads, name)]
-    before = {name: getattr(roi_heads, name) for name in switches}
+    """Disables masks and keypoints by Detectron2's own switches."""
+    switches = ("mask_on", "keypoint_on")
+    before = {name: getattr(roi_heads, name) for name in switches if hasattr(roi_heads, name)}
     try:
-        for name in switches:
+        for name in before:
             setattr(roi_heads, name, False)
         yield
     finally:
@@ -237,13 +222,13 @@ def _boxes_only(roi_heads: nn.Module) -> Iterator[None]:
 def _check_model(model: nn.Module) -> None:
     if getattr(model, "roi_heads", None) is None:
         raise ConfigError(
-            f"Test-time augmentation merges detections, and {type(model).__name__} has no RoI "
-            "heads that make any. Use it for a detector; leave it out for an RPN stage."
+            f"Test-time augmentation needs a detector, but {type(model).__name__} has no RoI "
+            "heads. Disable it for an RPN stage."
         )
     if not isinstance(model, StageWiseRCNN) and getattr(model, "proposal_generator", None) is None:
         raise ConfigError(
-            "Test-time augmentation needs proposals for every view, and this detector takes them "
-            "from files. Join it with its RPN first: mask_rcnn_repro.build_predictor does."
+            "Test-time augmentation needs proposals for every view, but this detector reads stored "
+            "ones. Use mask_rcnn_repro.build_predictor, which joins it with its RPN."
         )
 
 
@@ -252,6 +237,6 @@ def _check_flip_indices(indices: Sequence[int], num_keypoints: int) -> None:
     if sorted(indices) != everyone or [indices[i] for i in indices] != everyone:
         raise ConfigError(
             f"keypoint_hflip_indices is {list(indices)}, but the model has {num_keypoints} "
-            f"keypoints: it must hold each index from 0 to {num_keypoints - 1} once, and those "
-            "that change places must name each other."
+            f"keypoints. It must hold each index from 0 to {num_keypoints - 1} once, and the two "
+            "keypoints of a pair must name each other."
         )
