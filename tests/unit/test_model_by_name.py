@@ -200,7 +200,7 @@ def test_c4_by_name_is_7x7_with_stride_1():
     [
         ("MODEL.ROI_BOX_HEAD.POOLER_TYPE", "RoIAlign", "pooler_type='RoIAlign'"),
         ("MODEL.ROI_MASK_HEAD.LOSS", "Softmax", "mask loss 'Softmax'"),
-        ("MODEL.ROI_MASK_HEAD.CLS_AGNOSTIC_MASK", True, "set LOSS to 'ClassAgnosticMaskLoss'"),
+        ("MODEL.ROI_MASK_HEAD.CLS_AGNOSTIC_MASK", True, "LOSS to 'ClassAgnosticMaskLoss'"),
         ("MODEL.ROI_HEADS.IN_FEATURES", ["res3", "res4"], "one feature map"),
         ("MODEL.RESNETS.WIDTH_MULTIPLIER", 0.3, "width_multiplier=0.3"),
     ],

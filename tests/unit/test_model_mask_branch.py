@@ -142,7 +142,7 @@ def test_mlp_layers_compile_in_one_graph_for_any_number_of_rois():
         ({"num_fc": 0}, "num_fc must be at least 1, got 0"),
         ({"fc_dim": 0}, "fc_dim must be at least 1, got 0"),
         ({"output_size": -1}, "output_size must be at least 1, got -1"),
-        ({"input_shape": ShapeSpec(channels=6)}, "give input_shape's height and width"),
+        ({"input_shape": ShapeSpec(channels=6)}, "height and width"),
     ],
 )
 def test_impossible_mlps_are_explained(kwargs, message):
