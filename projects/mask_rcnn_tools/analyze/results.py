@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -33,8 +32,6 @@ from mask_rcnn_tools.analyze.matching import match
 
 if TYPE_CHECKING:
     from mask_rcnn_tools.analyze.inputs import AnalysisInputs
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -19,8 +18,6 @@ from mask_rcnn_repro.engine.dependencies import find_rpn
 from mask_rcnn_repro.errors import ConfigError, DataError
 from mask_rcnn_tools.model_info.flops import BackboneCache, count_flops
 from mask_rcnn_tools.model_info.parts import PARTS, Part, count_parameters
-
-logger = logging.getLogger(__name__)
 
 _ASPECT = 4 / 3  # of COCO's most frequent size, 640 x 480
 
