@@ -1,8 +1,8 @@
 """A key-value store for the processes that `torchrun` started together.
 
 `torchrun` keeps one store for all its restarts. It still holds what earlier processes wrote, such
-as their addresses. The processes of one start therefore exchange random tokens and use a part of the
-store that is named after the token of the first one. The restart count is no such name, because
+as their addresses. The processes of one start therefore exchange random tokens and use a part of
+the store that is named after the token of the first one. The restart count is no such name, because
 hosts that join later count differently.
 """
 
