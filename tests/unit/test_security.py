@@ -47,8 +47,8 @@ _DANGEROUS = {
     "dill.load",
 }  # fmt: skip
 _ALLOWED = {
-    ("engine/safe_load.py", "torch.load"),  # weights_only
-    ("data/proposals.py", "np.load"),  # allow_pickle=False
+    ("engine/checkpoint/safe_load.py", "torch.load"),  # weights_only
+    ("data/proposals/files.py", "np.load"),  # allow_pickle=False
     ("config/yaml_io.py", "yaml.load"),  # with a safe loader
     ("config/load.py", "LazyConfig.load"),  # config files are code
     ("config/targets.py", "eval"),  # annotations of functions that are imported already
