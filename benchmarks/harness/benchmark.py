@@ -20,7 +20,6 @@ from datetime import datetime, timezone
 from typing import Any
 
 import torch
-from tabulate import tabulate
 
 from harness.record import (
     RECORDS,
@@ -31,6 +30,7 @@ from harness.record import (
     save_benchmark,
 )
 from mask_rcnn_repro.config.config_files import config_root
+from mask_rcnn_repro.paper.tables import Table
 from mask_rcnn_repro.records import provenance
 
 _LIBRARIES = ("numba", "hotcoco", "opencv-python-headless", "pillow", "cityscapesscripts")
@@ -184,8 +184,11 @@ class Benchmark:
         self._series.append(Series(title=title, x_label=x_label, y_label=y_label, lines=points))
         print(title)
         columns = sorted({x for line in points.values() for x, _ in line})
-        rows = [[name, *(dict(line).get(x) for x in columns)] for name, line in points.items()]
-        print(tabulate(rows, headers=[x_label, *columns], floatfmt=".4g"), flush=True)
+        rows = [
+            [name, *(f"{dict(line)[x]:.4g}" if x in dict(line) else "" for x in columns)]
+            for name, line in points.items()
+        ]
+        print(Table([x_label, *(f"{x:g}" for x in columns)], rows).text("right"), flush=True)
 
     def note(self, text: str) -> None:
         """A sentence that belongs to the numbers: which images were used, say."""
@@ -209,7 +212,7 @@ class Benchmark:
             notes=self._notes,
         )
         print(f"\n{self.title} ({record.device.name}, {torch.get_num_threads()} threads)\n")
-        print(tabulate(*_rows(record.comparisons), disable_numparse=True))
+        print(_table(record.comparisons).text())
         if self._record:
             file = save_benchmark(record, config_root().parent / RECORDS)
             print(f"\nRecord written to {RECORDS / file.name}")
@@ -233,7 +236,7 @@ class Benchmark:
             torch.cuda.synchronize(self.device)
 
 
-def _rows(comparisons: Sequence[Comparison]) -> tuple[list[list[str]], list[str]]:
+def _table(comparisons: Sequence[Comparison]) -> Table:
     rows = [
         [
             comparison.work if name == comparison.reference else "",
@@ -245,7 +248,7 @@ def _rows(comparisons: Sequence[Comparison]) -> tuple[list[list[str]], list[str]
         for comparison in comparisons
         for name, timing in comparison.seconds.items()
     ]
-    return rows, ["work", "contender", "seconds", "times as fast", "goal"]
+    return Table(["work", "contender", "seconds", "times as fast", "goal"], rows)
 
 
 def _version(name: str) -> str | None:

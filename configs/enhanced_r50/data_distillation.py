@@ -15,3 +15,5 @@ dataloader.train.dataset = L(get_mixed_dicts)(
     generated_part=0.4,
     teacher="table9/original",
 )
+
+paper = dict(counterpart="table9/data_distillation", control="table9/original")

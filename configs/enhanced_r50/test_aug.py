@@ -5,3 +5,5 @@ from .non_local import dataloader, lr_multiplier, model, optimizer, train
 train.init_from = "enhanced_r50/non_local"
 train.max_iter = 0
 train.tta = dict(enabled=True)
+
+paper = dict(counterpart="table8/test_aug", control="enhanced_r50/non_local")

@@ -9,3 +9,5 @@ from .e2e import dataloader, model, optimizer, train
 train.max_iter = 260_000
 dataloader.train.mapper.augmentations[0].short_edge_length = [640, 800]
 dataloader.train.mapper.augmentations[0].sample_style = "range"
+
+paper = dict(counterpart="table8/train_aug", control="enhanced_r50/e2e")

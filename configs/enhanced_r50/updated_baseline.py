@@ -6,3 +6,5 @@ from ..table2a.r50_fpn import dataloader, model, optimizer, train
 train.max_iter = 180_000
 train.proposals = "rpn/r50_fpn_180k"
 model.roi_heads.box_predictor.test_nms_thresh = 0.5
+
+paper = dict(counterpart="table8/updated_baseline", control="table2a/r50_fpn")

@@ -3,8 +3,8 @@
 Rules of a row, beside those of `check_row_rules`: it has `paper` with a table and a row that the
 paper prints about its own models, no other file has the same, `control` is the id of another row,
 and the docstring begins with "Table <table>, row `<row>`" ("Section 4.2, ..." for numbers in the
-text) and says the paper's claim. Its folder is the table's. Configs in other folders are no rows
-and have no `paper`.
+text) and says the paper's claim. Its folder is the table's. Configs in other folders are no rows:
+they have no `paper`, or one that names a counterpart, which is a row with a control, and a control.
 """
 
 import re
@@ -66,7 +66,13 @@ def test_it_keeps_the_rules(config):
     assert re.fullmatch(r"[a-z0-9_]+/[A-Za-z0-9_]+", config), "folder/file, plain names"
     assert load(config).train.output_dir == ""
     assert load(config).train.output_root == "output"
-    assert ("paper" in load(config)) == is_row(config)
+    paper = load(config).get("paper")
+    if is_row(config):
+        assert "table" in paper
+    elif paper is not None:
+        assert set(paper) == {"counterpart", "control"}
+        assert paper.counterpart in WITH_CONTROL
+        assert paper.control in IDS
 
 
 @pytest.mark.parametrize(

@@ -12,13 +12,12 @@ import cv2
 import numpy as np
 import pytest
 
-from generate_docs import rows
 from mask_rcnn_repro.paper import results
 from mask_rcnn_repro.records.curves import load_curves
 from mask_rcnn_repro.records.record import load_record
 from mask_rcnn_tools.report.cli import parse_args
 from mask_rcnn_tools.report.main import main
-from mask_rcnn_tools.report.store import record_file
+from mask_rcnn_tools.report.runs import record_file
 
 from .run_helpers import RUN, Outcome, _undone
 
@@ -43,8 +42,7 @@ def copied(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     shutil.copytree(
         trained, tmp_path / RUN, ignore=shutil.ignore_patterns("*.pth", "tensorboard", "drawings")
     )
-    for module in (rows, results):
-        monkeypatch.setattr(module, "list_configs", lambda: [CONFIG])
+    monkeypatch.setattr(results, "list_configs", lambda: [CONFIG])
     return tmp_path
 
 

@@ -21,8 +21,8 @@ from mask_rcnn_repro.records.curves import (
     thinned,
 )
 from mask_rcnn_repro.records.record import load_record, save_record
-from mask_rcnn_tools.report.collect import curves_of_run
-from mask_rcnn_tools.report.store import load_material
+from mask_rcnn_tools.report.run_curves import curves_of_run
+from mask_rcnn_tools.report.runs import load_runs
 
 RESULTS = Path(__file__).resolve().parents[2] / "results"
 FLAT = tuple([0.5] * 101)
@@ -201,7 +201,7 @@ def test_unreadable_curves_are_refused(tmp_path):
 
 
 def test_committed_curves_are_those_of_committed_records():
-    material = load_material([RESULTS])
+    material = load_runs([RESULTS])
     seen = 0
     for key in material.curves:
         (record,) = [

@@ -5,40 +5,42 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 
-from generate_docs import files as generated
-from generate_docs import pages, rows
+from generate_docs import pages
 from generate_docs.__main__ import main
-from generate_docs.files import (
-    generated_files,
-    load_report,
-)
+from generate_docs.files import generated_files
 from generate_docs.pages import (
     format_configs_readme,
     format_delta,
     format_numbers,
     stated_differences,
 )
-from generate_docs.rows import Row, group_title, load_rows, load_variants
 from mask_rcnn_repro.config import (
     ABSENT,
     config_hash,
-    config_root,
     get_config,
     list_configs,
 )
 from mask_rcnn_repro.errors import RecordError
+from mask_rcnn_repro.paper import rows
+from mask_rcnn_repro.paper.comparison import number_of
+from mask_rcnn_repro.paper.numbers import TIMING
 from mask_rcnn_repro.paper.results import (
-    format_results_of,
     load_results,
     records_of,
     same_run,
     stages_of,
+    state_without_result,
 )
+from mask_rcnn_repro.paper.rows import Row, all_rows
+from mask_rcnn_repro.paper.words import table_title
 from mask_rcnn_repro.records.record import InputRun, SecondsPerImage, make_record, save_record
+from mask_rcnn_tools.report import files as report_files
 from mask_rcnn_tools.report.cli import parse_args as parse_report_args
+from mask_rcnn_tools.report.files import is_current, load_report
 from mask_rcnn_tools.report.main import run as run_report
 from mask_rcnn_tools.report.markdown import PLOTS
 
@@ -52,8 +54,7 @@ def test_generated_files_are_up_to_date():
     files = generated_files(ROOT)
     assert len([f for f in files if f.suffix != ".svg"]) == 6
     assert {f for f in files if f.parent.name == "report"} == set((ROOT / PLOTS).glob("*.svg"))
-    stale = [f for f, text in files.items() if f.read_text() != text]
-    assert stale == []
+    assert [f for f, text in files.items() if not is_current(f, text)] == []
 
 
 def documents():
@@ -127,40 +128,35 @@ def test_the_index_names_every_document():
 
 
 def test_rows_come_in_the_papers_order_with_all_configs():
-    rows = load_rows()
-    assert sorted(row.id for row in rows) == list_configs()
+    rows = all_rows()
+    assert sorted(row.config for row in rows) == list_configs()
     table_2a = [row.name for row in rows if row.table == "2a"]
     assert table_2a[:3] == ["R50-C4", "R101-C4", "R50-FPN"]
-    assert [row.table is None for row in rows] == sorted(row.table is None for row in rows)
-    by_id = {row.id: row for row in rows}
+    assert [row.is_printed for row in rows] == sorted(
+        (row.is_printed for row in rows), reverse=True
+    )
+    by_id = {row.config: row for row in rows}
     assert by_id["table2a/r101_fpn"].control == "table2a/r50_fpn"
     assert by_id["table2a/r101_fpn"].summary.startswith("Table 2a, row `R101-FPN`: ResNet-101")
-    assert by_id["quickstart/mask_rcnn_r18_fpn"].group == "quickstart"
-    groups = list(dict.fromkeys(row.group for row in rows))
-    assert groups[:3] == ["1", "2a", "2b"]
-    assert groups[-3:] == ["rpn", "quickstart", "model_zoo"]
+    assert by_id["quickstart/mask_rcnn_r18_fpn"].table == "quickstart"
+    tables = list(dict.fromkeys(row.table for row in rows))
+    assert tables[:3] == ["1", "2a", "2b"]
+    assert tables[-3:] == ["rpn", "quickstart", "model_zoo"]
 
 
 def test_folders_of_ones_own_come_last(monkeypatch):
-    own = ["zoo_of_mine/b", "ablations/a"]
     known = ["quickstart/mask_rcnn_r18_fpn", "rpn/r50_c4", "table2a/r50_c4"]
-    copies = dict.fromkeys(own, "quickstart/mask_rcnn_r18_fpn")
-    monkeypatch.setattr(rows, "list_configs", lambda: [*own, *known])
-    original, find = rows.loaded_config, rows.find_config
-    monkeypatch.setattr(rows, "loaded_config", lambda c: original(copies.get(c, c)))
-    monkeypatch.setattr(
-        rows,
-        "find_config",
-        lambda f: find(f if f.is_file() else config_root() / f"{known[0]}.py"),
-    )
+    monkeypatch.setattr(rows, "list_configs", lambda: ["zoo_of_mine/b", "ablations/a", *known])
+    read = rows._read
+    monkeypatch.setattr(rows, "_read", lambda c: read(c) if c in known else ({}, "Mine."))
     order = ["table2a/r50_c4", "rpn/r50_c4", known[0], "ablations/a", "zoo_of_mine/b"]
-    assert [row.id for row in load_rows()] == order
+    assert [row.config for row in all_rows.__wrapped__()] == order
 
 
 def test_titles():
-    assert group_title("2a") == "Table 2a: Backbone architecture (minival)"
-    assert group_title("text-4.2-fpn-roipool").startswith("RoIAlign against RoIPool on FPN")
-    assert group_title("my_ablations") == "my_ablations"
+    assert table_title("2a") == "Table 2a: Backbone architecture (minival)"
+    assert table_title("text-4.2-fpn-roipool").startswith("RoIAlign against RoIPool on FPN")
+    assert table_title("my_ablations") == "my_ablations"
 
 
 def test_numbers_are_the_papers():
@@ -184,7 +180,7 @@ def test_a_delta_is_what_the_file_says():
     assert format_delta(stated_differences("table2a/r50_c4", "table2a/r50_c4")) == "nothing"
     absent = ABSENT
     assert format_delta([("a", absent, 1), ("b", "x|y", absent), ("c._target_", "m.A", "n.B")]) == (
-        "+ `a`: 1<br>- `b`: x\\|y<br>`c._target_`: A -> B"
+        "+ `a`: 1<br>- `b`: x|y<br>`c._target_`: A -> B"
     )
 
 
@@ -234,7 +230,7 @@ def test_deltas_of_rows_are_what_the_rows_are_about(configs_readme):
 
 def test_rows_that_say_the_same_are_marked(monkeypatch):
     both = ["table2a/r101_c4", "table2a/r50_c4"]
-    monkeypatch.setattr(pages, "load_rows", lambda: [Row(both[0], "", "2a", "R101-C4", both[1])])
+    monkeypatch.setattr(pages, "all_rows", lambda: [Row("2a", "R101-C4", *both)])
     monkeypatch.setattr(pages, "same_run", lambda config: both)
     assert "the same run as `table2a/r50_c4`<br>`model.backbone.depth`" in format_configs_readme()
 
@@ -281,8 +277,13 @@ def record(
     return made.model_copy(update={"test_data": None, "train_data": None, **stages, **changes})
 
 
-def format_ours(row, records):
-    return format_results_of(row.id, records, row.table, row.name)
+def format_ours(config, records):
+    """The mask AP of the records that count, for each profile that was run."""
+    parts = []
+    for profile, runs in records_of(config, records).items():
+        values = [number_of(run, "segm/AP") for run in runs.values()]
+        parts.append(f"{profile} {fmean(values):.1f} ({len(runs)})")
+    return "; ".join(parts) or "not run"
 
 
 @pytest.fixture
@@ -293,40 +294,37 @@ def no_data(monkeypatch):
 
 @pytest.mark.usefixtures("no_data")
 def test_our_results_are_those_of_the_config_as_it_is():
-    rows = {row.id: row for row in load_rows()}
-    row = rows["table2a/r50_fpn"]
-    assert format_ours(row, []) == "not run"
+    config = "table2a/r50_fpn"
+    assert format_ours(config, []) == "not run"
     records = [
-        record(row.id, 20.0, seed=0),
-        record(row.id, 23.0, seed=1),
-        record(row.id, 99.0, overrides=["train.max_iter=3"]),  # another config
-        record(row.id, 99.0, seed=2, done=5),  # stopped early
+        record(config, 20.0, seed=0),
+        record(config, 23.0, seed=1),
+        record(config, 99.0, overrides=["train.max_iter=3"]),  # another config
+        record(config, 99.0, seed=2, done=5),  # stopped early
         record("table2a/r101_fpn", 30.0),
     ]
-    assert format_ours(row, records) == "mini: mask AP 21.5 (2 seeds)"
-    again = record(row.id, 21.0, seed=1)  # repeated: the later counts
-    assert format_ours(row, [*records, again]) == "mini: mask AP 20.5 (2 seeds)"
-    full = record(row.id, 33.9, profile="paper")
-    begun = record(row.id, 1.0, profile="paper", done=19200)
-    assert format_ours(row, [begun]) == "partial: 12 % of the schedule"
-    part = record(row.id, 1.0, seed=3, done=5)
-    assert format_ours(row, [part]) == "mini partial: 1 % of the schedule"
-    assert format_ours(row, [*records, begun]) == "mini: mask AP 21.5 (2 seeds)"
-    assert format_ours(row, [*records, full]) == "mask AP 33.9; mini: mask AP 21.5 (2 seeds)"
-    assert format_ours(rows["table2a/r101_fpn"], records) == "mini: mask AP 30.0"
-    quickstart = rows["quickstart/mask_rcnn_r18_fpn"]
-    theirs = [record(quickstart.id, 31.0, profile="paper")]
-    assert format_ours(quickstart, theirs) == "box AP 32.0, mask AP 31.0"
+    assert format_ours(config, records) == "mini 21.5 (2)"
+    again = record(config, 21.0, seed=1)  # repeated: the later counts
+    assert format_ours(config, [*records, again]) == "mini 20.5 (2)"
+    full = record(config, 33.9, profile="paper")
+    begun = record(config, 1.0, profile="paper", done=19200)
+    assert state_without_result(config, [begun], "paper") == "partial: 12 % of the schedule"
+    assert state_without_result(config, [begun], "mini") == "not run"
+    part = record(config, 1.0, seed=3, done=5)
+    assert state_without_result(config, [part], "mini") == "partial: 1 % of the schedule"
+    assert format_ours(config, [*records, begun]) == "mini 21.5 (2)"
+    assert format_ours(config, [*records, full]) == "paper 33.9 (1); mini 21.5 (2)"
+    assert format_ours("table2a/r101_fpn", records) == "mini 30.0 (1)"
 
 
 @pytest.mark.usefixtures("no_data")
 def test_a_record_counts_while_its_rpn_is_the_current_one():
-    row = Row("table2b/softmax", "", "2b", "softmax")
-    assert stages_of(row.id) == {"proposals": "rpn/r50_c4"}
-    made = record(row.id, 20.0)
-    assert format_ours(row, [made]) == "mini: mask AP 20.0"
+    config = "table2b/softmax"
+    assert stages_of(config) == {"proposals": "rpn/r50_c4"}
+    made = record(config, 20.0)
+    assert format_ours(config, [made]) == "mini 20.0 (1)"
     seeded = {"proposals": input_run("rpn/r50_c4", seed=5)}  # seeds need not be those of the row
-    assert format_ours(row, [record(row.id, 20.0, stages=seeded)]) == "mini: mask AP 20.0"
+    assert format_ours(config, [record(config, 20.0, stages=seeded)]) == "mini 20.0 (1)"
     others = [
         input_run("rpn/r50_c4", overrides=["optimizer.lr=0.5"]),
         input_run("rpn/r50_c4", profile="tiny"),
@@ -334,9 +332,9 @@ def test_a_record_counts_while_its_rpn_is_the_current_one():
         None,
     ]
     for other in others:
-        assert format_ours(row, [record(row.id, 20.0, stages={"proposals": other})]) == "not run"
-    joint = record(row.id, 20.0, overrides=["train.proposals=null"], stages={"proposals": None})
-    assert format_ours(row, [joint]) == "not run"
+        assert format_ours(config, [record(config, 20.0, stages={"proposals": other})]) == "not run"
+    joint = record(config, 20.0, overrides=["train.proposals=null"], stages={"proposals": None})
+    assert format_ours(config, [joint]) == "not run"
 
 
 @pytest.mark.usefixtures("no_data")
@@ -351,34 +349,21 @@ def test_a_record_counts_while_its_initial_weights_are_current_ones():
 
 
 @pytest.mark.usefixtures("no_data")
-def test_an_rpn_shows_its_average_recall():
+def test_numbers_of_a_record():
     recall = {"proposals": {"AR@100": 40.0, "AR@300": 50.04, "AR@1000": 60.0, "ARs": 9.0}}
-    records = [record("rpn/r50_c4", 0.0, metrics=recall)]
-    text = "mini: Proposals AR@100 40.0, Proposals AR@300 50.0, Proposals AR@1000 60.0"
-    assert format_results_of("rpn/r50_c4", records) == text
-
-
-@pytest.mark.usefixtures("no_data")
-def test_rows_on_timing_show_milliseconds():
+    assert number_of(record("rpn/r50_c4", 0.0, metrics=recall), "proposals/AR@300") == 50.04
     seconds = SecondsPerImage(data=1.0, inference=0.1954, postprocess=0.015, total=1.2104)
-    for config, note in (
-        ("section4_4/r101_fpn_shared", ""),
-        ("section4_4/r101_c4", " without the RPN"),
-    ):
-        made = record(config, 30.0, seconds_per_image=seconds)
-        row = next(row for row in load_rows() if row.id == config)
-        times = f"ms per image 195{note} on {made.device.name}"
-        assert format_ours(row, [made]) == f"mini: box AP 31.0, mask AP 30.0, {times}"
-        unmeasured = record(config, 30.0, seconds_per_image=None)
-        assert format_ours(row, [unmeasured]) == "mini: box AP 31.0, mask AP 30.0"
+    timed = record("section4_4/r101_c4", 30.0, seconds_per_image=seconds)
+    assert number_of(timed, TIMING) == pytest.approx(195.4)
+    assert number_of(timed.model_copy(update={"seconds_per_image": None}), TIMING) is None
 
 
 @pytest.mark.usefixtures("no_data")
 def test_a_record_of_an_equal_row_counts():
-    row = Row("table2b/sigmoid", "", "2b", "sigmoid")
+    config = "table2b/sigmoid"
     made = record("table2a/r50_c4", 12.0)
     assert made.config.hash == config_hash(get_config("table2b/sigmoid", "mini"))
-    assert format_ours(row, [made]) == "mini: mask AP 12.0"
+    assert format_ours(config, [made]) == "mini 12.0 (1)"
 
 
 @pytest.mark.usefixtures("no_data")
@@ -409,7 +394,7 @@ def copy(tmp_path, monkeypatch):
     for folder in ("docs", "configs"):
         shutil.copytree(ROOT / folder, tmp_path / folder)
     (tmp_path / "train_net.py").write_text("")
-    monkeypatch.setattr(generated, "config_root", lambda: tmp_path / "configs")
+    monkeypatch.setattr(report_files, "config_root", lambda: tmp_path / "configs")
     return tmp_path
 
 
@@ -466,22 +451,18 @@ def test_it_runs_as_a_module():
 
 
 def test_rows_on_a_smaller_network_are_set_beside_the_papers_gain():
-    variants = {v.config: v for v in load_variants()}
-    assert list(variants)[:2] == ["enhanced_r50/updated_baseline", "enhanced_r50/e2e"]
-    assert variants["enhanced_r50/updated_baseline"].parent == "table2a/r50_fpn"
-    assert variants["enhanced_r50/test_aug"] == (
-        "enhanced_r50/test_aug",
-        "enhanced_r50/non_local",
-        "table8/test_aug",
-        "table8/non_local",
-    )
-    found = {c for c in list_configs() if c.startswith("enhanced_r50/")}
-    assert found == set(variants), "each is a row's counterpart"
+    rows = {row.config: row for row in all_rows() if row.table == "enhanced_r50"}
+    assert list(rows)[:2] == ["enhanced_r50/updated_baseline", "enhanced_r50/e2e"]
+    assert rows["enhanced_r50/updated_baseline"].control == "table2a/r50_fpn"
+    row = rows["enhanced_r50/test_aug"]
+    assert row.control == "enhanced_r50/non_local"
+    assert row.difference_of == (("8", "+ test-time augm."), ("8", "+ Non-local"))
+    assert all(row.difference_of for row in rows.values()), "each has a counterpart"
     (mini,) = [scale for scale in load_report([]).scales if scale.profile == "mini"]
-    (section,) = [s for s in mini.sections if s.table == "enhanced_r50"]
-    names = [row.row.name for row in section.rows]
-    assert names == [config.partition("/")[2] for config in variants], "in the order of the tables"
-    row = next(row for row in section.rows if row.row.name == "test_aug")
-    assert section.control_of(row).row.config == "enhanced_r50/non_local"
+    (table,) = [t for t in mini.tables if t.table == "enhanced_r50"]
+    assert [o.row for o in table.rows] == list(rows.values()), "in the order of the tables"
+    outcome = next(o for o in table.rows if o.row == row)
+    assert table.control_of(outcome).row.config == "enhanced_r50/non_local"
     # table 8: mask AP 40.3 -> 41.8, box AP 45.0 -> 47.3
-    assert row.row.gains == {"segm": 1.5, "bbox": 2.3}
+    gains = {task: row.printed_difference(f"{task}/AP") for task in row.tasks}
+    assert gains == pytest.approx({"segm": 1.5, "bbox": 2.3})

@@ -25,7 +25,7 @@ from mask_rcnn_repro.evaluation import (
     evaluate,
 )
 from mask_rcnn_repro.evaluation.registry import evaluator_types
-from mask_rcnn_repro.paper.report import format_results
+from mask_rcnn_repro.paper import format_results
 from mask_rcnn_repro.records import make_record
 
 from .data_helpers import write

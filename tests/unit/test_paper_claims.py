@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from mask_rcnn_repro.config import get_config
 from mask_rcnn_repro.paper import load_claims, load_tables
-from mask_rcnn_repro.paper.claims import Claim, Evidence, Term, claims_to_test, collect_evidence
+from mask_rcnn_repro.paper.claims import Claim, Term, claims_to_test
+from mask_rcnn_repro.paper.outcomes import Evidence, collect_evidence
 from mask_rcnn_repro.paper.verdicts import interval_of, judge, t_quantile
 from mask_rcnn_repro.records.record import make_record
 
@@ -146,7 +147,7 @@ def test_interval_by_hand():
 )
 def test_verdicts(relation, differences, verdict):
     claim = Claim("id", "text", relation, "segm/AP", 1.0, (Term(1, "2a", "R50-C4", "segm/AP"),))
-    assert Evidence(claim, dict(enumerate(differences))).verdict == verdict
+    assert Evidence(dict(enumerate(differences)), claim).verdict == verdict
 
 
 @given(

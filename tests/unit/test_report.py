@@ -13,36 +13,36 @@ import numpy as np
 import pytest
 
 from mask_rcnn_repro.errors import RecordError
+from mask_rcnn_repro.paper.outcomes import BySeed, claims_table
+from mask_rcnn_repro.paper.rows import Row
 from mask_rcnn_repro.records.curves import Curves, TaskCurves, record_identity, save_curves
 from mask_rcnn_repro.records.record import load_record, save_record
-from mask_rcnn_tools.common.plot_style import inline_svg
-from mask_rcnn_tools.report import rows as data
-from mask_rcnn_tools.report.build import (
-    build_report,
-    count_rows,
-    count_verdicts,
-    rows_without_run,
-)
+from mask_rcnn_tools.common.plot_style import inline_svg, same_plot
+from mask_rcnn_tools.report import scales
 from mask_rcnn_tools.report.cli import parse_args
 from mask_rcnn_tools.report.examples import Examples, Picture, load_examples
+from mask_rcnn_tools.report.figures import build_report
 from mask_rcnn_tools.report.main import run as run_tool
 from mask_rcnn_tools.report.markdown import format_records_index, format_results_page
 from mask_rcnn_tools.report.page import format_html_page
 from mask_rcnn_tools.report.plots import mean_curve
-from mask_rcnn_tools.report.rows import ReportRow, Spread, build_scales, difference
-from mask_rcnn_tools.report.store import curves_file, key_of, load_material, record_file
-from mask_rcnn_tools.report.tables import claims_table, rows_table
+from mask_rcnn_tools.report.runs import curves_file, key_of, load_runs, record_file
+from mask_rcnn_tools.report.scales import build_scales
+from mask_rcnn_tools.report.tables import rows_table
 
 ROOT = Path(__file__).resolve().parents[2]
 TEMPLATE = ROOT / "results" / "table2c" / "roi_align_ave@mini" / "seed0.json"
 
-ROWS = [
-    ReportRow("2c", "RoIPool max", "table2c/roi_pool_max", "table2c/roi_align_ave"),
-    ReportRow("2c", "RoIAlign ave", "table2c/roi_align_ave"),
-    ReportRow("2d", "RoIPool", "table2d/roi_pool", "table2d/roi_align"),
-    ReportRow("2d", "RoIAlign", "table2d/roi_align"),
+PAIRS = [
+    (("2c", "RoIPool max"), ("2c", "RoIAlign ave")),
+    (("2d", "RoIPool"), ("2d", "RoIAlign")),
 ]
-TITLES = {"2c": "Table 2c: RoI layers", "2d": "Table 2d: RoI layers at stride 32"}
+ROWS = [
+    Row(*PAIRS[0][0], "table2c/roi_pool_max", "table2c/roi_align_ave", PAIRS[0]),
+    Row(*PAIRS[0][1], "table2c/roi_align_ave"),
+    Row(*PAIRS[1][0], "table2d/roi_pool", "table2d/roi_align", PAIRS[1]),
+    Row(*PAIRS[1][1], "table2d/roi_align"),
+]
 
 
 def make(config, seed, ap, box=30.0, profile="mini", **changes):
@@ -96,8 +96,8 @@ def known(monkeypatch):
             "not run",
         )
 
-    monkeypatch.setattr(data, "records_of", records_of)
-    monkeypatch.setattr(data, "state_without_result", state)
+    monkeypatch.setattr(scales, "records_of", records_of)
+    monkeypatch.setattr(scales, "state_without_result", state)
 
 
 @pytest.fixture
@@ -136,25 +136,25 @@ def folder(tmp_path, records):
 
 @pytest.fixture
 def report(folder, known):
-    return build_report(ROWS, TITLES, load_material([folder]))
+    return build_report(ROWS, load_runs([folder]))
 
 
 def texts(table):
     return [[cell.text for cell in line] for line in table.lines]
 
 
-def test_material_is_found_by_the_run_that_it_is_of(folder, records):
-    material = load_material([folder])
-    assert sorted(map(key_of, material.records)) == sorted(map(key_of, records))
-    assert material.curves_of(records[0]).belong_to(records[0])
-    assert material.curves_of(records[1]) is None
-    where, examples = material.examples_of(records[2])
+def test_what_lies_beside_records_is_found_by_the_run_that_it_is_of(folder, records):
+    runs = load_runs([folder])
+    assert sorted(map(key_of, runs.records)) == sorted(map(key_of, records))
+    assert runs.curves_of(records[0]).belong_to(records[0])
+    assert runs.curves_of(records[1]) is None
+    where, examples = runs.examples_of(records[2])
     assert (where / examples.pictures[0].file).is_file()
     again = records[0].model_copy(update={"created": "2026-05-01T00:00:00Z"})
-    assert material.curves_of(again) is None, "curves of an earlier run of that seed"
-    assert load_material([folder, folder]).records == material.records, "each counts once"
+    assert runs.curves_of(again) is None, "curves of an earlier run of that seed"
+    assert load_runs([folder, folder]).records == runs.records, "each counts once"
     with pytest.raises(RecordError, match="no folder"):
-        load_material([folder / "absent"])
+        load_runs([folder / "absent"])
 
 
 def test_runs_are_found_as_they_lie_in_their_folders(tmp_path, records):
@@ -162,9 +162,9 @@ def test_runs_are_found_as_they_lie_in_their_folders(tmp_path, records):
     save_record(records[2], run / "record.json")
     save_curves(curves(records[2]), run / "curves.json")
     (run / "inputs.json").write_text("{}")  # such files are no records
-    material = load_material([tmp_path / "output"])
-    assert material.records == [records[2]]
-    assert material.curves_of(records[2]) is not None
+    runs = load_runs([tmp_path / "output"])
+    assert runs.records == [records[2]]
+    assert runs.curves_of(records[2]) is not None
 
 
 def test_a_missing_picture_or_a_broken_manifest_is_told(folder):
@@ -176,12 +176,12 @@ def test_a_missing_picture_or_a_broken_manifest_is_told(folder):
     content["pictures"][0]["file"] = "../../secret.jpg"
     manifest.write_text(json.dumps(content))
     with pytest.raises(RecordError, match="no manifest"):
-        load_material([folder])
+        load_runs([folder])
 
 
 def test_rows_stand_beside_the_paper_with_their_spread(report):
     mini = next(scale for scale in report.scales if scale.profile == "mini")
-    table = rows_table(mini.sections[0])
+    table = rows_table(mini.tables[0])
     assert list(table.header) == [
         "row", "in", "AP, paper", "AP, here", "AP50, AP75, paper", "AP50, AP75, here",
         "against", "difference, paper", "difference, here", "seed",
@@ -198,12 +198,12 @@ def test_rows_stand_beside_the_paper_with_their_spread(report):
 
 def test_what_was_not_run_or_not_finished_says_so(report):
     mini = next(scale for scale in report.scales if scale.profile == "mini")
-    states = {row[0]: row[3] for row in texts(rows_table(mini.sections[1]))}
+    states = {row[0]: row[3] for row in texts(rows_table(mini.tables[1]))}
     assert states == {"RoIPool": "not run", "RoIAlign": "partial: 12 % of the schedule"}
-    ((section, names),) = rows_without_run(mini)
+    ((section, names),) = mini.without_run()
     assert section.table == "2d"
     assert names == ["RoIPool", "RoIAlign (partial: 12 % of the schedule)"]
-    assert count_rows(mini) == (2, 4)
+    assert mini.count_rows() == (2, 4)
     full = next(scale for scale in report.scales if scale.profile == "paper")
     assert not full.was_run
     assert set(report.figures) == {"mini"}
@@ -211,28 +211,28 @@ def test_what_was_not_run_or_not_finished_says_so(report):
 
 def test_claims_count_once_by_their_main_metric(report):
     mini = next(scale for scale in report.scales if scale.profile == "mini")
-    counts = count_verdicts(mini)
+    counts = mini.count_verdicts()
     table = claims_table([e for e in mini.evidence if e.by_seed])
     assert "RoIAlign beats RoIPool at stride 16" in {line[0] for line in texts(table)}
     assert counts["confirmed"] == 1
     assert sum(counts.values()) == len({e.claim.id for e in mini.evidence})
     in_ap = next(line for line in texts(table) if line[1] == "mask AP")
-    assert in_ap[2:6] == ["+3.4", "+6.5 [+3.3, +9.7]", "0, 1", "confirmed"]
+    assert in_ap[2:6] == ["+3.4, better", "+6.5 [+3.3, +9.7]", "0, 1", "confirmed"]
 
 
 def test_differences_need_a_shared_seed(known):
     records = [make(ROWS[0].config, 0, 24.0), make(ROWS[1].config, 1, 30.0)]
-    scales = build_scales(ROWS[:2], TITLES, load_material([])._replace(records=records))
-    rows = scales[1].sections[0].rows
-    assert difference(rows[0], rows[1], "segm") is None
-    assert Spread({0: 3.0}).deviation is None
-    assert Spread({0: 3.0}).interval is None
+    table = build_scales(ROWS[:2], load_runs([])._replace(records=records))[1].tables[0]
+    assert table.difference(table.rows[0], "segm/AP").by_seed == {}
+    assert table.difference(table.rows[1], "segm/AP") is None, "has no control"
+    one = BySeed({0: 3.0})
+    assert (one.deviation, one.interval, one.with_deviation()) == (None, None, "3.0")
 
 
 def test_tiny_is_shown_only_where_something_ran(known):
-    only = load_material([])._replace(records=[make(ROWS[0].config, 0, 1.0, profile="tiny")])
-    assert [s.profile for s in build_scales(ROWS, TITLES, only)] == ["paper", "mini", "tiny"]
-    assert [s.profile for s in build_scales(ROWS, TITLES, load_material([]))] == ["paper", "mini"]
+    only = load_runs([])._replace(records=[make(ROWS[0].config, 0, 1.0, profile="tiny")])
+    assert [s.profile for s in build_scales(ROWS, only)] == ["paper", "mini", "tiny"]
+    assert [s.profile for s in build_scales(ROWS, load_runs([]))] == ["paper", "mini"]
 
 
 def test_a_mean_curve_has_the_iterations_of_all():
@@ -249,12 +249,23 @@ def test_plots_are_the_same_whatever_the_user_set(report, folder, known):
         "mini-2c-classes-segm.svg",
     ]
     with matplotlib.rc_context({"xtick.direction": "in", "legend.fontsize": 30, "font.size": 30}):
-        again = build_report(ROWS, TITLES, load_material([folder])).figures["mini"]
+        again = build_report(ROWS, load_runs([folder])).figures["mini"]
     assert [f for found in again.values() for f in found] == figures
     for figure in figures:
         assert "<dc:date>" not in figure.svg
         assert not re.search(r"[ \t]$", figure.svg, re.MULTILINE)
         assert "RoIPool" in figure.svg, "text is text"
+
+
+def test_plots_of_another_machine_are_the_same(report):
+    """There, coordinates differ in their last digits, and with them the ids of clip paths."""
+    svg = report.figures["mini"]["2c"][0].svg
+    clip = re.search(r'id="(p[0-9a-f]{10})"', svg)[1]
+    x = re.search(r'x="(\d+\.\d{3})', svg)[1]
+    assert same_plot(svg, svg.replace(clip, "p0123456789").replace(x, f"{float(x) + 0.01:.3f}"))
+    assert not same_plot(svg, svg.replace(x, f"{float(x) + 10:.3f}"))
+    assert not same_plot(svg, svg.replace("RoIPool", "RoIWarp"))
+    assert not same_plot(svg, svg.replace("<g", "<g><path/>", 1))
 
 
 def test_plots_show_the_numbers(report):
@@ -270,15 +281,15 @@ def test_learning_with_several_evaluations_is_over_iterations(folder, records, k
     several = {"segm/AP": [(500, 20.0), (1000, 30.0)]}
     for record in records[::2]:
         save_curves(curves(record, evaluations=several), curves_file(record, folder))
-    figures = build_report(ROWS, TITLES, load_material([folder])).figures["mini"]["2c"]
+    figures = build_report(ROWS, load_runs([folder])).figures["mini"]["2c"]
     learning = next(f for f in figures if "learning" in f.name).svg
     assert "at the end" not in learning
     assert learning.count("iterations") == 2
 
 
 def test_runs_that_a_table_has_shown_are_not_drawn_again(folder, known):
-    rows = [*ROWS, ReportRow("2e", "FCN", "table2c/roi_align_ave")]
-    report = build_report(rows, TITLES | {"2e": "Table 2e"}, load_material([folder]))
+    rows = [*ROWS, Row("mine", "FCN", "table2c/roi_align_ave")]
+    report = build_report(rows, load_runs([folder]))
     assert list(report.figures["mini"]) == ["differences", "2c"]
 
 
@@ -294,7 +305,7 @@ def test_no_cell_of_a_page_is_blank_and_its_pictures_are_there(report, folder):
     assert set(pictures) - names == {"results/table2c/roi_align_ave@mini/seed0.examples/7.jpg"}
     assert names < set(pictures)
     assert "[RoIPool max](configs/table2c/roi_pool_max.py)" in page
-    assert "](configs/" not in format_results_page(report, folder.parent, configs="")
+    assert "](configs/" not in format_results_page(report, folder.parent, configs=None)
 
 
 def test_the_index_says_which_records_count(report):
@@ -304,7 +315,7 @@ def test_the_index_says_which_records_count(report):
 
 
 def test_a_report_of_nothing_says_so(known):
-    report = build_report(ROWS, TITLES, load_material([]))
+    report = build_report(ROWS, load_runs([]))
     assert format_results_page(report, Path()).count("Not run.") == 2
     page = format_html_page(report)
     assert page.count("<p>Not run.</p>") == 2
@@ -312,8 +323,8 @@ def test_a_report_of_nothing_says_so(known):
 
 
 def test_names_in_a_page_are_text(folder, known):
-    rows = [ReportRow("mine", "<b>bold</b> & co", "table2c/roi_pool_max")]
-    report = build_report(rows, {"mine": "Mine <script>"}, load_material([folder]))
+    rows = [Row("Mine <script>", "<b>bold</b> & co", "table2c/roi_pool_max")]
+    report = build_report(rows, load_runs([folder]))
     page = Page(format_html_page(report))
     words = " ".join(" ".join(page.text).split())
     assert "<b>bold</b> & co" in words

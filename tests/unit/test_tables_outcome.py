@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from mask_rcnn_repro.records.record import load_record, save_record
+from mask_rcnn_tools.tables.choose import choose_rows
 from mask_rcnn_tools.tables.collect import collect
-from mask_rcnn_tools.tables.findings import table_outcomes
+from mask_rcnn_tools.tables.outcomes import table_outcomes
 from mask_rcnn_tools.tables.plan import make_plan
-from mask_rcnn_tools.tables.rows import choose_rows
 from mask_rcnn_tools.tables.show import as_json, format_outcome
 from mask_rcnn_tools.tables.usable_records import find_records
 
@@ -90,7 +90,7 @@ def test_what_is_missing_is_said(here):
     partial.mkdir(parents=True)
     (partial / "metrics.json").write_text('{"iteration": 120}\n')
     (outcome,) = outcomes(plan, (0, 1), failed={sigmoid.jobs[1]: "exit status 1"})
-    assert [row.status for row in outcome.rows] == [
+    assert [row.missing for row in outcome.rows] == [
         "seed 1 partial: 12 % of the schedule",
         "seed 0 not run, seed 1 failed",
     ]
@@ -106,7 +106,7 @@ def test_one_seed_is_undecided(here):
         save(row.jobs[0], segm_AP=ap)
     (outcome,) = outcomes(plan, (0,))
     text = " ".join(format_outcome(outcome).split())
-    assert "+40.0 0 undecided (as claimed, but one seed" in text
+    assert "+40.0 0 undecided as claimed, but one seed" in text
 
 
 def test_rows_on_test_dev_say_so_and_show_val(here):
@@ -116,7 +116,7 @@ def test_rows_on_test_dev_say_so_and_show_val(here):
     (outcome,) = outcomes(plan, (0,))
     text = format_outcome(outcome)
     assert lines(text, "keypoint-only  ")[0][2:5] == ["AP", "62.7", "12.5"]
-    assert "which only COCO's server can tell (no files for it yet)" in text
+    assert "which only COCO's server can measure (no files for it yet)" in text
     assert "here: val: table5/keypoint_only" in text
     (server,) = plan.rows[0].server.values()
     server.folder.mkdir(parents=True)
@@ -140,13 +140,13 @@ def test_controls_and_claims_of_other_tables_are_looked_up(here):
 
 def test_rows_on_another_network_are_judged_by_the_kind_of_their_difference(here):
     plan = plan_of("enhanced_r50", ["e2e", "updated_baseline"], seeds=(0, 1))
-    for row, ap in zip(plan.rows, (33.0, 31.0), strict=True):
+    for row, ap in zip(plan.rows, (31.0, 33.0), strict=True):
         for seed in (0, 1):
             save(row.jobs[seed], segm_AP=ap + 0.1 * seed * ap, bbox_AP=ap)
     (outcome,) = outcomes(plan, (0, 1))
-    e2e = next(row for row in outcome.rows if row.row.row == "e2e")
-    cell = next(c for c in e2e.cells if c.metric == "segm/AP")
-    assert (cell.paper, cell.paper_difference) == (None, pytest.approx(0.6))
+    e2e = next(row for row in outcome.rows if row.row.name == "e2e")
+    assert e2e.row.printed_number("segm/AP") is None
+    assert e2e.row.printed_difference("segm/AP") == pytest.approx(0.6)
     claim = next(e for e in outcome.claims if e.claim.id == "enhanced_r50/e2e")
     assert (claim.claim.delta, claim.verdict) == (pytest.approx(0.6), "confirmed")
 
@@ -155,7 +155,7 @@ def test_markdown_is_a_table(here):
     (outcome,) = outcomes(plan_of("2b"))
     text = format_outcome(outcome, markdown=True)
     assert text.startswith("## Table 2b: ")
-    assert "| softmax | mask AP | 24.8    | not run |" in text
+    assert "| softmax | mask AP | 24.8 | not run |" in text
 
 
 def test_collecting_copies_what_counts(here):

@@ -12,12 +12,13 @@ from mask_rcnn_repro.config import config_root, get_config
 from mask_rcnn_repro.errors import ConfigError
 from mask_rcnn_repro.paper import load_tables
 from mask_rcnn_repro.paper.results import load_results, records_of
+from mask_rcnn_repro.paper.rows import all_rows, parent_of
 from mask_rcnn_repro.records.record import save_record
 from mask_rcnn_tools.tables import cost, main
+from mask_rcnn_tools.tables.choose import choose_rows, find_tables
 from mask_rcnn_tools.tables.cli import parse_args
 from mask_rcnn_tools.tables.cost import Device, estimate, format_seconds, simulate
 from mask_rcnn_tools.tables.plan import make_plan
-from mask_rcnn_tools.tables.rows import all_rows, choose_rows, find_tables, parent_of
 from mask_rcnn_tools.tables.usable_records import counts, find_records, find_valid, jobs_to_run
 
 from .tables_helpers import job, record
@@ -66,7 +67,7 @@ def test_every_row_of_the_paper_that_is_ours_is_found():
         for row in content.get("rows", ())
         if not row.get("peer") and row["row"] != "mask branch overhead"
     }
-    found = {(row.table, row.row) for row in all_rows()}
+    found = {row.key for row in all_rows()}
     assert {key for key in ours if key[0] != "timing"} <= found
     assert ("timing", "R101-C4 inference") in found
 
@@ -82,10 +83,10 @@ def test_rows_by_any_name():
         choose_rows(["2c"], ["roi_pol_max"])
 
 
-def test_a_variant_differs_as_its_row_of_the_paper():
+def test_a_row_on_another_network_differs_as_its_counterpart():
     row = next(r for r in all_rows() if r.config == "enhanced_r50/e2e")
     assert row.control == parent_of("enhanced_r50/e2e") == "enhanced_r50/updated_baseline"
-    assert row.differs_as == (("8", "+ e2e training"), ("8", "+ updated baseline"))
+    assert row.difference_of == (("8", "+ e2e training"), ("8", "+ updated baseline"))
     assert row.numbers == {}
 
 

@@ -10,14 +10,10 @@ from pathlib import Path
 _ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(_ROOT / folder) for folder in ("projects", "tools", "benchmarks")]
 
-from generate_docs.files import (
-    checkout_root,
-    generated_files,
-    performance_files,
-    write_files,
-)
+from generate_docs.files import generated_files, performance_files
 from generate_docs.pages import COMMAND
 from mask_rcnn_repro.errors import UserError
+from mask_rcnn_tools.report.files import checkout_root, write_files
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -34,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     root = checkout_root()
     files = performance_files(root) if args.performance else generated_files(root)
-    return write_files(root, files, args.check)
+    return min(write_files(root, files, args.check, COMMAND), 1)
 
 
 if __name__ == "__main__":

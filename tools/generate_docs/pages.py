@@ -6,21 +6,14 @@ import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from generate_docs.rows import (
-    Row,
-    group_title,
-    load_rows,
-    printed_rows,
-)
 from mask_rcnn_repro.config import ABSENT, diff_configs, format_diff, format_schema, to_plain
 from mask_rcnn_repro.config.diff import Difference, format_value
 from mask_rcnn_repro.paper import paper_numbers
-from mask_rcnn_repro.paper.results import (
-    loaded_config,
-    same_run,
-    stages_of,
-    task_title,
-)
+from mask_rcnn_repro.paper.numbers import printed_row
+from mask_rcnn_repro.paper.results import loaded_config, same_run, stages_of
+from mask_rcnn_repro.paper.rows import Row, all_rows
+from mask_rcnn_repro.paper.tables import Cell, Table
+from mask_rcnn_repro.paper.words import table_title, task_title
 
 COMMAND = "python tools/generate_docs"
 """Brings all generated files up to date."""
@@ -53,12 +46,8 @@ def format_delta(differences: Iterable[Difference]) -> str:
     for key, old, new in differences:
         mark = "+ " if old is ABSENT else "- " if new is ABSENT else ""
         values = [_short(key, value) for value in (old, new) if value is not ABSENT]
-        parts.append(_escape(f"{mark}`{key}`: {' -> '.join(values)}"))
+        parts.append(f"{mark}`{key}`: {' -> '.join(values)}")
     return "<br>".join(parts) or "nothing"
-
-
-def _escape(text: str) -> str:
-    return text.replace("|", "\\|")
 
 
 def format_numbers(table: str, row: str) -> str:
@@ -75,7 +64,7 @@ def format_numbers(table: str, row: str) -> str:
         ]
         if shown:
             parts.append(f"{task_title(task)} {', '.join(shown)}")
-    printed = next(r for t, _, r in printed_rows() if t == table and r["row"] == row)
+    printed = printed_row(table, row)
     if not parts:  # timing: numbers without a task
         parts = [
             f"{name.replace('_', ' ')} {value}"
@@ -84,18 +73,6 @@ def format_numbers(table: str, row: str) -> str:
         ]
     derived = f" (derived: {printed['derived']})" if "derived" in printed else ""
     return ("; ".join(parts) or "-") + derived
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _grouped(rows: Iterable[Row]) -> dict[str, list[Row]]:
-    groups: dict[str, list[Row]] = {}
-    for row in rows:
-        groups.setdefault(row.group, []).append(row)
-    return groups
 
 
 _CONFIGS_INTRODUCTION = f"""\
@@ -127,56 +104,61 @@ the paper's; metrics are in percent.
 def format_configs_readme() -> str:
     """Returns the text of configs/README.md."""
     parts = [_CONFIGS_INTRODUCTION]
-    all_rows = load_rows()
-    uses = _uses(all_rows)
-    for group, rows in _grouped(all_rows).items():
-        parts.append(f"## {group_title(group)}\n")
-        if rows[0].table is None:
-            parts.append(_folder_table(rows, uses) + "\n")
-            continue
-        lines, below = [], []
-        for row in rows:
-            others = [f"`{other}`" for other in same_run(row.id) if other != row.id]
-            cell = [f"the same run as {', '.join(others)}"] if others else []
-            if row.control is not None:
-                differences = stated_differences(row.id, row.control)
-                if len(differences) <= _INLINE:
-                    cell.append(format_delta(differences))
-                else:
-                    cell.append(f"{len(differences)} keys, listed below")
-                    text = format_diff(differences, row.control, row.id)
-                    below.append(
-                        f"<details><summary>{row.name} against {row.control}</summary>\n\n"
-                        f"```\n{text}\n```\n\n</details>\n"
-                    )
-            control = f"[{row.control}]({row.control}.py)" if row.control else "-"
-            numbers = format_numbers(str(row.table), row.name)
-            lines.append(
-                [row.name, f"[{row.id}]({row.id}.py)", control, "<br>".join(cell) or "-", numbers]
-            )
-        parts.append(_table(["row", "file", "against", "changes", "paper"], lines) + "\n")
-        parts += below
+    rows = all_rows()
+    uses = _uses(rows)
+    for table in dict.fromkeys(row.table for row in rows):
+        parts.append(f"## {table_title(table)}\n")
+        of_table = [row for row in rows if row.table == table]
+        parts += _rows_of_paper(of_table) if of_table[0].is_printed else [_folder(of_table, uses)]
     return "\n".join(parts)
+
+
+def _rows_of_paper(rows: Sequence[Row]) -> list[str]:
+    """The table of rows of the paper, and below it the differences that are too long for it."""
+    lines, below = [], []
+    for row in rows:
+        others = [f"`{other}`" for other in same_run(row.config) if other != row.config]
+        changes = [f"the same run as {', '.join(others)}"] if others else []
+        if row.control is not None:
+            differences = stated_differences(row.config, row.control)
+            if len(differences) <= _INLINE:
+                changes.append(format_delta(differences))
+            else:
+                changes.append(f"{len(differences)} keys, listed below")
+                text = format_diff(differences, row.control, row.config)
+                below.append(
+                    f"<details><summary>{row.name} against {row.control}</summary>\n\n"
+                    f"```\n{text}\n```\n\n</details>\n"
+                )
+        lines.append(
+            [
+                row.name,
+                Cell(row.config, row.config),
+                Cell(row.control, row.control) if row.control else "-",
+                "<br>".join(changes) or "-",
+                format_numbers(*row.key),
+            ]
+        )
+    return [Table(["row", "file", "against", "changes", "paper"], lines).markdown(""), *below]
 
 
 def _uses(rows: Iterable[Row]) -> dict[str, list[str]]:
     """Config to the configs that need its run first, in order."""
     uses: dict[str, list[str]] = {}
     for row in rows:
-        for config in stages_of(row.id).values():
-            uses.setdefault(config, []).append(row.id)
+        for config in stages_of(row.config).values():
+            uses.setdefault(config, []).append(row.config)
     return uses
 
 
-def _folder_table(rows: Sequence[Row], uses: Mapping[str, Sequence[str]]) -> str:
+def _folder(rows: Sequence[Row], uses: Mapping[str, Sequence[str]]) -> str:
     """Configs that are no rows; where others need their runs, with these."""
-    needed = any(row.id in uses for row in rows)
-    lines = [
-        [f"[{row.id}]({row.id}.py)", _escape(row.summary)]
-        + ([", ".join(f"`{c}`" for c in uses.get(row.id, ())) or "-"] if needed else [])
-        for row in rows
-    ]
-    return _table(["file", "what", *(["needed by"] if needed else [])], lines)
+    needed = any(row.config in uses for row in rows)
+    lines = []
+    for row in rows:
+        users = ", ".join(f"`{config}`" for config in uses.get(row.config, ())) or "-"
+        lines.append([Cell(row.config, row.config), row.summary, *[users] * needed])
+    return Table(["file", "what", *["needed by"] * needed], lines).markdown("")
 
 
 def format_train_keys() -> str:

@@ -10,6 +10,7 @@ import re
 
 from pydantic import BaseModel
 
+from mask_rcnn_repro.paper.tables import Table
 from mask_rcnn_repro.records import curves
 from mask_rcnn_repro.records import record as records
 
@@ -75,16 +76,12 @@ def format_record_schema() -> str:
 
 def _section(heading: str, model: type[BaseModel]) -> str:
     rows = [
-        f"| `{name}` | {_type_name(field.annotation)} | {field.description} |"
+        [f"`{name}`", _type_name(field.annotation), field.description or ""]
         for name, field in model.model_fields.items()
     ]
     summary = inspect.cleandoc(model.__doc__ or "")
-    return (
-        "\n".join([f"## {heading}", "", summary, "", "| Field | Type | Meaning |"])
-        + "\n| --- | --- | --- |\n"
-        + "\n".join(rows)
-        + "\n"
-    )
+    table = Table(["Field", "Type", "Meaning"], rows).markdown()
+    return "\n".join([f"## {heading}", "", summary, "", table])
 
 
 def _type_name(annotation: object) -> str:

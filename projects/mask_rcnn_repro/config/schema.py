@@ -22,7 +22,7 @@ OPTIONAL_KEYS = ("paper",)
 TOP_LEVEL_KEYS = REQUIRED_KEYS + OPTIONAL_KEYS
 
 DATALOADER_KEYS = ("train", "test", "evaluator")
-PAPER_KEYS = ("table", "row", "control")
+PAPER_KEYS = ("table", "row", "control", "counterpart")
 
 NULLABLE = frozenset({"model.proposal_generator"})
 """Keys that may be null although the annotation of their target does not allow it.

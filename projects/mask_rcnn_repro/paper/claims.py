@@ -1,32 +1,14 @@
-"""The paper's claims about differences between rows, and what runs of ours say about them.
-
-:mod:`mask_rcnn_repro.paper.verdicts` has the rule by which a claim is confirmed.
-"""
+"""The paper's claims about differences between rows, and rows in which they can be tested."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from statistics import fmean, stdev
 from typing import Any
 
 from mask_rcnn_repro.paper.numbers import load_claims
-from mask_rcnn_repro.paper.report import compare
-from mask_rcnn_repro.paper.verdicts import NEARLY, RULE, Interval, Verdict, interval_of, judge
-from mask_rcnn_repro.records.record import Record
-
-__all__ = [
-    "NEARLY",
-    "RULE",
-    "Claim",
-    "Evidence",
-    "Term",
-    "Verdict",
-    "claims_to_test",
-    "collect_evidence",
-    "number_of",
-]
+from mask_rcnn_repro.paper.rows import Row, all_rows
 
 
 @dataclass(frozen=True)
@@ -125,108 +107,27 @@ def _claim(entry: Mapping[str, Any], metric: str, delta: float, terms: tuple[Ter
     return Claim(entry["id"], entry["claim"], relation, metric, delta, terms, entry["stated"])
 
 
-@dataclass(frozen=True)
-class Evidence:
-    """What runs say about a claim.
+def claims_of(table: str) -> list[Claim]:
+    """Claims that a row of a table takes part in.
 
-    Attributes:
-        claim: the claim.
-        by_seed: the difference for each seed for which all rows were run, in points.
-        profile: scale of the runs.
-        missing: table and row of those without any run.
+    Rows that have a counterpart in the paper are claimed to gain over their control what it gains.
     """
-
-    claim: Claim
-    by_seed: Mapping[int, float]
-    profile: str = "paper"
-    missing: tuple[tuple[str, str], ...] = ()
-
-    @property
-    def mean(self) -> float | None:
-        """Mean over the seeds; None if nothing was run."""
-        return fmean(self.by_seed.values()) if self.by_seed else None
-
-    @property
-    def spread(self) -> float | None:
-        """Standard deviation over the seeds, in points; None for fewer than two."""
-        return stdev(self.by_seed.values()) if len(self.by_seed) > 1 else None
-
-    @property
-    def interval(self) -> Interval | None:
-        """Student's 90 % interval of the mean; None for fewer than two seeds."""
-        return interval_of(list(self.by_seed.values()))
-
-    @property
-    def verdict(self) -> Verdict:
-        """Whether the runs confirm the claim, by the rule of :mod:`.verdicts`."""
-        return judge(self.claim.relation, list(self.by_seed.values()), self.profile).verdict
-
-    @property
-    def reason(self) -> str:
-        """Why, in a few words."""
-        if self.by_seed:
-            return judge(self.claim.relation, list(self.by_seed.values()), self.profile).reason
-        if self.missing:
-            return "no run of " + ", ".join(f"{row} ({table})" for table, row in self.missing)
-        return "no seed has all rows and numbers"
+    claims = [c for c in claims_to_test() if any(t.table == table for t in c.terms)]
+    for row in all_rows():
+        if row.table == table and not row.is_printed and row.difference_of is not None:
+            claims += _claims_of_counterpart(row)
+    return claims
 
 
-def collect_evidence(
-    claims: Sequence[Claim], runs: Mapping[tuple[str, str], Mapping[int, Record]]
-) -> list[Evidence]:
-    """Works out the differences, seed by seed.
-
-    A row without training evaluates the weights of another run (test-time augmentation); it is
-    compared at the seed of those weights alone.
-
-    Args:
-        claims: which.
-        runs: (table, row) to seed to the record of the row's run with that seed; all of one
-            profile.
-
-    Returns:
-        One entry per claim, in order.
-    """
-    kept = {key: _of_own_weights(by_seed) for key, by_seed in runs.items()}
-    profiles = {r.config.profile for by_seed in kept.values() for r in by_seed.values()}
-    profile = "tiny" if "tiny" in profiles else min(profiles, default="paper")
-    return [
-        Evidence(claim, _by_seed(claim, kept), profile, _missing(claim, kept)) for claim in claims
-    ]
-
-
-def _of_own_weights(by_seed: Mapping[int, Record]) -> dict[int, Record]:
-    """Records whose seed is that of their weights."""
-    return {
-        seed: record
-        for seed, record in by_seed.items()
-        if record.iterations_planned or record.init_from is None or record.init_from.seed == seed
-    }
-
-
-def _missing(
-    claim: Claim, runs: Mapping[tuple[str, str], Mapping[int, Record]]
-) -> tuple[tuple[str, str], ...]:
-    rows = dict.fromkeys((term.table, term.row) for term in claim.terms)
-    return tuple(row for row in rows if not runs.get(row))
-
-
-def _by_seed(
-    claim: Claim, runs: Mapping[tuple[str, str], Mapping[int, Record]]
-) -> dict[int, float]:
-    seeds = [set(runs.get((term.table, term.row), {})) for term in claim.terms]
-    differences = {}
-    for seed in sorted(set.intersection(*seeds)):
-        values = [number_of(runs[term.table, term.row][seed], term.metric) for term in claim.terms]
-        known = [v for v in values if v is not None]
-        if len(known) == len(values):
-            differences[seed] = sum(
-                term.sign * value for term, value in zip(claim.terms, known, strict=True)
-            )
-    return differences
-
-
-def number_of(record: Record, metric: str) -> float | None:
-    """A record's number, in percent, such as "segm/AP"; None where it has none."""
-    task, _, name = metric.partition("/")
-    return compare(record, {task: {name: 0.0}})[0].ours
+def _claims_of_counterpart(row: Row) -> list[Claim]:
+    assert row.difference_of is not None
+    control = next(r for r in all_rows() if r.config == row.control)
+    (_, name), _ = row.difference_of
+    claims = []
+    for task in row.tasks:
+        metric = f"{task}/AP"
+        terms = (Term(1, *row.key, metric), Term(-1, *control.key, metric))
+        text = f"{name.removeprefix('+ ')} improves (on this network)"
+        delta = row.printed_difference(metric) or 0.0
+        claims.append(Claim(row.config, text, "greater", metric, delta, terms, stated=False))
+    return claims

@@ -10,6 +10,9 @@ from typing import Any
 
 from mask_rcnn_repro.errors import ConfigError
 
+TIMING = "timing/ms"
+"""Metric of rows on timing: milliseconds of inference per image."""
+
 
 @functools.cache
 def load_tables() -> dict[str, dict[str, Any]]:
@@ -37,13 +40,23 @@ def paper_numbers(table: str, row: str) -> dict[str, dict[str, float]]:
     Raises:
         ConfigError: an unknown table or row; names the nearest known one.
     """
+    printed = printed_row(table, row)
+    return {task: dict(values) for task, values in printed.items() if isinstance(values, dict)}
+
+
+def printed_row(table: str, row: str) -> dict[str, Any]:
+    """Returns all that tables.json has on a row. Treat it as read-only.
+
+    Raises:
+        ConfigError: an unknown table or row; names the nearest known one.
+    """
     tables = load_tables()
     if str(table) not in tables:
         raise ConfigError(_unknown("table", str(table), list(tables)))
     rows = {r["row"]: r for r in tables[str(table)].get("rows", ())}
     if row not in rows:
         raise ConfigError(_unknown(f"row of table {table}", row, list(rows)))
-    return {task: dict(values) for task, values in rows[row].items() if isinstance(values, dict)}
+    return rows[row]
 
 
 def _unknown(what: str, given: str, known: list[str]) -> str:

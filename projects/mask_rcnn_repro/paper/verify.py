@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from tabulate import tabulate
 
 from mask_rcnn_repro.errors import ConfigError, RecordError
+from mask_rcnn_repro.paper.comparison import compare
 from mask_rcnn_repro.paper.numbers import load_tables, paper_numbers
-from mask_rcnn_repro.paper.report import compare
+from mask_rcnn_repro.paper.tables import Table
 from mask_rcnn_repro.records.record import Record, load_record
 
 PAPER, RECORDED = "paper", "recorded"
@@ -146,7 +146,7 @@ def format_verification(expected: Expected, comparisons: list[Comparison]) -> st
         for c in comparisons
     ]
     headers = ["metric", "got", "expected", "tolerance", "verdict"]
-    table = tabulate(rows, headers=headers, tablefmt="simple", disable_numparse=True)
+    table = Table(headers, rows).text()
     failed = [c for c in comparisons if c.verdict != "met"]
     verdict = (
         f"Not met: {len(failed)} of {len(comparisons)} numbers."

@@ -18,6 +18,7 @@ from mask_rcnn_tools.analyze.evaluation_data import TASKS
 from mask_rcnn_tools.analyze.keypoint_errors import KEYPOINT_ERRORS, KINDS
 from mask_rcnn_tools.analyze.mask_quality import MaskQuality, mean_or_nan
 from mask_rcnn_tools.analyze.results import Analysis
+from mask_rcnn_tools.common.plot_style import settings
 
 # from Okabe and Ito, for color-blind people
 COLORS = {
@@ -38,16 +39,7 @@ _KEYPOINT_COLORS = dict(
 )
 _IOU_COLORS = {"box": "#0072B2", "mask": "#009E73", "boundary": "#D55E00"}
 
-_STYLE: dict[Any, Any] = {
-    "font.size": 10,
-    "axes.titlesize": 11,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": False,
-    "figure.dpi": 130,
-    "savefig.dpi": 130,
-    "svg.hashsalt": "analysis",  # equal input gives equal files
-}
+_STYLE = {**settings("analysis"), "figure.dpi": 130, "savefig.dpi": 130}
 _ANNOTATED_CLASSES = 15
 _SIZE_BINS = 8
 

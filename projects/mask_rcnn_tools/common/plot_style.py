@@ -1,8 +1,9 @@
 """How plots look: one set of colours and marks, on paper and on a dark screen.
 
-Plots are SVG with text as text, and the same bytes for the same numbers. Their colours are fixed in
-the files; :func:`inline_svg` exchanges them for a page's CSS variables, so that a plot inside a
-page follows the page into the dark.
+Plots are SVG with text as text. Equal numbers give equal bytes on one machine; on another one the
+last digits of coordinates differ, and with them the ids that are derived from these, which
+:func:`same_plot` leaves aside. Colours are fixed in the files; :func:`inline_svg` exchanges them
+for a page's CSS variables, so that a plot inside a page follows the page's dark mode.
 """
 
 from __future__ import annotations
@@ -69,19 +70,13 @@ def series_marker(index: int) -> str:
     return MARKERS[index % len(MARKERS)]
 
 
-@contextmanager
-def plot(width: float, height: float, salt: str) -> Iterator[tuple[Figure, list[str]]]:
-    """Gives a figure to draw into; after the block the list holds its SVG.
+def settings(salt: str) -> dict[Any, Any]:
+    """The style as matplotlib's rcParams.
 
     Args:
-        width: inches.
-        height: inches.
-        salt: makes the names inside the SVG differ from those of other plots on one page.
+        salt: what the ids in an SVG are derived from, beside their content.
     """
-    import matplotlib
-    from matplotlib.figure import Figure
-
-    rc: dict[str, Any] = {
+    return {
         "svg.hashsalt": salt,
         "svg.fonttype": "none",
         "font.family": "DejaVu Sans",
@@ -109,11 +104,24 @@ def plot(width: float, height: float, salt: str) -> Iterator[tuple[Figure, list[
         "legend.frameon": False,
         "lines.linewidth": 1.8,
     }
+
+
+@contextmanager
+def plot(width: float, height: float, salt: str) -> Iterator[tuple[Figure, list[str]]]:
+    """Gives a figure to draw into; after the block the list holds its SVG.
+
+    Args:
+        width: inches.
+        height: inches.
+        salt: makes the names inside the SVG differ from those of other plots on one page.
+    """
+    import matplotlib
+    from matplotlib.figure import Figure
+
     result: list[str] = []
-    settings: Any = rc  # mypy would have every key a literal
     with matplotlib.rc_context():
         matplotlib.rcdefaults()  # whatever the user's matplotlibrc says
-        matplotlib.rcParams.update(settings)
+        matplotlib.rcParams.update(settings(salt))
         figure = Figure(figsize=(width, height), layout="constrained")
         yield figure, result
         buffer = io.StringIO()
@@ -162,3 +170,29 @@ def css_variables() -> tuple[str, str]:
     light = " ".join(f"--plot-{i}: {color};" for i, color in enumerate(_DARK))
     dark = " ".join(f"--plot-{i}: {color};" for i, color in enumerate(_DARK.values()))
     return light, dark
+
+
+_ID = re.compile(r'(?<=["#])[mphC]\w*[0-9a-f]{10}\b')
+_NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e-?\d+)?")
+
+
+def same_plot(one: str, other: str, tolerance: float = 0.5) -> bool:
+    """Whether two SVGs show the same: equal but for ids, and coordinates that nearly agree.
+
+    Args:
+        one: text of an SVG.
+        other: text of another one.
+        tolerance: points by which numbers may differ.
+    """
+    texts = [_with_plain_ids(text) for text in (one, other)]
+    shapes = [_NUMBER.sub("0", text) for text in texts]
+    pairs = zip(*(_NUMBER.findall(text) for text in texts), strict=False)
+    return shapes[0] == shapes[1] and all(
+        a == b or abs(float(a) - float(b)) <= tolerance for a, b in pairs
+    )
+
+
+def _with_plain_ids(svg: str) -> str:
+    """Renames the ids that matplotlib derives from coordinates, in the order of their use."""
+    names = {name: f"id{place}" for place, name in enumerate(dict.fromkeys(_ID.findall(svg)))}
+    return _ID.sub(lambda match: names[match[0]], svg)

@@ -19,7 +19,7 @@ from mask_rcnn_repro.records.curves import OfRecord, record_identity
 from mask_rcnn_repro.records.record import load_record
 from mask_rcnn_repro.registration import register
 from mask_rcnn_repro.utils.atomic import atomic_write_bytes, atomic_write_text
-from mask_rcnn_tools.report.collect import RESULTS_FOLDER
+from mask_rcnn_tools.report.run_curves import RESULTS_FOLDER
 
 EXAMPLES_FILE = "examples.json"
 EXAMPLES_NOTE = (

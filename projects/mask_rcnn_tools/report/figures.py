@@ -1,19 +1,22 @@
-"""Which plots a report has, and what they are called."""
+"""A report: the outcomes at each scale, and their plots with names and captions."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
-from mask_rcnn_repro.paper.results import task_title
-from mask_rcnn_tools.report.format import table_label
+from mask_rcnn_repro.paper.outcomes import TableOutcome
+from mask_rcnn_repro.paper.rows import Row
+from mask_rcnn_repro.paper.words import table_label, task_title
 from mask_rcnn_tools.report.plots import (
     draw_classes,
     draw_differences,
     draw_learning,
     draw_precision_recall,
 )
-from mask_rcnn_tools.report.rows import Scale, Section
+from mask_rcnn_tools.report.runs import Runs
+from mask_rcnn_tools.report.scales import Scale, build_scales
 
 DIFFERENCES = "differences"
 """Key of the plot over all tables."""
@@ -39,67 +42,77 @@ Figures = Mapping[str, Sequence[Figure]]
 """Table, or :data:`DIFFERENCES`, to its plots."""
 
 
+@dataclass(frozen=True)
+class Report:
+    """What pages are made from.
+
+    Attributes:
+        runs: records and what lies beside them.
+        scales: full scale first.
+        figures: profile to its plots; without those at which nothing was run.
+    """
+
+    runs: Runs
+    scales: Sequence[Scale]
+    figures: Mapping[str, Figures]
+
+    def all_figures(self) -> Iterator[Figure]:
+        """Every plot."""
+        for figures in self.figures.values():
+            for found in figures.values():
+                yield from found
+
+
+def build_report(rows: Sequence[Row], runs: Runs) -> Report:
+    """Works out and draws everything; see :func:`~.scales.build_scales` for the arguments."""
+    scales = build_scales(rows, runs)
+    return Report(runs, scales, {s.profile: figures_of(s) for s in scales if s.was_run})
+
+
 def figures_of(scale: Scale) -> Figures:
     """Draws all plots of a scale. Runs that an earlier table has shown are not drawn again."""
     figures: dict[str, list[Figure]] = {}
-    svg = draw_differences(scale)
-    if svg is not None:
-        caption = (
-            "Each pair is one claim about rows of the paper: hatched the paper's difference, solid "
-            "ours. Dots are single seeds, the line is the 90 % interval of their mean, which the "
-            "verdict is taken from; one seed has none."
-        )
-        figures[DIFFERENCES] = [
-            Figure(
-                f"{scale.profile}-differences.svg", "The paper's differences and ours", caption, svg
-            )
-        ]
+    name = f"{scale.profile}-differences.svg"
+    if figure := _figure(name, "The paper's differences and ours", "", draw_differences(scale)):
+        figures[DIFFERENCES] = [figure]
     drawn: set[tuple[str, int]] = set()
-    for section in scale.sections:
-        runs = {(r.config.hash, s) for row in section.rows for s, r in row.runs.items()}
-        if runs - drawn or sum(bool(row.runs) for row in section.rows) > 1:
-            figures[section.table] = list(_of_table(section, scale.profile))
+    for table in scale.tables:
+        runs = {(r.config.hash, s) for row in table.rows for s, r in row.runs.items()}
+        if runs - drawn or sum(bool(row.runs) for row in table.rows) > 1:
+            figures[table.table] = _of_table(table)
         drawn |= runs
     return figures
 
 
-def _of_table(section: Section, profile: str) -> list[Figure]:
-    label = table_label(section.table)
-    stem = f"{profile}-{section.table}".replace("_", "-").replace(".", "-")
-    found = []
-    svg = draw_learning(section)
-    if svg is not None:
-        caption = (
-            "Left the training loss: the mean over seeds, and thin each seed. Right the metric "
-            "that the table is about, one mark a seed and evaluation."
-        )
-        found.append(Figure(f"{stem}-learning.svg", f"Learning, {label}", caption, svg))
-    for task in _tasks(section):
+_CAPTIONS = {
+    "The paper's differences and ours": "Each pair is one claim about rows of the paper: hatched "
+    "the paper's difference, solid ours. Dots are single seeds, the line is the 90 % interval of "
+    "their mean, which the verdict is taken from; one seed has none.",
+    "Learning": "Left the training loss: the mean over seeds, and thin each seed. Right the metric "
+    "that the table is about, one mark a seed and evaluation.",
+    "Precision over recall": "Precision over recall of the {task} results, averaged over classes. "
+    "The area below is AP50 (left) and AP (right). The band lies between seeds.",
+    "AP by class": "The {task} AP of each class: mean over seeds, on a line between them.",
+}
+
+
+def _figure(name: str, title: str, task: str, svg: str | None) -> Figure | None:
+    caption = _CAPTIONS[title.partition(",")[0]].format(task=task)
+    return None if svg is None else Figure(name, title, caption, svg)
+
+
+def _of_table(table: TableOutcome) -> list[Figure]:
+    label = table_label(table.table)
+    stem = f"{table.profile}-{table.table}".replace("_", "-").replace(".", "-")
+    found = [_figure(f"{stem}-learning.svg", f"Learning, {label}", "", draw_learning(table))]
+    for task in dict.fromkeys(task for row in table.rows for task in row.measured_tasks):
+        if task == "proposals":
+            continue
         title = task_title(task)
-        svg = draw_precision_recall(section, task)
-        if svg is not None:
-            caption = (
-                f"Precision over recall of the {title} results, averaged over classes. The area "
-                "below is AP50 (left) and AP (right). The band lies between seeds."
-            )
-            found.append(
-                Figure(
-                    f"{stem}-precision-{task}.svg",
-                    f"Precision over recall, {title}, {label}",
-                    caption,
-                    svg,
-                )
-            )
-        svg = draw_classes(section, task)
-        if svg is not None:
-            caption = f"The {title} AP of each class: mean over seeds, on a line between them."
-            found.append(
-                Figure(f"{stem}-classes-{task}.svg", f"AP by class, {title}, {label}", caption, svg)
-            )
-    return found
-
-
-def _tasks(section: Section) -> list[str]:
-    """Tasks of the records that a table is about."""
-    kinds = dict.fromkeys(kind for row in section.rows for kind in row.kinds)
-    return [kind for kind in kinds if kind != "proposals"]
+        for kind, words, draw in (
+            ("precision", "Precision over recall", draw_precision_recall),
+            ("classes", "AP by class", draw_classes),
+        ):
+            name = f"{stem}-{kind}-{task}.svg"
+            found.append(_figure(name, f"{words}, {title}, {label}", title, draw(table, task)))
+    return [figure for figure in found if figure is not None]

@@ -6,30 +6,26 @@ import argparse
 from collections.abc import Iterable
 from pathlib import Path
 
-from generate_docs.files import (
-    checkout_root,
-    load_report,
-    report_files,
-    write_files,
-)
 from mask_rcnn_repro.engine.run import RECORD_FILE
 from mask_rcnn_repro.errors import RecordError
 from mask_rcnn_repro.records.curves import CURVES_FILE, save_curves
 from mask_rcnn_repro.records.record import Record, load_record
 from mask_rcnn_repro.utils.atomic import atomic_write_text
 from mask_rcnn_tools.common.command_line import run_command
-from mask_rcnn_tools.report.build import Report, counting_records
-from mask_rcnn_tools.report.collect import curves_of_run
 from mask_rcnn_tools.report.examples import make_examples
-from mask_rcnn_tools.report.markdown import format_results_page
-from mask_rcnn_tools.report.page import format_html_page
-from mask_rcnn_tools.report.store import (
-    curves_file,
-    examples_folder,
-    key_of,
-    load_material,
-    record_file,
+from mask_rcnn_tools.report.figures import Report
+from mask_rcnn_tools.report.files import (
+    checkout_root,
+    load_report,
+    report_files,
+    write,
+    write_files,
 )
+from mask_rcnn_tools.report.markdown import COMMAND, format_results_page
+from mask_rcnn_tools.report.page import format_html_page
+from mask_rcnn_tools.report.run_curves import curves_of_run
+from mask_rcnn_tools.report.runs import curves_file, examples_folder, key_of, record_file
+from mask_rcnn_tools.report.scales import counting_records
 
 _PAGE = Path("output", "report.html")
 _OUTPUT = Path("output", "report")
@@ -47,51 +43,49 @@ def run(args: argparse.Namespace) -> int:
         1 where `--check` found something stale, else 0.
     """
     if args.curves_of or args.examples_of:
-        _make_material(args)
+        _add_to_runs(args)
         return 0
     if args.records:
         _write_own_report(args)
         return 0
     root = checkout_root()
     report = load_report([root / "results"])
-    status = write_files(root, report_files(root, report), check=args.check)
-    if args.check:
-        if not status:
-            print("The committed tables and plots are those of the committed records.")
-    else:
-        _write(Path(args.html) if args.html else root / _PAGE, format_html_page(report))
-    return status
+    stale = write_files(root, report_files(root, report), args.check, COMMAND)
+    if not args.check:
+        write(Path(args.html) if args.html else root / _PAGE, format_html_page(report))
+    elif not stale:
+        print("The committed tables and plots are those of the committed records.")
+    return min(stale, 1)
 
 
 def _write_own_report(args: argparse.Namespace) -> None:
     folder = Path(args.output) if args.output else _OUTPUT
-    material = load_material(Path(given) for given in args.records)
-    if not material.records:
+    report = load_report([Path(given) for given in args.records])
+    if not report.runs.records:
         raise RecordError(
             f"There is no record below {', '.join(args.records)}. A run writes {RECORD_FILE} into "
             "its folder when it ends."
         )
-    report = load_report([Path(given) for given in args.records])
-    _say_what_does_not_count(report)
-    for figures in report.figures.values():
-        for figure in (figure for found in figures.values() for figure in found):
-            _write(folder / "plots" / figure.name, figure.svg, quiet=True)
-    _write(folder / "RESULTS.md", format_results_page(report, folder, Path("plots"), ""))
-    _write(Path(args.html) if args.html else folder / "report.html", format_html_page(report))
+    _print_what_does_not_count(report)
+    (folder / "plots").mkdir(parents=True, exist_ok=True)
+    for figure in report.all_figures():
+        atomic_write_text(folder / "plots" / figure.name, figure.svg)
+    write(folder / "RESULTS.md", format_results_page(report, folder, Path("plots"), None))
+    write(Path(args.html) if args.html else folder / "report.html", format_html_page(report))
 
 
-def _say_what_does_not_count(report: Report) -> None:
+def _print_what_does_not_count(report: Report) -> None:
     counted = {key_of(record) for record in counting_records(report.scales)}
-    others = [r for r in report.material.records if key_of(r) not in counted]
+    others = [r for r in report.runs.records if key_of(r) not in counted]
     if others:
         names = sorted({_name(record) for record in others})
         print(
-            f"{len(others)} of {len(report.material.records)} records are not shown: their configs "
+            f"{len(others)} of {len(report.runs.records)} records are not shown: their configs "
             "are none of this project, or have changed or been overridden: " + ", ".join(names)
         )
 
 
-def _make_material(args: argparse.Namespace) -> None:
+def _add_to_runs(args: argparse.Namespace) -> None:
     for run in _folders(args.curves_of):
         target = run / CURVES_FILE
         if args.into:
@@ -132,10 +126,3 @@ def _collected(run: Path, folder: Path) -> Record:
 def _name(record: Record) -> str:
     profile = record.config.profile
     return record.config.id + ("" if profile == "paper" else f"@{profile}")
-
-
-def _write(file: Path, text: str, quiet: bool = False) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write_text(file, text)
-    if not quiet:
-        print(f"{file}: written")

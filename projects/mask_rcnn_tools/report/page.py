@@ -6,19 +6,13 @@ import base64
 from pathlib import Path
 from typing import Any
 
+from mask_rcnn_repro.paper.outcomes import claims_table
 from mask_rcnn_repro.paper.verdicts import RULE
 from mask_rcnn_tools.common.plot_style import css_variables, inline_svg
-from mask_rcnn_tools.report.build import (
-    VERDICTS,
-    Report,
-    count_rows,
-    count_verdicts,
-    rows_without_run,
-)
-from mask_rcnn_tools.report.examples import EXAMPLES_NOTE
-from mask_rcnn_tools.report.figures import DIFFERENCES, Figure
-from mask_rcnn_tools.report.rows import NOTES
-from mask_rcnn_tools.report.tables import claims_table, rows_table, runs_table
+from mask_rcnn_tools.report.examples import EXAMPLES_NOTE, Examples
+from mask_rcnn_tools.report.figures import DIFFERENCES, Figure, Report
+from mask_rcnn_tools.report.scales import NOTES, VERDICTS, Scale
+from mask_rcnn_tools.report.tables import rows_table, runs_table
 
 _TEMPLATE = "page.html.j2"
 
@@ -35,7 +29,7 @@ def format_html_page(report: Report) -> str:
         undefined=jinja2.StrictUndefined,
     )
     light, dark = css_variables()
-    records = report.material.records
+    records = report.runs.records
     return environment.get_template(_TEMPLATE).render(
         # what was not run at all needs no reader's time
         scales=[_scale(report, s) for s in sorted(report.scales, key=lambda s: not s.was_run)],
@@ -49,24 +43,24 @@ def format_html_page(report: Report) -> str:
     )
 
 
-def _scale(report: Report, scale: Any) -> dict[str, Any]:
+def _scale(report: Report, scale: Scale) -> dict[str, Any]:
     name, _, about = scale.title.partition(": ")
     if not scale.was_run:
         return {"name": name, "about": about.capitalize(), "id": scale.profile, "was_run": False}
     figures = report.figures[scale.profile]
-    run, rows = count_rows(scale)
+    run, rows = scale.count_rows()
     sections = [
         {
-            "id": f"{scale.profile}-{section.table}",
-            "nav": section.table.removeprefix("text-").replace("-", " ", 1),
-            "title": section.title,
-            "note": section.note,
-            "table": rows_table(section),
-            "claims": claims_table([e for e in section.evidence if e.by_seed]),
-            "figures": [_figure(f) for f in figures.get(section.table, ())],
+            "id": f"{scale.profile}-{outcome.table}",
+            "nav": outcome.table.removeprefix("text-").replace("-", " ", 1),
+            "title": outcome.title,
+            "note": outcome.note,
+            "table": rows_table(outcome),
+            "claims": claims_table(outcome.judged),
+            "figures": [_figure(f) for f in figures.get(outcome.table, ())],
         }
-        for section in scale.sections
-        if section.was_run
+        for outcome in scale.tables
+        if outcome.was_run
     ]
     return {
         "name": name,
@@ -75,12 +69,12 @@ def _scale(report: Report, scale: Any) -> dict[str, Any]:
         "was_run": True,
         "rows_run": run,
         "rows": rows,
-        "counts": count_verdicts(scale),
+        "counts": scale.count_verdicts(),
         "differences": [_figure(f) for f in figures.get(DIFFERENCES, ())],
         "sections": sections,
-        "missing": [(s.title, "; ".join(names)) for s, names in rows_without_run(scale)],
-        "examples": [_examples(*found) for found in report.examples(scale)],
-        "runs": runs_table(scale, report.material),
+        "missing": [(s.title, "; ".join(names)) for s, names in scale.without_run()],
+        "examples": [_examples(*found) for found in scale.examples(report.runs)],
+        "runs": runs_table(scale, report.runs),
     }
 
 
@@ -92,7 +86,7 @@ def _figure(figure: Figure) -> dict[str, str]:
     }
 
 
-def _examples(title: str, folder: Path, examples: Any) -> dict[str, Any]:
+def _examples(title: str, folder: Path, examples: Examples) -> dict[str, Any]:
     pictures = [
         {
             "data": base64.b64encode((folder / picture.file).read_bytes()).decode(),

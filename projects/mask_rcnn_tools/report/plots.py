@@ -5,18 +5,18 @@ Every function returns the text of an SVG, or None where there is nothing to dra
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
 
 import numpy as np
 
-from mask_rcnn_repro.paper.claims import Evidence
-from mask_rcnn_repro.paper.results import task_title
+from mask_rcnn_repro.paper.outcomes import Evidence, RowOutcome, TableOutcome
+from mask_rcnn_repro.paper.words import metric_title, table_label, task_title
 from mask_rcnn_repro.records.curves import Curves, Point
 from mask_rcnn_tools.common import plot_style as style
-from mask_rcnn_tools.report.format import in_words, table_label, wrapped
-from mask_rcnn_tools.report.rows import RowResult, Scale, Section
+from mask_rcnn_tools.report.scales import Scale
 
 _WIDTH = 5.2  # inches
 _WIDE = 7.4
@@ -93,7 +93,7 @@ def draw_differences(scale: Scale) -> str | None:
                 color=style.MUTED if item.verdict == "undecided" else style.TEXT,
                 weight="normal" if item.verdict == "undecided" else "bold",
             )
-        axes.set_yticks(places, [wrapped(_label(item), 44) for item in items])
+        axes.set_yticks(places, [textwrap.fill(_label(item), 44) for item in items])
         axes.invert_yaxis()
         axes.set_ylim(len(items) - 0.5, -0.5)
         axes.tick_params(axis="y", length=0)
@@ -104,12 +104,12 @@ def draw_differences(scale: Scale) -> str | None:
     return result[0]
 
 
-def draw_learning(section: Section) -> str | None:
+def draw_learning(table: TableOutcome) -> str | None:
     """Training loss, and AP at the evaluations, over iterations; thin lines are single seeds."""
-    metric = _main_evaluation([row for row in section.rows if row.curves])
+    metric = _main_evaluation([row for row in table.rows if row.curves])
     rows = [
         (index, row)
-        for index, row in enumerate(section.rows)
+        for index, row in enumerate(table.rows)
         # rows on another task have losses that do not compare
         if (metric is None or any(metric in c.evaluations for c in row.curves.values()))
         and any(c.training for c in row.curves.values())
@@ -120,7 +120,7 @@ def draw_learning(section: Section) -> str | None:
     once = all(
         len(c.evaluations.get(metric or "", ())) < 2 for _, r in rows for c in r.curves.values()
     )
-    with style.plot(_WIDTH, _height(len(rows)), f"learning {section.table}") as (figure, result):
+    with style.plot(_WIDTH, _height(len(rows)), f"learning {table.table}") as (figure, result):
         axes = figure.subplots(1, 2, width_ratios=(3, 2))
         top = 0.0
         for index, row in rows:
@@ -135,7 +135,7 @@ def draw_learning(section: Section) -> str | None:
             _evaluations(axes[1], evaluations, index, at=index if once else None)
         axes[0].set_ylim(0, 1.08 * top or None)
         axes[0].set_ylabel("training loss, sum of its parts")
-        axes[1].set_ylabel(f"{in_words(metric)}, %" if metric else "not measured")
+        axes[1].set_ylabel(f"{metric_title(metric)}, %" if metric else "not measured")
         bottom, highest = axes[1].get_ylim()
         axes[1].set_ylim(max(0.0, min(bottom, 0.75 * highest)), highest + 0.05 * (highest or 1))
         right = max(
@@ -152,24 +152,25 @@ def draw_learning(section: Section) -> str | None:
         if once:
             axes[1].set_xlabel("at the end")
             axes[1].set_xticks([])
-            axes[1].set_xlim(-0.7, len(section.rows) - 0.3)
+            axes[1].set_xlim(-0.7, len(table.rows) - 0.3)
         for each in axes:
             each.grid()
         style.legend_above(figure, axes[0])
     return result[0]
 
 
-def draw_precision_recall(section: Section, task: str) -> str | None:
+def draw_precision_recall(table: TableOutcome, task: str) -> str | None:
     """Precision over recall, at IoU 0.50 and over IoU 0.50 to 0.95; bands are between seeds."""
     rows = [
         (index, row, curves)
-        for index, row in enumerate(section.rows)
-        if task in row.kinds and (curves := [c.precision_recall[task] for c in _with(row, task)])
+        for index, row in enumerate(table.rows)
+        if task in row.measured_tasks
+        and (curves := [c.precision_recall[task] for c in _with(row, task)])
     ]
     if not rows:
         return None
     recalls = np.linspace(0, 1, 101)
-    with style.plot(_WIDTH, _height(len(rows)), f"precision {section.table} {task}") as (
+    with style.plot(_WIDTH, _height(len(rows)), f"precision {table.table} {task}") as (
         figure,
         result,
     ):
@@ -211,15 +212,15 @@ def draw_precision_recall(section: Section, task: str) -> str | None:
     return result[0]
 
 
-def draw_classes(section: Section, task: str, most: int = 20) -> str | None:
+def draw_classes(table: TableOutcome, task: str, most: int = 20) -> str | None:
     """AP by class: a mark a row, the mean over seeds, on a line between seeds.
 
     Args:
-        section: a table.
+        table: the table.
         task: whose AP.
         most: of more classes, those between whose rows AP differs most are shown.
     """
-    rows = [(i, row) for i, row in enumerate(section.rows) if row.runs and task in row.kinds]
+    rows = [(i, row) for i, row in enumerate(table.rows) if row.runs and task in row.measured_tasks]
     values = {
         (index, name): known
         for index, row in rows
@@ -234,7 +235,7 @@ def draw_classes(section: Section, task: str, most: int = 20) -> str | None:
     with style.plot(
         _WIDTH,
         0.21 * len(names) * max(len(rows), 2) ** 0.75 + 1.0,
-        f"classes {section.table} {task}",
+        f"classes {table.table} {task}",
     ) as (figure, result):
         axes = figure.add_subplot()
         for number, (index, row) in enumerate(rows):
@@ -276,7 +277,7 @@ def mean_curve(runs: Sequence[Sequence[Point]]) -> list[Point]:
     return [(x, fmean(t[x] for t in tables)) for x in shared]
 
 
-def _with(row: RowResult, task: str) -> list[Curves]:
+def _with(row: RowOutcome, task: str) -> list[Curves]:
     return [curves for curves in row.curves.values() if task in curves.precision_recall]
 
 
@@ -302,11 +303,11 @@ def _limits(items: Sequence[Evidence]) -> tuple[float, float]:
     return low - 0.03 * span, high + 0.03 * span
 
 
-def _main_evaluation(rows: Sequence[RowResult]) -> str | None:
+def _main_evaluation(rows: Sequence[RowOutcome]) -> str | None:
     """The metric whose course is drawn: the first AP of the table's tasks that was evaluated."""
     for row in rows:
         measured = {key for c in row.curves.values() for key in c.evaluations}
-        for kind in row.kinds:
+        for kind in row.measured_tasks:
             for key in (f"{kind}/AP", f"{kind}/AR@1000"):
                 if key in measured:
                     return key
@@ -341,7 +342,7 @@ def _evaluations(axes: Any, runs: Sequence[Sequence[Point]], index: int, at: int
         )
 
 
-def _classes(row: RowResult, task: str) -> list[str]:
+def _classes(row: RowOutcome, task: str) -> list[str]:
     return list(
         dict.fromkeys(
             name
@@ -352,7 +353,7 @@ def _classes(row: RowResult, task: str) -> list[str]:
     )
 
 
-def _class_values(row: RowResult, task: str, name: str) -> list[float]:
+def _class_values(row: RowOutcome, task: str, name: str) -> list[float]:
     found = [r.metrics[task].per_class.get(name) for r in row.runs.values() if task in r.metrics]
     return [value for value in found if value is not None]
 

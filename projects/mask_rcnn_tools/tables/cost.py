@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
+from mask_rcnn_repro.paper.rows import parent_of
 from mask_rcnn_repro.records.record import Record
 from mask_rcnn_tools.tables.jobs import Job
-from mask_rcnn_tools.tables.rows import parent_of
 
 START_SECONDS = 12.0
 """Until a run computes: imports, config, model."""

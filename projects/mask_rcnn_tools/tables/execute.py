@@ -49,7 +49,7 @@ class Slot:
 
 
 @dataclass
-class Outcome:
+class Ending:
     """How the jobs ended.
 
     Attributes:
@@ -103,7 +103,7 @@ class Executor:
         self.logs = logs
         self.seconds = dict(seconds)
         self.extra = tuple(extra)
-        self.outcome = Outcome(dict.fromkeys(self.jobs, "waiting"))
+        self.ending = Ending(dict.fromkeys(self.jobs, "waiting"))
         self.running: dict[Job, _Running] = {}
         self.elsewhere: set[Job] = set()
         self.pace = 1.0
@@ -111,12 +111,12 @@ class Executor:
             title, sum(self.seconds[job] for job in self.jobs), len(self.jobs), self.slots, period
         )
 
-    def run(self) -> Outcome:
+    def run(self) -> Ending:
         """Runs everything; returns also when stopped by SIGINT or SIGTERM, with nothing running."""
         try:
             with self._signals():
                 while self._in_state("waiting") or self.running:
-                    if self.outcome.stopped_by is not None:
+                    if self.ending.stopped_by is not None:
                         self._stop()
                         break
                     self._reap()
@@ -127,15 +127,15 @@ class Executor:
             for work in self.running.values():  # nothing is left behind by a fault of this program
                 work.process.ask_to_stop()
             self.display.close()
-        return self.outcome
+        return self.ending
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
         def note(number: int, frame: FrameType | None) -> None:
-            if self.outcome.stopped_by is not None:  # asked twice: no more patience
+            if self.ending.stopped_by is not None:  # asked twice: no more patience
                 for work in self.running.values():
                     work.process.kill()
-            self.outcome.stopped_by = signal.Signals(number)
+            self.ending.stopped_by = signal.Signals(number)
 
         kept = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
         try:
@@ -145,17 +145,17 @@ class Executor:
                 signal.signal(number, handler)
 
     def _in_state(self, state: State) -> list[Job]:
-        return [job for job in self.jobs if self.outcome.states[job] == state]
+        return [job for job in self.jobs if self.ending.states[job] == state]
 
     def _start(self) -> None:
         for job in self._in_state("waiting"):
             stages = [stage for _, stage in job.inputs]
-            known = [self.outcome.states.get(stage, "done") for stage in stages]
+            known = [self.ending.states.get(stage, "done") for stage in stages]
             lost = [s for s, k in zip(stages, known, strict=True) if k in ("failed", "blocked")]
             if lost:
-                self.outcome.states[job] = "blocked"
-                self.outcome.reasons[job] = f"needs {lost[0].name}, which failed"
-                self.display.event(f"not run  {job.name}: {self.outcome.reasons[job]}")
+                self.ending.states[job] = "blocked"
+                self.ending.reasons[job] = f"needs {lost[0].name}, which failed"
+                self.display.event(f"not run  {job.name}: {self.ending.reasons[job]}")
             elif self.free and all(k == "done" for k in known):
                 self._start_or_wait(job)
 
@@ -168,7 +168,7 @@ class Executor:
         if job in self.elsewhere:
             self.elsewhere.discard(job)
             if self._has_record(job):
-                self.outcome.states[job] = "done"
+                self.ending.states[job] = "done"
                 self.display.event(f"done     {job.name}, by the other process")
                 return
         slot = self.free.pop(0)
@@ -178,7 +178,7 @@ class Executor:
             slot.environment(),
         )
         self.running[job] = _Running(process, slot, time.monotonic())
-        self.outcome.states[job] = "running"
+        self.ending.states[job] = "running"
         where = f" on GPU {','.join(slot.gpus)}" if slot.gpus else ""
         self.display.event(f"started  {job.name}{where}")
 
@@ -198,10 +198,10 @@ class Executor:
             self.free.append(work.slot)
             took = format_seconds(time.monotonic() - work.since)
             if code == 0 and self._has_record(job):
-                self.outcome.states[job] = "done"
+                self.ending.states[job] = "done"
                 self.display.event(f"done     {job.name}, {took}")
             elif code == 2 and is_held(job.folder):  # another process was quicker
-                self.outcome.states[job] = "waiting"
+                self.ending.states[job] = "waiting"
             else:
                 self._fail(job, code, work.process.log)
 
@@ -216,10 +216,10 @@ class Executor:
         how = f"exit status {code}" if code >= 0 else f"killed by {signal.Signals(-code).name}"
         if code == 0:
             how = "it ended without a record that counts"
-        self.outcome.states[job] = "failed"
-        self.outcome.reasons[job] = f"{how}; its output is in {log}"
+        self.ending.states[job] = "failed"
+        self.ending.reasons[job] = f"{how}; its output is in {log}"
         lines = "".join(f"\n    {line}" for line in tail(log).splitlines())
-        self.display.event(f"FAILED   {job.name}: {self.outcome.reasons[job]}{lines}")
+        self.display.event(f"FAILED   {job.name}: {self.ending.reasons[job]}{lines}")
 
     def _stop(self) -> None:
         self.display.event("Stopping; what runs saves its state first (again: at once).")
@@ -230,7 +230,7 @@ class Executor:
             while not work.process.wait(0.2):
                 if time.monotonic() > deadline:
                     work.process.kill()
-            self.outcome.states[job] = "waiting"
+            self.ending.states[job] = "waiting"
         self.running.clear()
 
     def _show(self) -> None:

@@ -12,21 +12,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tabulate import tabulate
 
 from mask_rcnn_repro.config import config_root
 from mask_rcnn_repro.errors import ConfigError
+from mask_rcnn_repro.paper.tables import Table
 from mask_rcnn_repro.records.provenance import device_info
 from mask_rcnn_repro.utils.atomic import atomic_write_text
 from mask_rcnn_tools.common.command_line import run_command
 from mask_rcnn_tools.tables import cost
+from mask_rcnn_tools.tables.choose import choose_rows, find_tables
 from mask_rcnn_tools.tables.collect import collect
 from mask_rcnn_tools.tables.cost import Device, Estimate, format_seconds, simulate
-from mask_rcnn_tools.tables.execute import Executor, Outcome, Slot, visible_gpus
-from mask_rcnn_tools.tables.findings import table_outcomes
+from mask_rcnn_tools.tables.execute import Ending, Executor, Slot, visible_gpus
 from mask_rcnn_tools.tables.jobs import Job, launcher
+from mask_rcnn_tools.tables.outcomes import table_outcomes
 from mask_rcnn_tools.tables.plan import Plan, make_plan
-from mask_rcnn_tools.tables.rows import choose_rows, find_tables
 from mask_rcnn_tools.tables.show import as_json, format_outcome
 from mask_rcnn_tools.tables.usable_records import Found, find_records, find_valid, jobs_to_run
 
@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
         return _slurm(args, jobs, estimates, folder, extra)
     if args.dry_run:
         return 0
-    outcome = Outcome()
+    ending = Ending()
     if jobs:
         executor = Executor(
             jobs,
@@ -83,13 +83,13 @@ def run(args: argparse.Namespace) -> int:
             title,
             extra,
         )
-        outcome = executor.run()
+        ending = executor.run()
     records = find_records(plan.output_root, results)
-    code = _show(plan, args, records, outcome.reasons, folder)
-    if outcome.stopped_by is not None:
+    code = _show(plan, args, records, ending.reasons, folder)
+    if ending.stopped_by is not None:
         print("Stopped; the same command goes on from here.", file=sys.stderr, flush=True)
-        return 128 + int(outcome.stopped_by)
-    return 1 if outcome.reasons else code
+        return 128 + int(ending.stopped_by)
+    return 1 if ending.reasons else code
 
 
 def _results(given: str | None) -> Path | None:
@@ -158,7 +158,7 @@ def _format_plan(
             work = "evaluation"
         lines.append(
             [
-                number,
+                str(number),
                 job.name,
                 work,
                 ", ".join(needs) or "-",
@@ -173,7 +173,7 @@ def _format_plan(
     if not jobs:
         return "\n\n".join([*parts, f"{title}: nothing to run."]) + "\n"
     headers = ["", "run", "what", "after", "about", "estimated from"]
-    parts.append(f"{title}: {len(jobs)} runs\n" + tabulate(lines, headers, disable_numparse=True))
+    parts.append(f"{title}: {len(jobs)} runs\n" + Table(headers, lines).text())
     seconds = {job: estimates[job].seconds for job in jobs}
     total, wall = sum(seconds.values()), simulate(jobs, seconds, len(slots))
     many = device.type == "cuda" and len(slots) > 1
@@ -284,17 +284,18 @@ def _show(
     folder: Path | None = None,
 ) -> int:
     """Prints the tables and, after runs, writes them beside the logs."""
-    outcomes = table_outcomes(plan, args.seeds, records, failed, args.all_metrics)
-    print("\n\n".join(format_outcome(outcome) for outcome in outcomes), flush=True)
+    outcomes = table_outcomes(plan, args.seeds, records, failed)
+    every = args.all_metrics
+    print("\n\n".join(format_outcome(outcome, every) for outcome in outcomes), flush=True)
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
-        markdown = "\n".join(format_outcome(outcome, markdown=True) for outcome in outcomes)
+        markdown = "\n".join(format_outcome(o, every, markdown=True) for o in outcomes)
         atomic_write_text(folder / "table.md", markdown)
         content = {
             "command": shlex.join(_this_command(args)[1:]),
-            "tables": [as_json(outcome) for outcome in outcomes],
+            "tables": [as_json(outcome, every) for outcome in outcomes],
         }
         atomic_write_text(folder / "table.json", json.dumps(content, indent=2) + "\n")
         print(f"Also in {folder / 'table.md'} and table.json.", flush=True)
-    complete = all(not row.status for outcome in outcomes for row in outcome.rows)
+    complete = all(not row.missing for outcome in outcomes for row in outcome.rows)
     return 0 if complete else 1

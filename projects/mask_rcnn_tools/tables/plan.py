@@ -27,9 +27,9 @@ from mask_rcnn_repro.config.serialization import WHERE_KEYS
 from mask_rcnn_repro.engine.dependencies import dependency, teacher_of
 from mask_rcnn_repro.engine.run import Run
 from mask_rcnn_repro.errors import ConfigError
+from mask_rcnn_repro.paper.rows import Row, all_rows, parent_of
 from mask_rcnn_repro.registration import register
 from mask_rcnn_tools.tables.jobs import Job
-from mask_rcnn_tools.tables.rows import TableRow, all_rows, on_test_dev, parent_of
 
 _ANY_DEVICE = torch.device("cpu")  # planning needs none
 _TEST_NAMES = "dataloader.test.dataset.names"
@@ -47,7 +47,7 @@ class PlannedRow:
         note: what is to be said about them, if anything.
     """
 
-    row: TableRow
+    row: Row
     jobs: Mapping[int, Job]
     server: Mapping[int, Job]
     measured_on: str
@@ -74,7 +74,7 @@ class Plan:
 
 
 def make_plan(
-    rows: Sequence[TableRow],
+    rows: Sequence[Row],
     profile: str,
     seeds: Iterable[int],
     overrides: Sequence[str] = (),
@@ -82,7 +82,7 @@ def make_plan(
     """Works out the runs of some rows. Nothing is written.
 
     Args:
-        rows: as :func:`~mask_rcnn_tools.tables.rows.choose_rows` gives them.
+        rows: as :func:`~mask_rcnn_tools.tables.choose.choose_rows` gives them.
         profile: `paper`, `mini` or `tiny`.
         seeds: of the rows; a row that trains nothing has the seed of its weights alone.
         overrides: as on the command line.
@@ -108,7 +108,7 @@ class _Planner:
         self.inputs: dict[tuple[str, tuple[str, ...]], tuple[tuple[str, Job], ...]] = {}
         self.root = "output"
 
-    def plan(self, rows: Sequence[TableRow]) -> Plan:
+    def plan(self, rows: Sequence[Row]) -> Plan:
         specs = [(row, *self._spec(row)) for row in rows]
         runs = [
             [self._run(config, overrides, seed) for seed in self._seeds(config, overrides)]
@@ -120,7 +120,7 @@ class _Planner:
         for (row, _, _, note), of_row in zip(specs, runs, strict=True):
             by_seed = {int(run.cfg.train.seed): self._row_job(run) for run in of_row}
             server = {}
-            if on_test_dev(row):  # one upload is enough, and as many as the server takes
+            if row.on_test_dev:  # one upload is enough, and as many as the server takes
                 seed, job = next(iter(by_seed.items()))
                 server = {seed: self._server_job(row, seed, job)}
             names = of_row[0].cfg.dataloader.test.dataset.names
@@ -129,12 +129,12 @@ class _Planner:
         jobs = self._ordered(planned)
         return Plan(tuple(planned), jobs, self.profile, Path(self.root), self.overrides)
 
-    def _spec(self, row: TableRow) -> tuple[str, tuple[str, ...], str]:
+    def _spec(self, row: Row) -> tuple[str, tuple[str, ...], str]:
         """Config and overrides whose run gives a row's numbers, and what is to be said of it."""
-        if not on_test_dev(row):
+        if not row.on_test_dev:
             return row.config, self.overrides, ""
         own = _training_hash(self._load(row.config, self.overrides))
-        test_dev = {other.config for other in all_rows() if on_test_dev(other)}
+        test_dev = {other.config for other in all_rows() if other.on_test_dev}
         parent = parent_of(row.config)
         while parent in test_dev:
             parent = parent_of(parent)
@@ -209,7 +209,7 @@ class _Planner:
             "stage" if kind == "stage" else "row", config, run.cfg, run.folder, overrides, inputs
         )
 
-    def _server_job(self, row: TableRow, seed: int, job: Job) -> Job:
+    def _server_job(self, row: Row, seed: int, job: Job) -> Job:
         run = self._run(row.config, self.overrides, seed)
         folder = run.folder / "eval" / "test_dev"
         if folder not in self.by_folder:

@@ -17,7 +17,7 @@ from mask_rcnn_repro.engine.dependencies import data_sets
 from mask_rcnn_repro.engine.run import RECORD_FILE
 from mask_rcnn_repro.engine.stages.prepare import PROPOSAL_FOLDER
 from mask_rcnn_repro.errors import RecordError
-from mask_rcnn_repro.paper.results import COMPANIONS
+from mask_rcnn_repro.paper.results import COMPANIONS, is_complete
 from mask_rcnn_repro.records.record import Record, load_record
 from mask_rcnn_tools.tables.jobs import Job
 from mask_rcnn_tools.tables.plan import Plan
@@ -78,8 +78,7 @@ def counts(job: Job, record: Record) -> bool:
     """Whether a record is one of a job's complete run."""
     if record.config.hash != job.hash or record.seed != job.seed:
         return False
-    done = record.iterations_done
-    if done != record.iterations_planned and not (record.mode == "eval" and done is None):
+    if not is_complete(record):
         return False
     for key, stage in job.inputs:
         source = getattr(record, key)

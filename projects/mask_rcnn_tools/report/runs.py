@@ -1,4 +1,4 @@
-"""Records, and what lies beside them, found in folders and told apart by the run they are of."""
+"""Records, and the curves and drawn examples beside them, found in folders."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class RunKey(NamedTuple):
     created: str
 
 
-class Material(NamedTuple):
-    """Everything that a report is made from.
+class Runs(NamedTuple):
+    """Records and what lies beside them.
 
     Attributes:
         records: oldest first.
@@ -55,7 +55,7 @@ def key_of(record: Record) -> RunKey:
     return RunKey(record.config.hash, record.seed, record.created)
 
 
-def load_material(folders: Iterable[Path]) -> Material:
+def load_runs(folders: Iterable[Path]) -> Runs:
     """Reads records, curves and examples below folders.
 
     Args:
@@ -83,7 +83,7 @@ def load_material(folders: Iterable[Path]) -> Material:
             examples[RunKey(of.hash, of.seed, of.created)] = (file.parent, drawn)
     # a run that is in two folders counts once
     by_key = {key_of(record): record for record in records}
-    return Material(sorted(by_key.values(), key=lambda r: r.created), curves, examples)
+    return Runs(sorted(by_key.values(), key=lambda r: r.created), curves, examples)
 
 
 def record_file(record: Record, folder: Path) -> Path:

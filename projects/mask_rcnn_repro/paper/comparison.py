@@ -1,4 +1,4 @@
-"""Text tables of a result record, alone and beside the paper's numbers."""
+"""One result record beside the paper's numbers, and as text."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tabulate import tabulate
-
+from mask_rcnn_repro.paper.numbers import TIMING
+from mask_rcnn_repro.paper.tables import Table
+from mask_rcnn_repro.paper.words import number, task_title
 from mask_rcnn_repro.records.record import Record
 
-_TASK_TITLES = {"bbox": "box", "segm": "mask", "keypoints": "keypoints"}
 _METRIC_ORDER = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 
 
@@ -45,26 +45,40 @@ def compare(record: Record, paper: Mapping[str, Mapping[str, Any]]) -> list[Diff
     """
     result = []
     for task, values in paper.items():
-        for name, number in values.items():
-            if isinstance(number, Mapping):
+        for name, value in values.items():
+            if isinstance(value, Mapping):
                 result += [
                     _difference(
                         f"{task}/AP ({c})", _class_ap(record, _task(record, task), c), float(v)
                     )
-                    for c, v in number.items()
+                    for c, v in value.items()
                 ]
             else:
-                result.append(_difference(f"{task}/{name}", _ours(record, task, name), number))
+                result.append(_difference(f"{task}/{name}", _ours(record, task, name), value))
     return result
+
+
+def number_of(record: Record, metric: str) -> float | None:
+    """A record's number for a metric; None where it has none.
+
+    Args:
+        record: a run.
+        metric: such as "segm/AP", in percent; "timing/ms" is milliseconds of inference per image.
+    """
+    if metric == TIMING:
+        seconds = record.seconds_per_image
+        return None if seconds is None else 1000 * seconds.inference
+    task, _, name = metric.partition("/")
+    return _ours(record, task, name)
 
 
 def format_comparison(differences: list[Difference]) -> str:
     """Formats what :func:`compare` returns as a table."""
     rows = [
-        (d.metric, _number(d.ours), _number(d.paper), _number(d.difference, sign=True))
+        (d.metric, number(d.ours), number(d.paper), number(d.difference, sign=True))
         for d in differences
     ]
-    return tabulate(rows, headers=["metric", "ours", "paper", "difference"], **_STYLE)
+    return Table(["metric", "ours", "paper", "difference"], rows).text("right")
 
 
 def format_results(record: Record, paper: Mapping[str, Mapping[str, Any]] | None = None) -> str:
@@ -80,10 +94,10 @@ def format_results(record: Record, paper: Mapping[str, Mapping[str, Any]] | None
     else:
         names = _metric_names(record)
         rows = [
-            [_TASK_TITLES.get(task, task), *(_number(m.values().get(name)) for name in names)]
+            [task_title(task), *(number(m.values().get(name)) for name in names)]
             for task, m in record.metrics.items()
         ]
-        parts.append(tabulate(rows, headers=["", *names], **_STYLE))
+        parts.append(Table(["", *names], rows).text("right"))
         parts.append(_class_table(record))
     if record.seconds_per_image is not None:
         seconds = record.seconds_per_image.model_dump()
@@ -97,8 +111,6 @@ def format_results(record: Record, paper: Mapping[str, Mapping[str, Any]] | None
 
 _ROWS_OF_CLASSES = 20
 """More classes than this are printed side by side."""
-
-_STYLE: dict[str, Any] = {"tablefmt": "simple", "stralign": "right", "disable_numparse": True}
 
 
 def _title(record: Record) -> str:
@@ -123,12 +135,12 @@ def _class_table(record: Record) -> str:
     if len(classes) < 2:
         return ""
     rows = [
-        [name, *(_number(record.metrics[task].per_class.get(name)) for task in tasks)]
+        [name, *(number(record.metrics[task].per_class.get(name)) for task in tasks)]
         for name in classes
     ]
-    headers = ["class", *(f"{_TASK_TITLES.get(task, task)} AP" for task in tasks)]
+    headers = ["class", *(f"{task_title(task)} AP" for task in tasks)]
     if len(rows) <= _ROWS_OF_CLASSES:
-        return tabulate(rows, headers=headers, **_STYLE)
+        return Table(headers, rows).text("right")
     # COCO's 80 classes side by side, in columns to be read downwards
     blocks = 3
     height = -(-len(rows) // blocks)
@@ -138,7 +150,7 @@ def _class_table(record: Record) -> str:
         [cell for block in range(blocks) for cell in padded[block * height + index]]
         for index in range(height)
     ]
-    return tabulate(wide, headers=headers * blocks, **_STYLE)
+    return Table(headers * blocks, wide).text("right")
 
 
 def _task(record: Record, task: str) -> str:
@@ -165,9 +177,3 @@ def _class_ap(record: Record, task: str, name: str) -> float | None:
 
 def _difference(metric: str, ours: float | None, paper: float) -> Difference:
     return Difference(metric, ours, paper, None if ours is None else ours - paper)
-
-
-def _number(value: float | None, sign: bool = False) -> str:
-    if value is None:
-        return "-"
-    return f"{value:+.1f}" if sign else f"{value:.1f}"

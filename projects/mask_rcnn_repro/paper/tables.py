@@ -1,0 +1,82 @@
+"""Tables of cells, and how they are written: as text, Markdown and HTML."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from tabulate import tabulate
+
+
+class Cell(NamedTuple):
+    """One cell of a table.
+
+    Attributes:
+        text: its content.
+        config: id of the config that it names, to be linked in Markdown.
+        kind: "number", a verdict or a state; the class of the HTML cell.
+    """
+
+    text: str
+    config: str | None = None
+    kind: str = ""
+
+
+class Table:
+    """A table.
+
+    Args:
+        header: names of the columns.
+        lines: cells, or their texts; as many a line as there are columns.
+    """
+
+    def __init__(self, header: Sequence[str], lines: Iterable[Sequence[Cell | str]]) -> None:
+        self.header = list(header)
+        self.lines = [[c if isinstance(c, Cell) else Cell(c) for c in line] for line in lines]
+
+    def text(self, align: str = "left", widest: int | None = None) -> str:
+        """The table for a terminal.
+
+        Args:
+            align: "left" or "right".
+            widest: characters of a column; longer cells are wrapped. None for any.
+        """
+        cells = [[cell.text for cell in line] for line in self.lines]
+        widths = None if widest is None or not cells else [widest] * len(self.header)
+        return tabulate(
+            cells, self.header, "simple", stralign=align, disable_numparse=True, maxcolwidths=widths
+        )
+
+    def markdown(self, configs: str | None = None) -> str:
+        """The table in Markdown.
+
+        Args:
+            configs: where configs are, from the page, such as "configs/"; None for no links.
+        """
+        lines = [[_markdown_cell(cell, configs) for cell in line] for line in self.lines]
+        rows = [self.header, ["---"] * len(self.header), *lines]
+        return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+    def html(self) -> str:
+        """The table in HTML, inside a `div` of the class "wide"."""
+        head = "".join(f"<th>{html.escape(name)}</th>" for name in self.header)
+        body = "\n".join(
+            f"<tr>{''.join(_html_cell(cell) for cell in line)}</tr>" for line in self.lines
+        )
+        return (
+            f'<div class="wide"><table>\n<thead><tr>{head}</tr></thead>\n'
+            f"<tbody>\n{body}\n</tbody></table></div>"
+        )
+
+
+def _markdown_cell(cell: Cell, configs: str | None) -> str:
+    text = cell.text.replace("|", "\\|")
+    if cell.config is not None and configs is not None:
+        return f"[{text}]({configs}{cell.config}.py)"
+    return f"**{text}**" if cell.kind in ("confirmed", "not confirmed") else text
+
+
+def _html_cell(cell: Cell) -> str:
+    kind = f' class="{cell.kind.replace(" ", "-")}"' if cell.kind else ""
+    return f"<td{kind}>{html.escape(cell.text)}</td>"

@@ -1,0 +1,92 @@
+"""Generated files of a checkout: which are made from records, written, or found stale."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from mask_rcnn_repro.config import config_root
+from mask_rcnn_repro.errors import ConfigError
+from mask_rcnn_repro.paper.rows import all_rows
+from mask_rcnn_repro.utils.atomic import atomic_write_text
+from mask_rcnn_tools.common.plot_style import same_plot
+from mask_rcnn_tools.report.figures import Report, build_report
+from mask_rcnn_tools.report.markdown import PLOTS, format_records_index, format_results_page
+from mask_rcnn_tools.report.runs import load_runs
+
+
+def load_report(folders: Iterable[Path]) -> Report:
+    """A report on all rows, from the records in folders."""
+    return build_report(all_rows(), load_runs(folders))
+
+
+def report_files(root: Path, report: Report) -> dict[Path, str]:
+    """Returns the committed files that are made from records alone, with their texts."""
+    plots = {root / PLOTS / figure.name: figure.svg for figure in report.all_figures()}
+    return {
+        root / "RESULTS.md": format_results_page(report, root),
+        root / "results" / "README.md": format_records_index(report),
+        **plots,
+    }
+
+
+def checkout_root() -> Path:
+    """The directory of this checkout.
+
+    Raises:
+        ConfigError: the package is installed without one.
+    """
+    root = config_root().parent
+    if not (root / "train_net.py").is_file():
+        raise ConfigError(f"Documentation is generated in a checkout, and {root} is none.")
+    return root
+
+
+def is_current(file: Path, text: str) -> bool:
+    """Whether a generated file holds a text; plots may differ as between machines."""
+    if not file.is_file():
+        return False
+    found = file.read_text(encoding="utf-8")
+    return same_plot(found, text) if file.suffix == ".svg" else found == text
+
+
+def write_files(root: Path, files: Mapping[Path, str], check: bool, command: str) -> int:
+    """Writes generated files that are not current, or with `check` names them.
+
+    Plots in docs/report/ that are not among the files of a report are of earlier records; they are
+    removed.
+
+    Args:
+        root: directory of the checkout.
+        files: texts of the files.
+        check: write nothing.
+        command: brings the files up to date; it is named for stale ones.
+
+    Returns:
+        Number of stale files that `check` found.
+    """
+    stale = 0
+    plots = (root / PLOTS).glob("*.svg") if root / "RESULTS.md" in files else ()
+    for file in sorted(set(plots) - set(files)):
+        if check:
+            print(f"{file.relative_to(root)}: stale, nothing shows it; `{command}` removes it")
+            stale += 1
+        else:
+            file.unlink()
+            print(f"{file.relative_to(root)}: removed")
+    for file, text in files.items():
+        if is_current(file, text):
+            continue
+        if check:
+            print(f"{file.relative_to(root)}: stale; `{command}` writes it")
+            stale += 1
+        else:
+            write(file, text, file.relative_to(root))
+    return stale
+
+
+def write(file: Path, text: str, name: Path | None = None) -> None:
+    """Writes a file, in a directory that is made if needed, and prints its name."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    atomic_write_text(file, text)
+    print(f"{name or file}: written")
