@@ -131,16 +131,16 @@ def build_scales(rows: Sequence[Row], runs: Runs) -> list[Scale]:
 
     def scale(profile: str) -> Scale:
         shown = [row for row in rows if row.table != _ONE_SCALE or profile != "paper"]
-        outcomes = {row.config: outcome(row, profile) for row in shown}
-        by_key = {o.row.key: o.runs for o in outcomes.values() if o.runs}
-        evidence = collect_evidence(claims_to_test(), by_key)
+        outcomes = [outcome(row, profile) for row in shown]
+        runs_by_key = {o.row.key: o.runs for o in outcomes if o.runs}
+        evidence = collect_evidence(claims_to_test(), runs_by_key)
         tables = [
             TableOutcome(
                 table,
                 profile,
-                [o for o in outcomes.values() if o.row.table == table],
+                [o for o in outcomes if o.row.table == table],
                 [e for e in evidence if e.claim.terms[0].table == table],
-                outcomes,
+                {o.row.config: o for o in outcomes},
                 _note(table) if profile == "paper" else "",
             )
             for table in dict.fromkeys(row.table for row in shown)
