@@ -121,7 +121,7 @@ class Benchmark:
         if warmup:
             for name, function in contenders.items():
                 seconds, outputs[name] = self._time(function, 1)
-                if seconds < _SHORTEST:  # the first call says too little about the others
+                if seconds < _SHORTEST:  # the first call is not representative
                     seconds, outputs[name] = self._time(function, 1)
                 calls[name] = max(1, round(_SHORTEST / max(seconds, 1e-6)))
         times: dict[str, list[float]] = {name: [] for name in contenders}
@@ -142,7 +142,7 @@ class Benchmark:
         goals: Mapping[str, float] | None = None,
         memory: Mapping[str, float] | None = None,
     ) -> None:
-        """Adds times that were measured elsewhere, in processes of their own, say; in seconds."""
+        """Adds times in seconds that were measured elsewhere, such as in other processes."""
         timings = {
             name: Timing(
                 median=statistics.median(values),
@@ -167,7 +167,7 @@ class Benchmark:
         print(f"{work}: {', '.join(parts)}", flush=True)
 
     def equality(self, work: str, text: str) -> None:
-        """Says, for work that was compared, how equal the results are."""
+        """Adds how equal the results of compared work are."""
         index = [c.work for c in self._comparisons].index(work)
         self._comparisons[index] = self._comparisons[index].model_copy(update={"equality": text})
         print(f"    {text}", flush=True)
@@ -191,12 +191,12 @@ class Benchmark:
         print(Table([x_label, *(f"{x:g}" for x in columns)], rows).text("right"), flush=True)
 
     def note(self, text: str) -> None:
-        """A sentence that belongs to the numbers: which images were used, say."""
+        """Adds a sentence about the numbers, such as which images were used."""
         self._notes.append(text)
         print(text, flush=True)
 
     def finish(self) -> BenchmarkRecord:
-        """Prints the table, and writes the record if the command line says so."""
+        """Prints the table, and writes the record if `--record` was given."""
         record = BenchmarkRecord(
             name=self.name,
             title=self.title,

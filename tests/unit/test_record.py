@@ -344,7 +344,7 @@ def test_changed_file_changes_the_fingerprint(dataset):
 
 def test_documentation_is_current():
     assert (ROOT / "docs" / "records.md").read_text() == format_record_schema(), (
-        "run: python tools/generate_docs.record_docs > docs/records.md"
+        "run: python tools/generate_docs"
     )
 
 

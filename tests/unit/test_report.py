@@ -319,7 +319,7 @@ def test_a_report_of_nothing_says_so(known):
     assert format_results_page(report, Path()).count("Not run.") == 2
     page = format_html_page(report)
     assert page.count("<p>Not run.</p>") == 2
-    assert "What 0 result records say" in " ".join(page.split())
+    assert "What 0 result records show" in " ".join(page.split())
 
 
 def test_names_in_a_page_are_text(folder, known):
@@ -413,7 +413,7 @@ def test_the_committed_page_is_small_and_whole():
     ("arguments", "message"),
     [
         (["--curves-of", "a", "--check"], "give them alone"),
-        (["--into", "results"], "--into says where"),
+        (["--into", "results"], "--into is the folder"),
         (["--output", "x"], "--output needs --records"),
         (["--check", "--html", "x"], "neither --records nor --html"),
         (["--count", "0", "--examples-of", "a"], "at least 1 and at most 100, got 0"),

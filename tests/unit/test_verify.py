@@ -125,7 +125,7 @@ def test_what_cannot_be_compared(row: str, overrides: tuple[str, ...], message: 
 def test_cityscapes_val_is_compared_and_test_left_out() -> None:
     expected = expected_numbers(config("table7/fine"), "table7/fine")
     assert list(expected.numbers) == ["cityscapes_val"]
-    assert "cityscapes_test, which only the server can tell" in expected.left_out
+    assert "cityscapes_test, which only the server can measure" in expected.left_out
     content = json.loads((RESULTS / "table7" / "fine@mini" / "seed0.json").read_text())
     content["test_data"]["name"] = "cityscapes_val"
     numbers = expected.numbers["cityscapes_val"]

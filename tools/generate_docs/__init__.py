@@ -1,6 +1,6 @@
 """Generated documentation: what would otherwise be typed by hand and drift from the code.
 
-`python tools/generate_docs` writes, `--check` only says what is stale:
+`python tools/generate_docs` writes these files. `--check` writes nothing and names stale ones:
 
 | file | made from |
 |---|---|

@@ -87,17 +87,17 @@ from and cannot be run. Each file runs at three scales:
 
 `tiny` takes seconds on a CPU and shows that a row runs; `mini` takes minutes on the embedded data
 and shows whether a difference between rows appears; `paper`, the default, is the paper's data and
-schedule. `--diff-config OTHER` prints what differs between two files, `--print-config` all that a
-file says. `docs/extending.md` shows how to add a file of your own.
+schedule. `--diff-config OTHER` prints what differs between two files, `--print-config` the whole
+config of one. `docs/extending.md` shows how to add a file of your own.
 
 Rows are trained as the paper trained them, stage by stage: `train.proposals` names a file in
 `rpn/`, on whose stored proposals a row is trained and tested. The command above makes what is
 missing first; rows that name the same file share it. `train.proposals=null` on the command line
 trains RPN and heads together instead.
 
-*Against* names the row that a row is compared with (its control), *changes* is all that it states
-differently. Rows that say the same are one run, whose results count for each of them. Numbers are
-the paper's; metrics are in percent.
+*Against* names the row that a row is compared with (its control), *changes* lists all that it
+states differently. Rows with equal configs share one run, whose results count for each of them.
+Numbers are the paper's; metrics are in percent.
 """
 
 

@@ -39,7 +39,7 @@ class Claim:
         metric: that the difference is in.
         delta: the paper's difference, in points.
         terms: whose sum the difference is.
-        stated: False where the paper shows, but does not say it.
+        stated: whether the paper states it in words, rather than in its tables alone.
     """
 
     id: str
@@ -74,7 +74,7 @@ _COMPOSITE: Mapping[str, tuple[Term, ...]] = {
 }
 
 _RELATIONS = {"c5-over-c4-with-align": "at least"}
-"""Claims that say less than "greater": "as good as or better"."""
+"""Claims that are weaker than "greater": "as good as or better"."""
 
 
 @functools.cache

@@ -258,7 +258,7 @@ def claims_table(evidence: Sequence[Evidence]) -> Table:
         claim = item.claim
         lines.append(
             [
-                claim.text + ("" if claim.stated else " (seen in the rows, not said)"),
+                claim.text + ("" if claim.stated else " (in the table, not in the text)"),
                 metric_title(claim.metric),
                 Cell(
                     f"{number(claim.delta, sign=True)}, {_RELATIONS[claim.relation]}", kind="number"

@@ -1,9 +1,9 @@
 """Records of a config's runs, and which of them count.
 
 A record counts if it is complete and its config is, by hash, the one of the file as it is now.
-Records of rows that say the same count too; those of an older or overridden config do not. The
-same holds for the runs that it stands on: the RPN of its proposals, the source of its initial
-weights, the teacher that generated annotations.
+Records of rows with equal configs count too. Those of an older or overridden config do not. The
+same holds for the inputs of a run: the RPN of its proposals, the source of its initial weights, the
+teacher that generated annotations.
 """
 
 from __future__ import annotations
@@ -32,6 +32,12 @@ def load_results(folder: Path) -> list[Record]:
     return sorted((load_record(f) for f in files), key=lambda r: r.created)
 
 
+def recorded_file(config: str, profile: str, seed: int, folder: Path) -> Path:
+    """Where a record belongs below a folder: ``<config>[@<profile>]/seed<k>.json``."""
+    suffix = "" if profile == "paper" else f"@{profile}"
+    return folder / f"{config}{suffix}" / f"seed{seed}.json"
+
+
 @functools.cache
 def loaded_config(config: str, profile: str = "paper", seed: int | None = None) -> DictConfig:
     """A config of this project, loaded once. Not to be changed."""
@@ -49,7 +55,7 @@ def stages_of(config: str) -> dict[str, str]:
 
 @functools.cache
 def same_run(config: str) -> list[str]:
-    """Configs that say the same as this one, itself included, in order."""
+    """Configs that are equal to this one, itself included, in order."""
     own = _hash(config, "paper", None)
     return [other for other in list_configs() if _hash(other, "paper", None) == own]
 

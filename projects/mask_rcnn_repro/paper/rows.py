@@ -67,7 +67,7 @@ class Row:
 
     @property
     def tasks(self) -> list[str]:
-        """Tasks in which the paper says something about it: numbers or differences."""
+        """Tasks in which the paper prints numbers or differences for it."""
         if self.is_printed or self.difference_of is None:
             return list(self.numbers)
         better, worse = (paper_numbers(*key) for key in self.difference_of)

@@ -2,7 +2,7 @@
 
 The numbers are the paper's, those of a recorded run, or the config's own (`train.verify.expected`).
 What cannot be compared is an error, never a pass: another data set, a missing number, a number
-that only a server can tell.
+that only a server can measure.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from mask_rcnn_repro.errors import ConfigError, RecordError
 from mask_rcnn_repro.paper.comparison import compare
 from mask_rcnn_repro.paper.numbers import load_tables, paper_numbers
+from mask_rcnn_repro.paper.results import recorded_file
 from mask_rcnn_repro.paper.tables import Table
 from mask_rcnn_repro.records.record import Record, load_record
 
@@ -199,11 +200,9 @@ def _of_record(record: Record, file: Path, profile: str, tolerance: float) -> Ex
 
 
 def _recorded(cfg: DictConfig, config_id: str, results: Path) -> Path:
-    suffix = "" if cfg.train.profile == "paper" else f"@{cfg.train.profile}"
-    folder = results / f"{config_id}{suffix}"
-    file = folder / f"seed{cfg.train.seed}.json"
+    file = recorded_file(config_id, cfg.train.profile, cfg.train.seed, results)
     if not file.is_file():
-        there = ", ".join(sorted(f.stem for f in folder.glob("seed*.json"))) or "none"
+        there = ", ".join(sorted(f.stem for f in file.parent.glob("seed*.json"))) or "none"
         raise ConfigError(
             f"There is no recorded run of {config_id} at profile {cfg.train.profile}, seed "
             f"{cfg.train.seed}: looked for {file}; recorded there: {there}. Give a record's file: "
@@ -247,7 +246,9 @@ def _of_paper(cfg: DictConfig, config_id: str, tolerance: float) -> Expected:
         if not task.startswith("cityscapes_") or task == f"cityscapes_{split}"
     }
     others = [task for task in numbers if task not in kept]
-    left_out = f"Left out: {', '.join(others)}, which only the server can tell." if others else ""
+    left_out = (
+        f"Left out: {', '.join(others)}, which only the server can measure." if others else ""
+    )
     return Expected(source, kept, tolerance, left_out=left_out)
 
 
@@ -259,7 +260,7 @@ def _only_server(split: str, data: str) -> str:
     where = "COCO's test-dev" if "cityscapes" not in data else "the test set of Cityscapes"
     return (
         f"the number is of {where}, whose annotations only its server has. The evaluation writes "
-        "the files to upload; no exit status can tell what the server will say."
+        "the files to upload, and no number to verify."
     )
 
 

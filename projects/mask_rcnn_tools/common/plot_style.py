@@ -61,7 +61,7 @@ def series_color(index: int) -> str:
 
 
 def series_line(index: int) -> Any:
-    """The line style of the row with this index: colour is never all that tells rows apart."""
+    """The line style of the row with this index: rows differ by more than colour."""
     return LINES[index % len(LINES)]
 
 
@@ -120,7 +120,7 @@ def plot(width: float, height: float, salt: str) -> Iterator[tuple[Figure, list[
 
     result: list[str] = []
     with matplotlib.rc_context():
-        matplotlib.rcdefaults()  # whatever the user's matplotlibrc says
+        matplotlib.rcdefaults()  # independent of the user's matplotlibrc
         matplotlib.rcParams.update(settings(salt))
         figure = Figure(figsize=(width, height), layout="constrained")
         yield figure, result
@@ -151,7 +151,7 @@ def legend_above(figure: Figure, axes: Axes, columns: int = 3) -> None:
 
 
 def inline_svg(svg: str, label: str) -> str:
-    """A plot to be put into a page: colours are variables, a label says what it shows.
+    """A plot to be put into a page, with colours as variables and a label.
 
     Args:
         svg: text of a plot's file.

@@ -1,1 +1,1 @@
-"""What records say, as pages and plots: `RESULTS.md`, its plots, and one HTML page."""
+"""Records as pages and plots: `RESULTS.md`, its plots, and one HTML page."""

@@ -92,7 +92,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     if of_runs and (args.records or args.output or args.html or args.check):
         parser.error("--curves-of and --examples-of make no report; give them alone")
     if args.into and not of_runs:
-        parser.error("--into says where --curves-of or --examples-of put what they make")
+        parser.error(
+            "--into is the folder for what --curves-of or --examples-of make; give one of them"
+        )
     if args.output and not args.records:
         parser.error("--output needs --records; for the page alone there is --html FILE")
     if args.check and (args.records or args.html):

@@ -21,6 +21,12 @@ from mask_rcnn_tools.report.scales import Scale
 _WIDTH = 5.2  # inches
 _WIDE = 7.4
 _BAR = 0.36  # of the distance between two claims
+_SEED: dict[str, Any] = {
+    "color": style.PAPER,
+    "markeredgecolor": style.TEXT,
+    "markersize": 4,
+    "markeredgewidth": 1,
+}
 
 
 def shown_evidence(scale: Scale) -> list[Evidence]:
@@ -60,26 +66,8 @@ def draw_differences(scale: Scale) -> str | None:
             if item.interval is not None:
                 axes.plot(item.interval, [place] * 2, color=style.TEXT, linewidth=1.2, zorder=3)
             seeds = sorted(item.by_seed.values())
-            axes.plot(
-                seeds,
-                [place] * len(seeds),
-                "o",
-                color=style.PAPER,
-                markeredgecolor=style.TEXT,
-                markersize=4,
-                markeredgewidth=1,
-                zorder=4,
-            )
-        axes.plot(
-            [],
-            [],
-            "o",
-            color=style.PAPER,
-            markeredgecolor=style.TEXT,
-            markersize=4,
-            markeredgewidth=1,
-            label="a seed",
-        )
+            axes.plot(seeds, [place] * len(seeds), "o", zorder=4, **_SEED)
+        axes.plot([], [], "o", label="a seed", **_SEED)
         if any(item.interval for item in items):
             axes.plot([], [], color=style.TEXT, linewidth=1.2, label="90 % interval of the mean")
         low, high = _limits(items)
@@ -182,24 +170,12 @@ def draw_precision_recall(table: TableOutcome, task: str) -> str | None:
             ):
                 if not found:
                     continue
-                values = np.array(found)
-                color = style.series_color(index)
-                each.plot(
-                    recalls,
-                    values.mean(axis=0),
-                    color=color,
-                    linestyle=style.series_line(index),
-                    label=row.row.name,
-                )
+                values, color = np.array(found), style.series_color(index)
+                line = style.series_line(index)
+                each.plot(recalls, values.mean(0), color=color, linestyle=line, label=row.row.name)
                 if len(found) > 1:
-                    each.fill_between(
-                        recalls,
-                        values.min(axis=0),
-                        values.max(axis=0),
-                        color=color,
-                        alpha=0.18,
-                        linewidth=0,
-                    )
+                    low, high = values.min(0), values.max(0)
+                    each.fill_between(recalls, low, high, color=color, alpha=0.18, linewidth=0)
         axes[0].set_title("IoU 0.50")
         axes[1].set_title("mean over IoU 0.50 to 0.95")
         axes[0].set_ylabel(f"precision ({task_title(task)})")
@@ -222,21 +198,15 @@ def draw_classes(table: TableOutcome, task: str, most: int = 20) -> str | None:
     """
     rows = [(i, row) for i, row in enumerate(table.rows) if row.runs and task in row.measured_tasks]
     values = {
-        (index, name): known
-        for index, row in rows
-        for name in _classes(row, task)
-        if (known := _class_values(row, task, name))
+        (index, name): known for index, row in rows for name, known in _by_class(row, task).items()
     }
     names = list(dict.fromkeys(name for _, name in values))
     if len(names) < 2:
         return None
     names = _most_different(names, values, most)
     together = 0.62 / max(len(rows), 1)
-    with style.plot(
-        _WIDTH,
-        0.21 * len(names) * max(len(rows), 2) ** 0.75 + 1.0,
-        f"classes {table.table} {task}",
-    ) as (figure, result):
+    height = 0.21 * len(names) * max(len(rows), 2) ** 0.75 + 1.0
+    with style.plot(_WIDTH, height, f"classes {table.table} {task}") as (figure, result):
         axes = figure.add_subplot()
         for number, (index, row) in enumerate(rows):
             offset = (number - (len(rows) - 1) / 2) * together
@@ -342,20 +312,14 @@ def _evaluations(axes: Any, runs: Sequence[Sequence[Point]], index: int, at: int
         )
 
 
-def _classes(row: RowOutcome, task: str) -> list[str]:
-    return list(
-        dict.fromkeys(
-            name
-            for r in row.runs.values()
-            if task in r.metrics
-            for name in r.metrics[task].per_class
-        )
-    )
-
-
-def _class_values(row: RowOutcome, task: str, name: str) -> list[float]:
-    found = [r.metrics[task].per_class.get(name) for r in row.runs.values() if task in r.metrics]
-    return [value for value in found if value is not None]
+def _by_class(row: RowOutcome, task: str) -> dict[str, list[float]]:
+    """Class to its AP in each run that has one."""
+    found: dict[str, list[float]] = {}
+    for record in row.runs.values():
+        for name, value in record.metrics[task].per_class.items() if task in record.metrics else ():
+            if value is not None:
+                found.setdefault(name, []).append(value)
+    return found
 
 
 def _most_different(names: list[str], values: Any, most: int) -> list[str]:

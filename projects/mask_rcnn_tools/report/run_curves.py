@@ -62,7 +62,7 @@ def _check_same(record: Record, metrics: Mapping[str, Mapping[str, Any]], folder
         ):
             raise DataError(
                 f"The result files in {folder / RESULTS_FOLDER} give {task} AP {again:.4f}, the "
-                f"record beside them says {ours}. They are of another evaluation, or "
+                f"record beside them has {ours}. They are of another evaluation, or "
                 f"{record.test_data.name if record.test_data else 'the data set'} has changed: "
                 "evaluate the run again (train_net.py --eval-only --resume)."
             )

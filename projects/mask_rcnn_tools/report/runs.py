@@ -8,14 +8,14 @@ from typing import NamedTuple
 
 from mask_rcnn_repro.engine.run import RECORD_FILE
 from mask_rcnn_repro.errors import RecordError
-from mask_rcnn_repro.paper.results import load_results
+from mask_rcnn_repro.paper.results import load_results, recorded_file
 from mask_rcnn_repro.records.curves import CURVES_FILE, Curves, load_curves
 from mask_rcnn_repro.records.record import Record, load_record
 from mask_rcnn_tools.report.examples import EXAMPLES_FILE, Examples, load_examples
 
 
 class RunKey(NamedTuple):
-    """What tells one run from all others.
+    """The identity of a run.
 
     Attributes:
         hash: of its config.
@@ -88,9 +88,7 @@ def load_runs(folders: Iterable[Path]) -> Runs:
 
 def record_file(record: Record, folder: Path) -> Path:
     """Where a committed record belongs: ``<id>[@<profile>]/seed<k>.json`` in the folder."""
-    profile = record.config.profile
-    suffix = "" if profile == "paper" else f"@{profile}"
-    return folder / f"{record.config.id}{suffix}" / f"seed{record.seed}.json"
+    return recorded_file(record.config.id, record.config.profile, record.seed, folder)
 
 
 def examples_folder(record: Record, folder: Path) -> Path:

@@ -1,4 +1,4 @@
-"""One command runs a table of the paper: rows, stages, seeds, and what the result says.
+"""One command runs a table of the paper: stages, rows, seeds, and the table with verdicts.
 
 | file | what |
 |---|---|

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mask_rcnn_repro.paper.results import recorded_file
 from mask_rcnn_repro.records.curves import CURVES_FILE
 from mask_rcnn_repro.records.record import save_record
 from mask_rcnn_tools.tables.jobs import Job
@@ -50,9 +51,8 @@ def _collect(job: Job, records: Sequence[Found], results: Path) -> Collected:
         return Collected(job, "not run here")
     if job.folder.name != f"seed{job.seed}":
         return Collected(job, "left: its overrides make it another row than the config's")
-    profile = "" if job.profile == "paper" else f"@{job.profile}"
     # a row of an equal config counts for both, and is collected under the name that it was run by
-    target = results / f"{found.record.config.id}{profile}" / f"seed{job.seed}.json"
+    target = recorded_file(found.record.config.id, job.profile, job.seed, results)
     text = found.file.read_bytes()
     curves = found.file.parent / CURVES_FILE
     if curves.is_file():

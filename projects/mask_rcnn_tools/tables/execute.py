@@ -264,7 +264,7 @@ class Executor:
         return max(whole * part - passed, 0.05 * whole)
 
     def _pace(self) -> float:
-        """Measured over estimated seconds, once a running job tells; 1 before."""
+        """Measured over estimated seconds; 1 until a running job has been measured."""
         ratios = []
         for job, work in self.running.items():
             step = last_step(job.folder)

@@ -32,7 +32,7 @@ class Job:
         overrides: for its command line, beside the profile and the seed.
         inputs: jobs that must be finished before, by the key of a record: `proposals`, `init_from`
             and `teacher`; for an evaluation `weights`.
-        what: a few words where the config's name does not tell.
+        what: purpose, where the config's name is not enough.
     """
 
     kind: Kind
@@ -87,7 +87,7 @@ class Job:
         """The command line after `python train_net.py`.
 
         Args:
-            extra: further overrides, which say where and how, not what.
+            extra: further overrides of where and how the job runs.
         """
         how = ["--eval-only"] if self.kind == "server" else ["--resume"]
         return [

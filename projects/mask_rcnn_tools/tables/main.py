@@ -47,7 +47,7 @@ def main(args: argparse.Namespace) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Does what the flags say.
+    """Runs, shows or collects a table, as the flags ask for.
 
     Returns:
         The exit status.
@@ -113,8 +113,8 @@ def _slots(plan: Plan, args: argparse.Namespace) -> tuple[Device, list[Slot]]:
     if on_cpu and not args.slurm:
         if args.gpus_per_row > 1:
             raise ConfigError(
-                f"--gpus-per-row is {args.gpus_per_row}, but runs are on the CPU here. Leave it "
-                "away; --jobs N runs rows side by side."
+                f"--gpus-per-row is {args.gpus_per_row}, but runs are on the CPU here. Omit it; "
+                "--jobs N runs rows side by side."
             )
         count = args.jobs or 1
         threads = None if count == 1 else max(1, cost.cpu_count() // count)

@@ -44,7 +44,7 @@ class PlannedRow:
         jobs: seed to the run whose record gives the row's numbers.
         server: of test-dev rows, the first seed to the evaluation whose files COCO's server takes.
         measured_on: name of the test data of `jobs`.
-        note: what is to be said about them, if anything.
+        note: where the numbers come from, if not from the row itself.
     """
 
     row: Row
@@ -130,7 +130,7 @@ class _Planner:
         return Plan(tuple(planned), jobs, self.profile, Path(self.root), self.overrides)
 
     def _spec(self, row: Row) -> tuple[str, tuple[str, ...], str]:
-        """Config and overrides whose run gives a row's numbers, and what is to be said of it."""
+        """Config and overrides whose run gives a row's numbers, and a note about it."""
         if not row.on_test_dev:
             return row.config, self.overrides, ""
         own = _training_hash(self._load(row.config, self.overrides))

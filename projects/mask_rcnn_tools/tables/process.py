@@ -102,7 +102,7 @@ def _ends_with_this_program() -> Callable[[], None] | None:
 
 
 def is_held(folder: Path) -> bool:
-    """Whether a run is at work in a folder, whoever started it."""
+    """Whether any process runs a training or evaluation in a folder."""
     if not (folder / LOCK_FILE).exists():
         return False
     lock = FileLock(folder / LOCK_FILE)
@@ -110,7 +110,7 @@ def is_held(folder: Path) -> bool:
         lock.acquire(timeout=0)
     except Timeout:
         return True
-    except OSError:  # not ours to write; the run will say so
+    except OSError:  # not ours to write; the run reports it
         return False
     lock.release()
     return False
@@ -127,4 +127,4 @@ def tail(log: Path, lines: int = 12) -> str:
         return ""
     last = text.replace("\r", "\n").rstrip().splitlines()[-lines:]
     cut = [line if len(line) <= 160 else f"{line[:157]}..." for line in last[:-1]]
-    return "\n".join([*cut, *last[-1:]])  # which says what went wrong
+    return "\n".join([*cut, *last[-1:]])  # the error message

@@ -96,7 +96,7 @@ class Display:
         self._title = title
         if sys.stdout.isatty() and jobs:
             tqdm.monitor_interval = 0  # no thread: processes are forked from here
-            # a terminal that does not tell its width has 0 columns, and would be shown nothing
+            # a terminal of unknown width has 0 columns, in which nothing could be shown
             width = min(shutil.get_terminal_size().columns, 120)
             form = "{percentage:3.0f}%|{bar:20}| {desc}"
             totals = [max(total_seconds, 1.0), *[1.0] * slots]

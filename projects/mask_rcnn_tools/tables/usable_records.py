@@ -110,7 +110,7 @@ def stage_is_ready(stage: Job, key: str, job: Job) -> bool:
         sets = [data for split in ("train", "test") for data in data_sets(job.cfg, split)]
         folders = [stage.folder / PROPOSAL_FOLDER / data.folder for data in sets]
         if all(proposals_exist(folder) for folder in folders):
-            return True  # of another RPN, perhaps; then the run says so
+            return True  # of another RPN, perhaps; then the run reports it
     if not (stage.record_file.is_file() and stage.checkpoint.is_file()):
         return False
     try:
