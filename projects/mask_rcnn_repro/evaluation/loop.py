@@ -1,4 +1,4 @@
-"""The inference loop: predictions stay small, progress is shown, each part's time is measured."""
+"""The inference loop: small predictions, progress lines, and the time of each part."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def predict_small(model: nn.Module, inputs: Sequence[Mapping[str, Any]]) -> list
     """Runs a detector without pasting its masks.
 
     Args:
-        model: a ``GeneralizedRCNN`` in evaluation mode, bare or wrapped for distributed training;
-            any other model is called as it is.
-        inputs: a batch as the model takes it.
+        model: A ``GeneralizedRCNN`` in evaluation mode, bare or wrapped for distributed training.
+            Any other model is called directly.
+        inputs: A batch in the format of the model.
 
     Returns:
-        A dict per image: `instances` in the frame of the network's input, `pred_masks`
-        (R, 1, M, M) as probabilities; for other models whatever they return.
+        A dict per image with `instances` in the frame of the network's input. `pred_masks`
+        (R, 1, M, M) are probabilities. The output of other models is returned unchanged.
     """
     if isinstance(model, nn.parallel.DistributedDataParallel):
         model = model.module
@@ -62,21 +62,21 @@ def evaluate(
     also after an error.
 
     Args:
-        model: see :func:`predict_small`.
-        data_loader: yields batches (lists of dicts) and has a length.
-        evaluator: takes predictions through ``process``; is reset first.
-        autocast: makes the context that inference runs in, for mixed precision.
-        predict: how to get predictions from model and batch.
-        at_once: batches that are predicted at the same time, each by a thread with its share of
-            PyTorch's threads; on a CPU two small images side by side take less time than one after
-            the other by two threads. The model must allow it. While they are predicted the
-            evaluator works on the one before; results come in the loader's order.
-        log_seconds: seconds between progress lines.
+        model: See :func:`predict_small`.
+        data_loader: Yields batches (lists of dicts) and has a length.
+        evaluator: Is reset, then receives the predictions through ``process``.
+        autocast: Makes the context that inference runs in, for mixed precision.
+        predict: Computes the predictions from model and batch.
+        at_once: Number of batches that are predicted concurrently, each by a thread with its share
+            of PyTorch's threads. On a CPU two small images in two threads take less time than one
+            after the other with two threads each. The model must be safe for threads. The
+            evaluator processes the results in the loader's order meanwhile.
+        log_seconds: Seconds between progress lines.
 
     Returns:
-        The evaluator's metrics (empty off the first process) and the seconds an image takes in
-        each of :data:`PARTS` and in `total`, averaged over all processes; the first five batches
-        are left out of the times if there are more. Empty if there was no image.
+        The evaluator's metrics, which are empty on all processes but the first. Seconds per image
+        by :data:`PARTS` and in `total`, averaged over all processes, without the first five
+        batches if there are more. The seconds are empty if there was no image.
 
     Raises:
         Interrupted: A signal has stopped the processes between two batches.
@@ -145,7 +145,7 @@ def within_memory(predict: Predict, model: nn.Module, inputs: Any) -> list[Mappi
 
 @contextlib.contextmanager
 def _evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode; afterwards every module is as it was (some may be frozen in eval mode)."""
+    """Sets evaluation mode, then restores each module's mode (some are frozen in eval mode)."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
@@ -230,7 +230,7 @@ class _Progress:
 
 
 def _image_count(data_loader: Any) -> int:
-    """How many images this process will see; batches where the loader does not tell."""
+    """Number of images of this process, or of batches if the loader does not report images."""
     for source in (getattr(data_loader, "batch_sampler", None), data_loader):
         sampler = getattr(source, "sampler", None)
         with contextlib.suppress(TypeError):

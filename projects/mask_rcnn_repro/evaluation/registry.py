@@ -1,4 +1,4 @@
-"""Which evaluator belongs to a data set: chosen by the data set's ``evaluator_type``."""
+"""Chooses the evaluator of a data set by its ``evaluator_type``."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ are read after ``evaluate()``:
 
 
 def evaluator_types() -> Mapping[str, type[DatasetEvaluator]]:
-    """The known evaluator types and who serves them; of two, the one registered last."""
+    """Returns evaluator type to class. The class that is registered last takes precedence."""
     return {kind: cls for _, cls in EVALUATOR_REGISTRY for kind in cls.evaluator_types}
 
 
@@ -34,12 +34,12 @@ def build_evaluator(
     """Builds the evaluator that the data set's metadata asks for.
 
     Args:
-        dataset_name: a registered data set; its metadata holds ``evaluator_type``.
-        output_dir: folder for result files; None writes none.
-        **options: passed on to the evaluator, such as `backend` for COCO.
+        dataset_name: A registered data set whose metadata has an ``evaluator_type``.
+        output_dir: Directory for result files. None writes no files.
+        **options: Options of the evaluator, such as `backend` for COCO.
 
     Raises:
-        DataError: an unknown data set, or a type that no evaluator serves.
+        DataError: The data set is unknown, or no evaluator serves its type.
     """
     known = evaluator_types()
     allowed = f"Known types: {', '.join(sorted(known))}."

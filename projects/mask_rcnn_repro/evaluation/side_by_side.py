@@ -1,7 +1,7 @@
-"""Batches predicted several at a time by threads, their results in order.
+"""Predicts several batches concurrently and yields the results in order.
 
-A small image does not keep two threads busy all the time: they meet after each layer, and what runs
-in Python runs in one of them. Two images, a thread each, do.
+A small image does not keep two threads busy: they synchronize after each layer, and Python code
+runs in one of them only. Two images with one thread each keep both busy.
 """
 
 from __future__ import annotations
@@ -28,24 +28,24 @@ def in_order(
 ) -> Generator[tuple[int, Batch, Result]]:
     """Predicts on batches, up to `at_once` at the same time.
 
-    One batch more is in work or waiting, so that no thread is idle while the caller does something
-    with a result. With `at_once` 1 everything happens in the caller's thread, one after the other.
-    Close the generator to stop early: threads are waited for, and PyTorch's number is restored.
+    One more batch is submitted in advance, which keeps all threads busy while the caller handles a
+    result. If `at_once` is 1, the caller's thread does everything. Close the generator to stop
+    early: it waits for the threads and restores PyTorch's number of threads.
 
     Args:
-        batches: are loaded in the caller's thread. What forks processes has done so by now.
-        predict: runs in threads of their own; sets modes that belong to a thread (gradients,
-            autocast) by itself.
-        predict_alone: what to do when memory runs out, after all others have finished.
-        at_once: threads; each gets its share of PyTorch's.
-        loaded: is called with "data" after each batch was loaded.
+        batches: Are loaded in the caller's thread. Worker processes must be forked already.
+        predict: Runs in other threads. It sets modes that belong to a thread (gradients, autocast)
+            itself.
+        predict_alone: Runs if memory runs out, after all other predictions have finished.
+        at_once: Number of threads. Each gets its share of PyTorch's threads.
+        loaded: Is called with "data" after each batch was loaded.
 
     Yields:
         Number from 0, batch, and result, in the order of the batches.
 
     Raises:
-        Exception: the first that a prediction raised, in the order of the batches; none is
-            running any more by then.
+        Exception: The first one that a prediction raised, in the order of the batches. No
+            prediction is running then.
     """
     if at_once <= 1:
         for number, batch in enumerate(batches):

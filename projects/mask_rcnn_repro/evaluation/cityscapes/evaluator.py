@@ -60,15 +60,15 @@ class CityscapesInstanceEvaluator(DatasetEvaluator):
     numbers do not depend on how the images were spread.
 
     Args:
-        dataset_name: a registered data set; its metadata holds `thing_classes`, names of
+        dataset_name: A registered data set. Its metadata has `thing_classes`, the names of
             Cityscapes labels in the order of the model's classes.
-        output_dir: folder for result files, seen by all processes; None writes none.
-        write_upload: write the server's format for splits with annotations as well.
-        num_workers: threads of each process that write mask files; None takes up to 4.
+        output_dir: Directory for result files, visible to all processes. None writes no files.
+        write_upload: Whether to write the server's format for splits with annotations, too.
+        num_workers: Threads per process that write mask files. None uses up to 4.
 
     Raises:
-        ConfigError: `write_upload` without `output_dir`.
-        DataError: a class that is no Cityscapes label, or unknown classes.
+        ConfigError: `write_upload` is set without `output_dir`.
+        DataError: A class is not a Cityscapes label, or the classes are unknown.
     """
 
     evaluator_types = ("cityscapes_instance",)

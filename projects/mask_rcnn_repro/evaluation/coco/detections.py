@@ -186,18 +186,18 @@ def _received(rank: int, group: Any) -> Detections:
 
 
 class ResultStream:
-    """COCO results of one task, made anew each time they are gone through.
+    """COCO results of one task, generated at each iteration.
 
     Iterating gives a dict a detection, ordered by image and then as the model gave them.
 
     Args:
-        parts: detections; of an image that is in several, or in one of them twice, the last count.
-        task: of :data:`TASK_FIELDS`.
-        image_ids: images to take, in this order; all must be in `parts`.
-        category_ids: of each class.
-        with_box: results hold the box beside the task's own field. Mask results must not:
-            pycocotools would take the box's area for the mask's. For keypoints Detectron2 leaves it
-            in when measuring.
+        parts: Detections. Of an image that occurs more than once, the last occurrence counts.
+        task: A key of :data:`TASK_FIELDS`.
+        image_ids: Images to take, in this order. All must be in `parts`.
+        category_ids: Category id of each class.
+        with_box: Whether results have the box beside the task's own field. Mask results must not:
+            pycocotools would take the box's area for the mask's. For keypoints Detectron2 keeps it
+            when measuring.
 
     Attributes:
         fields: keys of a result.

@@ -42,10 +42,9 @@ logger = logging.getLogger(__name__)
 class CocoEvaluator(DatasetEvaluator):
     """Collects predictions and computes COCO's metrics on the images it has seen.
 
-    Predictions are kept in flat arrays (boxes and run lengths, see
-    `detections.py`), never as full-size masks, and become result dicts
-    an image at a time. Which tasks are evaluated follows from what the model predicts: boxes
-    always, masks and keypoints where it predicts them and the annotations have them.
+    Predictions are kept in flat arrays (boxes and run lengths, see `detections.py`), never as
+    full-size masks. Boxes are always evaluated; masks and keypoints if the model predicts them and
+    the annotations have them.
 
     Result files in the test server's format go to ``<output_dir>/<data set>/``:
     ``bbox_results.json``, ``segm_results.json``, ``keypoints_results.json``. They list the same
@@ -55,20 +54,20 @@ class CocoEvaluator(DatasetEvaluator):
     images were spread over the processes.
 
     Args:
-        dataset_name: a registered data set in COCO format, or one that Detectron2 can convert.
-        output_dir: folder for result files; None writes none.
-        backend: see :data:`~.backends.COCO_BACKENDS`; "auto" takes the
-            fastest that is installed.
-        max_dets: limits of detections an image; the last is the one that AP is computed with.
+        dataset_name: A registered data set in COCO format, or one that Detectron2 can convert.
+        output_dir: Directory for result files. None writes no files.
+        backend: Name in :data:`~.backends.COCO_BACKENDS`, or "auto" for the fastest that is
+            installed.
+        max_dets: Limits of detections per image. AP is computed with the last one.
 
     Attributes:
-        computed_by: the backend that computed the last metrics ("hotcoco and pycocotools" if each
-            computed some); None before, and on other processes than the first.
-        curves: precision over recall behind the last metrics, by task; empty before, on other
-            processes than the first, and for tasks whose backend has none.
+        computed_by: Backend that computed the last metrics ("hotcoco and pycocotools" if each
+            computed some). None before :meth:`evaluate`, and on all processes but the first.
+        curves: Task to precision over recall of the last metrics. Empty before :meth:`evaluate`,
+            on all processes but the first, and for tasks whose backend has none.
 
     Raises:
-        DataError: unknown backend, or one that is not installed.
+        DataError: The backend is unknown or not installed.
     """
 
     evaluator_types = ("coco", "coco_person")

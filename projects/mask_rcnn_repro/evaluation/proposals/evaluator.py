@@ -44,12 +44,12 @@ class ProposalEvaluator(DatasetEvaluator):
     No data set asks for this evaluator by its type: configs of RPN stages name it.
 
     Args:
-        dataset_name: a registered data set in COCO format, or one that Detectron2 can convert.
-        output_dir: taken as other evaluators take it; nothing is written.
-        limits: numbers of proposals, ascending.
+        dataset_name: A registered data set in COCO format, or one that Detectron2 can convert.
+        output_dir: Ignored: no files are written. Other evaluators have the same argument.
+        limits: Numbers of proposals, ascending.
 
     Raises:
-        ConfigError: limits that do not ascend from 1 or more.
+        ConfigError: The limits do not ascend from 1 or more.
     """
 
     evaluator_types = ()
@@ -139,11 +139,11 @@ class ProposalStore(DatasetEvaluator):
     are collective. The folder appears when :meth:`evaluate` ends well.
 
     Args:
-        folder: where the proposals shall appear; must not exist.
-        dataset_name: the data set that the loader reads; a data set of the user's own is registered
-            by building its loader.
-        source: what makes the proposals, see :class:`ProposalInfo`.
-        topk: boxes kept an image.
+        folder: Folder to create.
+        dataset_name: The data set that the loader reads. Building its loader registers a data set
+            of the user.
+        source: Origin of the proposals, see :class:`ProposalInfo`.
+        topk: Number of boxes to keep per image.
     """
 
     def __init__(
@@ -160,10 +160,10 @@ class ProposalStore(DatasetEvaluator):
         self._writer: ProposalWriter | None = None
 
     def reset(self) -> None:
-        """Starts anew; what was not finished is thrown away.
+        """Starts again and discards unfinished files.
 
         Raises:
-            DataError: the folder exists, or the data set cannot be read.
+            DataError: The folder exists, or the data set cannot be read.
         """
         if self._writer is not None:
             self._writer.abort()
@@ -190,10 +190,10 @@ class ProposalStore(DatasetEvaluator):
             self._writer.add(image["image_id"], boxes.numpy(), logits.numpy())
 
     def evaluate(self) -> dict[str, Any]:
-        """Lets the folder appear.
+        """Gives the folder its final name.
 
         Returns:
-            Nothing that was measured: an empty dict.
+            An empty dict, because nothing is measured.
 
         Raises:
             DataError: see :meth:`ProposalWriter.finish`.
