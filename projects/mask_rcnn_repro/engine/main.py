@@ -8,7 +8,6 @@ import functools
 import hashlib
 import logging
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -42,7 +41,7 @@ from mask_rcnn_repro.engine.run import Run
 from mask_rcnn_repro.engine.run_folder import keep_logs, open_run_folder
 from mask_rcnn_repro.engine.seeding import make_deterministic, seed_everything
 from mask_rcnn_repro.engine.stages.prepare import prepare, store_own_proposals, train_stage
-from mask_rcnn_repro.errors import CheckpointError, ConfigError, UserError
+from mask_rcnn_repro.errors import CheckpointError, ConfigError
 from mask_rcnn_repro.paper import format_results
 from mask_rcnn_repro.paper.verify import (
     NOT_MET,
@@ -62,32 +61,30 @@ _TTA_KEYS = tuple(f"train.tta.{name}" for name in train_fields(("tta",)) or ())
 
 
 def main(args: argparse.Namespace, extensions: Extensions) -> None:
-    """Runs a parsed command line. A user-fixable error is printed and exits with status 2.
+    """Runs a parsed command line of `train_net.py`.
 
     Args:
         args: As `mask_rcnn_tools.train.cli.parse_args` returns them.
         extensions: What the command adds to training and evaluation.
+
+    Raises:
+        UserError: A user-fixable error.
+        SystemExit: With :data:`~mask_rcnn_repro.paper.verify.NOT_MET` after `--verify`, or as
+            :func:`~mask_rcnn_repro.engine.launch.processes.run_distributed` raises it.
     """
-    try:
-        if args.print_config or args.diff_config:
-            _show(args)
-            return
-        world_size = args.num_gpus * args.num_machines
-        timeout = None
-        if world_size > 1 or under_torchrun():
-            cfg = _load(args)  # reports mistakes once instead of in each process
-            timeout = cfg.train.process_timeout
-            if args.verify:
-                expected_numbers(cfg, config_id(args.config_file), args.verify)
-            if not args.eval_only:
-                check_batch_size(cfg, max(world_size, int(os.environ.get("WORLD_SIZE", "1"))))
-        run_distributed(functools.partial(run, extensions=extensions), args, timeout)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
-        raise SystemExit(2) from None
-    except KeyboardInterrupt:
-        print("Stopped; --resume continues from the last checkpoint.", file=sys.stderr, flush=True)
-        raise SystemExit(130) from None
+    if args.print_config or args.diff_config:
+        _show(args)
+        return
+    world_size = args.num_gpus * args.num_machines
+    timeout = None
+    if world_size > 1 or under_torchrun():
+        cfg = _load(args)  # reports mistakes once instead of in each process
+        timeout = cfg.train.process_timeout
+        if args.verify:
+            expected_numbers(cfg, config_id(args.config_file), args.verify)
+        if not args.eval_only:
+            check_batch_size(cfg, max(world_size, int(os.environ.get("WORLD_SIZE", "1"))))
+    run_distributed(functools.partial(run, extensions=extensions), args, timeout)
 
 
 def _load(args: argparse.Namespace) -> DictConfig:

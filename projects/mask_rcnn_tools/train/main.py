@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import functools
 
 from mask_rcnn_repro.distillation.teacher import annotate
 from mask_rcnn_repro.engine.extensions import Extensions
 from mask_rcnn_repro.engine.main import main as train_or_evaluate
 from mask_rcnn_tools.check_data.before_training import check_before_training
+from mask_rcnn_tools.common.command_line import run_command
 from mask_rcnn_tools.drawing.evaluation import draw_results
 
 EXTENSIONS = Extensions(check_data=check_before_training, draw=draw_results, annotate=annotate)
@@ -15,4 +17,8 @@ EXTENSIONS = Extensions(check_data=check_before_training, draw=draw_results, ann
 
 def main(args: argparse.Namespace) -> None:
     """Runs a parsed command line of `train_net.py`."""
-    train_or_evaluate(args, EXTENSIONS)
+    run_command(
+        functools.partial(train_or_evaluate, extensions=EXTENSIONS),
+        args,
+        stopped="Stopped; --resume continues from the last checkpoint.",
+    )
