@@ -30,6 +30,7 @@ from .config_sets import (
     PROFILES,
     ROWS,
     RPN_STAGES,
+    STAGE_WISE,
     WITH_CONTROL,
     docstring,
     is_row,
@@ -42,6 +43,8 @@ def test_there_are_configs():
     assert {"table2a/r50_c4", "quickstart/mask_rcnn_r18_fpn"} <= set(IDS)
     assert "table2a/r50_c4" in ROWS
     assert "quickstart/mask_rcnn_r18_fpn" not in ROWS
+    assert [config for config in ROWS if load(config).paper.get("control")] == WITH_CONTROL
+    assert [config for config in IDS if load(config).train.proposals is not None] == STAGE_WISE
 
 
 @pytest.mark.parametrize("profile", PROFILES)

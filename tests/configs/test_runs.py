@@ -1,4 +1,4 @@
-"""Every config trains two steps at `tiny`, is interrupted, resumes bit for bit, and evaluates.
+"""Each config that differs at `tiny` trains two steps, resumes bit for bit, and evaluates.
 
 All in this process, by the same code as `train_net.py`, on the embedded data, through every stage:
 what a row depends on (RPN, initial weights) is run by the first row that needs it and shared.
@@ -26,7 +26,8 @@ from mask_rcnn_repro.registration import register
 from mask_rcnn_tools.train.cli import parse_args
 from mask_rcnn_tools.train.main import EXTENSIONS
 
-from .config_sets import IDS, RPN_STAGES, STAGE_WISE, load, load_joint
+from .config_sets import DISTINCT_AT_TINY, IDS, RPN_STAGES, STAGE_WISE, load, load_joint
+from .paper_settings import SETTINGS
 
 MAX_CHECKPOINT_BYTES = 20e6
 UNLABELED = "unlabeled"  # in the name of splits without annotations
@@ -94,7 +95,7 @@ def predicted_tasks(cfg):
     return {"bbox", *(task for task, head in named.items() if heads.get(head) is not None)}
 
 
-@pytest.mark.parametrize("config", IDS)
+@pytest.mark.parametrize("config", DISTINCT_AT_TINY)
 def test_it_trains_resumes_and_evaluates(config, shared, tmp_path):
     folder = tmp_path / "run"
     here = (f"train.output_dir={folder}", shared, *steps(config))
@@ -204,12 +205,24 @@ def check_result_files(folder, dataset, tasks):
             assert len(coco.loadRes(rows).anns) == len(rows)
 
 
-def on_test_server(config):
-    return "test_dev" in load(config).dataloader.test.dataset.names
+ON_TEST_DEV = [
+    config
+    for config, said in SETTINGS.items()
+    if said["dataloader.test.dataset.names"].endswith("test_dev")
+]
+
+
+def test_which_rows_are_tested_on_test_dev():
+    found = [c for c in IDS if load(c).dataloader.test.dataset.names.endswith("test_dev")]
+    assert sorted(ON_TEST_DEV) == found
 
 
 @pytest.mark.parametrize(
-    "config", ["quickstart/mask_rcnn_r18_fpn", *(c for c in IDS if on_test_server(c))]
+    "config",
+    [
+        "quickstart/mask_rcnn_r18_fpn",
+        *(config for config in ON_TEST_DEV if config in DISTINCT_AT_TINY),
+    ],
 )
 def test_a_split_without_annotations_gives_a_submission(config, shared, tmp_path):
     """Rows on test-dev use the unlabeled split at `tiny`; the quickstart is sent there, too."""

@@ -17,13 +17,13 @@ _EPILOG = """\
 exit status: 0 if nothing was lost, 1 if something was, 2 for a mistake on the command line
 
 example:
-  tests/soak --minutes 30"""
+  python tests/soak --minutes 30"""
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parses a command line; mistakes are printed and exit with status 2."""
     parser = CommandParser(
-        "soak.py", "[flags] [key=value +key=value ~key ...]", _DESCRIPTION, _EPILOG
+        "tests/soak", "[flags] [key=value +key=value ~key ...]", _DESCRIPTION, _EPILOG
     )
     add = parser.add_argument
     add(

@@ -215,11 +215,3 @@ def test_broken_python_is_a_config_error(tmp_path, content):
     file.write_bytes(content)
     with pytest.raises(ConfigError, match=re.escape(str(file))):
         load_config(file)
-
-
-@pytest.mark.parametrize("profile", ["paper", "mini", "tiny"])
-@pytest.mark.parametrize("name", list_configs())
-def test_every_config_validates_and_survives_saving(name, profile, tmp_path):
-    cfg = get_config(name, profile)
-    save_config(cfg, tmp_path / "config.yaml")
-    assert config_hash(load_config(tmp_path / "config.yaml")) == config_hash(cfg)

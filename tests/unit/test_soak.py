@@ -83,7 +83,7 @@ def test_command_line(capsys):
 
 def test_an_earlier_soak_is_not_written_over(tmp_path):
     (tmp_path / "whole").mkdir()
-    tool = Path(__file__).resolve().parents[2] / "tools" / "soak.py"
+    tool = Path(__file__).resolve().parents[1] / "soak"
     done = subprocess.run(
         [sys.executable, str(tool), "--output", str(tmp_path)],
         capture_output=True,
