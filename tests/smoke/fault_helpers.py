@@ -111,12 +111,15 @@ def fork(
 
 
 def fork_two(
-    folder: Path, *argv: str, before_second: Callable[[], None] = lambda: None
+    folder: Path,
+    *argv: str,
+    before_second: Callable[[], None] = lambda: None,
+    config: Path | str = QUICKSTART,
 ) -> list[Child]:
     """Two processes of one run; something is called in the second of them first."""
     meeting = folder / f"meeting-{time.monotonic_ns()}"
     return [
-        fork(folder, *argv, before=before, rank=rank, world_size=2, meeting=meeting)
+        fork(folder, *argv, before=before, config=config, rank=rank, world_size=2, meeting=meeting)
         for rank, before in enumerate((lambda: None, before_second))
     ]
 

@@ -21,6 +21,7 @@ from mask_rcnn_repro.engine.builders import build_train_data
 from mask_rcnn_repro.engine.run import Inputs
 from mask_rcnn_repro.records.record import load_record
 
+from .fault_helpers import fork_two
 from .run_helpers import REPOSITORY, Outcome, assert_same, iterations, launch, load, start
 from .stage_helpers import (
     R50_FPN,
@@ -553,9 +554,8 @@ def test_two_processes_store_what_one_process_stores(
 
 
 def test_two_processes_run_every_stage(tmp_path: Path) -> None:
-    command = ["--config-file", str(R50_FPN), "--profile", "tiny", "--num-gpus", "2", *SHORT]
-    outcome = start(tmp_path, str(REPOSITORY / "train_net.py"), *command)
-    assert outcome.succeeded().count(ANNOUNCED) == 1
+    first, second = (child.wait() for child in fork_two(tmp_path, *SHORT, config=R50_FPN))
+    assert (first.succeeded() + second.succeeded()).count(ANNOUNCED) == 1
     assert load_record(tmp_path / RPN_RUN / "record.json").world_size == 2
     names = {p.name for p in (tmp_path / RPN_RUN / "proposals").iterdir()}
     assert names == {"embedded_tiny_train", "embedded_tiny_val"}

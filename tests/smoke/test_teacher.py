@@ -22,7 +22,8 @@ from mask_rcnn_repro.records.record import load_record
 from mask_rcnn_tools.distill.cli import parse_args
 from mask_rcnn_tools.distill.main import main
 
-from .run_helpers import REPOSITORY, Outcome, _undone, assert_same, launch, load, start
+from .fault_helpers import fork_two
+from .run_helpers import Outcome, _undone, assert_same, launch, load
 from .stage_helpers import state, stopped_at, write_config
 
 PERSONS = "table5/keypoint_only"
@@ -339,9 +340,9 @@ def test_annotations_of_unknown_images_have_no_proposals(copied: tuple[Path, Pat
 @pytest.mark.slow
 def test_two_processes_do_all(tmp_path: Path) -> None:
     config = write_student(tmp_path, write_teacher(tmp_path))
-    command = ["--config-file", str(config), "--profile", "tiny", "--num-gpus", "2"]
-    outcome = start(tmp_path, str(REPOSITORY / "train_net.py"), *command)
-    assert len(made(outcome)) == 6
+    first, second = (child.wait() for child in fork_two(tmp_path, config=config))
+    second.succeeded()
+    assert len(made(first)) == 6
     record = load_record(tmp_path / "output" / "student@tiny" / "seed0" / "record.json")
     assert record.world_size == 2
     assert record.generated_data is not None

@@ -13,6 +13,7 @@ import torch
 from soak.cli import parse_args
 from soak.compare import differences
 from soak.faults import FAULTS, LostError, expect
+from soak.main import main
 from soak.process import Training
 
 ROWS = [{"iteration": i, "total_loss": 1.5 - i} for i in range(3)]
@@ -81,14 +82,21 @@ def test_command_line(capsys):
         expect(False, "weights")
 
 
-def test_an_earlier_soak_is_not_written_over(tmp_path):
+def test_an_earlier_soak_is_not_written_over(tmp_path, capsys):
     (tmp_path / "whole").mkdir()
-    tool = Path(__file__).resolve().parents[1] / "soak"
+    with pytest.raises(SystemExit) as stop:
+        main(parse_args(["--output", str(tmp_path)]))
+    assert stop.value.code == 2 and "holds an earlier soak" in capsys.readouterr().err
+
+
+def test_it_starts_as_a_command(tmp_path):
+    soak = Path(__file__).resolve().parents[1] / "soak"
     done = subprocess.run(
-        [sys.executable, str(tool), "--output", str(tmp_path)],
+        [sys.executable, str(soak), "--help"],
+        cwd=tmp_path,
         capture_output=True,
         text=True,
-        check=False,
+        check=True,
         timeout=120,
     )
-    assert done.returncode == 2 and "holds an earlier soak" in done.stderr
+    assert "usage: python tests/soak [flags]" in done.stdout
