@@ -99,4 +99,4 @@ def test_it_starts_as_a_command(tmp_path):
         check=True,
         timeout=120,
     )
-    assert "usage: python tests/soak [flags]" in done.stdout
+    assert "usage: tests/soak [flags]" in done.stdout
