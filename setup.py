@@ -57,6 +57,7 @@ setup(
         "cityscapesscripts>=2.2",
         "pydantic>=2.5,<3",
         "numpy>=1.24",
+        "orjson>=3.9",
         "opencv-python-headless>=4.8",
         "Pillow>=9.5",
         "matplotlib>=3.7",

@@ -30,9 +30,10 @@ from mask_rcnn_repro.data import (
     ProposalWriter,
     dataset_fingerprint,
     dataset_info,
+    get_cityscapes_dicts,
 )
 from mask_rcnn_repro.data.cityscapes.instances import find_instances
-from mask_rcnn_repro.data.cityscapes.load import get_cityscapes_dicts, load_cityscapes
+from mask_rcnn_repro.data.cityscapes.load import load_cityscapes
 from mask_rcnn_repro.data.cityscapes.mask_outlines import mask_to_polygons
 from mask_rcnn_repro.data.cityscapes.registration import CITYSCAPES, register_cityscapes
 from mask_rcnn_repro.errors import ConfigError, DataError

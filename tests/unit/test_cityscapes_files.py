@@ -12,7 +12,8 @@ import pytest
 from detectron2.data import DatasetCatalog
 from PIL import Image
 
-from mask_rcnn_repro.data.cityscapes.load import get_cityscapes_dicts, load_cityscapes
+from mask_rcnn_repro.data import get_cityscapes_dicts
+from mask_rcnn_repro.data.cityscapes.load import load_cityscapes
 from mask_rcnn_repro.data.cityscapes.registration import register_cityscapes
 from mask_rcnn_repro.errors import DataError
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mask_rcnn_repro.data import MaskRCNNMapper, build_train_loader, get_mixed_dicts
-from mask_rcnn_repro.data.coco.fields import read_json
+from mask_rcnn_repro.data.coco.file import coco_file
 from mask_rcnn_repro.data.generated.annotations import (
     distillation_info,
     generated_facts,
@@ -30,8 +30,8 @@ UNLABELED = 8  # images of embedded_tiny_unlabeled
 def content(name=LABELED, unlabeled="embedded_tiny_unlabeled", fields=("segmentation",)):
     """Generated annotations for the tiny unlabeled images but the last: one square each."""
     register_all_datasets()
-    labeled = read_json(coco_parts(name)[0].json_file)
-    images = read_json(coco_parts(unlabeled)[0].json_file)["images"]
+    labeled = coco_file(coco_parts(name)[0].json_file).take_content()
+    images = coco_file(coco_parts(unlabeled)[0].json_file).content["images"]
     annotations = []
     for number, image in enumerate(images[:-1]):
         size, corner = 20, 8

@@ -24,7 +24,7 @@ import torch
 
 import mask_rcnn_repro
 from mask_rcnn_repro.config import load_config
-from mask_rcnn_repro.data.coco.category_scan import read_categories
+from mask_rcnn_repro.data.coco.file import coco_file
 from mask_rcnn_repro.data.coco.load import load_coco_json
 from mask_rcnn_repro.data.generated.annotations import generated_source
 from mask_rcnn_repro.data.loading.images import read_image
@@ -106,7 +106,7 @@ _READERS: list[tuple[str, Callable[[Path], Any]]] = [
     ("model.pkl", safe_pickle_load),
     ("config.yaml", load_config),
     ("data.json", lambda file: load_coco_json(file, file.parent)),
-    ("data.json", lambda file: read_categories(str(file))),
+    ("data.json", lambda file: coco_file(file).categories),
     ("data.json", lambda file: read_content(str(file))),
     ("generated.json", generated_source),
     ("record.json", load_record),

@@ -10,11 +10,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mask_rcnn_repro.data.cityscapes.load import get_cityscapes_dicts, load_cityscapes
+    from mask_rcnn_repro.data.cityscapes.load import load_cityscapes
     from mask_rcnn_repro.data.datasets import (
         check_num_classes,
         dataset_info,
         dataset_keypoints,
+        get_cityscapes_dicts,
         get_test_dicts,
         get_training_dicts,
     )
@@ -37,7 +38,7 @@ _LAZY = {
     "dataset_fingerprint": "fingerprint",
     "dataset_info": "datasets",
     "dataset_keypoints": "datasets",
-    "get_cityscapes_dicts": "cityscapes.load",
+    "get_cityscapes_dicts": "datasets",
     "get_mixed_dicts": "generated.mixed_dataset",
     "get_test_dicts": "datasets",
     "get_training_dicts": "datasets",

@@ -19,8 +19,11 @@ from detectron2.data.build import (
 )
 
 from mask_rcnn_repro.data.catalog import EMBEDDED
-from mask_rcnn_repro.data.cityscapes.registration import CityscapesMetadata
-from mask_rcnn_repro.data.coco.category_scan import read_categories
+from mask_rcnn_repro.data.cityscapes.files import check_masks
+from mask_rcnn_repro.data.cityscapes.instances import Masks
+from mask_rcnn_repro.data.cityscapes.load import load_cityscapes
+from mask_rcnn_repro.data.cityscapes.registration import CityscapesMetadata, cityscapes_metadata
+from mask_rcnn_repro.data.coco.file import coco_file
 from mask_rcnn_repro.data.keypoint_metadata import (
     KeypointSet,
     check_flip_pairs,
@@ -100,6 +103,51 @@ def get_test_dicts(
     return [record for name in chosen for record in read_registered(name)]
 
 
+def get_cityscapes_dicts(
+    names: str | Sequence[str], masks: Masks = "instance_ids", filter_empty: bool = True
+) -> list[dict[str, Any]]:
+    """Reads registered Cityscapes data sets, one after the other.
+
+    Args:
+        names: Registered name or names, such as `cityscapes_train`.
+        masks: `"instance_ids"` or `"polygons"`, see :func:`load_cityscapes`.
+        filter_empty: For training: omit images without an instance that is not a group. False
+            keeps all images, also of splits without annotations.
+
+    Returns:
+        See :func:`load_cityscapes`.
+
+    Raises:
+        ConfigError: If there is no name, `masks` is unknown, or a data set has another format.
+        DataError: If a name is unknown, files are missing or broken, or nothing is left to train
+            on.
+    """
+    check_masks(masks)
+    metadata = [_require_cityscapes(name) for name in register_names(names, None, None)]
+    read = (
+        load_cityscapes(m.cityscapes_root, m.cityscapes_split, masks, expected=m.expected_images)
+        for m in metadata
+    )
+    dicts = list(itertools.chain.from_iterable(read))
+    if not filter_empty:
+        return dicts
+    unannotated = [m.name for m in metadata if m.cityscapes_split == "test"]
+    if unannotated:
+        raise DataError(
+            f"The data set {unannotated[0]!r} is not annotated and cannot be trained on. Choose an "
+            "annotated split. To read all of its images for testing, set "
+            "dataset.filter_empty=false."
+        )
+    dicts = filter_images_with_only_crowd_annotations(dicts)
+    if not dicts:
+        raise DataError(
+            f"No image of {', '.join(m.name for m in metadata)} is left to train on: none has an "
+            "instance that is not a group. Check the annotations, or set "
+            "dataset.filter_empty=false."
+        )
+    return dicts
+
+
 def dataset_info(
     names: str | Sequence[str], json: str | None = None, image_root: str | None = None
 ) -> list[str] | None:
@@ -174,7 +222,7 @@ def _keypoints(name: str) -> KeypointSet | None:
             return None
         # Registered by a user for Detectron2's loader, which knows nothing of the json's names.
         given = {key: value for key, value in known.items() if value is not None}
-        known.update(keypoint_metadata(read_categories(metadata.json_file)), **given)
+        known.update(keypoint_metadata(coco_file(metadata.json_file).categories), **given)
         if known["keypoint_names"] is None:
             return None
     names = tuple(known["keypoint_names"])
@@ -258,6 +306,17 @@ def _same_classes(names: Sequence[str]) -> None:
             )
 
 
+def _require_cityscapes(name: str) -> CityscapesMetadata:
+    metadata = cityscapes_metadata(name)
+    if metadata is None:
+        raise ConfigError(
+            f"The data set {name!r} is not in Cityscapes' format. Give dataset.names a Cityscapes "
+            "data set (cityscapes_train, embedded_cityscapes_train, ...), or read it with "
+            "dataset._target_=mask_rcnn_repro.data.get_training_dicts."
+        )
+    return metadata
+
+
 def _class_names(name: str) -> list[str] | None:
     if name in EMBEDDED:
         from mask_rcnn_embedded import coco as embedded
@@ -268,5 +327,5 @@ def _class_names(name: str) -> list[str] | None:
     classes = metadata.get("thing_classes")
     if classes is None and metadata.get("json_file") is not None and coco_parts(name) is not None:
         # Registered by a user for Detectron2's loader, which finds the classes when it reads.
-        classes = read_categories(metadata.json_file).names
+        classes = coco_file(metadata.json_file).categories.names
     return None if classes is None else list(classes)

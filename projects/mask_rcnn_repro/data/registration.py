@@ -19,7 +19,7 @@ from detectron2.data.datasets.builtin_meta import _get_builtin_metadata
 from mask_rcnn_repro.data import catalog
 from mask_rcnn_repro.data.catalog import Part
 from mask_rcnn_repro.data.cityscapes.registration import register_cityscapes
-from mask_rcnn_repro.data.coco.category_scan import read_categories
+from mask_rcnn_repro.data.coco.file import coco_file
 from mask_rcnn_repro.data.coco.load import CocoData, load_coco_json
 from mask_rcnn_repro.data.keypoint_metadata import (
     COCO_PERSON_SIGMAS,
@@ -59,12 +59,12 @@ class LazyMetadata(Metadata):
                 # Not stored: the root may change, and looking again is cheap.
                 return found[key]
         elif key in self._CLASSES and "_find" in fields:
-            categories = read_categories(fields["_find"]()[0].json_file)
+            categories = coco_file(fields["_find"]()[0].json_file).categories
             fields.setdefault("thing_classes", list(categories.names))
             fields.setdefault("thing_dataset_id_to_contiguous_id", dict(categories.id_map))
             return fields[key]
         elif key in self.KEYPOINTS and "_custom" in fields:
-            categories = read_categories(fields["_find"]()[0].json_file)
+            categories = coco_file(fields["_find"]()[0].json_file).categories
             for name, value in keypoint_metadata(categories).items():
                 fields.setdefault(name, value)
             if key in fields:
@@ -147,7 +147,7 @@ def _set_keypoints(
     """Puts what a config says about a json's keypoints into the metadata, checked."""
     if flip_pairs is None and oks_sigmas is None:
         return
-    names = read_categories(part.json_file).keypoint_names
+    names = coco_file(part.json_file).categories.keypoint_names
     if not names:
         raise DataError(
             f"{part.json_file} has no category with 'keypoints' (their names), so dataset."

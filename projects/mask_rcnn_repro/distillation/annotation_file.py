@@ -11,7 +11,7 @@ from typing import IO, Any
 import pycocotools.mask as mask_util
 from detectron2.data import MetadataCatalog
 
-from mask_rcnn_repro.data.coco.fields import read_json
+from mask_rcnn_repro.data.coco.file import coco_file
 from mask_rcnn_repro.data.registration import coco_parts
 from mask_rcnn_repro.distillation.predictions import PredictionStore
 from mask_rcnn_repro.errors import DataError
@@ -28,7 +28,7 @@ def labeled_categories(name: str) -> list[dict[str, Any]]:
     """
     parts = coco_parts(name)
     if parts is not None:
-        categories = read_json(parts[0].json_file).get("categories") or []
+        categories = coco_file(parts[0].json_file).content.get("categories") or []
         return sorted(categories, key=lambda category: category["id"])
     classes = MetadataCatalog.get(name).get("thing_classes")
     if not classes:

@@ -4,29 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any
 
-Level = Literal["error", "warning", "note"]
-LEVELS: tuple[Level, ...] = ("error", "warning", "note")
-"""An error stops a run or falsifies its result; a warning loses or spoils something; a note is
-worth knowing."""
+from mask_rcnn_tools.check_data.kinds import KINDS, LEVELS, Level
 
 EXAMPLES = 5
-
-
-@dataclass(frozen=True)
-class Kind:
-    """A kind of finding.
-
-    Attributes:
-        level: how bad it is.
-        title: what is the matter.
-        mend: what to do about it.
-    """
-
-    level: Level
-    title: str
-    mend: str
 
 
 @dataclass
@@ -86,8 +68,6 @@ class Report:
             examples: cases in words; no more are taken than are shown.
             count: number of cases; None: as many as examples.
         """
-        from mask_rcnn_tools.check_data.kinds import KINDS
-
         if count is None:
             examples = list(examples)
             count = len(examples)

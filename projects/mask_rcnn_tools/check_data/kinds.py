@@ -2,7 +2,29 @@
 
 from __future__ import annotations
 
-from mask_rcnn_tools.check_data.findings import Kind
+from dataclasses import dataclass
+from typing import Literal
+
+Level = Literal["error", "warning", "note"]
+LEVELS: tuple[Level, ...] = ("error", "warning", "note")
+"""An error stops a run or falsifies its result; a warning loses or spoils something; a note is
+worth knowing."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of finding.
+
+    Attributes:
+        level: how bad it is.
+        title: what is the matter.
+        mend: what to do about it.
+    """
+
+    level: Level
+    title: str
+    mend: str
+
 
 _DROPPED = "They are left out of training and evaluation. Mend or remove them."
 

@@ -14,25 +14,14 @@ outlines lose nothing at their edges and holes, ``image_id`` is the stem without
 from __future__ import annotations
 
 import hashlib
-import itertools
 import os
-from collections.abc import Sequence
 from typing import Any
 
-from detectron2.data.build import filter_images_with_only_crowd_annotations
 from detectron2.structures import BoxMode
 
-from mask_rcnn_repro.data.cityscapes.files import check_masks, has_instance_ids
+from mask_rcnn_repro.data.cityscapes.files import has_instance_ids
 from mask_rcnn_repro.data.cityscapes.instances import Instance, Masks
-from mask_rcnn_repro.data.cityscapes.registration import (
-    CityscapesMetadata,
-    cityscapes_metadata,
-    register_cityscapes,
-)
 from mask_rcnn_repro.data.cityscapes.scan import ScannedImage, scan
-from mask_rcnn_repro.errors import ConfigError, DataError
-
-__all__ = ["annotation_facts", "get_cityscapes_dicts", "load_cityscapes", "register_cityscapes"]
 
 
 def load_cityscapes(
@@ -65,88 +54,32 @@ def load_cityscapes(
     return [_record(image) for image in scan(root, split, masks, num_workers, expected)]
 
 
-def get_cityscapes_dicts(
-    names: str | Sequence[str], masks: Masks = "instance_ids", filter_empty: bool = True
-) -> list[dict[str, Any]]:
-    """Reads registered Cityscapes data sets, one after the other.
-
-    Args:
-        names: registered name or names, such as `cityscapes_train`.
-        masks: `"instance_ids"` or `"polygons"`, see :func:`load_cityscapes`.
-        filter_empty: for training: leave out images without any instance that is not a group. With
-            False all images come, of splits without annotations too.
-
-    Returns:
-        As :func:`load_cityscapes`.
-
-    Raises:
-        ConfigError: no name, another `masks`, or a data set of another format.
-        DataError: unknown names, missing or broken files, or nothing to train on.
-    """
-    from mask_rcnn_repro.data.datasets import register_names
-
-    check_masks(masks)
-    register_cityscapes()
-    chosen = register_names(names, None, None)
-    metadata = [_require_cityscapes(name) for name in chosen]
-    dicts = list(
-        itertools.chain.from_iterable(
-            load_cityscapes(
-                m.cityscapes_root, m.cityscapes_split, masks, expected=m.expected_images
-            )
-            for m in metadata
-        )
-    )
-    if not filter_empty:
-        return dicts
-    unannotated = [m.name for m in metadata if m.cityscapes_split == "test"]
-    if unannotated:
-        raise DataError(
-            f"The data set {unannotated[0]!r} is not annotated and cannot be trained on; choose an "
-            "annotated split. To read all of its images for testing, set "
-            "dataset.filter_empty=false."
-        )
-    dicts = filter_images_with_only_crowd_annotations(dicts)
-    if not dicts:
-        raise DataError(
-            f"No image of {', '.join(chosen)} is left to train on: none has an instance that is "
-            "not a group. Check the annotations, or set dataset.filter_empty=false."
-        )
-    return dicts
-
-
-def annotation_facts(name: str) -> tuple[str, int, int]:
-    """Returns what identifies the annotations of a registered Cityscapes data set.
+def annotation_facts(
+    root: str | os.PathLike[str], split: str, expected: int | None = None
+) -> tuple[str, int, int]:
+    """Returns what identifies the annotations of one split.
 
     It depends on image ids and instance ids alone: not on paths, on how a PNG is packed, or on
-    which of several equivalent files was read (polygons, where there are no PNGs).
+    which of several equivalent files was read (polygons if there are no PNGs).
+
+    Args:
+        root: See :func:`load_cityscapes`.
+        split: See :func:`load_cityscapes`.
+        expected: See :func:`load_cityscapes`.
 
     Returns:
         SHA-256 as hex digits, number of images, number of instances and groups.
 
     Raises:
-        DataError: files missing or broken.
+        DataError: If files are missing or broken.
     """
-    metadata = _require_cityscapes(name)
-    root, split = metadata.cityscapes_root, metadata.cityscapes_split
     masks: Masks = "instance_ids"
     if split != "test" and not has_instance_ids(root, split):
         masks = "polygons"
-    images = scan(root, split, masks, expected=metadata.expected_images)
+    images = scan(root, split, masks, expected=expected)
     lines = sorted(f"{image.files.image_id} {image.digest}\n" for image in images)
     digest = hashlib.sha256("".join(lines).encode()).hexdigest()
     return digest, len(images), sum(len(image.instances or ()) for image in images)
-
-
-def _require_cityscapes(name: str) -> CityscapesMetadata:
-    metadata = cityscapes_metadata(name)
-    if metadata is None:
-        raise ConfigError(
-            f"The data set {name!r} is not in Cityscapes' format. Give dataset.names a Cityscapes "
-            "data set (cityscapes_train, embedded_cityscapes_train, ...), or read it with "
-            "dataset._target_=mask_rcnn_repro.data.get_training_dicts."
-        )
-    return metadata
 
 
 def _record(image: ScannedImage) -> dict[str, Any]:

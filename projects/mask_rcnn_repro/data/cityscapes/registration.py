@@ -21,6 +21,7 @@ from mask_rcnn_repro.data.cityscapes.files import (
     SPLITS,
 )
 from mask_rcnn_repro.data.cityscapes.labels import EVALUATED, LABEL_TO_CLASS, THING_CLASSES
+from mask_rcnn_repro.data.cityscapes.load import load_cityscapes
 
 CITYSCAPES: Mapping[str, str] = {f"cityscapes_{split}": split for split in SPLITS}
 
@@ -92,8 +93,6 @@ def _generated(spec_name: str) -> Path:
 
 
 def _read(name: str) -> list[dict[str, Any]]:
-    from mask_rcnn_repro.data.cityscapes.load import load_cityscapes
-
     metadata: Any = MetadataCatalog.get(name)
     return load_cityscapes(
         metadata.cityscapes_root, metadata.cityscapes_split, expected=metadata.expected_images

@@ -6,7 +6,6 @@ that a person has to mend.
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import os
@@ -150,32 +149,6 @@ def short(value: Any, limit: int = 80) -> str:
     """Returns ``repr(value)``, cut to ``limit`` characters."""
     text = repr(value)
     return text if len(text) <= limit else text[: limit - 3] + "..."
-
-
-def read_json(file: str) -> dict[str, Any]:
-    """Parses a json file whose top level is an object.
-
-    Raises:
-        DataError: no such file, not readable, truncated or not json, another top level.
-    """
-    try:
-        with open(file, encoding="utf-8") as stream:
-            content = json.load(stream)
-    except FileNotFoundError:
-        raise DataError(missing_message("annotation file", file)) from None
-    except OSError as error:
-        raise DataError(f"The annotation file {file} cannot be read: {error}.") from None
-    except (ValueError, RecursionError) as error:
-        raise DataError(
-            f"The annotation file {file} is not valid json: {error}. It may be truncated; download "
-            "or write it again."
-        ) from None
-    if type(content) is not dict:
-        raise DataError(
-            f"{file} is not in COCO format: the top level must be an object with 'images', "
-            f"'annotations' and 'categories', got {type(content).__name__}."
-        )
-    return content
 
 
 def missing_message(what: str, path: str) -> str:

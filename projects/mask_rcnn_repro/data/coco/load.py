@@ -9,11 +9,9 @@ is an error.
 
 from __future__ import annotations
 
-import contextlib
-import gc
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,13 +24,13 @@ from mask_rcnn_repro.data.coco.fields import (
     is_id,
     missing_message,
     positive_int,
-    read_json,
     records,
     relative_file_name,
     required,
     run_lengths,
     short,
 )
+from mask_rcnn_repro.data.coco.file import coco_file, gc_paused
 from mask_rcnn_repro.errors import DataError
 
 _logger = logging.getLogger(__name__)
@@ -91,8 +89,8 @@ def load_coco_json(
     """
     file = os.fspath(json_file)
     root = os.fspath(image_root)
-    with _gc_paused():
-        content = read_json(file)
+    with gc_paused():
+        content = coco_file(file).take_content()  # the dicts keep its lists
         annotated = "annotations" in content
         categories = None
         if annotated or "categories" in content:
@@ -324,15 +322,3 @@ def _look_for_images(dicts: Sequence[Mapping[str, Any]], root: str, file: str) -
             f"{missing[0]}. The file {file} lists {len(dicts)} images relative to the image root "
             f"{root}: check the image root, or fetch the missing images."
         )
-
-
-@contextlib.contextmanager
-def _gc_paused() -> Iterator[None]:
-    """Pauses garbage collection, which halves the time for millions of small objects."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mask_rcnn_repro.data.catalog import COCO_SOURCES, EMBEDDED, EMBEDDED_PERSON
-from mask_rcnn_repro.data.coco.fields import read_json
+from mask_rcnn_repro.data.coco.file import coco_file
 from mask_rcnn_repro.errors import ConfigError, DataError
 
 DISTILLED_FOLDER = "distilled"
@@ -80,7 +80,7 @@ def read_info(file: str | os.PathLike[str]) -> dict[str, Any]:
             return dict(info)
     except (OSError, ValueError, RecursionError):
         pass  # the slow way says what is wrong
-    info = read_json(path).get("info")
+    info = coco_file(path).content.get("info")
     return info if isinstance(info, dict) else {}
 
 
@@ -98,7 +98,7 @@ def generated_facts(file: str | os.PathLike[str]) -> dict[str, Any]:
         DataError: no such file, or not in COCO format.
     """
     path = os.fspath(file)
-    content = read_json(path)
+    content = coco_file(path).content
     digest = hashlib.sha256()
     for key in ("categories", "images", "annotations"):
         rows = content.get(key, [])

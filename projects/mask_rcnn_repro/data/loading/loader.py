@@ -21,6 +21,7 @@ from detectron2.data.samplers import InferenceSampler
 from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset
 
+from mask_rcnn_repro.data.coco.file import release_parsed_files
 from mask_rcnn_repro.data.loading.sampling import Draw, MicroBatchSampler
 from mask_rcnn_repro.data.loading.worker_deaths import die_with_parent, surviving_deaths
 from mask_rcnn_repro.data.loading.workers import loader_workers
@@ -160,10 +161,14 @@ class UserErrorLoader(DataLoader):
     Before workers are forked, this process's OpenCV goes down to one thread: a worker that inherits
     OpenCV's thread pool, whose threads do not exist there, hangs as soon as it changes or uses it.
 
+    Parsed annotation files are released: whatever needed them has read them, and each worker would
+    come to hold a copy.
+
     Workers that die are replaced, see :func:`surviving_deaths`.
     """
 
     def __iter__(self) -> Iterator[list[dict[str, Any]]]:
+        release_parsed_files()
         if self.num_workers > 0:
             _one_opencv_thread()
         for batch in surviving_deaths(self._from_batch):

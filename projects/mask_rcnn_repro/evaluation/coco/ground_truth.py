@@ -14,7 +14,7 @@ from detectron2.data.datasets.coco import convert_to_coco_dict
 from pycocotools.coco import COCO
 
 from mask_rcnn_repro.data.coco.clean import clean_annotations
-from mask_rcnn_repro.data.coco.fields import read_json
+from mask_rcnn_repro.data.coco.file import coco_file
 from mask_rcnn_repro.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -118,7 +118,7 @@ def _area(coco: COCO, annotation: dict[str, Any]) -> float:
 
 
 def _read(json_file: str) -> dict[str, Any]:
-    content = read_json(json_file)
+    content = coco_file(json_file).take_content()
     if not isinstance(content.get("images"), list):
         raise DataError(
             f"{json_file!r} is not a COCO json: it has no list 'images'. Expected are the lists "
