@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from mask_rcnn_repro.config import get_config
+from mask_rcnn_repro.data.coco import file as coco_files
 from mask_rcnn_repro.registration import register
 from mask_rcnn_tools.check_data.before_training import check_before_training
 from mask_rcnn_tools.check_data.cli import parse_args
@@ -139,7 +140,6 @@ def test_brief_check(
 
     with monkeypatch.context() as small:
         small.setattr("mask_rcnn_tools.check_data.before_training._LARGEST", 1000)
-        small.setattr("mask_rcnn_tools.check_data.before_training._LARGEST_WITHOUT_NUMBA", 1000)
         with caplog.at_level(logging.INFO, logger="mask_rcnn_repro"):
             assert check_before_training(cfg, "x") is None
         assert "brief.json is larger than" in caplog.text
@@ -166,3 +166,26 @@ def test_training_begins_with_it(tmp_path: Path) -> None:
         ).succeeded()
         log = (folder / "run" / "log.txt").read_text()
         assert ("Data checked in" in log) == (number == 0)
+
+
+def test_files_are_parsed_once_before_the_first_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parsed: list[str] = []
+    at_first_step: list[list[str]] = []
+    read, release = coco_files._read, coco_files.release_parsed_files
+
+    def counting(path: str) -> Any:
+        parsed.append(Path(path).name)
+        return read(path)
+
+    def releasing() -> None:
+        at_first_step.append(list(parsed))
+        release()
+
+    release()
+    monkeypatch.setattr(coco_files, "_read", counting)
+    monkeypatch.setattr("mask_rcnn_repro.data.loading.loader.release_parsed_files", releasing)
+    launch(tmp_path, "train.max_iter=1", "train.draw=0").succeeded()
+    assert sorted(at_first_step[0]) == ["instances_train.json", "instances_val.json"]
+    assert parsed.count("instances_train.json") == 1

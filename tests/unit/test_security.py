@@ -32,7 +32,6 @@ from mask_rcnn_repro.data.proposals.files import ProposalFile
 from mask_rcnn_repro.engine.checkpoint.safe_load import safe_pickle_load, safe_torch_load
 from mask_rcnn_repro.errors import CheckpointError, ConfigError, DataError, UserError
 from mask_rcnn_repro.records.record import load_record
-from mask_rcnn_tools.check_data.read import read_content
 
 from .data_helpers import changed, content, write
 from .proposal_helpers import random_proposals, write_folder
@@ -107,7 +106,7 @@ _READERS: list[tuple[str, Callable[[Path], Any]]] = [
     ("config.yaml", load_config),
     ("data.json", lambda file: load_coco_json(file, file.parent)),
     ("data.json", lambda file: coco_file(file).categories),
-    ("data.json", lambda file: read_content(str(file))),
+    ("data.json", lambda file: coco_file(file).content),
     ("generated.json", generated_source),
     ("record.json", load_record),
     ("image.png", _record_file),

@@ -11,7 +11,7 @@ import numpy as np
 
 from mask_rcnn_repro.data.coco.load import FAR
 from mask_rcnn_repro.data.keypoint_metadata import KeypointSet, keypoint_metadata, one_sided
-from mask_rcnn_tools.check_data import columns as c
+from mask_rcnn_tools.check_data.columns import IS_POLYGON, NO_MASK
 from mask_rcnn_tools.check_data.findings import Report
 from mask_rcnn_tools.check_data.tables import Table
 
@@ -47,14 +47,14 @@ class _Checks:
 
     def __init__(self, table: Table, report: Report, split: str) -> None:
         self.table, self.report, self.split = table, report, split
-        self.ints, self.floats = table.columns.ints, table.columns.floats
+        self.columns = table.columns
         self.listed = table.image_of >= 0
         sizes = table.sizes[np.maximum(table.image_of, 0)] if len(table) else np.zeros((1, 2))
         self.height, self.width = np.where(self.listed[:, None], sizes, 0).T.astype(np.float64)
-        self.crowd = self.ints[:, c.CROWD] == 1
+        self.crowd = self.columns.crowd == 1
         # what is refused or dropped is told once, not also for what follows from it
         self.told = table.refused.copy()
-        self.fine = self.listed & ~self.told & np.isfinite(table.columns.boxes).all(1)
+        self.fine = self.listed & ~self.told & np.isfinite(self.columns.boxes).all(1)
 
     def add(self, kind: str, chosen: np.ndarray, text: str = "") -> None:
         """Adds a finding of the annotations chosen by a mask (N,)."""
@@ -66,9 +66,8 @@ class _Checks:
     def images(self) -> None:
         """Images that are not listed, and annotations that are there twice."""
         self.add("annotation-without-image", ~self.listed & ~self.told)
-        key = np.column_stack(
-            [self.ints[:, [c.IMAGE, c.CATEGORY, c.CROWD]].astype(np.float64), self.floats[:, 1:5]]
-        )
+        c = self.columns
+        key = np.column_stack([c.image, c.category, c.crowd, c.boxes])
         rows = np.flatnonzero(self.fine & ~self.crowd)
         _, first = np.unique(_as_bytes(key[rows]), return_index=True)
         copies = np.zeros(len(key), bool)
@@ -78,7 +77,7 @@ class _Checks:
 
     def boxes(self) -> None:
         """Boxes against themselves and their image."""
-        x, y, w, h = self.table.columns.boxes.T
+        x, y, w, h = self.columns.boxes.T
         with np.errstate(invalid="ignore", over="ignore"):
             right, bottom = x + w, y + h
             empty = self.fine & ((w <= 0) | (h <= 0))
@@ -87,7 +86,7 @@ class _Checks:
             rest = self.fine & ~empty
             outside = rest & ((x >= self.width) | (y >= self.height) | (right <= 0) | (bottom <= 0))
             far = self._far(np.stack([x, y], 1), np.stack([right, bottom], 1))
-            masks = self.floats[:, c.MASK : c.MASK + 4]
+            masks = self.columns.mask_bounds
             far |= self._far(masks[:, :2], masks[:, 2:])
             far &= self.fine
             over = (x < -_SLACK) | (y < -_SLACK)
@@ -114,20 +113,19 @@ class _Checks:
 
     def masks(self, wanted: bool) -> None:
         """Masks against themselves and their box."""
-        kind, bad = self.ints[:, c.SEGMENT], self.ints[:, c.BAD_POLYGONS]
-        has = kind != c.NO_MASK
+        kind, area = self.columns.mask, self.columns.mask_area
+        has = kind != NO_MASK
         if not has.any():
             if wanted and not self.told.any():
                 self.report.add(
                     "no-masks", self.split, self.table.source, [f"{len(kind)} annotations"]
                 )
             return
-        self.add("bad-polygon", self.listed & ~self.told & (bad > 0))
-        area = self.floats[:, c.MASK_AREA]
+        self.add("bad-polygon", self.listed & ~self.told & (self.columns.bad_polygons > 0))
         usable = self.fine & ~self.told & has & np.isfinite(area)
         self.add("mask-without-area", usable & (area <= 0))
-        x, y, w, h = self.table.columns.boxes.T
-        x0, y0, x1, y1 = self.floats[:, c.MASK : c.MASK + 4].T
+        x, y, w, h = self.columns.boxes.T
+        x0, y0, x1, y1 = self.columns.mask_bounds.T
         with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
             # bounds are widened by half a pixel: masks of pixels and of points differ by so much
             wide = np.minimum(x1, x + w) - np.maximum(x0, x) + 1
@@ -135,9 +133,9 @@ class _Checks:
             inner = wide.clip(0) * high.clip(0)
             union = (w + 1) * (h + 1) + (x1 - x0 + 1) * (y1 - y0 + 1) - inner
             off = usable & (area > 0) & (w > 0) & (h > 0) & (inner < 0.5 * union)
-            stated = self.floats[:, c.AREA]
+            stated = self.columns.area
             # of crowds and of several polygons, which may overlap, areas are told loosely
-            plain = usable & ~self.crowd & (self.ints[:, c.POLYGONS] <= 1)
+            plain = usable & ~self.crowd & (self.columns.polygons <= 1)
             plain &= np.maximum(stated, area) > 16
             differs = plain & (area > 0) & ((stated > 2 * area) | (stated < 0.5 * area))
         self.add("mask-off-box", off)
@@ -145,14 +143,14 @@ class _Checks:
         self.add("area-field", differs)
         if self.split == "test":
             self.add("no-area-field", self.listed & ~self.told & ~np.isfinite(stated))
-        self.add("crowd-polygon", self.crowd & ~self.told & (kind == c.IS_POLYGON))
+        self.add("crowd-polygon", self.crowd & ~self.told & (kind == IS_POLYGON))
 
     def categories(self) -> None:
         """Categories of the file that no annotation has, and names that are not unique."""
         known = self.table.categories
         if known is None:
             return
-        used = set(np.unique(self.ints[self.listed, c.CATEGORY]).tolist())
+        used = set(np.unique(self.columns.category[self.listed]).tolist())
         unused = [known.names[k] for identity, k in known.id_map.items() if identity not in used]
         self.report.add("unused-category", self.split, self.table.source, unused)
         twice = sorted({name for name in known.names if known.names.count(name) > 1})
@@ -160,30 +158,30 @@ class _Checks:
 
 
 def _check_keypoints(checks: _Checks, wanted: bool) -> None:
-    table, ints = checks.table, checks.ints
-    has = ints[:, c.KEYPOINT_NUMBERS] > 0
+    table, columns = checks.table, checks.columns
+    has = columns.keypoints > 0
     names = table.categories.keypoint_names if table.categories is not None else ()
     if not has.any():
         if wanted:
             checks.report.add(
-                "no-keypoints", checks.split, table.source, [f"{len(ints)} instances"]
+                "no-keypoints", checks.split, table.source, [f"{len(columns)} instances"]
             )
         return
     has &= checks.listed & ~table.refused
     if not names and wanted:
         cases = [f"{has.sum()} annotations with keypoints"]
         checks.report.add("keypoint-names", checks.split, table.source, cases)
-    stated = ints[:, c.NUM_KEYPOINTS]
-    checks.add("keypoint-count", has & (stated >= 0) & (stated != ints[:, c.KEYPOINTS_LABELLED]))
-    x0, y0, x1, y1 = checks.floats[:, c.POINTS : c.POINTS + 4].T
-    x, y, w, h = table.columns.boxes.T
+    stated = columns.num_keypoints
+    checks.add("keypoint-count", has & (stated >= 0) & (stated != columns.labelled))
+    x0, y0, x1, y1 = columns.point_bounds.T
+    x, y, w, h = columns.boxes.T
     with np.errstate(invalid="ignore", over="ignore"):
         outside = (x0 < 0) | (y0 < 0) | (x1 > checks.width) | (y1 > checks.height)
         outside &= checks.fine
         off = (x0 < x - _SLACK) | (y0 < y - _SLACK) | (x1 > x + w + _SLACK) | (y1 > y + h + _SLACK)
     checks.add("keypoint-outside", outside)
     checks.add("keypoint-off-box", off & ~outside & checks.fine)
-    checks.add("keypoint-ghost", has & (ints[:, c.KEYPOINTS_GHOST] > 0))
+    checks.add("keypoint-ghost", has & (columns.ghosts > 0))
 
 
 def check_keypoint_set(

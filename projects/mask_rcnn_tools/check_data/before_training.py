@@ -17,7 +17,6 @@ from omegaconf import DictConfig
 
 from mask_rcnn_repro.data.registration import coco_parts
 from mask_rcnn_repro.errors import UserError
-from mask_rcnn_repro.utils import compiled
 from mask_rcnn_tools.check_data.check import Options, check
 from mask_rcnn_tools.check_data.findings import Report
 from mask_rcnn_tools.check_data.sources import SPLITS, sources_of
@@ -28,8 +27,7 @@ logger = logging.getLogger(__name__)
 IMAGES = 64
 """Images of each data set that are opened."""
 
-_LARGEST = 2 << 30  # bytes; four times COCO's, some 30 seconds
-_LARGEST_WITHOUT_NUMBA = 64 << 20
+_LARGEST = 1 << 30  # bytes; twice COCO's, some 30 seconds
 _LEVELS = {"error": logging.ERROR, "warning": logging.WARNING}
 
 
@@ -54,13 +52,11 @@ def check_before_training(
     scale = [] if profile == "paper" else ["--profile", profile]
     command = shlex.join(["tools/check_data.py", "--config-file", config_file, *scale, *overrides])
     try:
-        limit = _LARGEST if compiled.HAVE_NUMBA else _LARGEST_WITHOUT_NUMBA
-        large = _larger_files(cfg, limit)
+        large = _larger_files(cfg, _LARGEST)
         if large:
             logger.info(
-                "The data is not checked: %s is larger than %d MiB%s. %s checks it.",
-                *(large[0], limit >> 20, "" if compiled.HAVE_NUMBA else " (Numba is missing)"),
-                command,
+                "The data is not checked: %s is larger than %d MiB. %s checks it.",
+                *(large[0], _LARGEST >> 20, command),
             )
             return None
         report = Report("Data")

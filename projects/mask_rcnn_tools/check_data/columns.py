@@ -1,241 +1,287 @@
-"""Annotations as two arrays: what checks need of each, whatever it looks like in the file.
+"""Annotations as arrays: what checks need of each one, whatever it looks like in the file.
 
-Nothing here raises for a strange annotation: a number that is none is NaN, and ``ODD`` marks the
-records that the loader would refuse or that only Python can read.
+Nothing here raises for an unusual annotation. A number that cannot be read is NaN, and ``odd``
+holds the annotations that must be looked at one by one: the loader may refuse them.
 
-Shapes: N annotations; ints (N, 17) int64, floats (N, 14) float64, columns by the names below.
+Shapes: N annotations.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+import contextlib
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from itertools import chain
 from typing import Any
 
 import numpy as np
 
+from mask_rcnn_repro.data.coco.fields import is_id
 from mask_rcnn_repro.data.coco.run_lengths import decode_counts
 
-# Whole numbers; -1 where a field is missing, which only CROWD and NUM_KEYPOINTS may be.
-ID, IMAGE, CATEGORY, CROWD = 0, 1, 2, 3
-SEGMENT = 4  # one of the kinds below
-POLYGONS, BAD_POLYGONS = 5, 6  # how many; bad ones have no 3 whole points
-RUN_HEIGHT, RUN_WIDTH, RUN_TOTAL = 7, 8, 9  # of run lengths; total -1: a negative run
-KEYPOINT_NUMBERS = 10  # numbers in the list; 0: no keypoints
-KEYPOINTS_LABELLED, KEYPOINTS_WRONG = 11, 12  # visibility 1 or 2; none of 0, 1, 2
-KEYPOINTS_GHOST = 13  # visibility 0, but not at (0, 0)
-NUM_KEYPOINTS = 14  # as stated
-ODD = 15  # to be looked at by itself
-FIELDS = 16  # bits of the fields that are there, see FIELD_BITS
-INTS = 17
-
-# Numbers; NaN where a field is missing or none.
-AREA = 0
-BOX = 1  # and the next three: x, y, width, height
-MASK = 5  # and the next three: x0, y0, x1, y1 of what is inside
-MASK_AREA = 9  # sum of the polygons' areas, or number of pixels
-POINTS = 10  # and the next three: x0, y0, x1, y1 of the labelled keypoints
-FLOATS = 14
-
 NO_MASK, IS_POLYGON, IS_RUNS = 0, 1, 2
+"""Kinds of masks."""
 
-NAMES = (
-    "id",
-    "image_id",
-    "category_id",
-    "iscrowd",
-    "area",
-    "bbox",
-    "segmentation",
-    "keypoints",
-    "num_keypoints",
-    "ignore",
-)
-"""Fields that are looked at, in the order of their bits in ``FIELDS``."""
-FIELD_BITS = {name: 1 << bit for bit, name in enumerate(NAMES)}
-NEEDED = sum(FIELD_BITS[name] for name in ("id", "image_id", "category_id", "bbox"))
+_NEEDED = {"id", "image_id", "category_id", "bbox"}
+_BLOCK = 1 << 15  # annotations that are read together, which bounds the memory
 
 
 @dataclass
 class Columns:
-    """Annotations of one file.
+    """Annotations of one file. Whole numbers are int64, others float64 and NaN where unknown.
 
     Attributes:
-        ints: (N, 17).
-        floats: (N, 14).
-        odd: what the file holds, of the rows that are ``ODD``, by row.
+        id: (N,).
+        image: (N,) image id.
+        category: (N,) category id.
+        crowd: (N,) -1 where the field is missing.
+        area: (N,) as stated.
+        boxes: (N, 4) XYWH in pixels.
+        mask: (N,) one of the kinds above.
+        polygons: (N,) number of polygons.
+        bad_polygons: (N,) number of those that are not at least 3 whole points.
+        run_size: (N, 2) height and width of run lengths.
+        run_total: (N,) pixels of run lengths; -1 if a run is negative.
+        mask_bounds: (N, 4) XYXY of the pixels or valid polygons.
+        mask_area: (N,) pixels, or sum of the valid polygons' areas.
+        keypoints: (N,) length of the list; 0 without keypoints, -1 if it is no list of numbers.
+        labelled: (N,) keypoints of visibility 1 or 2.
+        ghosts: (N,) keypoints of visibility 0 that are not at (0, 0).
+        unknown_visibility: (N,) keypoints of another visibility.
+        num_keypoints: (N,) as stated; -1 where the field is missing.
+        point_bounds: (N, 4) XYXY of the labelled keypoints.
+        odd: What the file holds, of annotations that must be looked at one by one, by row.
     """
 
-    ints: np.ndarray
-    floats: np.ndarray
+    id: np.ndarray
+    image: np.ndarray
+    category: np.ndarray
+    crowd: np.ndarray
+    area: np.ndarray
+    boxes: np.ndarray
+    mask: np.ndarray
+    polygons: np.ndarray
+    bad_polygons: np.ndarray
+    run_size: np.ndarray
+    run_total: np.ndarray
+    mask_bounds: np.ndarray
+    mask_area: np.ndarray
+    keypoints: np.ndarray
+    labelled: np.ndarray
+    ghosts: np.ndarray
+    unknown_visibility: np.ndarray
+    num_keypoints: np.ndarray
+    point_bounds: np.ndarray
     odd: dict[int, Any]
 
     def __len__(self) -> int:
-        return len(self.ints)
-
-    @property
-    def boxes(self) -> np.ndarray:
-        """(N, 4) XYWH in pixels."""
-        return self.floats[:, BOX : BOX + 4]
-
-
-def empty_rows(count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows to be filled: -1 and 0 in the whole numbers, NaN in the others."""
-    ints = np.zeros((count, INTS), np.int64)
-    ints[:, [CROWD, NUM_KEYPOINTS]] = -1
-    return ints, np.full((count, FLOATS), np.nan)
+        return len(self.id)
 
 
 def columns_of(entries: Sequence[Any]) -> Columns:
-    """Reads parsed annotations, as slowly as Python does.
+    """Reads parsed annotations.
 
     Args:
-        entries: what a json's "annotations" holds, objects or not.
+        entries: What the "annotations" of a json hold, objects or not. May be empty.
     """
-    ints, floats = empty_rows(len(entries))
-    odd = {}
-    for row, entry in enumerate(entries):
-        fill_row(entry, ints[row], floats[row])
-        if ints[row, ODD]:
-            odd[row] = entry
-    return Columns(ints, floats, odd)
+    blocks = [_block(entries[i : i + _BLOCK]) for i in range(0, max(len(entries), 1), _BLOCK)]
+    names = [field.name for field in fields(Columns) if field.name != "odd"]
+    joined = {name: np.concatenate([block[name] for block in blocks]) for name in names}
+    odd = np.flatnonzero(np.concatenate([block["odd"] for block in blocks]))
+    return Columns(**joined, odd={row: entries[row] for row in odd.tolist()})
 
 
-def fill_row(entry: Any, ints: np.ndarray, floats: np.ndarray) -> None:
-    """Reads one parsed annotation into its row.
+def _block(entries: Sequence[Any]) -> dict[str, np.ndarray]:
+    """The columns by name, and `odd` (N,) bool."""
+    plain: list[dict[str, Any]] = [e if type(e) is dict else {} for e in entries]
+    odd = _bools(not e.keys() >= _NEEDED for e in plain)
+    odd |= _bools(e.get("iscrowd", 0) not in (0, 1) or e.get("ignore", 0) != 0 for e in plain)
+    columns = {
+        column: _whole([e.get(name, missing) for e in plain], missing, odd)
+        for column, name, missing in (
+            ("id", "id", 0),
+            ("image", "image_id", 0),
+            ("category", "category_id", 0),
+            ("crowd", "iscrowd", -1),
+            ("num_keypoints", "num_keypoints", -1),
+        )
+    }
+    area = _floats([e.get("area", 0) for e in plain])
+    odd |= np.isnan(area)
+    area[_bools("area" not in e for e in plain)] = np.nan
+    boxes = _boxes([e.get("bbox") for e in plain], odd)
+    columns |= {"area": area, "boxes": boxes, "odd": odd}
+    columns |= _masks([e.get("segmentation") for e in plain], odd)
+    columns |= _keypoints([e.get("keypoints") for e in plain], odd)
+    return columns
 
-    Args:
-        entry: anything that json can hold.
-        ints: (17,) of :func:`empty_rows`, written to.
-        floats: (14,) of :func:`empty_rows`, written to.
-    """
-    if type(entry) is not dict:
-        ints[ODD] = 1
-        return
-    ints[FIELDS] = sum(bit for name, bit in FIELD_BITS.items() if name in entry)
-    for name, column in (
-        ("id", ID),
-        ("image_id", IMAGE),
-        ("category_id", CATEGORY),
-        ("iscrowd", CROWD),
-        ("num_keypoints", NUM_KEYPOINTS),
-    ):
-        value = entry.get(name, 0)
-        if type(value) is not int or not -(2**63) <= value < 2**63:
-            ints[ODD] = 1
-        elif name in entry:
-            ints[column] = value
-    if entry.get("iscrowd", 0) not in (0, 1) or entry.get("ignore", 0) != 0:
-        ints[ODD] = 1
-    if ints[FIELDS] & NEEDED != NEEDED:
-        ints[ODD] = 1
-    if "area" in entry:
-        floats[AREA] = _number(entry["area"])
-        ints[ODD] |= math.isnan(floats[AREA])
-    box = _numbers(entry.get("bbox"))
-    if box is None or len(box) != 4:
-        ints[ODD] = 1
-    else:
-        floats[BOX : BOX + 4] = box
-        ints[ODD] |= not np.isfinite(box).all()
-    _fill_segmentation(entry.get("segmentation"), ints, floats)
-    _fill_keypoints(entry.get("keypoints"), ints, floats)
+
+def _bools(values: Iterable[bool]) -> np.ndarray:
+    return np.array(list(values), bool)
+
+
+def _whole(values: list[Any], missing: int, odd: np.ndarray) -> np.ndarray:
+    if {*map(type, values)} == {int} and is_id(min(values)) and is_id(max(values)):
+        return np.array(values, np.int64)
+    good = _bools(is_id(value) for value in values)
+    odd |= ~good
+    return np.array([v if ok else missing for v, ok in zip(values, good, strict=True)], np.int64)
 
 
 def _number(value: Any) -> float:
-    if type(value) not in (int, float):
-        return math.nan
-    try:
+    """A number as float; NaN for everything else, and for what no float can hold."""
+    if type(value) is float or (type(value) is int and abs(value) <= sys.float_info.max):
         return float(value)
-    except OverflowError:
-        return math.nan
+    return np.nan
 
 
-def _numbers(value: Any) -> np.ndarray | None:
-    """(n,) float64 of a list of numbers; too large ones are NaN. None for everything else."""
-    if type(value) is not list or any(type(v) not in (int, float) for v in value):
-        return None
-    return np.array([_number(v) for v in value], np.float64)
+def _floats(values: list[Any]) -> np.ndarray:
+    """(n,) float64 of :func:`_number`."""
+    if {*map(type, values)} <= {int, float}:
+        with contextlib.suppress(OverflowError):
+            return np.array(values, np.float64)
+    return np.array([_number(value) for value in values], np.float64)
 
 
-def _fill_segmentation(value: Any, ints: np.ndarray, floats: np.ndarray) -> None:
-    if not value:  # as the loader: null, an empty list and the like are no mask
-        return
-    if type(value) is dict:
-        ints[SEGMENT] = IS_RUNS
-        _fill_runs(value, ints, floats)
-        return
-    ints[SEGMENT] = IS_POLYGON
-    if type(value) is not list:
-        ints[ODD] = 1
-        return
-    low, high, area = np.full(2, np.inf), np.full(2, -np.inf), 0.0
-    for polygon in value:
-        numbers = _numbers(polygon)
-        ints[POLYGONS] += 1
-        if numbers is None or not np.isfinite(numbers).all():
-            ints[ODD] = 1
-            ints[BAD_POLYGONS] += 1
-        elif len(numbers) < 6 or len(numbers) % 2:
-            ints[BAD_POLYGONS] += 1
-        else:
-            points = numbers.reshape(-1, 2)
-            low, high = np.minimum(low, points.min(0)), np.maximum(high, points.max(0))
-            with np.errstate(over="ignore", invalid="ignore"):
-                (x, y), (u, v) = points.T, np.roll(points, -1, 0).T
-                area += abs(float((x * v - u * y).sum())) / 2
-    if np.isfinite(low).all():
-        floats[MASK : MASK + 4] = [*low, *high]
-        floats[MASK_AREA] = area
+def _are_numbers(value: Any) -> bool:
+    return type(value) is list and all(type(v) in (int, float) for v in value)
 
 
-def _fill_runs(value: dict[str, Any], ints: np.ndarray, floats: np.ndarray) -> None:
+def _flatten(lists: list[Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Joins lists of numbers.
+
+    Returns:
+        The numbers of all lists (float64), the lengths of the lists, and which of them are not
+        lists of finite numbers (these count as empty).
+    """
+    if {*map(type, lists)} <= {list}:
+        values = _floats([*chain.from_iterable(lists)])
+        if np.isfinite(values).all():
+            lengths = np.array([*map(len, lists)], np.int64)
+            return values, lengths, np.zeros(len(lists), bool)
+    bad = _bools(not (_are_numbers(v) and np.isfinite(_floats(v)).all()) for v in lists)
+    values, lengths, _ = _flatten([[] if no else v for v, no in zip(lists, bad, strict=True)])
+    return values, lengths, bad
+
+
+def _boxes(values: list[Any], odd: np.ndarray) -> np.ndarray:
+    numbers, lengths, _ = _flatten(values)
+    if (lengths == 4).all():
+        return numbers.reshape(-1, 4)
+    boxes = np.full((len(values), 4), np.nan)
+    for row, value in enumerate(values):
+        if _are_numbers(value) and len(value) == 4:
+            boxes[row] = _floats(value)
+    odd |= ~np.isfinite(boxes).all(1)
+    return boxes
+
+
+def _masks(values: list[Any], odd: np.ndarray) -> dict[str, np.ndarray]:
+    """Columns of masks. As for the loader, null, an empty list and the like are no mask."""
+    count = len(values)
+    kind = np.array(
+        [NO_MASK if not v else IS_RUNS if type(v) is dict else IS_POLYGON for v in values], np.int64
+    )
+    odd |= (kind == IS_POLYGON) & _bools(type(v) is not list for v in values)
+    polygons = [v if v and type(v) is list else [] for v in values]
+    owner = np.repeat(np.arange(count), [len(v) for v in polygons])
+    numbers, lengths, bad = _flatten([*chain.from_iterable(polygons)])
+    odd[owner[bad]] = True
+    valid = ~bad & (lengths >= 6) & (lengths % 2 == 0)
+    points = numbers[np.repeat(valid, lengths)].reshape(-1, 2)
+    ends = np.cumsum(lengths[valid] // 2)
+    starts = ends - lengths[valid] // 2
+    good = owner[valid]
+    area = np.full(count, np.nan)
+    area[good] = 0
+    if len(starts):
+        following = np.arange(1, len(points) + 1)
+        following[ends - 1] = starts
+        (x, y), (u, v) = points.T, points[following].T
+        with np.errstate(over="ignore", invalid="ignore"):
+            np.add.at(area, good, abs(np.add.reduceat(x * v - u * y, starts)) / 2)
+    columns = {
+        "mask": kind,
+        "polygons": np.bincount(owner, minlength=count),
+        "bad_polygons": np.bincount(owner[~valid], minlength=count),
+        "run_size": np.zeros((count, 2), np.int64),
+        "run_total": np.zeros(count, np.int64),
+        "mask_bounds": _bounds(np.repeat(good, lengths[valid] // 2), points, count),
+        "mask_area": area,
+    }
+    for row in np.flatnonzero(kind == IS_RUNS).tolist():
+        odd[row] |= not _fill_runs(values[row], {k: v[row : row + 1] for k, v in columns.items()})
+    return columns
+
+
+def _bounds(owner: np.ndarray, points: np.ndarray, count: int) -> np.ndarray:
+    """XYXY of each row's points, (count, 4). `owner` is the row of each point, ascending."""
+    bounds = np.full((count, 4), np.nan)
+    first = np.flatnonzero(np.diff(owner, prepend=-1))
+    if len(first):
+        bounds[owner[first], :2] = np.minimum.reduceat(points, first)
+        bounds[owner[first], 2:] = np.maximum.reduceat(points, first)
+    return bounds
+
+
+def _fill_runs(value: dict[str, Any], row: dict[str, np.ndarray]) -> bool:
+    """Writes the columns of run lengths into one row; False if they cannot be read."""
     size, counts = value.get("size"), value.get("counts")
-    whole = type(size) is list and len(size) == 2 and all(type(n) is int for n in size)
-    if type(size) is not list or not whole or not all(0 < n < 2**31 for n in size):
-        ints[ODD] = 1
-        return
-    ints[RUN_HEIGHT], ints[RUN_WIDTH] = size
+    if type(size) is not list or len(size) != 2:
+        return False
+    if not all(type(n) is int and 0 < n < 2**31 for n in size):
+        return False
+    row["run_size"][0] = size
     runs = None
     if type(counts) is str:
         runs = decode_counts(counts)
     elif type(counts) is list and all(type(n) is int and abs(n) < 2**62 for n in counts):
         runs = np.array(counts, np.int64)
     if runs is None:
-        ints[ODD] = 1
-        return
+        return False
     total = sum(runs.tolist())
-    ints[RUN_TOTAL] = -1 if (runs < 0).any() or total >= 2**62 else total
+    row["run_total"][0] = -1 if (runs < 0).any() or total >= 2**62 else total
+    row["mask_area"][0] = float(runs[1::2].sum())
     ends = np.cumsum(runs)
     inside = runs[1::2] > 0
     starts, ends = ends[0:-1:2][inside], ends[1::2][inside] - 1
-    floats[MASK_AREA] = float(runs[1::2].sum())
-    if ints[RUN_TOTAL] < 0 or not len(starts):
-        return
+    if row["run_total"][0] < 0 or not len(starts):
+        return True
     height = size[0]
-    tall = starts // height != ends // height  # such a run goes on from the top of a column
-    floats[MASK] = (starts // height).min()
-    floats[MASK + 1] = 0 if tall.any() else (starts % height).min()
-    floats[MASK + 2] = (ends // height).max() + 1
-    floats[MASK + 3] = height if tall.any() else (ends % height).max() + 1
+    tall = (starts // height != ends // height).any()  # a run goes on from the top of a column
+    row["mask_bounds"][0] = (
+        (starts // height).min(),
+        0 if tall else (starts % height).min(),
+        (ends // height).max() + 1,
+        height if tall else (ends % height).max() + 1,
+    )
+    return True
 
 
-def _fill_keypoints(value: Any, ints: np.ndarray, floats: np.ndarray) -> None:
-    if not value:
-        return
-    numbers = _numbers(value)
-    if numbers is None or not np.isfinite(numbers).all():
-        ints[ODD] = 1
-        ints[KEYPOINT_NUMBERS] = len(numbers) if numbers is not None else -1
-        return
-    ints[KEYPOINT_NUMBERS] = len(numbers)
-    triples = numbers[: len(numbers) // 3 * 3].reshape(-1, 3)
-    labelled = (triples[:, 2] == 1) | (triples[:, 2] == 2)
-    absent = triples[:, 2] == 0
-    ints[KEYPOINTS_LABELLED] = labelled.sum()
-    ints[KEYPOINTS_WRONG] = len(triples) - labelled.sum() - absent.sum()
-    ints[KEYPOINTS_GHOST] = (absent & (triples[:, :2] != 0).any(1)).sum()
-    if labelled.any():
-        points = triples[labelled, :2]
-        floats[POINTS : POINTS + 4] = [*points.min(0), *points.max(0)]
+def _keypoints(values: list[Any], odd: np.ndarray) -> dict[str, np.ndarray]:
+    count = len(values)
+    rows = np.array([row for row, value in enumerate(values) if value], np.int64)
+    lists = [values[row] for row in rows.tolist()]
+    given, lengths, bad = _flatten(lists)
+    odd[rows[bad]] = True
+    numbers = np.zeros(count, np.int64)
+    numbers[rows] = [len(v) if _are_numbers(v) else -1 for v in lists]
+    whole = lengths // 3
+    place = np.arange(len(given)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    points = given[place < np.repeat(3 * whole, lengths)].reshape(-1, 3)
+    owner = np.repeat(rows, whole)
+    labelled = np.isin(points[:, 2], (1, 2))
+    absent = points[:, 2] == 0
+    ghost = absent & (points[:, :2] != 0).any(1)
+
+    def counts(chosen: np.ndarray) -> np.ndarray:
+        return np.bincount(owner[chosen], minlength=count)
+
+    return {
+        "keypoints": numbers,
+        "labelled": counts(labelled),
+        "ghosts": counts(ghost),
+        "unknown_visibility": counts(~labelled & ~absent),
+        "point_bounds": _bounds(owner[labelled], points[labelled, :2], count),
+    }

@@ -20,7 +20,6 @@ from PIL import Image
 from mask_rcnn_repro.data.loading.images import LARGEST_FILE, PLAIN_MODES, read_image
 from mask_rcnn_repro.data.loading.workers import usable_cpus
 from mask_rcnn_repro.errors import DataError
-from mask_rcnn_tools.check_data import columns as c
 from mask_rcnn_tools.check_data.findings import Report
 from mask_rcnn_tools.check_data.tables import Table
 
@@ -257,7 +256,7 @@ def check_coverage(table: Table, report: Report, split: str) -> None:
     if not len(table.columns):
         return
     listed = table.image_of >= 0
-    crowd = table.columns.ints[:, c.CROWD] == 1
+    crowd = table.columns.crowd == 1
     each = np.bincount(table.image_of[listed], minlength=len(table))
     alone = np.bincount(table.image_of[listed & crowd], minlength=len(table))
     for kind, rows in (

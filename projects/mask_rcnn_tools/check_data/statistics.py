@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from mask_rcnn_tools.check_data import columns as c
+from mask_rcnn_tools.check_data.columns import IS_POLYGON, NO_MASK
 from mask_rcnn_tools.check_data.tables import Table
 
 _SIZES = (("small", 0, 32**2), ("medium", 32**2, 96**2), ("large", 96**2, np.inf))
@@ -26,24 +26,23 @@ def statistics(table: Table, split: str) -> dict[str, Any]:
         of images by text such as "0", "1", "2-4"), `box_sizes` (COCO's small, medium, large by
         the box's area) and `image_sides` (smallest, median and largest height and width).
     """
-    ints = table.columns.ints
+    columns = table.columns
     listed = table.image_of >= 0
-    crowd = listed & (ints[:, c.CROWD] == 1)
+    crowd = listed & (columns.crowd == 1)
     plain = listed & ~crowd
     each = np.bincount(table.image_of[plain], minlength=len(table)) if len(table) else np.zeros(1)
     with np.errstate(invalid="ignore", over="ignore"):
-        area = table.columns.boxes[plain, 2:].prod(1)
+        area = columns.boxes[plain, 2:].prod(1)
         sizes = {name: int(((area >= a) & (area < b)).sum()) for name, a, b in _SIZES}
-    kind = ints[:, c.SEGMENT]
     return {
         "split": split,
         "source": table.source,
         "images": len(table),
         "annotations": int(listed.sum()),
         "crowd": int(crowd.sum()),
-        "masks": int((listed & (kind != c.NO_MASK)).sum()),
-        "polygons": int((listed & (kind == c.IS_POLYGON)).sum()),
-        "with_keypoints": int((listed & (ints[:, c.KEYPOINTS_LABELLED] > 0)).sum()),
+        "masks": int((listed & (columns.mask != NO_MASK)).sum()),
+        "polygons": int((listed & (columns.mask == IS_POLYGON)).sum()),
+        "with_keypoints": int((listed & (columns.labelled > 0)).sum()),
         "classes": per_class(table),
         "instances_per_image": {
             "mean": round(float(each.mean()), 2),
@@ -59,9 +58,9 @@ def per_class(table: Table) -> dict[str, int]:
     """Number of instances that are no crowd by class name, in the order of the ids."""
     if table.categories is None:
         return {}
-    ints = table.columns.ints
-    plain = (table.image_of >= 0) & (ints[:, c.CROWD] != 1)
-    ids, counts = np.unique(ints[plain, c.CATEGORY], return_counts=True)
+    columns = table.columns
+    plain = (table.image_of >= 0) & (columns.crowd != 1)
+    ids, counts = np.unique(columns.category[plain], return_counts=True)
     found = dict(zip(ids.tolist(), counts.tolist(), strict=True))
     return {
         table.categories.names[index]: int(found.get(identity, 0))

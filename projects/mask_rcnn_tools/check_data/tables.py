@@ -22,11 +22,10 @@ from mask_rcnn_repro.data.coco.fields import (
     required,
     short,
 )
+from mask_rcnn_repro.data.coco.file import coco_file
 from mask_rcnn_repro.data.coco.load import parse_annotation
 from mask_rcnn_repro.errors import DataError
-from mask_rcnn_tools.check_data import columns as c
-from mask_rcnn_tools.check_data.columns import Columns
-from mask_rcnn_tools.check_data.read import read_content
+from mask_rcnn_tools.check_data.columns import IS_RUNS, Columns, columns_of
 
 
 @dataclass
@@ -70,7 +69,7 @@ class Table:
         """An annotation in words."""
         image = int(self.image_of[row])
         where = f" on {self.names[image]}" if image >= 0 else ""
-        return f"annotation {self.columns.ints[row, c.ID]}{where}"
+        return f"annotation {self.columns.id[row]}{where}"
 
     def describe(self, rows: np.ndarray, text: str = "") -> Iterator[str]:
         """Annotations in words, with their box; `text` is put between."""
@@ -92,15 +91,17 @@ def read_table(json_file: str, root: str, source: str | None = None) -> Table:
     Raises:
         DataError: the file is missing, no json, or has no list of images.
     """
-    content, columns = read_content(json_file)
+    content = coco_file(json_file).content
     problems: list[tuple[str, str]] = []
-    annotated = "annotations" in content or columns is not None
+    annotated = "annotations" in content
     categories = _categories(content, annotated, json_file, problems)
-    if "annotations" in content:
-        kind = type(content["annotations"]).__name__
+    entries = content.get("annotations", [])
+    if type(entries) is not list:
+        kind = type(entries).__name__
         problems.append(("refused-record", f"'annotations' must be a list, got {kind}"))
+        entries = []
     names, ids, sizes = _images(content.get("images"), json_file, problems)
-    columns = columns if columns is not None else c.columns_of([])
+    columns = columns_of(entries)
     table = Table(
         source or json_file,
         root,
@@ -108,7 +109,7 @@ def read_table(json_file: str, root: str, source: str | None = None) -> Table:
         ids,
         sizes,
         columns,
-        rows_of(columns.ints[:, c.IMAGE], ids),
+        rows_of(columns.image, ids),
         categories,
         annotated,
         problems,
@@ -190,34 +191,35 @@ def _images(
 
 def _check_records(table: Table, unique: bool) -> None:
     """What the loader refuses of single annotations."""
-    ints, add = table.columns.ints, table.problems.append
+    columns, add = table.columns, table.problems.append
     stub = Categories((), {}) if table.categories is None else table.categories
     listed = np.array(list(stub.id_map), np.int64)
-    for row, entry in table.columns.odd.items():
+    for row, entry in columns.odd.items():
         image = int(table.image_of[row])
         height, width = table.sizes[image].tolist() if image >= 0 else (0, 0)
         message = _refusal(entry, row, height, width, stub)
         if message is not None:
             add(message)
             table.refused[row] = True
-    good = ints[:, c.ODD] == 0
+    good = np.ones(len(columns), bool)
+    good[list(columns.odd)] = False
     if unique:
-        values, counts = np.unique(ints[:, c.ID], return_counts=True)
+        values, counts = np.unique(columns.id, return_counts=True)
         for value, count in zip(values[counts > 1], counts[counts > 1], strict=True):
             add(("duplicate-annotation-id", f"annotation id {value}, {count} times"))
     if table.categories is not None:
-        unknown = good & ~np.isin(ints[:, c.CATEGORY], listed)
+        unknown = good & ~np.isin(columns.category, listed)
         table.refused |= unknown
         for row in np.flatnonzero(unknown).tolist():
             add(
                 (
                     "unknown-category",
-                    f"{table.annotation(row)}: category {ints[row, c.CATEGORY]}, known are "
+                    f"{table.annotation(row)}: category {columns.category[row]}, known are "
                     f"{short(listed.tolist(), 60)}",
                 )
             )
     count = len(stub.keypoint_names)
-    numbers, wrong_visibility = ints[:, c.KEYPOINT_NUMBERS], ints[:, c.KEYPOINTS_WRONG] > 0
+    numbers, wrong_visibility = columns.keypoints, columns.unknown_visibility > 0
     uneven = (numbers % 3 != 0) | ((numbers != 3 * count) & (count > 0))
     uneven &= good & (numbers > 0)
     for kind, chosen in (
@@ -227,20 +229,19 @@ def _check_records(table: Table, unique: bool) -> None:
         table.refused |= chosen
         for row in np.flatnonzero(chosen).tolist():
             add((kind, f"{table.annotation(row)}: {numbers[row]} numbers, {count} names"))
-    runs = good & (ints[:, c.SEGMENT] == c.IS_RUNS) & (table.image_of >= 0)
+    runs = good & (columns.mask == IS_RUNS) & (table.image_of >= 0)
     rows = np.flatnonzero(runs)
     sizes = table.sizes[table.image_of[rows]]
-    stated = ints[rows][:, [c.RUN_HEIGHT, c.RUN_WIDTH]]
-    wrong = (stated != sizes).any(1) | (ints[rows, c.RUN_TOTAL] != sizes.prod(1))
+    wrong = (columns.run_size[rows] != sizes).any(1) | (columns.run_total[rows] != sizes.prod(1))
     table.refused[rows[wrong]] = True
     for row in rows[wrong].tolist():
-        height, width = table.sizes[table.image_of[row]]
+        height, width = columns.run_size[row]
+        high, wide = table.sizes[table.image_of[row]]
         add(
             (
                 "run-lengths",
-                f"{table.annotation(row)}: size {ints[row, c.RUN_HEIGHT]} x "
-                f"{ints[row, c.RUN_WIDTH]}, runs of {ints[row, c.RUN_TOTAL]} pixels, image "
-                f"{height} x {width} (height x width)",
+                f"{table.annotation(row)}: size {height} x {width}, runs of "
+                f"{columns.run_total[row]} pixels, image {high} x {wide} (height x width)",
             )
         )
 
@@ -312,7 +313,7 @@ def table_of_dicts(dicts: Sequence[dict[str, Any]], classes: Sequence[str], sour
                     "keypoints": annotation.get("keypoints"),
                 }
             )
-    columns = c.columns_of(entries)
+    columns = columns_of(entries)
     return Table(
         source,
         "",
@@ -320,7 +321,7 @@ def table_of_dicts(dicts: Sequence[dict[str, Any]], classes: Sequence[str], sour
         np.arange(len(names)),
         np.array(sizes, np.int64).reshape(-1, 2),
         columns,
-        columns.ints[:, c.IMAGE].copy(),
+        columns.image.copy(),
         Categories(tuple(classes), {k: k for k in range(len(classes))}),
         bool(entries),
         [],
