@@ -15,7 +15,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from mask_rcnn_repro.config import ABSENT, diff_configs, get_config, to_plain
-from mask_rcnn_repro.config.num_classes import fit_num_classes
+from mask_rcnn_repro.config.from_data import fit_num_classes
 from mask_rcnn_repro.config.profiles import tiny
 
 from .config_sets import IDS, PROFILES, STAGE_WISE, WITH_CONTROL, load, load_joint
