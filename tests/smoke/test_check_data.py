@@ -129,7 +129,7 @@ def test_brief_check(
     (own / "brief.json").write_text(json.dumps(content))
     keys = [*_dataset(own, "train", "brief.json"), *_dataset(own, "test", "val.json")]
     cfg = get_config("quickstart/mask_rcnn_r18_fpn", "tiny", keys)
-    with caplog.at_level(logging.INFO, logger="mask_rcnn_repro"):
+    with caplog.at_level(logging.INFO, logger="mask_rcnn_tools"):
         report = check_before_training(cfg, "quickstart/mask_rcnn_r18_fpn", keys)
     assert report is not None and report.count("warning") == 1
     warnings = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
@@ -140,7 +140,7 @@ def test_brief_check(
 
     with monkeypatch.context() as small:
         small.setattr("mask_rcnn_tools.check_data.before_training._LARGEST", 1000)
-        with caplog.at_level(logging.INFO, logger="mask_rcnn_repro"):
+        with caplog.at_level(logging.INFO, logger="mask_rcnn_tools"):
             assert check_before_training(cfg, "x") is None
         assert "brief.json is larger than" in caplog.text
 

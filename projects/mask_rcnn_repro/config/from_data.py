@@ -1,4 +1,4 @@
-"""What a config takes from its data: the number of classes, and keypoints with their left and right.
+"""What a config takes from its data: numbers of classes and keypoints, and left and right.
 
 A data set that is given by `json` or named on the command line brings its own classes and
 keypoints. They replace the numbers in the config file unless the command line sets them. The data

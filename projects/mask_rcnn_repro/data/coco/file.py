@@ -25,7 +25,7 @@ from mask_rcnn_repro.data.coco.fields import missing_message
 from mask_rcnn_repro.errors import DataError
 
 MOST_PARSED = 1 << 30
-"""Bytes of the files whose content is kept in memory. Content takes about six times as much."""
+"""Bytes of the files whose content is kept in memory. Content takes about ten times as much."""
 
 _CATEGORIES = re.compile(rb'"categories"\s*:\s*')
 # More classes than any data set has fit into this; a longer field needs the whole file.
