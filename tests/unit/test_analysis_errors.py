@@ -240,13 +240,23 @@ def test_the_highest_scores_count(tmp_path):
     assert data.detections.score.tolist() == [0.9, 0.5]
 
 
+def test_the_limit_is_per_image_and_class(tmp_path):
+    annotations = [truth(1, CAT, A), truth(1, DOG, B)]
+    detections = [found(1, CAT, s, A) for s in (0.9, 0.8, 0.7)] + [found(1, DOG, 0.1, B)]
+    name, _, results = write_scene(tmp_path, annotations, detections, images=1)
+    data = load_evaluation_data(name, [results], max_detections=2)
+    assert data.detections.score.tolist() == [0.9, 0.8, 0.1]
+    assert data.detections.category.tolist() == [0, 0, 1]
+    assert error_types(data, "segm").ap == pytest.approx(100)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"image_id": 99}, "image_id 99"),
-        ({"category_id": 1}, "category_id [1]"),
-        ({"segmentation": None}, "have no 'segmentation'"),
-        ({"score": None}, "not a file of COCO results"),
+        ({"category_id": 1}, "category_id 1"),
+        ({"segmentation": None}, "has no 'segmentation'"),
+        ({"score": None}, "row 1 (from 0): 'score'"),
     ],
 )
 def test_predictions_that_do_not_fit(tmp_path, change, message):

@@ -7,8 +7,7 @@ image, detections of one image in descending order of score.
 from __future__ import annotations
 
 import functools
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from pycocotools.coco import COCO
 
 from mask_rcnn_repro.errors import DataError
 from mask_rcnn_repro.evaluation.coco.ground_truth import load_ground_truth
+from mask_rcnn_repro.evaluation.coco.result_files import KnownIds, read_results
 
 TASKS = {"bbox": "box", "segm": "mask", "keypoints": "keypoint"}
 """Maps COCO's names of tasks to those in tables."""
@@ -212,7 +212,7 @@ def load_evaluation_data(
         predictions: Result files (boxes, masks, keypoints) of the same detections in the same
             order, as an evaluation writes them, or one file with all fields.
         image_ids: Evaluated images; None: all images of the data set.
-        max_detections: Maximum number of detections per image, by score.
+        max_detections: Maximum number of detections per image and class, by score, as COCO's.
 
     Raises:
         DataError: Annotations or predictions are missing, broken or of another data set.
@@ -226,11 +226,23 @@ def load_evaluation_data(
     names = _class_names(dataset, gt.coco)
     chosen = list(image_ids) if image_ids is not None else [i["id"] for i in gt.coco.imgs.values()]
     truth = _read_annotations(gt.coco, chosen, list(names))
-    rows = _read_predictions(predictions)
-    found = _read_detections(rows, gt.coco, chosen, list(names), dataset, max_detections)
+    rows = read_results(predictions, KnownIds.of(gt.coco, dataset, list(names)), set(chosen))
+    found = _detections(rows, chosen, list(names), max_detections)
+    _check_keypoints(truth, found)
     return EvaluationData(
         dataset, tuple(names.values()), tuple(names), tuple(chosen), truth, found, gt.coco
     )
+
+
+def _check_keypoints(truth: Annotations, found: Detections) -> None:
+    if truth.keypoints is None or found.keypoints is None:
+        return
+    counts = truth.keypoints.shape[1], found.keypoints.shape[1]
+    if counts[0] != counts[1]:
+        raise DataError(
+            f"The predictions have {counts[1]} keypoints each, but the annotations have "
+            f"{counts[0]}. Give predictions of the keypoints of the data set."
+        )
 
 
 def _class_names(dataset: str, coco: COCO) -> dict[int, str]:
@@ -259,7 +271,8 @@ def _read_annotations(
     masks, keypoints = None, None
     if annotations and all(a.get("segmentation") for a in annotations):
         masks = [_compressed(coco.annToRLE(a)) for a in annotations]
-    if annotations and all("keypoints" in a for a in annotations):
+    numbers = {len(a.get("keypoints") or ()) for a in annotations}
+    if len(numbers) == 1 and numbers != {0}:
         keypoints = np.array([a["keypoints"] for a in annotations], float)
         keypoints = keypoints.reshape(len(annotations), -1, 3)
     return Annotations(
@@ -279,80 +292,21 @@ def _compressed(rle: dict[str, Any]) -> dict[str, Any]:
     return rle
 
 
-def _read_predictions(files: Sequence[Path]) -> list[dict[str, Any]]:
-    """Joins result files row by row."""
-    joined: list[dict[str, Any]] | None = None
-    for file in files:
-        rows = _read_json(file)
-        if joined is None:
-            joined = rows
-            continue
-        if [_key(row) for row in rows] != [_key(row) for row in joined]:
-            raise DataError(
-                f"{file} does not list the detections of {files[0]} in the same order (image, "
-                "class and score of each row). Give files of one evaluation, or a single file."
-            )
-        for row, more in zip(joined, rows, strict=True):
-            row.update(more)
-    return joined or []
-
-
-def _key(row: Mapping[str, Any]) -> tuple[Any, Any, Any]:
-    return row["image_id"], row["category_id"], row["score"]
-
-
-def _read_json(file: Path) -> list[dict[str, Any]]:
-    try:
-        rows = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"The predictions {str(file)!r} cannot be read: {error}.") from error
-    needed = {"image_id", "category_id", "score"}
-    if not isinstance(rows, list) or not all(
-        isinstance(row, dict) and needed <= row.keys() for row in rows
-    ):
-        raise DataError(
-            f"{str(file)!r} is not a file of COCO results: a list of detections, each with "
-            "image_id, category_id, score and a bbox, segmentation or keypoints."
-        )
-    return rows
-
-
-def _read_detections(
+def _detections(
     rows: list[dict[str, Any]],
-    coco: COCO,
     image_ids: Sequence[Any],
     category_ids: Sequence[int],
-    dataset: str,
     max_detections: int,
 ) -> Detections:
+    """Converts checked rows; see :func:`load_evaluation_data`."""
     images = {image: number for number, image in enumerate(image_ids)}
     categories = {category: number for number, category in enumerate(category_ids)}
-    if unknown := {row["image_id"] for row in rows} - coco.imgs.keys():
-        raise DataError(
-            f"{len(unknown)} images of the predictions, such as image_id {next(iter(unknown))!r}, "
-            f"are not in {dataset!r}. Give the predictions of that data set, or name theirs with "
-            "dataloader.test.dataset.names."
-        )
-    if unknown := {row["category_id"] for row in rows} - categories.keys():
-        raise DataError(
-            f"The predictions have category_id {sorted(unknown)}, but {dataset!r} has "
-            f"{sorted(categories)}. Results are written with the ids of the annotation file, not "
-            "with the model's class indices."
-        )
-    rows = [row for row in rows if row["image_id"] in images]
     image = np.array([images[row["image_id"]] for row in rows], np.int64)
+    category = np.array([categories[row["category_id"]] for row in rows], np.int64)
     score = np.array([row["score"] for row in rows], float)
-    order = np.lexsort((-score, image))  # stable: ties stay in the order of the file
-    rank = np.arange(len(order)) - np.searchsorted(image[order], image[order])
-    order = order[rank < max_detections]
+    order = _highest(image, category, score, max_detections)
     rows = [rows[i] for i in order.tolist()]
     fields = {task: [row[field] for row in rows if field in row] for task, field in _FIELDS.items()}
-    for task, values in fields.items():
-        if values and len(values) != len(rows):
-            raise DataError(
-                f"{len(rows) - len(values)} of {len(rows)} predictions have no {_FIELDS[task]!r}, "
-                "the others have. Add it to all of them or to none."
-            )
     masks = fields["segm"] or None
     boxes = np.array(fields["bbox"], float).reshape(-1, 4)
     if masks and not fields["bbox"]:
@@ -364,11 +318,17 @@ def _read_detections(
     keypoints = None
     if fields["keypoints"]:
         keypoints = np.array(fields["keypoints"], float).reshape(len(rows), -1, 3)
-    return Detections(
-        image=image[order],
-        category=np.array([categories[row["category_id"]] for row in rows], np.int64),
-        score=score[order],
-        boxes=boxes,
-        masks=masks,
-        keypoints=keypoints,
-    )
+    return Detections(image[order], category[order], score[order], boxes, masks, keypoints)
+
+
+def _highest(image: np.ndarray, category: np.ndarray, score: np.ndarray, most: int) -> np.ndarray:
+    """Returns indices of the `most` best detections of each image and class, as COCO chooses them.
+
+    They are sorted by image and descending score. Ties stay in the order of the file.
+    """
+    order = np.lexsort((-score, category, image))
+    group = np.stack([image[order], category[order]])
+    starts = np.flatnonzero(np.append(True, (np.diff(group) != 0).any(axis=0))[: len(order)])
+    rank = np.arange(len(order)) - np.repeat(starts, np.diff(np.append(starts, len(order))))
+    kept = np.sort(order[rank < most])
+    return kept[np.lexsort((-score[kept], image[kept]))]

@@ -5,7 +5,6 @@ They are drawn from the result files of the evaluation, without running the mode
 
 from __future__ import annotations
 
-import json
 import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -17,6 +16,8 @@ from detectron2.data import MetadataCatalog
 from detectron2.data import detection_utils as utils
 
 from mask_rcnn_repro.data import get_test_dicts
+from mask_rcnn_repro.evaluation.coco.detections import TASK_FIELDS
+from mask_rcnn_repro.evaluation.coco.result_files import KnownIds, read_results
 from mask_rcnn_tools.drawing.files import write_picture
 from mask_rcnn_tools.drawing.labels import with_caption
 from mask_rcnn_tools.drawing.marks import Skeleton
@@ -45,7 +46,9 @@ def draw_results(
     metadata = MetadataCatalog.get(dataset_name)
     count = min(count, len(dicts))
     chosen = [dicts[i * len(dicts) // count] for i in range(count)]
-    detections = _read_detections(results_dir / dataset_name)
+    detections = _read_detections(
+        results_dir / dataset_name, dataset_name, dicts, {record["image_id"] for record in chosen}
+    )
     files = []
     for record in chosen:
         found = [d for d in detections[record["image_id"]] if d["score"] >= score_threshold]
@@ -85,18 +88,16 @@ def draw_pair(
     return np.concatenate([panels[0], gap, panels[1]], axis=1)
 
 
-def _read_detections(folder: Path) -> dict[Any, list[dict[str, Any]]]:
-    """Reads boxes, masks and keypoints of each detection, by image id."""
+def _read_detections(
+    folder: Path, dataset_name: str, dicts: Sequence[Mapping[str, Any]], images: set[Any]
+) -> dict[Any, list[dict[str, Any]]]:
+    """Reads the detections on some images, by image id."""
+    sizes = {record["image_id"]: (record["height"], record["width"]) for record in dicts}
+    classes = ClassNames.of(MetadataCatalog.get(dataset_name))
+    files = [folder / f"{task}_results.json" for task in TASK_FIELDS]
+    # those of the boxes are always there
+    files = files[:1] + [file for file in files[1:] if file.is_file()]
     merged: dict[Any, list[dict[str, Any]]] = defaultdict(list)
-    boxes = json.loads((folder / "bbox_results.json").read_text())
-    extras = []
-    for name, key in (("segm", "segmentation"), ("keypoints", "keypoints")):
-        file = folder / f"{name}_results.json"
-        if file.is_file():
-            extras.append((key, json.loads(file.read_text())))
-    for index, box in enumerate(boxes):
-        detection = dict(box)
-        for key, rows in extras:  # the files list the same detections in the same order
-            detection[key] = rows[index][key]
-        merged[box["image_id"]].append(detection)
+    for row in read_results(files, KnownIds(dataset_name, sizes, classes.category_ids), images):
+        merged[row["image_id"]].append(row)
     return merged

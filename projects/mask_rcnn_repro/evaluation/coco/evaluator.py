@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,6 +24,7 @@ from mask_rcnn_repro.evaluation.coco.detections import (
 )
 from mask_rcnn_repro.evaluation.coco.ground_truth import GroundTruth, load_ground_truth
 from mask_rcnn_repro.evaluation.coco.precision_recall import PrecisionRecall
+from mask_rcnn_repro.evaluation.coco.result_files import ID_FIELDS, KnownIds, read_results
 from mask_rcnn_repro.evaluation.evaluator_parts import (
     check_classes,
     check_images,
@@ -166,22 +166,24 @@ class CocoEvaluator(DatasetEvaluator):
         Raises:
             DataError: files that cannot be read or do not list the same detections.
         """
-        found = {}
-        for task in TASK_FIELDS:
-            file = self.output_dir / f"{task}_results.json" if self.output_dir else Path()
-            if file.is_file():
-                found[task] = _read_results(file)
-        if len({len(rows) for rows in found.values()}) > 1:
-            raise DataError(
-                f"The result files in {self.output_dir} do not belong together: they hold "
-                f"{', '.join(f'{len(rows)} ({task})' for task, rows in found.items())} detections."
-            )
-        self._ground_truth = load_ground_truth(self.dataset_name)
-        if not self._ground_truth.annotated or not found:
+        folder = self.output_dir or Path()
+        files = {task: folder / f"{task}_results.json" for task in TASK_FIELDS}
+        files = {task: file for task, file in files.items() if file.is_file()}
+        gt = self._ground_truth = load_ground_truth(self.dataset_name)
+        if not gt.annotated or not files:
             return {}
-        if "keypoints" in found:
-            rows = zip(found["keypoints"], found["bbox"], strict=True)
-            found["keypoints"] = [{**row, "bbox": box["bbox"]} for row, box in rows]
+        rows = read_results(
+            list(files.values()), KnownIds.of(gt.coco, self.dataset_name, self._class_names())
+        )
+        # pycocotools takes the area of the box if there is one
+        fields = {
+            task: ("keypoints", "bbox") if task == "keypoints" else (TASK_FIELDS[task],)
+            for task in files
+        }
+        found = {
+            task: [{k: row[k] for k in (*ID_FIELDS, *own) if k in row} for row in rows]
+            for task, own in fields.items()
+        }
         image_ids = [image["id"] for image in self._ground_truth.coco.dataset["images"]]
         return self._measure(found, image_ids, self._class_names())
 
@@ -284,13 +286,3 @@ class CocoEvaluator(DatasetEvaluator):
             stream.write(file, fields)
         if fields == stream.fields:
             stream.file = path
-
-
-def _read_results(file: Path) -> list[dict[str, Any]]:
-    try:
-        rows = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"The results {str(file)!r} cannot be read: {error}.") from error
-    if not isinstance(rows, list):
-        raise DataError(f"{str(file)!r} holds a {type(rows).__name__}, not a list of COCO results.")
-    return rows
