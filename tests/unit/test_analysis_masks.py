@@ -16,6 +16,7 @@ from mask_rcnn_repro.data import register_custom
 from mask_rcnn_repro.data.keypoint_metadata import COCO_PERSON_SIGMAS
 from mask_rcnn_repro.errors import DataError
 from mask_rcnn_repro.evaluation.coco.backends import coco_metrics
+from mask_rcnn_tools.analyze.cli import parse_args
 from mask_rcnn_tools.analyze.evaluation_data import load_evaluation_data
 from mask_rcnn_tools.analyze.keypoint_errors import KINDS, keypoint_errors
 from mask_rcnn_tools.analyze.mask_quality import (
@@ -25,8 +26,9 @@ from mask_rcnn_tools.analyze.mask_quality import (
     mask_quality,
     mask_quality_by_size,
 )
+from mask_rcnn_tools.analyze.results import analyze
 
-from .analysis_helpers import found, random_scene, scene, truth, write_scene
+from .analysis_helpers import CLASSES, found, random_scene, scene, truth, write_scene
 
 CAT = 3
 
@@ -115,6 +117,19 @@ def test_boundary_ap_lies_below_mask_ap_and_is_100_for_the_truth(tmp_path):
     for name in ("AP", "AP50", "AP75"):
         assert boundaries[name] <= masks[name]
     assert 0 < boundaries["AP"] < masks["AP"] - 1
+
+
+def test_the_limit_of_detections_is_cocos(tmp_path):
+    # 120 objects of 3 classes in one image, all found exactly: no class has more than 100
+    places = [[16.0 * (n % 12), 16.0 * (n // 12), 14.0, 14.0] for n in range(120)]
+    classes = list(CLASSES)
+    annotations = [truth(1, classes[n % 3], box) for n, box in enumerate(places)]
+    detections = [found(1, classes[n % 3], 1 - n / 1000, box) for n, box in enumerate(places)]
+    data = scene(tmp_path, annotations, detections)
+    args = parse_args(["--run", "x", "--parts", "errors", "masks", "--max-detections", "100"])
+    analysis = analyze(data, args)
+    assert analysis.errors["segm"].ap == pytest.approx(100)
+    assert analysis.mask_ap["AP"] == analysis.boundary_ap["AP"] == pytest.approx(100)
 
 
 def test_masks_of_good_boxes_are_measured(tmp_path):

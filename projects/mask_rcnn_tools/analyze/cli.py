@@ -101,7 +101,8 @@ def build_parser() -> CommandParser:
         type=number(int, 1),
         default=100,
         metavar="N",
-        help="detections per image, by score (default 100)",
+        help="detections per image and class, by score, in all numbers (default 100; keypoint AP "
+        "always takes COCO's 20)",
     )
     add = parser.add_argument_group("output").add_argument
     add(

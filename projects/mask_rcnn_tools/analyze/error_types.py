@@ -18,7 +18,8 @@ false positives had the lowest score, FN the gain without unmatched objects. The
 sum to 100 - AP.
 
 The numbers equal those of the authors' `tidecv`, except that a class without objects is omitted, as
-in COCO's AP. `tidecv` counts it as AP 0.
+in COCO's AP, which `tidecv` counts as AP 0, and that a limit of detections is one per image and
+class, as COCO's, not per image.
 
 Shapes: R detections, G annotations, C classes.
 """

@@ -122,6 +122,13 @@ class EvaluationData:
         return [task for task in TASKS if held[task]]
 
     @property
+    def max_dets(self) -> tuple[int, int, int]:
+        """Limits of COCO's evaluation (per image and class), the last of which keeps everything."""
+        found = np.stack([self.detections.image, self.detections.category])
+        counts = np.unique(found, axis=1, return_counts=True)[1]
+        return 1, 10, max(100, int(counts.max(initial=0)))
+
+    @property
     def best_task(self) -> str:
         """Task that objects are matched by: masks if there are any, else boxes."""
         return "segm" if "segm" in self.tasks else "bbox"

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +20,7 @@ from pycocotools import mask as mask_util
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from mask_rcnn_repro.evaluation.coco.backends import METRIC_NAMES
+from mask_rcnn_repro.evaluation.coco.numbers import METRIC_NAMES, summarize
 from mask_rcnn_tools.analyze.evaluation_data import EvaluationData
 from mask_rcnn_tools.analyze.matching import match
 
@@ -179,14 +178,11 @@ class _BoundaryEvaluation(COCOeval):
         return iou
 
 
-def boundary_ap(
-    data: EvaluationData, max_detections: int = 100, dilation_ratio: float = DILATION_RATIO
-) -> dict[str, Any]:
+def boundary_ap(data: EvaluationData, dilation_ratio: float = DILATION_RATIO) -> dict[str, Any]:
     """Computes COCO's metrics of masks with Boundary IoU.
 
     Args:
         data: Annotations and detections with masks.
-        max_detections: Maximum number of detections per image and class.
         dilation_ratio: See :func:`mask_boundary`.
 
     Returns:
@@ -200,24 +196,22 @@ def boundary_ap(
         evaluation.dilation_ratio = dilation_ratio
         evaluation.params.imgIds = list(data.image_ids)
         evaluation.params.catIds = list(data.category_ids)
-        evaluation.params.maxDets = [1, 10, max_detections]
+        evaluation.params.maxDets = list(data.max_dets)
         evaluation.evaluate()
         evaluation.accumulate()
-        evaluation.summarize()
-    names = METRIC_NAMES["segm"]
+    numbers = summarize(evaluation)
     metrics: dict[str, Any] = dict(
-        _percent(zip(names, evaluation.stats[: len(names)], strict=True))
+        zip(METRIC_NAMES["segm"], map(_percent, numbers.stats), strict=True)
     )
-    # (IoU thresholds, recalls, classes, sizes, limits): the last three as AP has them
-    precision = evaluation.eval["precision"][:, :, :, 0, -1]
-    by_class = [values[values > -1] for values in np.moveaxis(precision, 2, 0)]
-    means = [values.mean() if values.size else -1.0 for values in by_class]
-    metrics["per_class"] = dict(_percent(zip(data.classes, means, strict=True)))
+    names = dict(zip(data.category_ids, data.classes, strict=True))
+    metrics["per_class"] = {
+        names[category]: _percent(value) for category, value in numbers.per_class.items()
+    }
     return metrics
 
 
-def _percent(values: Any) -> Iterator[tuple[str, float]]:
-    return ((name, float(value * 100) if value >= 0 else float("nan")) for name, value in values)
+def _percent(value: float) -> float:
+    return float(value * 100) if value >= 0 else float("nan")
 
 
 def _without_annotations(truth: COCO) -> COCO:

@@ -84,7 +84,7 @@ def analyze(data: EvaluationData, args: argparse.Namespace) -> Analysis:
         result.images = image_scores(data, best, score, iou, args.background_threshold)
     if "masks" in args.parts:
         if "segm" in tasks:
-            _masks(result, args.max_detections)
+            _masks(result)
         elif data.detections.masks is not None:
             result.notes.append("Masks are not measured: the annotations have none.")
     if "calibration" in args.parts:
@@ -101,7 +101,7 @@ def analyze(data: EvaluationData, args: argparse.Namespace) -> Analysis:
     return result
 
 
-def _masks(result: Analysis, max_detections: int) -> None:
+def _masks(result: Analysis) -> None:
     data = result.data
     result.masks = mask_quality(data, result.iou_threshold)
     result.mask_ap = coco_metrics(
@@ -110,9 +110,9 @@ def _masks(result: Analysis, max_detections: int) -> None:
         "segm",
         image_ids=list(data.image_ids),
         class_names=dict(zip(data.category_ids, data.classes, strict=True)),
-        max_dets=(1, 10, max_detections),
+        max_dets=data.max_dets,
     )
-    result.boundary_ap = boundary_ap(data, max_detections)
+    result.boundary_ap = boundary_ap(data)
 
 
 def to_plain(
