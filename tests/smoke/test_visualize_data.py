@@ -216,6 +216,26 @@ def test_mistakes_are_told_plainly(tmp_path: Path) -> None:
     assert "cannot be written to file" in visualize(tmp_path, "--output", "file").failed_plainly()
 
 
+def test_one_broken_image_costs_no_other_picture(tmp_path: Path) -> None:
+    for name in ("1.png", "2.png"):
+        cv2.imwrite(str(tmp_path / name), np.full((300, 6, 3), 90, np.uint8))
+    images = [{"id": i, "file_name": f"{i}.png", "height": 300, "width": 6} for i in (1, 2)]
+    content = {"images": images, "annotations": [], "categories": [{"id": 1, "name": "a"}]}
+    (tmp_path / "gt.json").write_text(json.dumps(content))
+    argv = ["--source", "annotations", "--split", "test", "--count", "2"]
+    for split, name in (("train", "a"), ("test", "b")):
+        keys = {"names": f"{tmp_path.name}_{name}", "json": "gt.json", "image_root": "."}
+        argv += [f"dataloader.{split}.dataset.{key}={value}" for key, value in keys.items()]
+    visualize(tmp_path, *argv).succeeded()
+    (tmp_path / "1.png").write_bytes(b"no image")
+    outcome = visualize(tmp_path, *argv, "--output", "again")
+    assert outcome.code == 1
+    assert "1 images could not be read" in outcome.out
+    assert (tmp_path / "again" / "sheet.png").is_file()
+    (tmp_path / "2.png").write_bytes(b"no image")
+    assert "No image could be drawn" in visualize(tmp_path, *argv).failed_plainly()
+
+
 def test_the_documented_commands(tmp_path: Path) -> None:
     text = (REPOSITORY / "docs" / "looking_at_models.md").read_text()
     text += (REPOSITORY / "README.md").read_text().replace("--config-file F", f"--config-file {ID}")

@@ -10,18 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from detectron2.data import detection_utils as utils
 from pycocotools import mask as mask_util
 
+from mask_rcnn_repro.data.loading.images import read_image
 from mask_rcnn_tools.analyze.error_types import CORRECT, DETECTION_ERRORS, MEANING
 from mask_rcnn_tools.analyze.image_scores import ImageScores
 from mask_rcnn_tools.analyze.plots import COLORS
 from mask_rcnn_tools.drawing.colors import GREY, Color
-from mask_rcnn_tools.drawing.files import write_picture
+from mask_rcnn_tools.drawing.files import failure_logged, write_picture
 from mask_rcnn_tools.drawing.labels import legend, with_caption
 from mask_rcnn_tools.drawing.marks import Kind, Mark
 from mask_rcnn_tools.drawing.painter import paint
-from mask_rcnn_tools.drawing.sheet import contact_sheet
+from mask_rcnn_tools.drawing.sheet import contact_sheet, side_by_side
 
 _MIN_SIDE, _MAX_SIDE = 560, 900  # pixels of the longer side of a drawn image
 _COLUMNS = 2  # of pairs on a sheet
@@ -40,20 +40,26 @@ def draw_images(
         count: Maximum number of best and of worst images, at least 1.
 
     Returns:
-        The sheets; none if no image has objects or detections.
+        The sheets; none if no image has objects or detections. An image that cannot be drawn is
+        logged and omitted.
     """
     files = []
     for name, chosen in (("worst", scores.worst(count)), ("best", scores.best(count))):
         pictures = []
         for rank, index in enumerate(chosen, start=1):
-            picture = draw_image(scores, index, records[index])
-            safe = "".join(c if c.isalnum() else "_" for c in str(records[index]["image_id"]))
-            write_picture(folder / "images" / f"{name}_{rank:02}_{safe}.png", picture)
-            pictures.append(picture)
-        if pictures:
+            identity = str(records[index]["image_id"])
+            with failure_logged(f"Image {identity}"):
+                picture = draw_image(scores, index, records[index])
+                safe = "".join(c if c.isalnum() else "_" for c in identity)
+                write_picture(folder / "images" / f"{name}_{rank:02}_{safe}.png", picture)
+                pictures.append(picture)
+        if not pictures:
+            continue
+        with failure_logged(f"{name}.png"):
             sheet = contact_sheet(pictures, columns=min(_COLUMNS, len(pictures)))
-            files.append(folder / f"{name}.png")
-            write_picture(files[-1], np.concatenate([sheet, _legend(sheet.shape[1])]))
+            file = folder / f"{name}.png"
+            write_picture(file, np.concatenate([sheet, _legend(sheet.shape[1])]))
+            files.append(file)
     return files
 
 
@@ -68,7 +74,7 @@ def draw_image(scores: ImageScores, index: int, record: Mapping[str, Any]) -> np
     Returns:
         (H', W', 3) uint8 RGB.
     """
-    image = utils.read_image(record["file_name"], "RGB")
+    image = read_image(record, "RGB")
     longest = max(image.shape[:2])
     zoom = min(max(longest, _MIN_SIDE), _MAX_SIDE) / longest
     quality = (
@@ -80,8 +86,7 @@ def draw_image(scores: ImageScores, index: int, record: Mapping[str, Any]) -> np
         paint(image, _annotation_marks(scores, index), zoom=zoom),
         paint(image, _detection_marks(scores, index), zoom=zoom),
     ]
-    gap = np.full((panels[0].shape[0], 6, 3), 255, np.uint8)
-    pair = np.concatenate([panels[0], gap, panels[1]], axis=1)
+    pair = side_by_side(panels, 6)
     return with_caption(pair, [f"{quality}. Left: annotations, right: predictions"], _LETTERS)
 
 

@@ -19,6 +19,7 @@ from mask_rcnn_tools.analyze.keypoint_errors import KEYPOINT_ERRORS, KINDS
 from mask_rcnn_tools.analyze.mask_quality import MaskQuality, mean_or_nan
 from mask_rcnn_tools.analyze.results import Analysis
 from mask_rcnn_tools.common.plot_style import settings
+from mask_rcnn_tools.drawing.files import failure_logged
 
 # from Okabe and Ito, for color-blind people
 COLORS = {
@@ -73,13 +74,14 @@ def draw_plots(
         for name, (there, draw) in plots.items():
             if not there:
                 continue
-            figure = draw(analysis)
-            figure.text(0.995, 0.004, title, ha="right", va="bottom", size=7, color="#666666")
-            for suffix in formats:
-                file = folder / f"{name}.{suffix}"
-                metadata = {"Date": None} if suffix == "svg" else None
-                figure.savefig(file, metadata=metadata, facecolor="white")
-                files.append(file)
+            with failure_logged(f"The plot {name}"):
+                figure = draw(analysis)
+                figure.text(0.995, 0.004, title, ha="right", va="bottom", size=7, color="#666666")
+                for suffix in formats:
+                    file = folder / f"{name}.{suffix}"
+                    metadata = {"Date": None} if suffix == "svg" else None
+                    figure.savefig(file, metadata=metadata, facecolor="white")
+                    files.append(file)
     return files
 
 

@@ -13,16 +13,17 @@ from typing import Any
 
 import numpy as np
 from detectron2.data import MetadataCatalog
-from detectron2.data import detection_utils as utils
 
 from mask_rcnn_repro.data import get_test_dicts
+from mask_rcnn_repro.data.loading.images import read_image
 from mask_rcnn_repro.evaluation.coco.detections import TASK_FIELDS
 from mask_rcnn_repro.evaluation.coco.result_files import KnownIds, read_results
-from mask_rcnn_tools.drawing.files import write_picture
+from mask_rcnn_tools.drawing.files import failure_logged, write_picture
 from mask_rcnn_tools.drawing.labels import with_caption
 from mask_rcnn_tools.drawing.marks import Skeleton
 from mask_rcnn_tools.drawing.painter import paint
 from mask_rcnn_tools.drawing.results import ClassNames, annotation_marks, result_marks
+from mask_rcnn_tools.drawing.sheet import side_by_side
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +41,7 @@ def draw_results(
         score_threshold: Minimum score of drawn detections.
 
     Returns:
-        The files in the order of the data set.
+        The files in the order of the data set. An image that cannot be drawn is logged and omitted.
     """
     dicts = get_test_dicts(dataset_name)
     metadata = MetadataCatalog.get(dataset_name)
@@ -52,10 +53,10 @@ def draw_results(
     files = []
     for record in chosen:
         found = [d for d in detections[record["image_id"]] if d["score"] >= score_threshold]
-        picture = draw_pair(record, found, metadata)
         file = output_dir / f"{record['image_id']}.png"
-        write_picture(file, picture)
-        files.append(file)
+        with failure_logged(f"Image {record['image_id']}"):
+            write_picture(file, draw_pair(record, found, metadata))
+            files.append(file)
     logger.info("Drew %d images into %s", len(files), output_dir)
     return files
 
@@ -74,7 +75,7 @@ def draw_pair(
     Returns:
         (H', W', 3) uint8 RGB.
     """
-    image = utils.read_image(record["file_name"], "RGB")
+    image = read_image(record, "RGB")
     classes = ClassNames.of(metadata)
     skeleton = Skeleton.of(metadata)
     truth = annotation_marks(record.get("annotations", ()), classes, image.shape[:2])
@@ -84,8 +85,7 @@ def draw_pair(
         with_caption(paint(image, truth, skeleton=skeleton), ["ground truth"]),
         with_caption(paint(image, found, skeleton=skeleton), [f"prediction ({about})"]),
     ]
-    gap = np.full((panels[0].shape[0], 8, 3), 255, np.uint8)
-    return np.concatenate([panels[0], gap, panels[1]], axis=1)
+    return side_by_side(panels, 8)
 
 
 def _read_detections(

@@ -7,6 +7,7 @@ Coordinates are pixels of the picture.
 from __future__ import annotations
 
 import functools
+import math
 import os
 import textwrap
 from collections.abc import Sequence
@@ -21,6 +22,8 @@ from mask_rcnn_tools.drawing.marks import Mark
 Rectangle = tuple[int, int, int, int]
 _SMALLEST = 11
 _PADDING = 2
+_CAPTION_LETTERS = 26
+"""Letters in a row of a caption, at least; a narrower picture gets a white margin on the right."""
 
 
 def font_size_for(short_edge: int) -> int:
@@ -115,14 +118,18 @@ def with_caption(picture: np.ndarray, lines: Sequence[str], size: int | None = N
         size: Font size in pixels; None derives it from the picture.
 
     Returns:
-        (H', W, 3) picture below a white bar, or `picture` if there are no lines.
+        (H', W', 3) picture below a white bar, or `picture` if there are no lines. A picture that is
+        narrower than a short line becomes wider.
     """
     size = size or font_size_for(min(picture.shape[:2]))
     face = font(size, "DejaVuSansMono")
-    width = max(1, int((picture.shape[1] - 8) / face.getlength("0")))
+    letter = face.getlength("0")
+    width = max(_CAPTION_LETTERS, int((picture.shape[1] - 8) / letter))
     broken = [row for line in lines for row in textwrap.wrap(line, width)]
     if not broken:
         return picture
+    margin = max(0, math.ceil(width * letter) + 8 - picture.shape[1])
+    picture = np.pad(picture, ((0, 0), (0, margin), (0, 0)), constant_values=255)
     step = sum(face.getmetrics())
     bar = Image.new("RGB", (picture.shape[1], step * len(broken) + 6), WHITE)
     draw = ImageDraw.Draw(bar)

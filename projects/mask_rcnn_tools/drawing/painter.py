@@ -26,6 +26,7 @@ from mask_rcnn_tools.drawing.marks import Mark, Skeleton, by_size
 
 _SHORT_EDGE = 480  # pixels: smaller images are enlarged to at least this
 _LARGEST_ZOOM = 16
+_LONG_EDGE = 8192  # pixels: thin images are not enlarged beyond this
 _FILL = 0.4
 _HATCHED = 0.55
 _SHIFT = 4  # OpenCV's coordinates are in sixteenths of a pixel
@@ -34,7 +35,8 @@ KEYPOINT_THRESHOLD = 0.05  # Detectron2's
 
 def auto_zoom(height: int, width: int) -> int:
     """Returns the integer zoom factor for an image of this size; 1 unless it is small."""
-    return min(_LARGEST_ZOOM, max(1, math.ceil(_SHORT_EDGE / max(1, min(height, width)))))
+    wanted = math.ceil(_SHORT_EDGE / max(1, min(height, width)))
+    return max(1, min(_LARGEST_ZOOM, wanted, _LONG_EDGE // max(1, height, width)))
 
 
 def paint(

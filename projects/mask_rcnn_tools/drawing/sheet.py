@@ -11,6 +11,7 @@ from mask_rcnn_tools.drawing.labels import with_caption
 
 _GAP = 6
 _LETTERS = 12
+_HIGHEST = 3  # of a picture on a sheet, relative to its width
 
 
 def contact_sheet(
@@ -52,7 +53,24 @@ def contact_sheet(
     return np.concatenate([np.full((_GAP, width, 3), 255, np.uint8), *rows])
 
 
+def side_by_side(pictures: Sequence[np.ndarray], gap: int) -> np.ndarray:
+    """Joins (H, W, 3) pictures of any size in a row, `gap` white pixels apart, bottoms aligned."""
+    height = max(picture.shape[0] for picture in pictures)
+    padded = [
+        np.pad(
+            picture,
+            ((height - picture.shape[0], 0), (gap if number else 0, 0), (0, 0)),
+            constant_values=255,
+        )
+        for number, picture in enumerate(pictures)
+    ]
+    return np.concatenate(padded, axis=1)
+
+
 def _to_width(picture: np.ndarray, width: int) -> np.ndarray:
-    height = max(1, round(picture.shape[0] * width / picture.shape[1]))
-    how = cv2.INTER_AREA if width < picture.shape[1] else cv2.INTER_CUBIC
-    return cv2.resize(picture, (width, height), interpolation=how)
+    """Scales a picture to a width, or to less beside a white margin if it would be too high."""
+    scale = min(width / picture.shape[1], _HIGHEST * width / picture.shape[0])
+    size = max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale))
+    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+    scaled = cv2.resize(picture, size, interpolation=how)
+    return np.pad(scaled, ((0, 0), (0, width - size[0]), (0, 0)), constant_values=255)

@@ -46,7 +46,12 @@ def predict_images(job: Job, batch: Sequence[Source], ids: Mapping[Path, int | s
             job.coco.add({**image, "width": width, "height": height}, results)
         selected = job.select(results)
         if job.options.pictures:
-            write_picture(job.files[source].drawn, job.draw(picture.pixels, selected))
+            try:
+                write_picture(job.files[source].drawn, job.draw(picture.pixels, selected))
+            except OSError:  # no picture can be written
+                raise
+            except Exception as error:  # the predictions of all images are kept
+                job.summary.failed[source.name] = f"not drawn: {type(error).__name__}: {error}"
         best = max((result["score"] for result in results), default=None)
         lines.append((source.name, f"{width} x {height}  {job.describe(selected, best)}"))
     job.timer.stop("drawing and writing")

@@ -65,10 +65,10 @@ def _predict_frames(
     job: Job, reader: FrameReader, name: str, files: OutputFiles, live: bool
 ) -> int:
     """Returns the number of frames. Keeps earlier results on Ctrl-C."""
-    frames = _Frames(job, reader, files, live)
+    frames = _Frames(job, reader, name, files, live)
     stopped = None
     try:
-        frames.run(name)
+        frames.run()
     except KeyboardInterrupt as error:
         stopped = error
     except BaseException as error:
@@ -87,8 +87,11 @@ def _predict_frames(
 class _Frames:
     """Predicts on the frames of one video and writes its files."""
 
-    def __init__(self, job: Job, reader: FrameReader, files: OutputFiles, live: bool) -> None:
-        self._job, self._reader, self._files, self._live = job, reader, files, live
+    def __init__(
+        self, job: Job, reader: FrameReader, name: str, files: OutputFiles, live: bool
+    ) -> None:
+        self._job, self._reader, self._name, self._files = job, reader, name, files
+        self._live = live
         self._stack = ExitStack()
         self._writer: VideoWriter | None = None
         self._stream: IO[str] | None = None
@@ -104,7 +107,7 @@ class _Frames:
             files.frames.parent.mkdir(parents=True, exist_ok=True)
             self._stream = self._stack.enter_context(atomic_write(files.frames, text=True))
 
-    def run(self, name: str) -> None:
+    def run(self) -> None:
         """Predicts on all frames."""
         job = self._job
         last = time.perf_counter()
@@ -125,7 +128,7 @@ class _Frames:
                 last = now
                 expected = self._reader.expected
                 of = f" of about {expected}" if expected else ""
-                job.print_line(f"  {name}: frame {self._reader.decoded}{of}")
+                job.print_line(f"  {self._name}: frame {self._reader.decoded}{of}")
             job.timer.start()
 
     def _batches(self) -> Iterator[Sequence[Frame]]:
@@ -142,13 +145,24 @@ class _Frames:
             row = {"frame": frame.index, "seconds": round(frame.seconds, 4), "results": kept}
             self._stream.write(json.dumps(row, separators=(",", ":")) + "\n")
         if self._writer is not None:
-            drawn = job.draw(picture.pixels, job.select(results))
-            times = 1
-            if self._live:
-                elapsed = time.perf_counter() - self._started
-                times = repetitions(elapsed, self._reader.rate, self._written)
-            self._writer.write(drawn, times)
-            self._written += times
+            try:
+                self._draw(self._writer, picture, results)
+            except Exception as error:
+                if self._stream is None or isinstance(error, OSError):
+                    raise
+                # the predictions are kept
+                self._writer.discard()
+                self._writer = None
+                job.summary.failed[self._name] = f"not drawn: {type(error).__name__}: {error}"
+
+    def _draw(self, writer: VideoWriter, picture: Picture, results: Results) -> None:
+        drawn = self._job.draw(picture.pixels, self._job.select(results))
+        times = 1
+        if self._live:
+            elapsed = time.perf_counter() - self._started
+            times = repetitions(elapsed, self._reader.rate, self._written)
+        writer.write(drawn, times)
+        self._written += times
 
     def facts(self, identity: int, name: str) -> dict[str, Any]:
         """Returns the row of the video in the predictions file."""

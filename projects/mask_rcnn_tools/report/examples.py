@@ -68,7 +68,7 @@ def make_examples(
         score_threshold: predictions below it are not drawn.
 
     Raises:
-        DataError: the run has no result files to draw from.
+        DataError: The run has no result files to draw from, or no image can be drawn.
         RecordError: there is no record.
     """
     from mask_rcnn_tools.drawing.evaluation import draw_results
@@ -102,6 +102,10 @@ def make_examples(
                     height=picture.shape[0],
                 )
             )
+    if not pictures:
+        raise DataError(
+            f"None of the {count} images of {data.name} could be drawn; the log has the reasons."
+        )
     for old in set(target.glob("*.jpg")) - {target / picture.file for picture in pictures}:
         old.unlink()
     examples = Examples(
@@ -141,7 +145,9 @@ def _small(
     """Scales a picture down and encodes it with the best quality that makes it small enough."""
     aspect = picture.shape[1] / picture.shape[0]
     width = min(max(round(math.sqrt(_AREA * aspect)), _WIDTHS[0]), *_WIDTHS[1:], picture.shape[1])
-    small = cv2.resize(picture, (width, round(width / aspect)), interpolation=cv2.INTER_AREA)
+    small = cv2.resize(
+        picture, (width, max(1, round(width / aspect))), interpolation=cv2.INTER_AREA
+    )
     encoded = b""
     for quality in qualities:
         encoded = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()

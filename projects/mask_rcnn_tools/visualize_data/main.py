@@ -39,8 +39,15 @@ def main(args: argparse.Namespace) -> None:
     run_command(run, args)
 
 
-def run(args: argparse.Namespace) -> None:
-    """Writes the pictures and the contact sheet."""
+def run(args: argparse.Namespace) -> int:
+    """Writes the pictures and the contact sheet.
+
+    Returns:
+        Exit status: 0, or 1 if an image could not be read or drawn.
+
+    Raises:
+        DataError: No image could be read.
+    """
     cfg = load_given_config(args)
     selection = SampleSelection(
         count=args.count,
@@ -54,19 +61,34 @@ def run(args: argparse.Namespace) -> None:
     files: list[Path] = []
     pictures: list[np.ndarray] = []
     captions: list[str] = []
+    failed: list[Exception] = []
     try:
         output.mkdir(parents=True, exist_ok=True)
         print(f"{config_id(args.config_file)}, {args.source}", flush=True)
         for sample in _samples(cfg, args, selection):
-            picture = paint(sample.image, sample.marks, skeleton=sample.skeleton, zoom=args.scale)
+            about = "; ".join([sample.title, *sample.notes])
             safe = re.sub(r"[^\w.-]", "_", str(sample.image_id))
             file = output / f"{len(files):03d}_{safe}.png"
-            write_picture(file, with_caption(picture, [sample.title, *sample.notes]))
-            print(f"{file}: {sample.title}; {'; '.join(sample.notes)}", flush=True)
+            try:
+                if sample.error is not None:
+                    failed.append(sample.error)
+                picture = paint(
+                    sample.image, sample.marks, skeleton=sample.skeleton, zoom=args.scale
+                )
+                write_picture(file, with_caption(picture, [sample.title, *sample.notes]))
+            except OSError:  # no picture can be written
+                raise
+            except Exception as error:
+                print(f"{about}; not drawn: {type(error).__name__}: {error}", flush=True)
+                failed.append(error)
+                continue
+            print(f"{file}: {about}", flush=True)
             files.append(file)
             if len(pictures) < _MAX_ON_SHEET:
                 pictures.append(picture)
-                captions.append("; ".join([sample.title, *sample.notes]))
+                captions.append(about)
+        if failed and len(failed) >= len(files):
+            raise DataError(f"No image could be drawn. The first: {failed[0]}") from failed[0]
         sheet = output / SHEET
         write_picture(sheet, contact_sheet(pictures, captions))
     except OSError as error:
@@ -76,6 +98,9 @@ def run(args: argparse.Namespace) -> None:
         ) from error
     shown = f" (the first {len(pictures)})" if len(pictures) < len(files) else ""
     print(f"Contact sheet{shown}: {sheet}", flush=True)
+    if failed:
+        print(f"{len(failed)} images could not be read or drawn, see above.", flush=True)
+    return int(bool(failed))
 
 
 def _samples(

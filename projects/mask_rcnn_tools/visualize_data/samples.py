@@ -6,8 +6,9 @@ Shapes: C channels, (H, W) size of the network input, N instances.
 from __future__ import annotations
 
 import copy
+import functools
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,6 +48,7 @@ class Sample:
         title: Source: split, iteration, id, file.
         notes: Sizes, augmentation, omitted annotations.
         skeleton: Connections of keypoints.
+        error: Why the image cannot be read; the sample is empty then.
     """
 
     image: np.ndarray
@@ -55,6 +57,7 @@ class Sample:
     title: str
     notes: list[str]
     skeleton: Skeleton
+    error: DataError | None = None
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,6 @@ def train_samples(cfg: DictConfig, selection: SampleSelection) -> Iterator[Sampl
 
     Raises:
         ConfigError: The type of the loader or mapper is not supported.
-        DataError: Images are missing or broken.
     """
     options = {
         "seed": selection.seed,
@@ -105,7 +107,8 @@ def train_samples(cfg: DictConfig, selection: SampleSelection) -> Iterator[Sampl
                     indices.discard(draw[0])
                 part = place + (number % each) * len(batch)
                 where = f"train, iteration {iteration}, image {part + 1}"
-                yield builder.sample(_item(loader, draw), where)
+                make = functools.partial(builder.load, loader, draw, where)
+                yield _attempt(make, records[draw[0]], where)
                 given += 1
             if indices == set() or (indices is None and given == selection.count):
                 return
@@ -119,12 +122,13 @@ def test_samples(cfg: DictConfig, selection: SampleSelection) -> Iterator[Sample
 
     Raises:
         ConfigError: The type of the loader or mapper is not supported.
-        DataError: Images are missing or broken.
     """
     loader, records = _loader(cfg, "test", selection, {"num_workers": 0})
     builder = _SampleBuilder(cfg, "test", selection)
     for index in _chosen(records, selection):
-        yield builder.sample(_item(loader, index), f"test, image {index + 1} of {len(records)}")
+        where = f"test, image {index + 1} of {len(records)}"
+        make = functools.partial(builder.load, loader, index, where)
+        yield _attempt(make, records[index], where)
 
 
 def annotation_samples(cfg: DictConfig, split: str, selection: SampleSelection) -> Iterator[Sample]:
@@ -134,23 +138,39 @@ def annotation_samples(cfg: DictConfig, split: str, selection: SampleSelection) 
         cfg: Validated config.
         split: "train" or "test".
         selection: Selection of samples.
-
-    Raises:
-        DataError: Images are missing or broken.
     """
     records = instantiate(cfg.dataloader[split].dataset)
     metadata = MetadataCatalog.get(data_sets(cfg, split)[0].name)
     classes, skeleton = ClassNames.of(metadata), Skeleton.of(metadata)
     for index in _chosen(records, selection):
-        record = records[index]
-        image = read_image(record, "RGB")
-        annotations = record.get("annotations", [])
-        crowd = sum(bool(a.get("iscrowd", 0)) for a in annotations)
-        notes = [f"{image.shape[1]} x {image.shape[0]}; {_instances(len(annotations) - crowd)}"]
-        notes[0] += f", {crowd} crowd" if crowd else ""
-        title = f"annotations ({split}), {_which(record)}"
-        marks = annotation_marks(annotations, classes, image.shape[:2], selection.color_by)
-        yield Sample(image, marks, record["image_id"], title, notes, skeleton)
+        where = f"annotations ({split})"
+        make = functools.partial(
+            _annotated, records[index], where, classes, skeleton, selection.color_by
+        )
+        yield _attempt(make, records[index], where)
+
+
+def _annotated(
+    record: Mapping[str, Any], where: str, classes: ClassNames, skeleton: Skeleton, by: ColorBy
+) -> Sample:
+    image = read_image(record, "RGB")
+    annotations = record.get("annotations", [])
+    crowd = sum(bool(a.get("iscrowd", 0)) for a in annotations)
+    notes = [f"{image.shape[1]} x {image.shape[0]}; {_instances(len(annotations) - crowd)}"]
+    notes[0] += f", {crowd} crowd" if crowd else ""
+    marks = annotation_marks(annotations, classes, image.shape[:2], by)
+    title = f"{where}, {_which(record)}"
+    return Sample(image, marks, record["image_id"], title, notes, skeleton)
+
+
+def _attempt(make: Callable[[], Sample], record: Mapping[str, Any], where: str) -> Sample:
+    """Returns a sample, or an empty one with the error of an image that cannot be read."""
+    try:
+        return make()
+    except DataError as error:
+        title, notes = f"{where}, {_which(record)}", [f"cannot be read: {error}"]
+        blank = np.full((240, 320, 3), 200, np.uint8)
+        return Sample(blank, [], record["image_id"], title, notes, Skeleton(), error)
 
 
 def rgb_image(image: torch.Tensor, image_format: str, cfg: DictConfig) -> np.ndarray:
@@ -256,6 +276,9 @@ class _SampleBuilder:
         self._masks = bool(mapper.get("use_instance_mask", False))
         metadata = MetadataCatalog.get(data_sets(cfg, split)[0].name)
         self._classes, self._skeleton = ClassNames.of(metadata), Skeleton.of(metadata)
+
+    def load(self, loader: Any, key: Any, where: str) -> Sample:
+        return self.sample(_item(loader, key), where)
 
     def sample(self, mapped: Mapping[str, Any], where: str) -> Sample:
         image = rgb_image(mapped["image"], self._format, self._cfg)
