@@ -46,6 +46,8 @@ SAMPLE = textwrap.dedent(
                 box2box_transform=L(Box2BoxTransform)(weights=[10, 10, 5, 5]),
                 num_classes="${..num_classes}",
             ),
+            mask_in_features="${.box_in_features}",
+            mask_pooler=L(torch.nn.Identity)(),
             mask_head=L(MaskRCNNConvUpsampleHead)(
                 input_shape=L(ShapeSpec)(channels=8, width=14, height=14),
                 num_classes="${..num_classes}",

@@ -124,7 +124,10 @@ def test_all_problems_are_reported_at_once(sample):
             "dataloader.train.mapper.use_instance_mask=true",
         ),
         (
-            {"model__roi_heads__keypoint_head": {"_target_": "torch.nn.Identity"}},
+            {
+                "model__roi_heads__keypoint_head": {"_target_": "torch.nn.Identity"},
+                "model__roi_heads__keypoint_in_features": ["p2"],
+            },
             "dataloader.train.mapper.use_keypoint=true",
         ),
         (
@@ -160,6 +163,7 @@ def test_possible_neighbours_of_impossible_combinations_pass(sample):
         {
             "dataloader__train__mapper__use_instance_mask": False,
             "model__roi_heads__mask_head": None,
+            "model__roi_heads__mask_in_features": None,
         },
         {
             "model__proposal_generator": None,

@@ -14,6 +14,9 @@ from mask_rcnn_repro.errors import ConfigError
 
 _logger = logging.getLogger(__name__)
 
+_CHANNELS = {"BGR": 3, "RGB": 3, "YUV-BT.601": 3, "L": 1}
+"""Channels of an image by its format."""
+
 _MULTI_STEP = "fvcore.common.param_scheduler.MultiStepParamScheduler"
 
 
@@ -39,7 +42,8 @@ def combination_problems(cfg: DictConfig, world_size: int | None = None) -> list
         world_size: number of processes, if known.
     """
     rules = (
-        _precision, _classes, _channels, _proposals, _stages, _annotations, _sizes, _schedule,
+        _precision, _data_sets, _classes, _channels, _branches, _proposals, _stages, _annotations,
+        _sizes, _schedule,
     )  # fmt: skip
     return [text for rule in rules for text in rule(cfg)] + list(_batch(cfg, world_size))
 
@@ -51,6 +55,26 @@ def _precision(cfg: DictConfig) -> Iterator[str]:
             "train.amp.dtype=fp16 needs a GPU, but train.device is cpu; use train.amp.dtype=bf16 "
             "or train.amp.enabled=false"
         )
+
+
+def _data_sets(cfg: DictConfig) -> Iterator[str]:
+    """An unset shell variable on the command line gives an empty name or path."""
+    for split in ("train", "test"):
+        dataset = OmegaConf.select(cfg, f"dataloader.{split}.dataset")
+        if not isinstance(dataset, DictConfig):
+            continue
+        for name in ("names", "json", "image_root"):
+            value = dataset.get(name)
+            entries = list(value) if isinstance(value, ListConfig) else [value]
+            if entries and not any(entry == "" for entry in entries):
+                continue
+            example = (
+                "a registered data set such as coco_val2017, or a name for your json"
+                if name == "names"
+                else "a path, or null for a registered data set"
+            )
+            key = f"dataloader.{split}.dataset.{name}"
+            yield f"{key}={value} is empty; give {example}"
 
 
 def _classes(cfg: DictConfig) -> Iterator[str]:
@@ -85,13 +109,54 @@ def _classes(cfg: DictConfig) -> Iterator[str]:
 
 
 def _channels(cfg: DictConfig) -> Iterator[str]:
-    """The mapper must return images in the channel order of the model's pixel means."""
+    """Mapper, pixel means and network must agree on the channels of an image."""
     expected = effective(cfg, "model.input_format")
     for split in ("train", "test"):
         key = f"dataloader.{split}.mapper.image_format"
         found = effective(cfg, key)
         if isinstance(expected, str) and isinstance(found, str) and found != expected:
             yield f"{key} is {found}, but model.input_format is {expected}; make them equal"
+    channels = _CHANNELS.get(expected) if isinstance(expected, str) else None
+    lengths = {}
+    for key in ("model.pixel_mean", "model.pixel_std"):
+        value = effective(cfg, key)
+        if isinstance(value, (list, tuple, ListConfig)):
+            lengths[key] = len(value)
+    for key, length in lengths.items():
+        if channels is not None and length != channels:
+            yield (
+                f"{key} has {length} value(s), but an image in model.input_format={expected} has "
+                f"{channels} channel(s); give {channels} value(s)"
+            )
+    if channels is None and len(set(lengths.values())) > 1:
+        yield f"model.pixel_mean and model.pixel_std differ in length: {list(lengths.values())}"
+    for key in ("model.backbone.bottom_up.in_channels", "model.backbone.in_channels"):
+        taken = effective(cfg, key)
+        if channels is not None and isinstance(taken, int) and taken != channels:
+            yield (
+                f"{key} is {taken}, but an image in model.input_format={expected} has {channels} "
+                f"channel(s); set {key}={channels} and give weights of such a network, or keep "
+                "BGR: gray images are read as three equal channels"
+            )
+
+
+def _branches(cfg: DictConfig) -> Iterator[str]:
+    """Detectron2 builds a branch if it has input features, whether or not it has a head."""
+    for branch in ("mask", "keypoint"):
+        place = f"model.roi_heads.{branch}_"
+        features = effective(cfg, f"{place}in_features")
+        if effective(cfg, f"{place}head") is not None:
+            target = OmegaConf.select(cfg, "model.roi_heads._target_")
+            if features is None and f"{branch}_in_features" in target_signature(target).params:
+                yield (
+                    f"{place}head would never run, because {place}in_features is null; set it, "
+                    f'such as {place}in_features="${{.box_in_features}}", or set {place}head=null'
+                )
+        elif features is not None:
+            yield (
+                f"{place}head is null, but {place}in_features is not; set {place}in_features=null "
+                f"and {place}pooler=null, too. {place}head=null on the command line sets both"
+            )
 
 
 def _proposals(cfg: DictConfig) -> Iterator[str]:

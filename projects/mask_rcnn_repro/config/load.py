@@ -20,6 +20,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mask_rcnn_repro.config import schema
+from mask_rcnn_repro.config.branches import omit_branches
 from mask_rcnn_repro.config.config_files import config_root, find_config
 from mask_rcnn_repro.config.overrides import apply_overrides
 from mask_rcnn_repro.config.profiles import PROFILES
@@ -61,7 +62,7 @@ def load_config(
     cfg = _apply_profile(cfg, profile)
     overrides = list(overrides)
     scaled_by = cfg.train.profile
-    cfg = apply_overrides(cfg, overrides)
+    before, cfg = cfg, apply_overrides(cfg, overrides)
     if cfg.train.profile != scaled_by:
         raise ConfigError(
             f"train.profile is {scaled_by!r}, the profile that scaled this config, and cannot be "
@@ -74,6 +75,7 @@ def load_config(
                 f"--seed {seed} and train.seed={cfg.train.seed} disagree. Give one of them."
             )
         cfg = apply_overrides(cfg, [f"train.seed={seed}"])
+    omit_branches(before, cfg, overrides)
     if not _running_files:
         use_stored_proposals(cfg, overrides)
     validate_config(cfg)

@@ -40,13 +40,13 @@ KINDS: dict[str, Kind] = {
     "no-masks": Kind(
         "error",
         "data set without masks, while the model has a mask head",
-        "Choose data with masks, or train without: model.roi_heads.mask_head=null and "
-        "dataloader.train.mapper.use_instance_mask=false.",
+        "Choose data with masks, or train without: model.roi_heads.mask_head=null.",
     ),
     "no-keypoints": Kind(
         "error",
         "data set without keypoints, while the model has a keypoint head",
-        "Choose data with keypoints, or a config without a keypoint head.",
+        "Choose data with keypoints, or train without: model.roi_heads.keypoint_head=null "
+        "dataloader.train.dataset.min_keypoints=0.",
     ),
     "class-count": Kind(
         "error",
@@ -186,6 +186,13 @@ KINDS: dict[str, Kind] = {
         "warning",
         "keypoints called left or right without a partner, so that mirrored images confuse them",
         "Name both sides alike (left_ear, right_ear), or give dataset.flip_pairs.",
+    ),
+    "keypoint-pairs": Kind(
+        "warning",
+        "keypoints of which none are recognized as left and right, so that mirrored images may "
+        "confuse them",
+        "Name both sides alike (left_ear, right_ear), or give dataset.flip_pairs, [] for a "
+        "symmetric object.",
     ),
     "keypoint-sigmas": Kind(
         "warning",
