@@ -33,7 +33,9 @@ def omit_branches(before: DictConfig, cfg: DictConfig, overrides: Iterable[str] 
         head = f"model.roi_heads.{branch}_head"
         if _value(before, head) is None or _value(cfg, head) is not None:
             continue
-        changes = {f"model.roi_heads.{branch}_{part}": None for part in ("pooler", "in_features")}
+        changes: dict[str, bool | None] = {
+            f"model.roi_heads.{branch}_{part}": None for part in ("pooler", "in_features")
+        }
         mapper = "dataloader.train.mapper"
         if not (branch == "mask" and _value(cfg, f"{mapper}.recompute_boxes")):
             changes[f"{mapper}.{switch}"] = False

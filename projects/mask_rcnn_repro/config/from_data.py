@@ -11,7 +11,7 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from mask_rcnn_repro.errors import ConfigError
 
@@ -136,7 +136,11 @@ def _keypoints_of(cfg: DictConfig, split: str) -> KeypointSet | None:
 
 
 def _fit_flips(cfg: DictConfig, train: KeypointSet) -> None:
-    from mask_rcnn_repro.data.keypoint_metadata import keypoint_flip_indices, one_sided
+    from mask_rcnn_repro.data.keypoint_metadata import (
+        keypoint_flip_indices,
+        lacks_pairs,
+        one_sided,
+    )
 
     mapper = cfg.dataloader.train.mapper
     if not mapper.get("use_keypoint"):
@@ -160,10 +164,31 @@ def _fit_flips(cfg: DictConfig, train: KeypointSet) -> None:
             "(keypoint_flip_map in the metadata of a registered data set), or set "
             f"{FLIPS}."
         )
+    if lacks_pairs(train) and _flips(mapper.get("augmentations")):
+        dataset = cfg.dataloader.train.dataset
+        key = (
+            "dataloader.train.dataset.flip_pairs"
+            if dataset.get("json")
+            else "keypoint_flip_map in the metadata of the data set"
+        )
+        raise ConfigError(
+            f"Training mirrors images, but no two keypoints of {dataset.names} have names that "
+            f"differ in left and right alone ({_first(train.names)}). Set {key} to the pairs that "
+            "change places, such as [[ear_a, ear_b]], or to [] for a symmetric object."
+        )
     if train.flip_indices != keypoint_flip_indices():
         pairs = ", ".join(f"{a} and {b}" for a, b in train.flip_pairs) or "none"
         logger.info("%s: changing places in mirrored images: %s", FLIPS, pairs)
         mapper.keypoint_hflip_indices = train.flip_indices
+
+
+def _flips(augmentations: Any) -> bool:
+    """Whether augmentations mirror images from left to right."""
+    if isinstance(augmentations, DictConfig):
+        if "RandomFlip" in str(augmentations.get("_target_", "")):
+            return augmentations.get("horizontal") is not False and augmentations.get("prob") != 0
+        return any(_flips(value) for value in augmentations.values())
+    return isinstance(augmentations, ListConfig) and any(_flips(node) for node in augmentations)
 
 
 def _check_test_keypoints(cfg: DictConfig, train: KeypointSet) -> None:

@@ -217,6 +217,8 @@ def dataset_keypoints(
 def _keypoints(name: str) -> KeypointSet | None:
     metadata = MetadataCatalog.get(name)
     known = {key: metadata.get(key) for key in LazyMetadata.KEYPOINTS}
+    stated = metadata.__dict__.get("_stated") if isinstance(metadata, LazyMetadata) else known
+    pairs_stated = (stated or {}).get("keypoint_flip_map") is not None
     if known["keypoint_names"] is None:
         if isinstance(metadata, LazyMetadata) or metadata.get("json_file") is None:
             return None
@@ -233,7 +235,7 @@ def _keypoints(name: str) -> KeypointSet | None:
     sigmas = tuple(known["keypoint_oks_sigmas"] or ())
     if sigmas:
         sigmas = check_sigmas(names, sigmas, f"keypoint_oks_sigmas in {where}")
-    return KeypointSet(names, pairs, sigmas)
+    return KeypointSet(names, pairs, sigmas, pairs_stated)
 
 
 def register_names(

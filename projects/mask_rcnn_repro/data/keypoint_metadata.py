@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from detectron2.data.datasets.builtin_meta import (
@@ -31,8 +31,14 @@ COCO_PERSON_SIGMAS = (
 )
 
 _LINE_COLOUR = (102, 204, 255)
-_SIDES = {"left": "right", "right": "left", "Left": "Right", "Right": "Left"}
-_SIDE = re.compile("|".join(_SIDES))
+_SIDES = {"left": "right", "right": "left", "l": "r", "r": "l"}
+_LETTER = r"[^\W\d_]"
+_SIDE = re.compile(
+    "left|Left|LEFT|right|Right|RIGHT"
+    rf"|(?<!{_LETTER})[lrLR](?!{_LETTER})"  # ear_l, L-ear, r.ear, L1
+    rf"|(?<!{_LETTER})[lrLR](?=[A-Z][a-z])"  # LEar, rHip
+    rf"|(?<=[a-z])[LR](?!{_LETTER})"  # earL
+)
 
 
 @dataclass(frozen=True)
@@ -43,11 +49,14 @@ class KeypointSet:
         names: in the order of the annotations.
         flip_pairs: names that change places in a mirrored image.
         sigmas: OKS standard deviations, one a keypoint; empty where they are not known.
+        pairs_stated: whether config or metadata state `flip_pairs`; else they follow from the
+            names.
     """
 
     names: tuple[str, ...]
     flip_pairs: tuple[tuple[str, str], ...]
     sigmas: tuple[float, ...] = ()
+    pairs_stated: bool = field(default=False, compare=False)
 
     @property
     def flip_indices(self) -> list[int]:
@@ -67,8 +76,8 @@ def keypoint_flip_indices(
 def keypoint_metadata(categories: Categories | None) -> dict[str, Any]:
     """Returns the metadata that a json's categories give; empty where they have no keypoints.
 
-    Left and right are told by the names ("left_ear" and "right_ear", "EarLeft" and "EarRight");
-    COCO's 17 names have COCO's sigmas.
+    The names decide which keypoints are left and right, see :func:`pairs_by_name`. COCO's 17 names
+    have COCO's sigmas.
     """
     if categories is None or not categories.keypoint_names:
         return {}
@@ -86,19 +95,78 @@ def keypoint_metadata(categories: Categories | None) -> dict[str, Any]:
 
 
 def pairs_by_name(names: Sequence[str]) -> tuple[tuple[str, str], ...]:
-    """Returns the pairs of names that differ in left and right alone, left first."""
+    """Returns the pairs of names that differ in left and right alone, left first.
+
+    Recognizes the words left and right (`left_ear`, `EarRight`, `LEFT_EAR`) and the letters l and r
+    that stand alone (`l-ear`, `ear.L`, `LEar`, `earL`). Letters of a series such as `point_k`,
+    `point_l`, ... are not sides.
+    """
     pairs = []
     for name in names:
-        mirrored = _SIDE.sub(lambda match: _SIDES[match[0]], name)
-        if mirrored != name and mirrored in names and "left" in _SIDE.findall(name)[0].lower():
+        sides = _sides(name, names)
+        mirrored = name
+        for match in reversed(sides):
+            other = _SIDES[match[0].lower()]
+            cased = other.upper() if match[0].isupper() else other
+            cased = other.capitalize() if match[0].istitle() else cased
+            mirrored = f"{mirrored[: match.start()]}{cased}{mirrored[match.end() :]}"
+        if mirrored != name and mirrored in names and sides[0][0].lower() in ("left", "l"):
             pairs.append((name, mirrored))
     return tuple(pairs)
 
 
+def _sides(name: str, names: Sequence[str]) -> list[re.Match[str]]:
+    """Returns the places in `name` that say left or right."""
+    return [
+        match
+        for match in _SIDE.finditer(name)
+        if len(match[0]) > 1 or not _in_series(name, match.start(), names)
+    ]
+
+
+def _in_series(name: str, index: int, names: Sequence[str]) -> bool:
+    """Whether other names have other letters at this place. Middle and center are no series."""
+    before, after = name[:index], name[index + 1 :]
+    letters = {
+        other[index].lower()
+        for other in names
+        if len(other) == len(name) and other[:index] == before and other[index + 1 :] == after
+    }
+    return any(letter.isalpha() for letter in letters - set("lrmc"))
+
+
 def one_sided(keypoints: KeypointSet) -> list[str]:
-    """Returns the names that say left or right and that no pair holds."""
+    """Returns the names that say left or right but are in no pair.
+
+    Empty if the pairs are stated. Single letters count only where others of them form a pair.
+    """
+    if keypoints.pairs_stated:
+        return []
     paired = {name for pair in keypoints.flip_pairs for name in pair}
-    return [name for name in keypoints.names if _SIDE.search(name) and name not in paired]
+    shortest = min(
+        (len(side[0]) for name in paired for side in _sides(name, keypoints.names)), default=2
+    )
+    return [
+        name
+        for name in keypoints.names
+        if name not in paired
+        and any(
+            _is_word(name, side) and len(side[0]) >= min(shortest, 2)
+            for side in _sides(name, keypoints.names)
+        )
+    ]
+
+
+def _is_word(name: str, side: re.Match[str]) -> bool:
+    """Whether a side begins a word, unlike those in `upright` and `cleft`."""
+    before = name[: side.start()]
+    camel = side[0][0].isupper() and before[-1:].islower()
+    return camel or not before[-1:].isalpha()
+
+
+def lacks_pairs(keypoints: KeypointSet) -> bool:
+    """Whether several keypoints have no pair, and nothing states that this is right."""
+    return len(keypoints.names) > 1 and not keypoints.flip_pairs and not keypoints.pairs_stated
 
 
 def check_flip_pairs(

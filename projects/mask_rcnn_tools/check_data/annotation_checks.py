@@ -10,7 +10,12 @@ from itertools import groupby
 import numpy as np
 
 from mask_rcnn_repro.data.coco.load import FAR
-from mask_rcnn_repro.data.keypoint_metadata import KeypointSet, keypoint_metadata, one_sided
+from mask_rcnn_repro.data.keypoint_metadata import (
+    KeypointSet,
+    keypoint_metadata,
+    lacks_pairs,
+    one_sided,
+)
 from mask_rcnn_tools.check_data.columns import IS_POLYGON, NO_MASK
 from mask_rcnn_tools.check_data.findings import Report
 from mask_rcnn_tools.check_data.tables import Table
@@ -190,7 +195,10 @@ def check_keypoint_set(
     """Adds what is missing in the names, pairs and sigmas of a data set's keypoints."""
     if keypoints is None:
         return
-    report.add("keypoint-sides", split, source, one_sided(keypoints))
+    alone = one_sided(keypoints)
+    report.add("keypoint-sides", split, source, alone)
+    if split != "test" and not alone and lacks_pairs(keypoints):
+        report.add("keypoint-pairs", split, source, [", ".join(keypoints.names)])
     if split == "test" and not keypoints.sigmas:
         report.add("keypoint-sigmas", split, source, [", ".join(keypoints.names)])
 
