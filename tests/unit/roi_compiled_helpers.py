@@ -4,7 +4,7 @@ import pytest
 import torch
 from torchvision.ops import roi_align, roi_pool
 
-from mask_rcnn_repro.modeling.accel.compiled_roi_layers import Form, round_to_cells
+from mask_rcnn_repro.modeling.accel.compiled_roi_layers import Form, round_boxes
 from mask_rcnn_repro.utils import compiled
 
 FORMS = {
@@ -12,9 +12,9 @@ FORMS = {
     "mean, adaptive": Form("mean", (3, 5), 0),
     "mean, half-pixel, adaptive": Form("mean", (2, 2), 0, half_pixel=True),
     "mean, half-pixel": Form("mean", (4, 7), 3, half_pixel=True),
-    "mean, rounded": Form("mean", (7, 7), 2, half_pixel=True, rounded=True),
+    "mean, rounded": Form("mean", (7, 7), 2, rounded=True),
     "max": Form("max", (7, 7), 2),
-    "max, rounded": Form("max", (2, 3), 3, half_pixel=True, rounded=True),
+    "max, rounded": Form("max", (2, 3), 3, rounded=True),
     "max, one sample": Form("max", (3, 3), 1, half_pixel=True),
     "cells": Form("cells", (7, 5), 0),
 }
@@ -28,8 +28,7 @@ def torchvision_pool(features, rois, scale, form):
     if form.kind == "cells":
         return roi_pool(features, rois, (rows, columns), scale)
     if form.rounded:
-        start, size = round_to_cells(rois[:, 1:], scale)
-        rois, scale = torch.cat([rois[:, :1], start, start + size], dim=1), 1.0
+        rois, scale = torch.cat([rois[:, :1], round_boxes(rois[:, 1:], scale)], dim=1), 1.0
     n = form.samples
     if form.kind == "mean":
         return roi_align(features, rois, (rows, columns), scale, n, form.half_pixel)

@@ -54,7 +54,7 @@ def c_round(value: float) -> int:
 
 
 def cells(low, high, scale: float, dtype=np.float64) -> tuple[int, int]:
-    """First cell and number of cells of RoIPool and RoIWarp along one axis."""
+    """First cell and number of cells of RoIPool along one axis."""
     start = c_round(float(dtype(low) * dtype(scale)))
     end = c_round(float(dtype(high) * dtype(scale)))
     return start, max(end, start) + 1 - start
@@ -72,12 +72,13 @@ def pool_bins(low, high, bins: int, size: int, scale: float, dtype=np.float64) -
 
 def sample_positions(layer: str, low, high, bins: int, scale: float, n: int) -> list[list]:
     """Positions of each bin's samples along one axis, in units of cells, feature i at i."""
-    if layer.startswith("ROIWarp"):
-        start, extent = (Fraction(v) for v in cells(low, high, scale))
+    if layer.startswith("ROIWarp"):  # rounded; all else is RoIAlign
+        start, count = (Fraction(v) for v in cells(low, high, scale))
+        extent = max(count - 1, Fraction(1))
     else:
         start, end = Fraction(float(low)) * Fraction(scale), Fraction(float(high)) * Fraction(scale)
         extent = end - start if "V2" in layer else max(end - start, Fraction(1))
-    if "V2" in layer or layer.startswith("ROIWarp"):  # feature i lies in the middle of [i, i + 1)
+    if "V2" in layer:  # feature i lies in the middle of [i, i + 1)
         start -= Fraction(1, 2)
     return [
         [start + (i + (k + Fraction(1, 2)) / n) * extent / bins for k in range(n)]

@@ -153,7 +153,7 @@ def test_a_layer_that_changes_the_computation_is_not_bypassed():
     pooler.level_poolers[0] = Doubled((7, 7), 1.0, 2)
     torch.testing.assert_close(pooler([features], boxes), 2 * once, rtol=1e-5, atol=1e-5)
     finer = Finer((7, 7), 1.0, 1)
-    assert finer.form() == Form("mean", (7, 7), 2, half_pixel=True, rounded=True)
+    assert finer.form() == Form("mean", (7, 7), 2, rounded=True)
     warp = ROIWarpAve((7, 7), 1.0, 2)
     torch.testing.assert_close(finer(features, rois), warp(features, rois))
 

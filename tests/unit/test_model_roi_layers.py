@@ -13,7 +13,7 @@ from torchvision.ops import roi_pool
 
 from mask_rcnn_repro.errors import ConfigError
 from mask_rcnn_repro.modeling import POOLER_REGISTRY, RoIPooler, roi_layers
-from mask_rcnn_repro.modeling.accel.compiled_roi_layers import DTYPES, round_to_cells
+from mask_rcnn_repro.modeling.accel.compiled_roi_layers import DTYPES, cells_of
 from mask_rcnn_repro.utils import compiled
 
 from .roi_layer_reference import (
@@ -69,14 +69,15 @@ def test_registry():
     assert {name for name, _ in POOLER_REGISTRY} >= set(LAYERS)
 
 
-# The box's edges are 1.5 and 3.5 in feature cells. RoIPool and RoIWarp take the cells 2, 3, 4.
+# The box's edges are 1.5 and 3.5 in feature cells. RoIPool takes the cells 2, 3, 4. RoIWarp samples
+# between 2 and 4.
 @pytest.mark.parametrize(
     ("layer", "bins", "expected"),
     [
         ("ROIPool", 3, [2, 3, 4]),
         ("ROIPool", 2, [3, 4]),  # bins of 1.5 cells, rounded outwards: 2..3 and 3..4
-        ("ROIWarpAve", 3, [2, 3, 4]),
-        ("ROIWarpMax", 3, [2.25, 3.25, 4.25]),
+        ("ROIWarpAve", 2, [2.5, 3.5]),
+        ("ROIWarpMax", 2, [2.75, 3.75]),
         ("ROIAlign", 2, [2, 3]),
         ("ROIAlignMax", 2, [2.25, 3.25]),
         ("ROIAlignV2", 2, [1.5, 2.5]),
@@ -166,7 +167,7 @@ def test_cells_round_halves_away_from_zero(dtype, scale):
     low = (hard_to_round() / scale).astype(dtype)
     high = np.roll(low, 7)
     boxes = np.stack([low, high, high, low], axis=1)
-    start, size = round_to_cells(torch.from_numpy(boxes), scale)
+    start, size = cells_of(torch.from_numpy(boxes), scale)
     expected = [
         (cells(x1, x2, scale, dtype), cells(y1, y2, scale, dtype)) for x1, y1, x2, y2 in boxes
     ]
@@ -177,7 +178,7 @@ def test_cells_round_halves_away_from_zero(dtype, scale):
 def test_torch_round_would_not_do():
     """The two differ just there where half of the integers' halves lie, and at 0.49999997 + 0.5."""
     value = torch.tensor([0.5, 1.5, 2.5, -0.5, -2.5, 0.49999997])
-    start, _ = round_to_cells(value[:, None].expand(-1, 4), 1.0)
+    start, _ = cells_of(value[:, None].expand(-1, 4), 1.0)
     assert start[:, 0].tolist() == [1, 2, 3, -1, -3, 0]
     assert value.round().tolist() == [0, 2, 2, 0, -2, 0]
     assert (value + 0.5).floor()[-1] == 1
@@ -199,25 +200,47 @@ def first_and_last_cell_of_roi_pool(boxes, scale):
     return torch.stack([first.flatten(), last.flatten()], dim=1)
 
 
-def first_and_last_cell_of_roi_warp(boxes, scale):
-    """Read out from its extreme samples, at 1/4 and 3/4 of the cells [a, a + w)."""
+def edges_of_roi_warp(boxes, scale):
+    """Start and end along x, read out from its extreme samples at 1/4 and 3/4 of the extent."""
     rois = torch.cat([torch.zeros_like(boxes[:, :1]), boxes], dim=1)
     ramp = x_ramp(40, 40, boxes.dtype).to(boxes.device)
     layer = make("ROIWarpMax", (1, 1), scale, 2)
-    high, low = layer(ramp, rois).flatten() + 0.5, -layer(-ramp, rois).flatten() + 0.5
+    high, low = layer(ramp, rois).flatten(), -layer(-ramp, rois).flatten()
     size = 2 * (high - low)
-    return torch.stack([low - size / 4, low - size / 4 + size - 1], dim=1)
+    return torch.stack([low - size / 4, low - size / 4 + size], dim=1)
+
+
+def edges_from_cells(cells):
+    """RoIWarp's edges from the first and last cell of RoIPool: rounded alike, at least 1 apart."""
+    first, last = cells.unbind(1)
+    return torch.stack([first, first + (last - first).clamp(min=1)], dim=1)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("scale", [1 / 4, 1 / 16, 1 / 32, 1 / 3, 0.1])
-def test_roi_warp_takes_the_cells_of_roi_pool(dtype, scale):
+def test_roi_warp_rounds_as_roi_pool(dtype, scale):
     boxes = boxes_around_halves(scale, dtype)
     pooled = first_and_last_cell_of_roi_pool(boxes, scale)
     torch.testing.assert_close(
-        first_and_last_cell_of_roi_warp(boxes, scale), pooled, rtol=0, atol=1e-4
+        edges_of_roi_warp(boxes, scale), edges_from_cells(pooled), rtol=0, atol=1e-4
     )
     assert (pooled[:, 0] % 2 == 0).any() and (pooled[:, 0] % 2 == 1).any()
+
+
+@pytest.mark.parametrize(
+    ("warp", "align"), [("ROIWarpAve", "ROIAlign"), ("ROIWarpMax", "ROIAlignMax")]
+)
+@pytest.mark.parametrize("path", PATHS)
+def test_rounding_is_the_only_difference_to_roi_align(warp, align, path):
+    """Boxes on whole cells are not changed by it; others become such boxes."""
+    features = torch.randn(1, 3, 9, 12, generator=torch.Generator().manual_seed(0))
+    exact = torch.tensor([[0, 16.0, 32.0, 112.0, 80.0], [0, -32.0, 0.0, 192.0, 144.0]])
+    moved = exact + torch.tensor([0, 7.5, -7.9, -3.0, 6.0])
+    with taking(path):
+        expected = make(align, (7, 7))(features, exact)
+        assert torch.equal(make(warp, (7, 7))(features, exact), expected)
+        assert torch.equal(make(warp, (7, 7))(features, moved), expected)
+        assert not torch.allclose(make(align, (7, 7))(features, moved), expected, atol=0.01)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -227,7 +250,7 @@ def test_roi_pool_takes_these_cells_left_of_the_map_too(dtype, scale):
     low = (np.array([-0.5, -1.5, -2.5, -3.5, -0.49999997, -1.7, 0.49999997]) / scale).astype(dtype)
     high = low + dtype(4 / scale)
     boxes = torch.from_numpy(np.stack([low, low, high, high], axis=1))
-    start, size = round_to_cells(boxes, scale)
+    start, size = cells_of(boxes, scale)
     features = torch.randn(1, 4, 9, 9, generator=torch.Generator().manual_seed(0)).to(boxes.dtype)
     index = boxes.new_zeros(len(boxes), 1)
 
@@ -390,16 +413,14 @@ class TestOnCuda:
         assert out.shape == (0, 3, 3, 4) and not features.grad.any()
 
     @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-    def test_roi_warp_takes_the_cells_of_roi_pool(self, dtype):
+    def test_roi_warp_rounds_as_roi_pool(self, dtype):
         for scale in (1 / 4, 1 / 16, 1 / 3):
             boxes = boxes_around_halves(scale, dtype)
             on_cpu = first_and_last_cell_of_roi_pool(boxes, scale)
             pooled = first_and_last_cell_of_roi_pool(boxes.to("cuda"), scale).cpu()
-            warped = first_and_last_cell_of_roi_warp(boxes.to("cuda"), scale).cpu()
+            warped = edges_of_roi_warp(boxes.to("cuda"), scale).cpu()
             assert torch.equal(pooled, on_cpu)
-            torch.testing.assert_close(warped, on_cpu, rtol=0, atol=1e-4)
+            torch.testing.assert_close(warped, edges_from_cells(on_cpu), rtol=0, atol=1e-4)
             hard = torch.from_numpy((hard_to_round() / scale).astype(dtype))[:, None].expand(-1, 4)
-            for a, b in zip(
-                round_to_cells(hard.to("cuda"), scale), round_to_cells(hard, scale), strict=True
-            ):
+            for a, b in zip(cells_of(hard.to("cuda"), scale), cells_of(hard, scale), strict=True):
                 assert torch.equal(a.cpu(), b)

@@ -7,7 +7,7 @@
 | ROIAlignMax, ROIAlign | not rounded | not rounded | max, mean of n x n bilinear samples |
 | ROIAlignV2Max, ROIAlignV2 | not rounded, shifted by -0.5 cells | not rounded | the same |
 
-The RoI is rounded by :func:`~mask_rcnn_repro.modeling.accel.compiled_roi_layers.round_to_cells`.
+The RoI is rounded by :func:`~mask_rcnn_repro.modeling.accel.compiled_roi_layers.round_boxes`.
 
 n is ``sampling_ratio``, 2 in the paper. Positions are in units in which feature (i, j) lies at
 (i, j). A bilinear sample at (y, x) is zero outside [-1, H] x [-1, W]. Inside, the position is first
@@ -38,7 +38,7 @@ from mask_rcnn_repro.modeling.accel.compiled_roi_layers import (
     Form,
     applies,
     pool_rois,
-    round_to_cells,
+    round_boxes,
 )
 
 POOLER_REGISTRY = Registry("POOLER")
@@ -154,7 +154,7 @@ class _SamplingLayer(RoILayer):
 
     use_max = False  # max of the samples instead of their mean
     half_pixel = False  # samples shifted by -0.5 cells
-    rounds_roi = False  # RoIWarp: the RoI becomes whole cells before it is divided into bins
+    rounds_roi = False  # RoIWarp: the RoI is rounded before it is divided into bins
 
     def __init__(
         self, output_size: tuple[int, int], spatial_scale: float, sampling_ratio: int
@@ -172,8 +172,8 @@ class _SamplingLayer(RoILayer):
         """Returns (R, C, height, width); see the class."""
         if not self.rounds_roi:  # RoIAlign
             return self.sample(features, rois, self.spatial_scale)
-        start, size = round_to_cells(rois[:, 1:], self.spatial_scale)
-        return self.sample(features, torch.cat([rois[:, :1], start, start + size], dim=1), 1.0)
+        boxes = round_boxes(rois[:, 1:], self.spatial_scale)
+        return self.sample(features, torch.cat([rois[:, :1], boxes], dim=1), 1.0)
 
     def sample(self, features: torch.Tensor, rois: torch.Tensor, scale: float) -> torch.Tensor:
         """Aggregates the samples of RoIs (R, 5), whose boxes times ``scale`` are in cells."""
@@ -230,16 +230,14 @@ class ROIAlignV2Max(ROIAlignMax):
 class ROIWarpAve(_SamplingLayer):
     """RoIWarp (section 3; from MNC, Dai et al. 2016) with averaging: rounds the RoI, not its bins.
 
-    Along x (y likewise) the RoI is rounded to the feature cells [a, a + w) of :class:`ROIPool` and
-    divided into S equal bins. Samples are at the centers of n equal parts of a bin. The feature of
-    cell [i, i + 1) lies at its center. Sample k of bin i is at
-    a + (i + (k + 1/2) / n) w / S - 1/2.
-
-    Cells outside the map are kept. A box that ends at the map's edge, x2 s = W, contains the cell
-    W. In RoIPool that cell makes the last bin shorter or empty.
+    Along x (y likewise) the RoI starts at a = round(x1 s) and has the extent
+    w = max(round(x2 s) - a, 1), where s is the spatial scale and halves are rounded away from zero.
+    It is not :class:`ROIPool`'s range of cells, which has one more. All else is :class:`ROIAlign`:
+    sample k of bin i of S is at position a + (i + (k + 1/2) / n) w / S. So the rounding is the only
+    difference between the two, as section 3 says. MNC's layer rounds in the same way, but takes its
+    samples at other places of a bin (docs/deviations.md).
     """
 
-    half_pixel = True
     rounds_roi = True
 
 

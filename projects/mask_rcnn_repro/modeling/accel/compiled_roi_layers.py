@@ -177,12 +177,10 @@ def _axes(boxes: torch.Tensor, scale: Any, form: Form) -> torch.Tensor:
     """Returns (R, 2, 3): start and size of a bin in cells, and samples in it, along x and y."""
     bins = boxes.new_tensor(form.output_size[::-1])
     samples = boxes.new_tensor(float(form.samples)).expand(len(boxes), 2)
-    if form.kind == "cells" or form.rounded:
-        start, size = round_to_cells(boxes, scale)
-        if form.kind == "cells":
-            return torch.stack([start, size / bins, samples], dim=2)
-        boxes, scale = torch.cat([start, start + size], dim=1), 1.0
-    boxes = boxes * scale
+    if form.kind == "cells":
+        start, size = cells_of(boxes, scale)
+        return torch.stack([start, size / bins, samples], dim=2)
+    boxes = round_boxes(boxes, scale) if form.rounded else boxes * scale
     if form.half_pixel:
         boxes = boxes - 0.5
     start, size = boxes[:, :2], boxes[:, 2:] - boxes[:, :2]
@@ -196,8 +194,8 @@ def _axes(boxes: torch.Tensor, scale: Any, form: Form) -> torch.Tensor:
     return torch.stack([start, size / bins, samples], dim=2)
 
 
-def round_to_cells(boxes: torch.Tensor, spatial_scale: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rounds boxes to whole feature cells, as RoIPool and RoIWarp do (section 3).
+def round_boxes(boxes: torch.Tensor, spatial_scale: Any) -> torch.Tensor:
+    """Scales boxes to feature cells and rounds them, as RoIPool and RoIWarp do (section 3).
 
     Equal to the rounding of `torchvision.ops.roi_pool`: C's ``round``, halves away from zero, after
     a product in the boxes' type. (`torch.round` rounds halves to even; adding 1/2 fails at
@@ -208,12 +206,25 @@ def round_to_cells(boxes: torch.Tensor, spatial_scale: Any) -> tuple[torch.Tenso
         spatial_scale: 1 / stride, of all RoIs or (R, 1) of each.
 
     Returns:
-        First cell (x, y) and number of cells (along x, along y), at least 1; each (R, 2), whole
-        numbers in the boxes' type. Not clipped to a map.
+        (R, 4) XYXY in cells, whole numbers in the boxes' type. Not clipped to a map.
     """
     scaled = boxes * spatial_scale
     twice = 2 * scaled.frac()  # exact, like all products and differences here
-    rounded = scaled - scaled.frac() + (twice - twice.frac())  # `trunc` waits for threads (MKL)
+    return scaled - scaled.frac() + (twice - twice.frac())  # `trunc` waits for threads (MKL)
+
+
+def cells_of(boxes: torch.Tensor, spatial_scale: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns the feature cells of RoIPool: the rounded edges and all cells between them.
+
+    Args:
+        boxes: (R, 4) XYXY in image pixels.
+        spatial_scale: 1 / stride, of all RoIs or (R, 1) of each.
+
+    Returns:
+        First cell (x, y) and number of cells (along x, along y), at least 1; each (R, 2), whole
+        numbers in the boxes' type. Not clipped to a map.
+    """
+    rounded = round_boxes(boxes, spatial_scale)
     start, end = rounded[:, :2], rounded[:, 2:]
     return start, (end - start + 1).clamp(min=1)
 
