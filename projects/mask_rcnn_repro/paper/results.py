@@ -22,14 +22,26 @@ COMPANIONS = ("curves.json", "examples.json")
 """Ends of names of files that lie beside records and are none."""
 
 
+EARLIER = "earlier"
+"""Directory of records that count for no row, such as those of a layer that has changed since."""
+
+
+def record_files(folder: Path) -> list[Path]:
+    """Returns the files of committed records below a directory that may count for a row."""
+    return [
+        file
+        for file in folder.rglob("*.json")
+        if not file.name.endswith(COMPANIONS) and EARLIER not in file.relative_to(folder).parts
+    ]
+
+
 def load_results(folder: Path) -> list[Record]:
-    """Reads the records below a folder, oldest first.
+    """Reads the records below a directory, oldest first, without those in `earlier`.
 
     Raises:
         RecordError: a json file there is neither a record nor one of its companions.
     """
-    files = (f for f in folder.rglob("*.json") if not f.name.endswith(COMPANIONS))
-    return sorted((load_record(f) for f in files), key=lambda r: r.created)
+    return sorted(map(load_record, record_files(folder)), key=lambda r: r.created)
 
 
 def recorded_file(config: str, profile: str, seed: int, folder: Path) -> Path:

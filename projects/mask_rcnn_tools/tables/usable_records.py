@@ -17,7 +17,7 @@ from mask_rcnn_repro.engine.dependencies import data_sets
 from mask_rcnn_repro.engine.run import RECORD_FILE
 from mask_rcnn_repro.engine.stages.prepare import PROPOSAL_FOLDER
 from mask_rcnn_repro.errors import RecordError
-from mask_rcnn_repro.paper.results import COMPANIONS, is_complete
+from mask_rcnn_repro.paper.results import is_complete, record_files
 from mask_rcnn_repro.records.record import Record, load_record
 from mask_rcnn_tools.tables.jobs import Job
 from mask_rcnn_tools.tables.plan import Plan
@@ -49,9 +49,7 @@ def find_records(output_root: Path, results: Path | None) -> list[Found]:
     """
     files = [(file, True) for file in output_root.rglob(RECORD_FILE)]
     if results is not None:
-        files += [
-            (file, False) for file in results.rglob("*.json") if not file.name.endswith(COMPANIONS)
-        ]
+        files += [(file, False) for file in record_files(results)]
     found = []
     for file, local in files:
         try:
