@@ -1,7 +1,4 @@
-"""Errors that are a user's to mend: the launcher prints them without a traceback and exits with 2.
-
-Every message says what was received, what is allowed and how to mend it.
-"""
+"""User-fixable errors. Commands print their message without a traceback and exit with status 2."""
 
 from __future__ import annotations
 

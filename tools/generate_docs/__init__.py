@@ -5,6 +5,7 @@
 | file | made from |
 |---|---|
 | configs/README.md | the configs, their differences, paper/tables.json |
+| docs/images/architecture.svg | the imports, the layers in pyproject.toml |
 | docs/train_keys.md | the schema of the `train` section |
 | docs/records.md | the schema of result records |
 | docs/performance.md and its plots | records of benchmarks |

@@ -21,8 +21,8 @@ PACKAGES = ("mask_rcnn_tools", "mask_rcnn_repro", "mask_rcnn_embedded")
 
 _WIDTH, _LEFT, _ROW = 960, 190, 26
 _STYLE = """\
-text { font: 13px sans-serif; fill: #1f2328 } .lines, .about { fill: #59636e; font-size: 12px }
-.lines { text-anchor: end } .package { font-weight: bold } .paper { fill: #ffffff }
+text { font: 13px sans-serif; fill: #1f2328 } .about { fill: #59636e; font-size: 12px }
+.package { font-weight: bold } .paper { fill: #ffffff }
 .band { fill: #f1f4f7 } circle { fill: #2f6fb5 }
 .arc { fill: none; stroke: #2f6fb5; stroke-width: 1.3; opacity: 0.55 }"""
 
@@ -83,16 +83,10 @@ def _file_of(root: Path, room: str) -> Path:
     return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
 
 
-def _lines_of(root: Path, room: str) -> int:
-    file = _file_of(root, room)
-    files = file.parent.rglob("*.py") if file.name == "__init__.py" else [file]
-    return sum(len(f.read_text(encoding="utf-8").splitlines()) for f in files)
-
-
 def _about(root: Path, room: str) -> str:
     """Returns the first line of the docstring of a room."""
     text = ast.get_docstring(ast.parse(_file_of(root, room).read_text(encoding="utf-8"))) or ""
-    return text.partition("\n")[0]
+    return text.partition("\n")[0].replace("`", "")
 
 
 def format_architecture(root: Path) -> str:
@@ -109,13 +103,11 @@ def format_architecture(root: Path) -> str:
         parts.append(f'<text class="package" x="{_LEFT - 8}" y="{y + 22}">{package}</text>')
         for number, room in enumerate(row, 1):
             middle = place[room] = y + number * _ROW + 17
-            lines = max(round(_lines_of(root, room), -2), 100)
             about = html.escape(_about(root, room))
             parts += [
                 f'<circle cx="{_LEFT}" cy="{middle}" r="3.5"/>',
                 f'<text x="{_LEFT + 14}" y="{middle + 4}">{room.rpartition(".")[2]}</text>',
-                f'<text class="lines" x="{_LEFT + 160}" y="{middle + 4}">{lines:,}</text>',
-                f'<text class="about" x="{_LEFT + 176}" y="{middle + 4}">{about}</text>',
+                f'<text class="about" x="{_LEFT + 130}" y="{middle + 4}">{about}</text>',
             ]
         y += height + 8
     for room, others in sorted(arcs.items()):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from generate_docs.architecture import format_architecture
 from generate_docs.pages import format_configs_readme, format_train_keys
 from generate_docs.record_docs import format_record_schema
 from harness.page import format_performance_page, performance_plots
@@ -25,6 +26,7 @@ def generated_files(root: Path) -> dict[Path, str]:
     results = root / "results"
     return {
         root / "configs" / "README.md": format_configs_readme(),
+        root / "docs" / "images" / "architecture.svg": format_architecture(root),
         root / "docs" / "train_keys.md": format_train_keys(),
         root / "docs" / "records.md": format_record_schema(),
         **performance_files(root),
