@@ -353,6 +353,37 @@ def test_init_needs_the_backbone_only(tmp_path, fpn, caplog):
             SafeCheckpointer(Detector(fpn)).load(str(tmp_path / "b.pth"), policy="relaxed")
 
 
+@pytest.mark.parametrize("fpn", [False, True])
+def test_init_from_a_detector_of_other_classes_is_refused(tmp_path, fpn):
+    source = Detector(fpn, classes=5).filled()
+    path = saved(source, tmp_path)
+    model = Detector(fpn)
+    with pytest.raises(CheckpointError, match=r"predictor\.weight \(6, 64\) in the file") as caught:
+        SafeCheckpointer(model).load(path, policy="init")
+    for way in ("train.init_classes='{}'", "train.init_classes_of", "train.strict_init=false"):
+        assert way in str(caught.value)
+    SafeCheckpointer(model).load(path, policy="relaxed")
+    assert same_weights(source, model, "backbone.")
+
+
+def test_init_takes_all_weights_of_a_head_or_none(tmp_path):
+    state = Detector().filled().state_dict()
+    key = "roi_heads.predictor.bias"
+    for content, wanted in (
+        ({k: v for k, v in state.items() if k != key}, f"missing in the file: {key}"),
+        (state | {f"{key}2": torch.zeros(1)}, f"not in the model: {key}2"),
+        ({k: v for k, v in state.items() if "predictor" not in k}, None),
+        (state | {"roi_heads.mask_head.bias": torch.zeros(1)}, None),
+    ):
+        torch.save(content, tmp_path / "a.pth")
+        checkpointer = SafeCheckpointer(Detector(), policy="init")
+        if wanted is None:
+            checkpointer.load(str(tmp_path / "a.pth"))
+        else:
+            with pytest.raises(CheckpointError, match=wanted):
+                checkpointer.load(str(tmp_path / "a.pth"))
+
+
 @pytest.mark.parametrize("content", [[1, 2], {"a": "text"}, {"model": 3}, {"model": {1: 2}}])
 def test_file_without_weights(tmp_path, content):
     torch.save(content, tmp_path / "a.pth")

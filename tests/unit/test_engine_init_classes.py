@@ -174,7 +174,7 @@ def test_weights_of_other_classes_than_said_are_refused():
     with pytest.raises(CheckpointError, match=r"but for 2 classes .*init_classes_of"):
         take_classes(model, state, wrong, "f.pth")
     del state["roi_heads.mask_head.predictor.bias"]
-    with pytest.raises(CheckpointError, match=r"mask_head\.predictor\.bias is not in the file"):
+    with pytest.raises(CheckpointError, match=r"mask_head\.predictor\.bias is missing"):
         take_classes(model, state, map_classes(STREET, COCO, {}, "it"), "f.pth")
 
 
@@ -202,7 +202,7 @@ def test_classes_come_from_the_data_of_both_configs():
     assert found.there[0] == "person" and len(found.there) == 7
     named = OmegaConf.merge(persons, {"train": {"init_classes_of": "coco_minival"}})
     assert len(class_map_of(named, None).there) == 80
-    with pytest.raises(ConfigError, match="init_classes_of, such as"):
+    with pytest.raises(ConfigError, match="train.init_classes_of"):
         class_map_of(persons, None)
 
 

@@ -121,7 +121,9 @@ class Train(Section):
         default="", description="Weights to start from or to evaluate. Empty: random weights."
     )
     strict_init: bool = Field(
-        default=True, description="Require the initial checkpoint to fill the whole backbone."
+        default=True,
+        description="Require the initial checkpoint to fill the whole backbone, and to fit every "
+        "other part that it contains. false starts at random what does not fit.",
     )
     proposals: str | None = Field(
         default=None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Literal, get_args
 from urllib.parse import parse_qs, urlparse
@@ -48,6 +48,8 @@ class SafeCheckpointer(DetectionCheckpointer):
     - ``init`` (training from `train.init_checkpoint`): every weight of the backbone must be
       filled. With FPN that means its bottom-up network: pre-trained classifiers know no pyramid,
       nor blocks that are added to them (modules with `added_to_pretrained`), which may be absent.
+      Of other parts, such as `roi_heads.mask_head`, the file holds none or all weights of the
+      model.
     - ``relaxed``: nothing; differences are only logged.
 
     Never counted, under any policy: pixel means and standard deviations and cell anchors, which
@@ -220,7 +222,7 @@ class SafeCheckpointer(DetectionCheckpointer):
         shapes = {key: tuple(value.shape) for key, value in checkpoint["model"].items()}
         incompatible = self._without_tolerated(super()._load_model(checkpoint))
         incompatible = self._with_misfits(incompatible, shapes)
-        self._enforce(incompatible)
+        self._enforce(incompatible, shapes)
         return incompatible
 
     def _mapping(self, loaded: Any) -> dict[str, Any]:
@@ -321,14 +323,19 @@ class SafeCheckpointer(DetectionCheckpointer):
                 misshapen.append((key, shapes[match], own[key]))
         return _IncompatibleKeys(missing, unexpected, misshapen)
 
-    def _enforce(self, incompatible: _IncompatibleKeys) -> None:
+    def _enforce(self, incompatible: _IncompatibleKeys, given: Iterable[str]) -> None:
         missing, unexpected, misshapen = incompatible
         if self.policy == "init":
-            part = _pretrained_part(self.model)
+            backbone = _pretrained_part(self.model)
             added = _absent_additions(self.model, missing)
-            missing = [k for k in missing if k.startswith(part) and k not in added]
-            misshapen = [m for m in misshapen if m[0].startswith(part)]
-            unexpected = []
+            own = {_part(key) for key in self.model.state_dict() if not key.startswith(backbone)}
+            parts = own & {_part(key) for key in given}
+            missing = [
+                k
+                for k in missing
+                if (k.startswith(backbone) or _part(k) in parts) and k not in added
+            ]
+            unexpected = [k for k in unexpected if _part(k) in parts]
         if self.policy == "relaxed" or not (missing or unexpected or misshapen):
             return
         shapes = {key: tuple(value.shape) for key, value in self.model.state_dict().items()}
@@ -336,10 +343,19 @@ class SafeCheckpointer(DetectionCheckpointer):
         lines += [f"not in the model: {key}" for key in unexpected]
         lines += [f"other shape: {k} {file} in the file, {own} here" for k, file, own in misshapen]
         if self.policy == "init":
-            advice = (
-                f"Everything below {part!r} must be filled. Give weights of the same backbone in "
-                "train.init_checkpoint, or accept this with train.strict_init=false."
-            )
+            names = [*missing, *unexpected, *(m[0] for m in misshapen)]
+            if any(name.startswith(backbone) for name in names):
+                advice = (
+                    f"Everything below {backbone!r} must be filled. Give weights of the same "
+                    "backbone in train.init_checkpoint, or accept this with "
+                    "train.strict_init=false."
+                )
+            else:
+                advice = (
+                    "If its classes differ, map them with train.init_classes='{}' and "
+                    "train.init_classes_of=<data set of the weights>. train.strict_init=false "
+                    "starts what does not fit at random."
+                )
         else:
             advice = "Give the checkpoint that this very config wrote, or the config that wrote it."
         raise CheckpointError(
@@ -406,6 +422,11 @@ def _pretrained_part(model: nn.Module) -> str:
     """Returns the prefix of the weights that a classifier must fill."""
     has_pyramid = hasattr(getattr(model, "backbone", None), "bottom_up")
     return "backbone.bottom_up." if has_pyramid else "backbone."
+
+
+def _part(key: str) -> str:
+    """Returns the part of a model that a weight belongs to, such as `roi_heads.mask_head`."""
+    return ".".join(key.split(".")[:2])
 
 
 def _absent_additions(model: nn.Module, missing: list[str]) -> set[str]:
