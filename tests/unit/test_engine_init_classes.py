@@ -202,7 +202,7 @@ def test_classes_come_from_the_data_of_both_configs():
     assert found.there[0] == "person" and len(found.there) == 7
     named = OmegaConf.merge(persons, {"train": {"init_classes_of": "coco_minival"}})
     assert len(class_map_of(named, None).there) == 80
-    with pytest.raises(ConfigError, match="train.init_classes_of"):
+    with pytest.raises(ConfigError, match="init_classes_of"):
         class_map_of(persons, None)
 
 
