@@ -70,6 +70,8 @@ def draw_series(series: Series) -> str:
         if all(x > 0 and y > 0 for x, y in every):
             axes.set_xscale("log")
             axes.set_yscale("log")
+            style.plain_log_labels(axes.xaxis)
+            style.plain_log_labels(axes.yaxis)
             first, last = min(every), max(every)
             if last[0] > first[0]:
                 end = first[1] * last[0] / first[0]

@@ -18,7 +18,8 @@ from mask_rcnn_tools.analyze.evaluation_data import TASKS
 from mask_rcnn_tools.analyze.keypoint_errors import KEYPOINT_ERRORS, KINDS
 from mask_rcnn_tools.analyze.mask_quality import MaskQuality, mean_or_nan
 from mask_rcnn_tools.analyze.results import Analysis
-from mask_rcnn_tools.common.plot_style import settings
+from mask_rcnn_tools.common.fonts import font_families, missing_reported_once
+from mask_rcnn_tools.common.plot_style import plain_log_labels, settings
 from mask_rcnn_tools.drawing.files import failure_logged
 
 # from Okabe and Ito, for color-blind people
@@ -70,7 +71,8 @@ def draw_plots(
         "keypoints": (analysis.keypoints is not None, _keypoints),
     }
     files = []
-    with matplotlib.rc_context(_STYLE):
+    style = {**_STYLE, "font.family": font_families()}
+    with matplotlib.rc_context(style), missing_reported_once():
         for name, (there, draw) in plots.items():
             if not there:
                 continue
@@ -181,7 +183,9 @@ def _masks(analysis: Analysis) -> Figure:
     pairs.plot([low, 1], [low, 1], color="#444444", linewidth=0.8, linestyle="--")
     pairs.set(xlabel="box IoU", ylabel="mask IoU", xlim=(low, 1), ylim=(0, 1))
     pairs.set_title(f"{len(masks):,} detections whose box found an object")
-    figure.colorbar(shown, label="detections")
+    bar = figure.colorbar(shown, label="detections")
+    if len(masks) > 1:
+        plain_log_labels(bar.ax.yaxis)
     _by_size(sizes, masks)
     names = [name for name in analysis.mask_ap if name != "per_class"]
     places = np.arange(len(names))

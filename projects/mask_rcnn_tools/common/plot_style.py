@@ -11,12 +11,14 @@ from __future__ import annotations
 import html
 import io
 import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 TEXT, MUTED, GRID, PAPER = "#1b1f24", "#5d6670", "#d7dce1", "#fefefe"
@@ -80,6 +82,9 @@ def settings(salt: str) -> dict[Any, Any]:
         "svg.hashsalt": salt,
         "svg.fonttype": "none",
         "font.family": "DejaVu Sans",
+        # names of classes and runs are text, not formulas
+        "text.usetex": False,
+        "text.parse_math": False,
         "font.size": _FONT,
         "axes.labelsize": _FONT,
         "axes.titlesize": _FONT + 0.5,
@@ -125,7 +130,10 @@ def plot(width: float, height: float, salt: str) -> Iterator[tuple[Figure, list[
         figure = Figure(figsize=(width, height), layout="constrained")
         yield figure, result
         buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+        with warnings.catch_warnings():
+            # the text of an SVG is shown in the viewer's fonts
+            warnings.filterwarnings("ignore", "Glyph .* missing from")
+            figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
     # nothing refers to the names of groups, and a page holds many plots
     text = re.sub(
@@ -134,6 +142,18 @@ def plot(width: float, height: float, salt: str) -> Iterator[tuple[Figure, list[
     text = re.sub(r' id="(?:[A-Z]\w*Collection)[\w.]*"', "", text)
     text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
     result.append(re.sub(r"[ \t]+$", "", text, flags=re.MULTILINE))
+
+
+def plain_log_labels(axis: Axis) -> None:
+    """Labels a logarithmic axis with plain numbers, because the style draws no formulas."""
+    from matplotlib.ticker import LogFormatter
+
+    class PlainLogFormatter(LogFormatter):
+        def __call__(self, x: float, pos: Any = None) -> str:
+            return f"{x:g}" if super().__call__(x, pos) else ""
+
+    axis.set_major_formatter(PlainLogFormatter())
+    axis.set_minor_formatter(PlainLogFormatter())
 
 
 def legend_above(figure: Figure, axes: Axes, columns: int = 3) -> None:

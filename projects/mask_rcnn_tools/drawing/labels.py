@@ -1,6 +1,6 @@
 """Text on pictures: labels at free places, captions and legends.
 
-The font is DejaVu Sans, which comes with matplotlib and covers most alphabets.
+Fonts are those of :mod:`mask_rcnn_tools.common.fonts`, one for each text.
 Coordinates are pixels of the picture.
 """
 
@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import functools
 import math
-import os
 import textwrap
 from collections.abc import Sequence
 
-import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from mask_rcnn_tools.common.fonts import font_file
 from mask_rcnn_tools.drawing.colors import BLACK, WHITE, Color, text_color
 from mask_rcnn_tools.drawing.marks import Mark
 
@@ -31,11 +30,12 @@ def font_size_for(short_edge: int) -> int:
     return max(_SMALLEST, round(13 * (short_edge / 480) ** 0.78))
 
 
-@functools.lru_cache(maxsize=32)
-def font(size: int, name: str = "DejaVuSans") -> ImageFont.FreeTypeFont:
-    """Loads the font in a size in pixels."""
-    file = os.path.join(matplotlib.get_data_path(), "fonts", "ttf", f"{name}.ttf")
-    return ImageFont.truetype(file, size)
+_load = functools.lru_cache(maxsize=32)(ImageFont.truetype)
+
+
+def font(size: int, text: str, name: str = "DejaVuSans") -> ImageFont.FreeTypeFont:
+    """Loads a font that has the characters of a text, in a size in pixels."""
+    return _load(font_file(text, name), size)
 
 
 def draw_labels(canvas: np.ndarray, marks: Sequence[Mark], zoom: float, size: int) -> np.ndarray:
@@ -68,12 +68,14 @@ def draw_labels(canvas: np.ndarray, marks: Sequence[Mark], zoom: float, size: in
         placed.append(place)
         draw.rectangle((place[0], place[1], place[2] - 1, place[3] - 1), fill=(*mark.color, 225))
         spot = place[0] + _PADDING, place[1]
-        draw.text(spot, mark.label, font=font(size), fill=(*text_color(mark.color), 255))
+        draw.text(
+            spot, mark.label, font=font(size, mark.label), fill=(*text_color(mark.color), 255)
+        )
     return np.array(picture)
 
 
 def _text_size(text: str, size: int) -> tuple[int, int]:
-    face = font(size)
+    face = font(size, text)
     ascent, descent = face.getmetrics()
     return round(face.getlength(text)) + 2 * _PADDING, ascent + descent
 
@@ -122,8 +124,9 @@ def with_caption(picture: np.ndarray, lines: Sequence[str], size: int | None = N
         narrower than a short line becomes wider.
     """
     size = size or font_size_for(min(picture.shape[:2]))
-    face = font(size, "DejaVuSansMono")
-    letter = face.getlength("0")
+    text = "".join(lines)
+    face = font(size, text, "DejaVuSansMono")
+    letter = face.getlength("0") if text.isascii() else max(map(face.getlength, {"0", *text}))
     width = max(_CAPTION_LETTERS, int((picture.shape[1] - 8) / letter))
     broken = [row for line in lines for row in textwrap.wrap(line, width)]
     if not broken:
@@ -162,5 +165,7 @@ def legend(entries: Sequence[tuple[Color, str]], width: int, size: int) -> np.nd
     draw = ImageDraw.Draw(bar)
     for (color, text), place in zip(entries, places, strict=True):
         draw.rectangle(place, fill=color)
-        draw.text((place[0] + _PADDING, place[1]), text, font=font(size), fill=text_color(color))
+        draw.text(
+            (place[0] + _PADDING, place[1]), text, font=font(size, text), fill=text_color(color)
+        )
     return np.array(bar)

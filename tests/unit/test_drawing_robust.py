@@ -1,8 +1,9 @@
-"""Drawings of any image file, and of images that cannot be drawn, which cost no other result."""
+"""Drawings of any image file and any name; a picture that fails costs no other result."""
 
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,11 +16,18 @@ from PIL import Image
 from mask_rcnn_repro.data import get_test_dicts, register_custom
 from mask_rcnn_repro.engine.extensions import Extensions
 from mask_rcnn_repro.engine.results import draw_examples
+from mask_rcnn_tools.analyze.cli import parse_args
 from mask_rcnn_tools.analyze.evaluation_data import load_evaluation_data
 from mask_rcnn_tools.analyze.image_scores import image_scores
 from mask_rcnn_tools.analyze.pictures import draw_images
+from mask_rcnn_tools.analyze.plots import draw_plots
+from mask_rcnn_tools.analyze.results import analyze
+from mask_rcnn_tools.common import fonts
+from mask_rcnn_tools.common import plot_style as style
 from mask_rcnn_tools.drawing.evaluation import draw_results
 from mask_rcnn_tools.drawing.files import failure_logged, write_picture
+from mask_rcnn_tools.drawing.labels import draw_labels, with_caption
+from mask_rcnn_tools.drawing.marks import Mark
 from mask_rcnn_tools.drawing.sheet import contact_sheet
 from mask_rcnn_tools.predict.images import predict_images
 from mask_rcnn_tools.predict.job import Job, Options
@@ -176,3 +184,88 @@ def test_predictions_survive_a_picture(tmp_path: Path, monkeypatch: pytest.Monke
     assert added == [0, 1]
     assert job.summary.failed == {"a.png": "not drawn: ValueError: why"}
     assert (tmp_path / "out" / "b.png").is_file()
+
+
+def test_names_are_text_in_plots(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    names = ["$_1$ note", "$\\frac{$", "\\$ and $", "漂浮物"]
+    name = _named(tmp_path, names)
+    data = load_evaluation_data(name, [tmp_path / "results.json"])
+    analysis = analyze(data, parse_args(["--run", "x"]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        files = draw_plots(analysis, "a title $_1$ of $\\frac{$", tmp_path, ("png", "svg"))
+    stems = {"error_types", "confusion", "calibration", "masks"}
+    assert {file.name for file in files} == {f"{s}.{t}" for s in stems for t in ("png", "svg")}
+    text = (tmp_path / "confusion.svg").read_text()
+    assert all(f">{name}</text>" in text for name in names)
+    assert "mathdefault" not in "".join(f.read_text() for f in files if f.suffix == ".svg")
+
+
+def test_missing_characters_are_reported_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(fonts, "installed_fallbacks", dict)
+    monkeypatch.setattr(fonts, "_reported", set())
+    canvas = np.zeros((100, 200, 3), np.uint8)
+    mark = Mark((255, 255, 255), (0, 50, 100, 100), label="漂浮物 98%")
+    for _ in range(2):
+        draw_labels(canvas, [mark], 1, 12)
+    with fonts.missing_reported_once():
+        warnings.warn("Glyph 28418 (x) missing from font(s) DejaVu Sans.", stacklevel=1)
+        warnings.warn("Glyph 20013 (x) missing from font(s) DejaVu Sans.", stacklevel=1)
+    assert [record.args for record in caplog.records] == [("浮 漂 物",), ("中",)]
+    assert with_caption(canvas, ["漂浮物" * 20]).shape[1] == 200
+
+
+def test_an_installed_font_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    # DejaVu Sans stands in for a Chinese font
+    dejavu = fonts.font_file("")
+    mono = fonts.font_file("", "DejaVuSansMono")
+    assert fonts.font_file("abc $ é") == dejavu
+    lacking = next(chr(c) for c in range(0x370, 0x2E80) if _only_in(dejavu, mono, c))
+    monkeypatch.setattr(fonts, "installed_fallbacks", lambda: {"Other": dejavu})
+    assert fonts.font_file(f"a{lacking}", "DejaVuSansMono") == dejavu
+    assert fonts.font_families() == ["DejaVu Sans", "Other"]
+
+
+def _only_in(having: str, lacking: str, code: int) -> bool:
+    return code in fonts._characters(having) and code not in fonts._characters(lacking)
+
+
+def test_labels_of_logarithmic_axes() -> None:
+    with style.plot(4, 3, "salt") as (figure, result):
+        axes = figure.add_subplot()
+        axes.plot([0.01, 5], [1, 1000], label="$a$ and $\\frac{$ and 漂")
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        style.plain_log_labels(axes.xaxis)
+        style.plain_log_labels(axes.yaxis)
+        style.legend_above(figure, axes)
+    for text in (">0.01<", ">0.1<", ">1000<", ">$a$ and $\\frac{$ and 漂<"):
+        assert text in result[0]
+    assert "mathdefault" not in result[0]
+
+
+def _named(folder: Path, names: list[str]) -> str:
+    """Registers an image with an object of each class, all found exactly; returns the name."""
+    boxes = [[10 * n, 0, 9, 20] for n in range(len(names))]
+    annotations: list[dict[str, Any]] = [
+        {
+            "id": number,
+            "image_id": 1,
+            "category_id": number,
+            "bbox": [x, y, w, h],
+            "segmentation": [[x, y, x + w, y, x + w, y + h, x, y + h]],
+        }
+        for number, (x, y, w, h) in enumerate(boxes, start=1)
+    ]
+    content = {
+        "images": [{"id": 1, "file_name": "1.png", "height": 30, "width": 100}],
+        "annotations": annotations,
+        "categories": [{"id": n, "name": name} for n, name in enumerate(names, start=1)],
+    }
+    (folder / "gt.json").write_text(json.dumps(content))
+    (folder / "results.json").write_text(json.dumps([{**a, "score": 0.9} for a in annotations]))
+    name = f"drawn_{next(_COUNT)}"
+    register_custom(name, str(folder / "gt.json"), str(folder))
+    return name
