@@ -241,6 +241,10 @@ def test_a_folder_belongs_to_one_config(sample, tmp_path):
     assert "train.seed:   0 -> 4" in message
     assert "train.output_dir=FOLDER" in message
     assert (folder / "config.yaml").read_text() == written
+    assert "init_checkpoint" not in message
+    (folder / "last_checkpoint").write_text("model_final.pth")
+    with pytest.raises(ConfigError, match=f"train.init_checkpoint={folder}/model_final.pth"):
+        claim_output_dir(folder, other)
 
 
 def test_an_unusable_folder_is_a_config_error(sample, tmp_path):

@@ -188,6 +188,17 @@ def test_binary_file(tmp_path: Path) -> None:
         load_coco_json(json_file, root)
 
 
+def test_a_byte_order_mark_is_read(tmp_path: Path) -> None:
+    json_file, root = write(tmp_path, content())
+    plain = load_coco_json(json_file, root)
+    text = Path(json_file).read_text()
+    Path(json_file).write_text(text, encoding="utf-8-sig")
+    assert load_coco_json(json_file, root) == plain
+    Path(json_file).write_text(text, encoding="utf-16")
+    with pytest.raises(DataError, match=r"UTF-16.*save it as UTF-8"):
+        load_coco_json(json_file, root)
+
+
 def test_missing_file_names_it_and_the_nearest_folder(tmp_path: Path) -> None:
     missing = tmp_path / "no" / "where.json"
     with pytest.raises(DataError) as info:

@@ -177,6 +177,12 @@ def test_text_instead_of_an_image(record: dict[str, Any]) -> None:
         mapper()(record)
 
 
+def test_missing_image_with_a_backslash_in_its_name(record: dict[str, Any]) -> None:
+    record["file_name"] = record["file_name"].replace("10.jpg", r"sub\10.jpg")
+    with pytest.raises(DataError, match=r"backslash.*'/'"):
+        mapper()(record)
+
+
 def test_missing_image(record: dict[str, Any]) -> None:
     Path(record["file_name"]).unlink()
     with pytest.raises(DataError, match=r"Image 10, .*10\.jpg, is missing \(its folder exists\)"):

@@ -11,9 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mask_rcnn_repro.config import claim_output_dir, load_config
 from mask_rcnn_repro.engine.run_folder import (
     LOGGERS,
     QUIET_LOGGERS,
@@ -21,8 +23,11 @@ from mask_rcnn_repro.engine.run_folder import (
     keep_logs,
     setup_logging,
 )
+from mask_rcnn_repro.engine.train.resuming import report_other_runs
 from mask_rcnn_repro.errors import DataError
 from mask_rcnn_repro.utils.startup import quiet_dependencies
+
+LONGER = "train.max_iter=1234"
 
 
 @pytest.fixture
@@ -156,3 +161,27 @@ def test_silencing_imports_the_standard_library_only() -> None:
         check=True,
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_resume_names_a_run_of_the_same_config_with_other_settings(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cfg, longer = (load_config("quickstart/mask_rcnn_r18_fpn", "tiny", o) for o in ([], [LONGER]))
+    begun, new = tmp_path / "seed0", tmp_path / "seed0-0123abcd"
+    claim_output_dir(begun, cfg)
+    report_other_runs(new, longer)  # without a checkpoint
+    torch.save({"model": {}, "iteration": 7}, begun / "model_final.pth")
+    (begun / "last_checkpoint").write_text("model_final.pth")
+    for folder in (tmp_path / "seed1", tmp_path / "mine", begun, tmp_path / "gone" / "seed0"):
+        report_other_runs(folder, longer)
+    assert caplog.text == ""
+    report_other_runs(new, longer)
+    (record,) = caplog.records
+    message = record.getMessage()
+    for words in (
+        f"no checkpoint in {new}",
+        f"train.max_iter {cfg.train.max_iter} there, 1234 here",
+        "done 8 iterations",
+        f"train.init_checkpoint={begun / 'model_final.pth'}",
+    ):
+        assert words in message

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -174,6 +175,26 @@ def test_frames_are_decoded_when_they_are_asked_for(monkeypatch: pytest.MonkeyPa
     assert calls == ["read", "grab", "grab", "read"]
     assert list(frames) == [] and not reader.ended_early(2)
     assert reader.ended_early(1)
+
+
+def test_a_video_is_turned_as_its_header_states(tmp_path: Path) -> None:
+    file = tmp_path / "v.mp4"
+    writer = VideoWriter(file, 10)
+    picture = np.zeros((32, 48, 3), np.uint8)
+    picture[:, :16] = 220  # on the left, which a quarter turn to the right puts on top
+    writer.write(picture, times=2)
+    writer.close()
+    content = bytearray(file.read_bytes())
+    matrix = content.index(b"tkhd") + 4 + 40
+    one, zero = 1 << 16, 0
+    turn = (zero, one, zero, -one, zero, zero, 32 << 16, zero, 1 << 30)
+    assert struct.unpack_from(">i", content, matrix) == (one,)  # as it was
+    struct.pack_into(">9i", content, matrix, *turn)
+    file.write_bytes(content)
+    assert video_io.open_capture(file).get(cv2.CAP_PROP_ORIENTATION_AUTO) == 1
+    frames = [frame.pixels for frame in FrameReader(file)]
+    assert [frame.shape for frame in frames] == [(48, 32, 3)] * 2
+    assert frames[0][:12].mean() > 180 > 60 > frames[0][20:].mean()
 
 
 def test_videos_of_odd_and_changing_sizes(tmp_path: Path) -> None:

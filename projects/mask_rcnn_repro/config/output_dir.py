@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -91,26 +92,63 @@ def claim_output_dir(output_dir: str | Path, cfg: DictConfig) -> Path:
             f"The output directory {folder} cannot be written to: {error}. Give another one with "
             "train.output_dir=FOLDER."
         ) from error
-    held = read_yaml(file)
-    if not isinstance(held, dict):
+    other = _held_config(file)
+    if other is None:
         raise ConfigError(
             f"{file} does not hold a config. Delete {folder}, or give another directory with "
             "train.output_dir=FOLDER."
         )
+    if config_hash(other) == config_hash(cfg):
+        return folder
+    lines = format_diff(_differences(other, cfg), "there", "this run").splitlines()
+    shown = "\n".join(f"  {line}" for line in lines[:9])
+    more = f"\n  ... and {len(lines) - 9} more" if len(lines) > 9 else ""
+    pointer = folder / "last_checkpoint"
+    weights = ""
+    if pointer.is_file():
+        name = pointer.read_text(encoding="utf-8", errors="replace").strip()
+        weights = f" train.init_checkpoint={folder / name} starts from its weights."
+    raise ConfigError(
+        f"The directory {folder} holds a run of another config:\n{shown}{more}\n"
+        "Give another directory with train.output_dir=FOLDER, or delete this one."
+        f"{weights}"
+    )
+
+
+def differences_from(output_dir: str | Path, cfg: DictConfig) -> str | None:
+    """Returns how the config of a directory differs from `cfg`, in one line.
+
+    Args:
+        output_dir: directory of a run.
+        cfg: the config to compare with.
+
+    Returns:
+        Text such as `train.max_iter 90 there, 95 here`. None if the directory holds no config.
+    """
+    try:
+        other = _held_config(Path(output_dir) / CONFIG_FILE)
+    except ConfigError:
+        return None
+    if other is None:
+        return None
+    found = _differences(other, cfg)
+    named = [f"{key} {there} there, {here} here" for key, there, here in found[:3]]
+    return "; ".join(named) + (f"; {len(found) - 3} more" if len(found) > 3 else "")
+
+
+def _held_config(file: Path) -> DictConfig | None:
+    held = read_yaml(file)
+    if not isinstance(held, dict):
+        return None
     other = OmegaConf.create(held, flags={"allow_objects": True})
     if isinstance(other.get("train"), DictConfig):
         schema.fill_train_defaults(other.train)  # keys that are newer than the directory
-    if config_hash(other) == config_hash(cfg):
-        return folder
-    differences = [
+    return other
+
+
+def _differences(other: DictConfig, cfg: DictConfig) -> list[tuple[str, Any, Any]]:
+    return [
         (key, there, here)
         for key, there, here in diff_configs(other, cfg)
         if key.partition(".")[0] != "paper" and key not in NOT_HASHED
     ]
-    lines = format_diff(differences, "there", "this run").splitlines()
-    shown = "\n".join(f"  {line}" for line in lines[:9])
-    more = f"\n  ... and {len(lines) - 9} more" if len(lines) > 9 else ""
-    raise ConfigError(
-        f"The directory {folder} holds a run of another config:\n{shown}{more}\n"
-        "Give another directory with train.output_dir=FOLDER, or delete this one."
-    )

@@ -41,6 +41,7 @@ from mask_rcnn_repro.engine.run import Run
 from mask_rcnn_repro.engine.run_folder import keep_logs, open_run_folder
 from mask_rcnn_repro.engine.seeding import make_deterministic, seed_everything
 from mask_rcnn_repro.engine.stages.prepare import prepare, store_own_proposals, train_stage
+from mask_rcnn_repro.engine.train.resuming import report_other_runs
 from mask_rcnn_repro.errors import CheckpointError, ConfigError
 from mask_rcnn_repro.paper import format_results
 from mask_rcnn_repro.paper.verify import (
@@ -205,6 +206,8 @@ def _tta_suffix(cfg: DictConfig) -> str:
 
 
 def _train(this: Run, extensions: Extensions, resume: bool) -> Record | None:
+    if resume and comm.is_main_process():
+        report_other_runs(this.folder, this.cfg)
     finished = this.finished_record() if resume else None
     if finished is not None:
         logger.info("This run is complete already; its record follows.")

@@ -17,7 +17,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import Image
 
-from mask_rcnn_repro.data.loading.images import LARGEST_FILE, PLAIN_MODES, read_image
+from mask_rcnn_repro.data.loading.images import (
+    LARGEST_FILE,
+    PLAIN_MODES,
+    backslash_hint,
+    read_image,
+)
 from mask_rcnn_repro.data.loading.workers import usable_cpus
 from mask_rcnn_repro.errors import DataError
 from mask_rcnn_tools.check_data.findings import Report
@@ -102,7 +107,8 @@ def _look(table: Table, row: int, hashed: bool, decode: bool) -> ImageFile:
     try:
         state = os.stat(path)
     except (OSError, ValueError):
-        file.problem = ("missing-image", f"{name} (image {table.ids[row]})")
+        hint = backslash_hint(str(name))
+        file.problem = ("missing-image", f"{name} (image {table.ids[row]}){hint and '.'}{hint}")
         return file
     file.real = os.path.realpath(path)
     file.size = state.st_size

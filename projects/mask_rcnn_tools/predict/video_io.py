@@ -96,9 +96,13 @@ class FrameReader:
 
 
 def open_capture(source: Path | int) -> cv2.VideoCapture:
-    """Opens OpenCV's reader of a file or camera."""
+    """Opens OpenCV's reader of a file, turned as its header states, or of a camera."""
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "8")  # FrameReader reports errors
-    return cv2.VideoCapture(source if isinstance(source, int) else os.fspath(source))
+    if isinstance(source, int):
+        return cv2.VideoCapture(source)
+    capture = cv2.VideoCapture(os.fspath(source))
+    capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)
+    return capture
 
 
 class VideoWriter:

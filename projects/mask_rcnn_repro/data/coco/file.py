@@ -6,6 +6,7 @@ annotations (to check them) and its records (to train on them).
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import functools
 import gc
@@ -181,6 +182,9 @@ def _read(path: str) -> tuple[bytes, dict[str, Any]]:
 
 
 def _parse_json(data: bytes) -> Any:
+    data = data.removeprefix(codecs.BOM_UTF8)  # programs for Windows write it
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise ValueError("it is encoded in UTF-16, not UTF-8; save it as UTF-8")
     try:
         return orjson.loads(data)
     except orjson.JSONDecodeError:

@@ -53,7 +53,7 @@ def read_image(record: Mapping[str, Any], image_format: str) -> np.ndarray:
         state = "exists" if os.path.isdir(folder) else "does not exist either"
         raise DataError(
             f"{which} is missing (its folder {state}). The annotations list it: fetch it again, or "
-            "remove its record from the json."
+            f"remove its record from the json.{backslash_hint(file)}"
         ) from None
     except (MemoryError, DataError):
         raise
@@ -69,6 +69,13 @@ def read_image(record: Mapping[str, Any], image_format: str) -> np.ndarray:
         ) from error
     _check_size(record, image.shape[:2], which)
     return image
+
+
+def backslash_hint(file: str) -> str:
+    """Returns a sentence on a backslash in the name of a missing file, empty without one."""
+    if "\\" not in file:
+        return ""
+    return " Its name contains a backslash. Separate directories by '/'."
 
 
 def _check_size(

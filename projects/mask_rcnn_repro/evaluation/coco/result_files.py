@@ -99,7 +99,7 @@ def _key(row: Mapping[str, Any]) -> tuple[Any, ...]:
 
 def _read_file(file: Path, known: KnownIds, images: Container[Any] | None) -> list[dict[str, Any]]:
     try:
-        rows = json.loads(file.read_text(encoding="utf-8"))
+        rows = json.loads(file.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"The results {str(file)!r} cannot be read: {error}.") from error
     if not isinstance(rows, list):
