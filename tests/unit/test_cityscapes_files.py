@@ -68,7 +68,7 @@ def test_other_files_are_told(root: Path, caplog: pytest.LogCaptureFixture) -> N
 def test_same_id_in_two_cities(root: Path) -> None:
     (stem,) = write_split(root, count=1)
     shutil.copytree(root / "leftImg8bit/train/aachen", root / "leftImg8bit/train/bonn")
-    with pytest.raises(DataError, match=f"{stem}.*twice"):
+    with pytest.raises(DataError, match=f"{stem}.*duplicate"):
         load_cityscapes(root, "train")
 
 

@@ -1,7 +1,7 @@
-"""Which files each data set name stands for, and which of them are there.
+"""Maps each data set name to its files and finds the release that is installed.
 
-The root is ``DETECTRON2_DATASETS`` (default ``datasets``), read whenever files are looked for, so
-nothing is opened and no folder is needed until a data set is first read.
+The root is ``DETECTRON2_DATASETS`` (default ``datasets``). It is read whenever files are looked
+for: importing this module opens nothing, and needs no directory.
 """
 
 from __future__ import annotations

@@ -56,11 +56,11 @@ def get_training_dicts(
         names: registered name or names; with ``json``, the name to register.
         json: annotation file in COCO format.
         image_root: folder of that file's images.
-        filter_empty: leave out images without any annotation that is not a crowd region.
-        min_keypoints: leave out images with fewer labelled keypoints (visibility 1 or 2) than
+        filter_empty: omit images without any annotation that is not a crowd region.
+        min_keypoints: omit images with fewer labelled keypoints (visibility 1 or 2) than
             this.
         flip_pairs: with ``json``, the pairs of keypoint names that change places in a mirrored
-            image; None tells left and right by the names.
+            image; None takes left and right from the names.
 
     Returns:
         Dicts in Detectron2's format.

@@ -1,4 +1,4 @@
-"""A digest that tells whether two runs used the same annotations."""
+"""A digest that shows whether two runs used the same annotations."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ def dataset_fingerprint(
 ) -> dict[str, Any]:
     """Returns what identifies the annotations of one or several data sets.
 
-    Paths and image bytes are not part of it; the names are told but not hashed.
+    Paths and image bytes are not part of it; the names are returned but not hashed.
 
     Args:
         names: as for :func:`get_test_dicts`.
-        json: annotation file of a data set of the user's own.
+        json: annotation file of a data set of the user.
         image_root: its images.
 
     Returns:

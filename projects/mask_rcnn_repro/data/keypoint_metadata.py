@@ -2,7 +2,7 @@
 
 It lies in Detectron2's metadata under Detectron2's names (``keypoint_names``,
 ``keypoint_flip_map``, ``keypoint_connection_rules``, ``keypoint_oks_sigmas``). COCO's persons have
-it there; a json of the user's own brings names and lines in its "categories", and the rest by the
+it there; a json of the user brings names and lines in its "categories", and the rest by the
 keys ``flip_pairs`` and ``oks_sigmas`` of a config's ``dataset``.
 """
 

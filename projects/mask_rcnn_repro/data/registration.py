@@ -113,7 +113,7 @@ def register_custom(
         name: not the name of another data set.
         json_file: annotation file; a relative path starts at the working directory.
         image_root: folder of the images.
-        flip_pairs: keypoints that change places in a mirrored image; None tells left and right by
+        flip_pairs: keypoints that change places in a mirrored image; None takes left and right from
             the names.
         oks_sigmas: one standard deviation a keypoint for the object keypoint similarity; None:
             COCO's where the keypoints are COCO's, else not known.
@@ -219,7 +219,7 @@ def _read_part(metadata: Metadata, part: Part) -> list[dict[str, Any]]:
             raise DataError(
                 f"{part.json_file} numbers its categories {sorted(ids)}, but the data set "
                 f"{metadata.name!r} has the numbers {sorted(known_ids)}, so results could not be "
-                "told apart. Renumber the categories, or register the file under another name."
+                "distinguished. Renumber the categories, or register the file under another name."
             )
         for key, value in keypoint_metadata(data.categories).items():
             fields.setdefault(key, value)

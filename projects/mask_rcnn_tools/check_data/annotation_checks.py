@@ -57,20 +57,20 @@ class _Checks:
         sizes = table.sizes[np.maximum(table.image_of, 0)] if len(table) else np.zeros((1, 2))
         self.height, self.width = np.where(self.listed[:, None], sizes, 0).T.astype(np.float64)
         self.crowd = self.columns.crowd == 1
-        # what is refused or dropped is told once, not also for what follows from it
-        self.told = table.refused.copy()
-        self.fine = self.listed & ~self.told & np.isfinite(self.columns.boxes).all(1)
+        # what is refused or dropped is reported once, without what follows from it
+        self.reported = table.refused.copy()
+        self.fine = self.listed & ~self.reported & np.isfinite(self.columns.boxes).all(1)
 
     def add(self, kind: str, chosen: np.ndarray, text: str = "") -> None:
         """Adds a finding of the annotations chosen by a mask (N,)."""
         rows = np.flatnonzero(chosen)
-        self.told |= chosen & _DROPS.get(kind, False)
+        self.reported |= chosen & _DROPS.get(kind, False)
         examples = self.table.describe(rows, text)
         self.report.add(kind, self.split, self.table.source, examples, len(rows))
 
     def images(self) -> None:
-        """Images that are not listed, and annotations that are there twice."""
-        self.add("annotation-without-image", ~self.listed & ~self.told)
+        """Images that are not listed, and duplicate annotations."""
+        self.add("annotation-without-image", ~self.listed & ~self.reported)
         c = self.columns
         key = np.column_stack([c.image, c.category, c.crowd, c.boxes])
         rows = np.flatnonzero(self.fine & ~self.crowd)
@@ -86,7 +86,7 @@ class _Checks:
         with np.errstate(invalid="ignore", over="ignore"):
             right, bottom = x + w, y + h
             empty = self.fine & ((w <= 0) | (h <= 0))
-            broken = self.listed & ~self.fine & ~self.told
+            broken = self.listed & ~self.fine & ~self.reported
             self.add("empty-box", empty | broken)
             rest = self.fine & ~empty
             outside = rest & ((x >= self.width) | (y >= self.height) | (right <= 0) | (bottom <= 0))
@@ -121,13 +121,13 @@ class _Checks:
         kind, area = self.columns.mask, self.columns.mask_area
         has = kind != NO_MASK
         if not has.any():
-            if wanted and not self.told.any():
+            if wanted and not self.reported.any():
                 self.report.add(
                     "no-masks", self.split, self.table.source, [f"{len(kind)} annotations"]
                 )
             return
-        self.add("bad-polygon", self.listed & ~self.told & (self.columns.bad_polygons > 0))
-        usable = self.fine & ~self.told & has & np.isfinite(area)
+        self.add("bad-polygon", self.listed & ~self.reported & (self.columns.bad_polygons > 0))
+        usable = self.fine & ~self.reported & has & np.isfinite(area)
         self.add("mask-without-area", usable & (area <= 0))
         x, y, w, h = self.columns.boxes.T
         x0, y0, x1, y1 = self.columns.mask_bounds.T
@@ -139,16 +139,16 @@ class _Checks:
             union = (w + 1) * (h + 1) + (x1 - x0 + 1) * (y1 - y0 + 1) - inner
             off = usable & (area > 0) & (w > 0) & (h > 0) & (inner < 0.5 * union)
             stated = self.columns.area
-            # of crowds and of several polygons, which may overlap, areas are told loosely
+            # of crowds and of several polygons, which may overlap, areas are stated loosely
             plain = usable & ~self.crowd & (self.columns.polygons <= 1)
             plain &= np.maximum(stated, area) > 16
             differs = plain & (area > 0) & ((stated > 2 * area) | (stated < 0.5 * area))
         self.add("mask-off-box", off)
-        self.add("missing-mask", self.listed & ~self.told & ~has)
+        self.add("missing-mask", self.listed & ~self.reported & ~has)
         self.add("area-field", differs)
         if self.split == "test":
-            self.add("no-area-field", self.listed & ~self.told & ~np.isfinite(stated))
-        self.add("crowd-polygon", self.crowd & ~self.told & (kind == IS_POLYGON))
+            self.add("no-area-field", self.listed & ~self.reported & ~np.isfinite(stated))
+        self.add("crowd-polygon", self.crowd & ~self.reported & (kind == IS_POLYGON))
 
     def categories(self) -> None:
         """Categories of the file that no annotation has, and names that are not unique."""

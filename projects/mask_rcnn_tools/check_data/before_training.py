@@ -1,7 +1,7 @@
-"""The brief check that every training begins with; `train.check_data=false` leaves it out.
+"""The brief check at the start of every training; `train.check_data=false` disables it.
 
-All annotations are looked at and some images of each data set are opened. What is found is logged
-and stops nothing: what cannot be trained on is refused by the loaders.
+It checks all annotations and opens some images of each data set. Findings are logged and stop
+nothing: the loaders refuse what cannot be trained on.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Annotations as arrays: what checks need of each one, whatever it looks like in the file.
+"""Annotations as arrays of the values that checks need.
 
 Nothing here raises for an unusual annotation. A number that cannot be read is NaN, and ``odd``
 holds the annotations that must be looked at one by one: the loader may refuse them.

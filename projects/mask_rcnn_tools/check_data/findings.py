@@ -1,4 +1,4 @@
-"""What checking finds: kinds, levels, examples and how to mend each; and a whole report."""
+"""What checking finds: kinds, levels, examples and how to fix each; and a whole report."""
 
 from __future__ import annotations
 

@@ -215,7 +215,7 @@ def check_images(
         add("symlink-outside", out)
     add("duplicate-file", _repeated({row: f.real or names[row] for row, f in files.items()}, table))
     digests = {row: f.digest for row, f in files.items() if f.digest}
-    # one file under two records is told above
+    # one file under two records is reported above
     once = {digests[row] + f.real.encode(): row for row, f in files.items() if row in digests}
     add("duplicate-content", _repeated({row: digests[row] for row in once.values()}, table))
     if not sampled:

@@ -1,4 +1,4 @@
-"""Every kind of finding: how bad it is, what it means, how to mend it."""
+"""Every kind of finding: how bad it is, what it means, how to fix it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Kind:
     mend: str
 
 
-_DROPPED = "They are left out of training and evaluation. Mend or remove them."
+_DROPPED = "They are omitted from training and evaluation. Fix or remove them."
 
 KINDS: dict[str, Kind] = {
     # the json as a whole
@@ -64,7 +64,7 @@ KINDS: dict[str, Kind] = {
     "refused-record": Kind(
         "error",
         "records that are refused: fields missing, of a wrong type or out of range",
-        "The messages say what is expected; write the file again with them mended.",
+        "The messages say what is expected; fix them in the file.",
     ),
     "path-leaves-root": Kind(
         "error",
@@ -78,12 +78,12 @@ KINDS: dict[str, Kind] = {
     "unknown-category": Kind(
         "error",
         "annotations of a category that the file does not list",
-        "Add it to 'categories', or mend the annotations.",
+        "Add it to 'categories', or fix the annotations.",
     ),
     "run-lengths": Kind(
         "error",
         "masks whose run lengths are not of their image's size, or do not fill it",
-        "Encode the masks at the images' size, or mend 'height' and 'width'.",
+        "Encode the masks at the images' size, or fix 'height' and 'width'.",
     ),
     "keypoint-numbers": Kind(
         "error",
@@ -126,7 +126,7 @@ KINDS: dict[str, Kind] = {
     "bad-polygon": Kind(
         "warning",
         "masks with polygons of fewer than 3 points, half a point, or values that are not finite",
-        "Such polygons are left out, and the annotation where no other is left. Draw them again.",
+        "Such polygons are omitted, and the annotation if none is left. Draw them again.",
     ),
     "mask-without-area": Kind(
         "warning",
@@ -136,7 +136,7 @@ KINDS: dict[str, Kind] = {
     "mask-off-box": Kind(
         "warning",
         "masks that do not lie in their box: their bounds overlap it by less than half",
-        "One of the two belongs to another object, or is in other units. Mend it.",
+        "One of the two belongs to another object, or is in other units. Fix it.",
     ),
     "missing-mask": Kind(
         "warning",
@@ -146,7 +146,7 @@ KINDS: dict[str, Kind] = {
     "area-field": Kind(
         "warning",
         "annotations whose 'area' is more than twice or less than half of their mask's",
-        "COCO's small, medium and large are told apart by it; compute it from the mask.",
+        "It separates COCO's small, medium and large objects; compute it from the mask.",
     ),
     "no-area-field": Kind(
         "note", "annotations without a usable 'area'", "It is computed from the mask or the box."
@@ -165,7 +165,7 @@ KINDS: dict[str, Kind] = {
     "keypoint-outside": Kind(
         "warning",
         "annotations with labelled keypoints outside their image",
-        "They count in the evaluation and cannot be learned. Mend them, or give visibility 0.",
+        "They count in the evaluation and cannot be learned. Fix them, or give visibility 0.",
     ),
     "keypoint-off-box": Kind(
         "note",
@@ -212,7 +212,7 @@ KINDS: dict[str, Kind] = {
         "note", "categories that the training set has and the test set lacks", "They have no AP."
     ),
     "duplicate-class-name": Kind(
-        "warning", "category names that occur twice", "Results by class cannot tell them apart."
+        "warning", "category names that occur twice", "Results by class cannot distinguish them."
     ),
     "crowd-polygon": Kind(
         "note",
@@ -231,12 +231,12 @@ KINDS: dict[str, Kind] = {
     "wrong-size": Kind(
         "error",
         "images of another size than the json says",
-        "Use the images that were annotated, or mend 'height' and 'width'.",
+        "Use the images that were annotated, or fix 'height' and 'width'.",
     ),
     "truncated-image": Kind(
         "warning",
         "images that seem cut short: the format's end mark is not at the end",
-        "Fetch them again; --decode tells which ones cannot be read.",
+        "Fetch them again; --decode reports which ones cannot be read.",
     ),
     "huge-image": Kind(
         "warning",

@@ -31,7 +31,7 @@ def format_report(report: Report, all_classes: bool = False) -> str:
 def summary(report: Report) -> str:
     """One line: how many kinds of each level."""
     if not report.findings:
-        return "Nothing to complain about."
+        return "No findings."
     return ", ".join(
         f"{report.count(level)} kind{'s' * (report.count(level) != 1)} of {level}"
         for level in ("error", "warning", "note")

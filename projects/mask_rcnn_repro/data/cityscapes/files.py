@@ -95,7 +95,7 @@ def list_files(
         )
     if strange:
         _logger.warning(
-            "%s: %d files are not named CITY_..%s and are left out%s",
+            "%s: %d files are not named CITY_..%s and are omitted%s",
             *(folder, len(strange), IMAGE_SUFFIX, _some(strange)),
         )
     if expected is not None and len(images) != expected:
@@ -154,7 +154,7 @@ def _by_stem(folder: Path, suffix: str) -> tuple[dict[str, Path], list[str]]:
             path = Path(city.path, name)
             if stem in stems:
                 raise DataError(
-                    f"The image id {stem!r} is there twice, as {stems[stem]} and {path}; ids must "
+                    f"The image id {stem!r} is a duplicate: {stems[stem]} and {path}; ids must "
                     "be unique in a split. Remove one of them."
                 )
             stems[stem] = path
@@ -181,7 +181,7 @@ def _compare(
     if extra:
         _logger.warning(
             "%s: expected %d images for as many annotations in %s, found %d; %d annotations have "
-            "no image and are left out%s",
+            "no image and are omitted%s",
             *(folder, len(found), annotations, len(images), len(extra), _some(extra)),
         )
 

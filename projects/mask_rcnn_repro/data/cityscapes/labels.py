@@ -1,8 +1,8 @@
 """The classes of Cityscapes, from the public list of labels, and what an instance id says.
 
-An instance id (16 bit) of a pixel is ``1000 * label id + number`` where instances are told apart,
+An instance id (16 bit) of a pixel is ``1000 * label id + number`` where instances are separate,
 and the label id alone elsewhere: on labels without instances, and on groups, regions of instances
-that could not be told apart. Contiguous class ids count the evaluated labels in label id order.
+that could not be separated. Contiguous class ids count the evaluated labels in label id order.
 """
 
 from __future__ import annotations

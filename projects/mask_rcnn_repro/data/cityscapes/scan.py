@@ -179,7 +179,7 @@ def _default_workers(num_images: int) -> int:
 
 
 def _stamp(files: ImageFiles, root: str) -> list[Any]:
-    """What tells that the files of an image are those that were scanned."""
+    """What shows that the files of an image are those that were scanned."""
     stamp: list[Any] = []
     for file in (files.image, files.annotation):
         if file is not None:

@@ -44,7 +44,7 @@ def parse_categories(value: Any, file: str) -> Categories:
         if not is_id(identity) or type(name) is not str:
             raise DataError(f"{where}: 'id' must be int and 'name' a string, got {short(entry)}.")
         if identity in names:
-            raise DataError(f"{where}: category id {identity} is there twice; ids must be unique.")
+            raise DataError(f"{where}: category id {identity} is a duplicate; ids must be unique.")
         names[identity] = name
         if entry.get("keypoints"):
             keypoints.append(entry)

@@ -1,6 +1,6 @@
 """A COCO json's content for evaluation: of annotations the same that training takes.
 
-Metrics read the annotations as they lie in the json. Those that the loader leaves out must not
+Metrics read the annotations of the json itself. Those that the loader omits must not
 count there: NaN boxes have no overlap with anything, and pycocotools takes a polygon of two points
 for a box.
 """
@@ -24,7 +24,7 @@ _logger = logging.getLogger(__name__)
 
 
 def clean_annotations(content: dict[str, Any], file: str) -> None:
-    """Removes, in place, what the loader leaves out; the loader's warning has told of it.
+    """Removes, in place, what the loader omits and has warned of.
 
     An annotation without a usable `area` loses it, and `num_keypoints` that is missing or no whole
     number is counted. What is fine stays the very object.
@@ -67,7 +67,7 @@ def clean_annotations(content: dict[str, Any], file: str) -> None:
         kept.append(entry)
     if len(kept) < len(annotations):
         _logger.info(
-            "%s: %d annotations that cannot be used are left out of the evaluation, too.",
+            "%s: %d annotations that cannot be used are omitted from the evaluation, too.",
             file,
             len(annotations) - len(kept),
         )

@@ -1,7 +1,7 @@
 """Checks of COCO json files and of single values in them: numbers, run lengths, file names.
 
 Each function takes a ``where`` (which file and which record), so that a message names the place
-that a person has to mend.
+to fix.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _NEVER_IN_NAMES = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 
 
 def finite_numbers(value: Any, where: str) -> bool:
-    """Tells whether a list of numbers is finite.
+    """Checks whether a list of numbers is finite.
 
     Args:
         value: what the json holds; must be a list of numbers, else it is an error.
@@ -82,7 +82,7 @@ def relative_file_name(value: Any, where: str) -> str:
     if absolute or (".." in value and ".." in re.split(r"[/\\]", value)):
         raise DataError(
             f"{where} is {short(value)}, which leaves the image folder and is refused. File names "
-            "must be relative to the image root, without '..'; mend the json, or give another "
+            "must be relative to the image root, without '..'; fix the json, or give another "
             "image root."
         )
     return value
@@ -115,7 +115,7 @@ def run_lengths(segmentation: Mapping[str, Any], height: int, width: int, where:
     if size != [height, width] or any(type(side) is not int for side in size):
         raise DataError(
             f"{where}: the run length encoding's size is {short(size)}, but its image is "
-            f"{height} x {width} (height x width). Encode the mask at the image's size, or mend "
+            f"{height} x {width} (height x width). Encode the mask at the image's size, or fix "
             "the image record's 'height' and 'width'."
         )
     if type(counts) is list:
@@ -152,7 +152,7 @@ def short(value: Any, limit: int = 80) -> str:
 
 
 def missing_message(what: str, path: str) -> str:
-    """Returns the message for a missing file or folder: what, where, and how to mend it."""
+    """Returns the message for a missing file or folder: what, where, and how to fix it."""
     parent = os.path.abspath(path)
     while not os.path.isdir(parent):
         parent = os.path.dirname(parent)

@@ -1,10 +1,9 @@
-"""COCO json files to Detectron2's data set dicts, with every field checked.
+"""Loads COCO json files as Detectron2's data set dicts and checks every field.
 
-On valid files the result is identical to ``detectron2.data.datasets.load_coco_json``; on others
-this loader says which file and record is wrong. What is merely useless (a polygon of two points, a
-box without area or outside its image) is dropped with one warning per file; what means that the
-file is not what it is taken for (missing fields, wrong types, unknown categories, duplicate ids)
-is an error.
+On valid files the result is identical to ``detectron2.data.datasets.load_coco_json``. On other
+files the error names the file and the record. Annotations that cannot be used (a polygon of two
+points, a box without area or outside its image) are dropped with one warning per file. Missing
+fields, wrong types, unknown categories and duplicate ids are errors.
 """
 
 from __future__ import annotations
@@ -141,7 +140,7 @@ def parse_images(value: Any, file: str, root: str) -> dict[int, dict[str, Any]]:
         if not is_id(identity):
             raise DataError(f"{where}: 'id' must be a whole number, got {short(identity)}.")
         if identity in by_id:
-            raise DataError(f"{where}: image id {identity} is there twice; ids must be unique.")
+            raise DataError(f"{where}: image id {identity} is a duplicate; ids must be unique.")
         where = f"{file}: image {identity}"
         name = relative_file_name(required(entry, "file_name", where), f"{where}: 'file_name'")
         by_id[identity] = {
@@ -175,7 +174,7 @@ def _parse_annotations(
             )
         where = f"{file}: annotation {identity}"
         if identity in seen and unique:
-            raise DataError(f"{where} is there twice; annotation ids must be unique.")
+            raise DataError(f"{where} is a duplicate; annotation ids must be unique.")
         seen.add(identity)
         image_id = required(entry, "image_id", where)
         if not is_id(image_id):
@@ -238,7 +237,7 @@ def parse_annotation(
     if type(category) is not int or category not in categories.id_map:
         raise DataError(
             f"{where}: category id {short(category)} is not among the file's categories "
-            f"{short(list(categories.id_map))}. Add it to 'categories', or mend the annotation."
+            f"{short(list(categories.id_map))}. Add it to 'categories', or fix the annotation."
         )
     result["category_id"] = categories.id_map[category]
     height, width = record["height"], record["width"]

@@ -31,8 +31,8 @@ class GeneratedSource:
 
     Attributes:
         name: data set of the images; None where the file does not say.
-        json: its image list, of a data set of the user's own.
-        image_root: its images, of a data set of the user's own.
+        json: its image list, of a data set of the user.
+        image_root: its images, of a data set of the user.
     """
 
     name: str | None = None

@@ -59,7 +59,7 @@ def get_mixed_dicts(
             "info" names.
         generated_part: p, the part of the images of an epoch that are generated.
         seed: decides which images come once more than others.
-        json: labeled data of the user's own.
+        json: labeled data of the user.
         image_root: its images.
         filter_empty: as for :func:`get_training_dicts`, of either set.
         min_keypoints: as for :func:`get_training_dicts`, of either set.
@@ -140,7 +140,7 @@ def _repeated(count: int, size: int, seed: int) -> np.ndarray:
 
 
 def check_mixture(generated: str | None, generated_part: float, teacher: str | None = None) -> None:
-    """Checks what can be told before anything is read, generated or trained.
+    """Checks what can be checked before anything is read, generated or trained.
 
     Args:
         generated: as for :func:`get_mixed_dicts`.

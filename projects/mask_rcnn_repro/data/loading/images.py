@@ -88,11 +88,11 @@ def _check_size(
         return
     hint = ""
     if (width, height) == annotated:
-        hint = " (If EXIF turns it, the annotations may be of the image as it lies in the file.)"
+        hint = " (If EXIF turns it, the annotations may be of the image as stored in the file.)"
     raise DataError(
         f"{which} is {height} x {width} (height x width), but is annotated as {annotated[0]} x "
         f"{annotated[1]}. Boxes and masks would be wrong: use the image that was annotated, or "
-        f"mend 'height' and 'width' in the json.{hint}"
+        f"fix 'height' and 'width' in the json.{hint}"
     )
 
 
@@ -102,7 +102,7 @@ def _read(record: Mapping[str, Any], image_format: str, which: str) -> np.ndarra
     if os.path.exists(file):  # others are for the path manager, which knows addresses
         state = os.stat(file)
         if not stat.S_ISREG(state.st_mode):  # a pipe or a device would be read for ever
-            raise DataError(f"{which} is a folder, pipe or device, not a file. Mend the json.")
+            raise DataError(f"{which} is a folder, pipe or device, not a file. Fix the json.")
         if state.st_size > LARGEST_FILE:
             raise DataError(
                 f"{which} has {state.st_size} bytes; more than {LARGEST_FILE} are refused. Write "

@@ -31,7 +31,7 @@ class MaskRCNNMapper(DatasetMapper):
     :class:`DataError` that names file and image id; the mask format is chosen per image, bit masks
     where an instance is given as RLE and polygons elsewhere (Detectron2's mask loss asks each
     image's masks themselves for targets); keypoints know COCO's left and right without further
-    configuration; instances without what is trained on are left out (masks) or count as unlabeled
+    configuration; instances without what is trained on are omitted (masks) or count as unlabeled
     (keypoints); proposals come from stored proposals, and missing ones are an error. Randomness is
     numpy's global generator, which the training loader seeds for each draw.
 
@@ -100,9 +100,9 @@ class MaskRCNNMapper(DatasetMapper):
         Returns:
             The dict without ``annotations``, with ``image`` (uint8 tensor (C, H, W)), if configured
             ``proposals`` (``proposal_boxes`` in the augmented image's frame, clipped to it, empty
-            ones left out, and ``objectness_logits``, descending), and, in training, ``instances``:
+            ones omitted, and ``objectness_logits``, descending), and, in training, ``instances``:
             ``gt_boxes`` (clipped to the image), ``gt_classes`` and, as configured, ``gt_masks``,
-            ``gt_keypoints``. Crowd regions and instances without area are left out; without any
+            ``gt_keypoints``. Crowd regions and instances without area are omitted; without any
             instance the fields are empty and masks absent.
 
         Raises:

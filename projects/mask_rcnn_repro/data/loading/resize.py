@@ -1,9 +1,9 @@
-"""Resizing images bit for bit as Pillow does, and six times faster where Numba is installed.
+"""Resizes images bit for bit as Pillow does, six times faster with Numba.
 
-Detectron2 resizes by Pillow's antialiased bilinear filter. Its arithmetic is whole numbers: two
-passes, along x and then along y, each a weighted sum with weights of 22 bits after the point,
-rounded to 8 bits. Sums do not depend on the order of summands, so compiled loops that run along
-memory give the same bytes.
+Detectron2 resizes with Pillow's antialiased bilinear filter, which computes with integers: two
+passes, along x and then along y, each a weighted sum with weights of 22 fractional bits, rounded to
+8 bits. Integer sums do not depend on the order of their terms, so compiled loops along memory give
+the same bytes.
 
 Shapes: H x W source, H' x W' result, C channels.
 """

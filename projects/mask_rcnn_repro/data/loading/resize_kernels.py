@@ -1,4 +1,4 @@
-"""Pillow's antialiased resizing in compiled loops; see `exact_resize.py`. Needs Numba.
+"""Pillow's antialiased resizing in compiled loops; see `resize.py`. Needs Numba.
 
 Shapes: C channels, H x W source, H' x W' result; planes are (C, H, W), "lying" planes (C, W, H).
 Integers alone: weights are fixed-point numbers with 22 bits after the point, as Pillow has them.

@@ -22,7 +22,7 @@ class MicroBatchSampler(Sampler):
 
     Each epoch is a permutation of all images. With two groups (wider than high, and the rest, as
     in Detectron2) a micro-batch is complete as soon as its group has enough images; incomplete
-    ones are continued in the next epoch, so no image is left out. Since every epoch has the same
+    ones are continued in the next epoch, so no image is omitted. Since every epoch has the same
     number of images in each group, the number of micro-batches before any epoch is known without
     walking there.
 

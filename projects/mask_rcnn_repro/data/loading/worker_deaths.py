@@ -1,8 +1,8 @@
-"""Loading goes on when a process that loads data dies, and stops with a reason if they keep dying.
+"""Replaces loader workers that die, and stops with an error if they keep dying.
 
-What is loaded depends on the number of the batch alone, so new workers go on where the dead ones
-were. PyTorch raises an error when a worker dies, wherever the program is at that moment: in the
-middle of a training step, say. Here that happens only while a batch is waited for.
+What is loaded depends on the number of the batch alone, so new workers continue where the dead ones
+stopped. PyTorch raises an error at the moment a worker dies, which may be in the middle of a
+training step. Here the error is raised only while the program waits for a batch.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ _pytorch_handler: Callable[..., Any] | None = None
 
 
 def surviving_deaths(from_batch: Callable[[int], Iterator[Any]]) -> Iterator[Any]:
-    """Yields batches; when a worker process dies, those that are left come from new workers.
+    """Yields batches. If a worker dies, new workers load the rest.
 
     Args:
-        from_batch: makes an iterator of a PyTorch loader, from the batch of the given number on.
+        from_batch: Returns an iterator of a PyTorch loader that starts at the given batch.
 
     Raises:
-        WorkerError: workers die again and again.
+        WorkerError: If workers die :data:`MAX_DEATHS` times in a row.
     """
     done = deaths = 0
     last_death = -FORGIVEN_AFTER
@@ -52,14 +52,14 @@ def surviving_deaths(from_batch: Callable[[int], Iterator[Any]]) -> Iterator[Any
     try:
         while True:
             try:
-                with _deaths_are_told():
+                with _deaths_raise():
                     # looked at here, since PyTorch may wait for a lock that is gone to say so
-                    told = _dead(workers)
-                    batch = _DEAD if told else next(iterator, _END)
+                    dead = _dead(workers)
+                    batch = _DEAD if dead else next(iterator, _END)
             except (RuntimeError, OSError, EOFError):
                 # data of a worker that has died may be gone too, which gives errors of many kinds
-                told = _dead(workers)
-                if not told:
+                dead = _dead(workers)
+                if not dead:
                     raise
                 batch = _DEAD
             if batch is _END:
@@ -71,9 +71,9 @@ def surviving_deaths(from_batch: Callable[[int], Iterator[Any]]) -> Iterator[Any
             deaths = deaths + 1 if done - last_death < FORGIVEN_AFTER else 1
             last_death = done
             if deaths >= MAX_DEATHS:
-                raise _gave_up(deaths, done, told)
+                raise _gave_up(deaths, done, dead)
             logger.warning(
-                "Processes that load data died: %s. New ones go on from batch %d.", told, done
+                "Processes that load data died: %s. New ones go on from batch %d.", dead, done
             )
             _dispose(iterator, workers)
             iterator = iter(())
@@ -84,10 +84,10 @@ def surviving_deaths(from_batch: Callable[[int], Iterator[Any]]) -> Iterator[Any
             _dispose(iterator, workers)
 
 
-def _gave_up(deaths: int, done: int, told: str) -> WorkerError:
+def _gave_up(deaths: int, done: int, dead: str) -> WorkerError:
     return WorkerError(
         f"Processes that load data died {deaths} times in a row, the last at batch {done} since "
-        f"loading began: {told}. SIGKILL is what the system sends when memory runs out (fewer "
+        f"loading began: {dead}. SIGKILL is what the system sends when memory runs out (fewer "
         "dataloader.*.num_workers take less), SIGBUS a full /dev/shm, SIGSEGV a library that fails "
         "on an image. With num_workers=0 images are loaded in the training process, which shows "
         "errors where they are."
@@ -137,7 +137,7 @@ def _on_end_of_child(number: int, frame: object) -> None:
 
 
 @contextlib.contextmanager
-def _deaths_are_told() -> Iterator[None]:
+def _deaths_raise() -> Iterator[None]:
     """PyTorch raises an error for a worker that dies now."""
     global _waiting
     _waiting = True

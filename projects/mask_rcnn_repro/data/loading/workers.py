@@ -13,7 +13,7 @@ _QUOTA = Path("/sys/fs/cgroup/cpu.max")  # of a container, in microseconds a per
 
 
 def usable_cpus() -> int:
-    """CPUs that this process may use: of its affinity mask and its container's quota the lesser."""
+    """Returns the CPUs of this process's affinity mask, or its container's lower quota."""
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         quota, period = _QUOTA.read_text().split()
@@ -25,7 +25,7 @@ def usable_cpus() -> int:
 
 
 def _local_processes() -> int:
-    """Processes of this job on this machine; where nobody says, all of the job's."""
+    """Number of local processes. Falls back to the world size."""
     try:
         return int(comm.get_local_size())
     except AssertionError:  # a process group that Detectron2's `launch` did not make
@@ -35,13 +35,13 @@ def _local_processes() -> int:
 def loader_workers(asked: int) -> int:
     """Limits a loader's worker processes to this process's share of the usable CPUs.
 
-    More would only take memory and each other's time. What is loaded does not depend on it.
+    More processes take memory and do not load faster. What is loaded does not depend on the number.
 
     Args:
-        asked: as configured; 0 loads in the calling process.
+        asked: As configured. 0 loads in the calling process.
 
     Returns:
-        ``asked``, or less, which is logged; at least 1 where one is asked for.
+        ``asked``, or a lower number (at least 1), which is logged.
     """
     share = max(1, usable_cpus() // _local_processes())
     if asked <= share:

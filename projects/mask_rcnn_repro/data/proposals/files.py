@@ -189,7 +189,7 @@ class ProposalFile:
 
 
 def proposals_exist(folder: str | os.PathLike[str]) -> bool:
-    """Whether something is stored there; :func:`check_proposals` tells whether it can be used.
+    """Whether something is stored there; :func:`check_proposals` checks whether it can be used.
 
     Writers let the folder appear in one step, so what exists is complete.
     """
