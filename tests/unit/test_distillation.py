@@ -16,7 +16,8 @@ from torch import nn
 
 from mask_rcnn_repro.data import get_test_dicts
 from mask_rcnn_repro.data.coco.load import load_coco_json
-from mask_rcnn_repro.distillation import choose_threshold, default_unlabeled, predict
+from mask_rcnn_repro.data.generated.annotations import default_unlabeled
+from mask_rcnn_repro.distillation import predict
 from mask_rcnn_repro.distillation.annotation_file import (
     annotation,
     labeled_categories,
@@ -24,7 +25,7 @@ from mask_rcnn_repro.distillation.annotation_file import (
 )
 from mask_rcnn_repro.distillation.predict import detections_of, predict_missing
 from mask_rcnn_repro.distillation.predictions import PredictionStore, StalePredictionsError
-from mask_rcnn_repro.distillation.threshold import labeled_average
+from mask_rcnn_repro.distillation.threshold import choose_threshold, labeled_average
 from mask_rcnn_repro.errors import ConfigError, DataError
 from mask_rcnn_tools.distill.cli import parse_args
 

@@ -1,4 +1,4 @@
-"""Predictions to annotations: the COCO json file that training reads."""
+"""Write predictions as annotations, in the COCO json file that training reads."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import pycocotools.mask as mask_util
 from detectron2.data import MetadataCatalog
@@ -24,7 +24,7 @@ def labeled_categories(name: str) -> list[dict[str, Any]]:
     """Returns the "categories" of a registered data set, with its own ids, sorted by id.
 
     Raises:
-        DataError: files of a data set that are missing or broken; no class names.
+        DataError: Files of the data set are missing or broken, or it has no class names.
     """
     parts = coco_parts(name)
     if parts is not None:
@@ -43,18 +43,15 @@ def annotation(
     categories: Sequence[Mapping[str, Any]],
     min_keypoint_score: float = 0.0,
 ) -> dict[str, Any]:
-    """Turns a detection into an annotation.
+    """Converts a detection to a COCO annotation, with its `score` and the area of its mask or box.
 
     Args:
-        detection: see :mod:`mask_rcnn_repro.distillation.predictions`.
-        image_id: of its image.
-        identity: the annotation's id.
-        categories: of the labeled set, in the order of the model's classes.
-        min_keypoint_score: keypoints below it are not labelled (x, y and visibility 0), all others
-            are visible; at 0 all are, as in Radosavovic et al.
-
-    Returns:
-        A COCO annotation. `area` is the mask's, or, without a mask, the box's; `score` is kept.
+        detection: See :mod:`mask_rcnn_repro.distillation.predictions`.
+        image_id: Id of its image.
+        identity: Id of the annotation.
+        categories: Categories of the labeled set, in the order of the model's classes.
+        min_keypoint_score: Keypoints below it are unlabeled (x, y and visibility 0), all others
+            are visible. At 0 all are visible, as in Radosavovic et al.
     """
     x, y, width, height = detection["bbox"]
     made: dict[str, Any] = {
@@ -73,8 +70,8 @@ def annotation(
         values = detection["keypoints"]
         made["keypoints"] = []
         for kx, ky, score in zip(values[::3], values[1::3], values[2::3], strict=True):
-            labelled = score >= min_keypoint_score
-            made["keypoints"] += [kx, ky, VISIBLE] if labelled else [0, 0, 0]
+            labeled = score >= min_keypoint_score
+            made["keypoints"] += [kx, ky, VISIBLE] if labeled else [0, 0, 0]
         made["num_keypoints"] = sum(v > 0 for v in made["keypoints"][2::3])
     return made
 
@@ -90,20 +87,17 @@ def write_generated(
     score: float,
     min_keypoint_score: float = 0.0,
 ) -> None:
-    """Writes the annotations in one step, an image in memory at a time.
-
-    The file does not depend on when and by how many processes the predictions were made.
+    """Writes the annotations atomically, with one image in memory at a time.
 
     Args:
-        file: target; "info" comes first in it, so that it can be read without the rest.
-        store: complete predictions.
-        records: the images' data set dicts, in the store's order; all are listed, also those
-            without instances.
-        image_root: folder to which file names shall be relative.
-        categories: see :func:`annotation`.
-        info: content of "info".
-        score: detections below it are dropped.
-        min_keypoint_score: see :func:`annotation`.
+        file: Target. It begins with "info", which can be read without the rest.
+        store: Complete predictions.
+        records: Data set dicts of the images, in the order of the store. All images are listed.
+        image_root: Directory to which file names are relative.
+        categories: See :func:`annotation`.
+        info: Content of "info".
+        score: Detections below it are dropped.
+        min_keypoint_score: See :func:`annotation`.
     """
     images = [
         {
@@ -127,13 +121,9 @@ def write_generated(
         stream.write(f'{{"info": {json.dumps(info)},\n"categories": {json.dumps(categories)}')
         for key, rows in (("images", iter(images)), ("annotations", annotations())):
             stream.write(f',\n"{key}": [')
-            _write_rows(stream, rows)
+            separator = "\n"
+            for row in rows:
+                stream.write(separator + json.dumps(row, separators=(",", ":")))
+                separator = ",\n"
             stream.write("]")
         stream.write("}\n")
-
-
-def _write_rows(stream: IO[str], rows: Iterator[dict[str, Any]]) -> None:
-    separator = "\n"
-    for row in rows:
-        stream.write(separator + json.dumps(row, separators=(",", ":")))
-        separator = ",\n"

@@ -1,4 +1,4 @@
-"""Predicting on unlabeled images, whatever is not on disk yet, shared among processes."""
+"""Predict on those unlabeled images whose predictions are missing, in all processes together."""
 
 from __future__ import annotations
 
@@ -36,23 +36,23 @@ def predict_missing(
     autocast: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext,
     log_seconds: float = 10.0,
 ) -> None:
-    """Predicts on the images whose file is missing; all processes call it together.
+    """Predicts on the images whose file is missing. All processes call it together.
 
     Each of N processes takes every N-th missing file.
 
     Args:
-        store: where predictions go.
-        records: the images' data set dicts, in the store's order.
-        build: makes the model in evaluation mode, called only if there is something to do.
-        mapper: from such a dict to the model's input.
-        num_workers: processes that load ahead.
-        autocast: makes the context that inference runs in.
-        log_seconds: seconds between progress lines.
+        store: Receives the predictions.
+        records: Data set dicts of the images, in the order of the store.
+        build: Builds the model in evaluation mode. Called only if a file is missing.
+        mapper: Maps a data set dict to the model's input.
+        num_workers: Number of worker processes of the loader.
+        autocast: Makes the context of inference.
+        log_seconds: Seconds between progress lines.
 
     Raises:
-        Interrupted: a signal has stopped the processes; whole files stay.
+        Interrupted: A signal stopped the processes. Complete files remain.
     """
-    # as the first process sees it: a quick one may have written files when a slow one looks
+    # of the first process, since fast processes may write files before slow ones look
     missing = comm.all_gather(store.missing())[0]
     done = store.num_files - len(missing)
     if done:
@@ -95,20 +95,19 @@ def _predict(
 
 
 def detections_of(instances: Any, image: Mapping[str, Any]) -> Detections:
-    """Compact predictions of one image, see :mod:`mask_rcnn_repro.distillation.predictions`.
+    """Converts instances to the format of :mod:`mask_rcnn_repro.distillation.predictions`.
 
     Args:
-        instances: as :func:`mask_rcnn_repro.evaluation.masks.rle.instances_to_results` takes them.
-        image: `image_id`, `height` and `width` of the original.
+        instances: See :func:`mask_rcnn_repro.evaluation.masks.rle.instances_to_results`.
+        image: `image_id`, and `height` and `width` of the original image.
 
     Returns:
-        Detections in the order given, without those whose mask has no pixel or whose box vanishes
-        when it is rounded to hundredths of a pixel: nothing could be learned from them.
+        Detections in the same order. Omits those without mask pixels, and those whose box is empty
+        after rounding to 0.01 pixels.
     """
     height, width = int(image["height"]), int(image["width"])
-    results = instances_to_results(instances, height, width, image["image_id"])
     kept = []
-    for result in results:
+    for result in instances_to_results(instances, height, width, image["image_id"]):
         box = [round(float(v), _PIXEL_DIGITS) for v in result["bbox"]]
         mask = result.get("segmentation")
         if min(box[2:]) <= 0 or (mask is not None and not mask_util.area(mask)):

@@ -1,10 +1,9 @@
-"""Predictions on disk: small files of a fixed number of images each, whole or not there at all.
+"""Predictions on disk, in atomically written files of a fixed number of images each.
 
-Which images a file holds does not depend on how many processes there are, so that any number of
-processes can continue what any other number began. A file is JSON lines, one an image: its
-``image_id`` and ``detections``, COCO results (``category_id`` is the model's class index, ``bbox``
-XYWH, ``score``, ``segmentation`` as compressed RLE, ``keypoints`` as x, y, score) in the original
-image's frame.
+The images of a file do not depend on the number of processes, so any number can continue. Each line
+is a JSON object of one image: its ``image_id`` and its ``detections``. These are COCO results in
+the frame of the original image: ``category_id`` (the model's class index), ``bbox`` (XYWH),
+``score``, ``segmentation`` (compressed RLE) and ``keypoints`` (x, y, score).
 """
 
 from __future__ import annotations
@@ -24,10 +23,10 @@ Detections = list[dict[str, Any]]
 
 
 class StalePredictionsError(ConfigError):
-    """A folder holds predictions of other settings than those that are wanted.
+    """A directory holds predictions of other settings.
 
     Attributes:
-        differences: what differs, a line for each setting.
+        differences: The differing settings, one per line.
     """
 
     def __init__(self, message: str, differences: str) -> None:
@@ -39,33 +38,26 @@ class PredictionStore:
     """The predictions of one model on one list of images.
 
     Args:
-        folder: where they are; made by :meth:`claim`.
-        image_ids: of all images, in order.
-        images_per_file: images in a file, which is what a killed process loses at most.
+        folder: Directory of the files, created by :meth:`claim`.
+        image_ids: Ids of all images, in order.
+        images_per_file: Images per file. A killed process loses at most these.
     """
 
     def __init__(
-        self,
-        folder: Path,
-        image_ids: Sequence[int | str],
-        images_per_file: int = IMAGES_PER_FILE,
+        self, folder: Path, image_ids: Sequence[int | str], images_per_file: int = IMAGES_PER_FILE
     ) -> None:
         self.folder = folder
         self.image_ids = list(image_ids)
         self.images_per_file = images_per_file
 
     def claim(self, settings: Mapping[str, Any]) -> None:
-        """Makes the folder hold predictions of these settings alone.
-
-        Args:
-            settings: plain data that decides what is predicted.
+        """Reserves the directory for predictions of these settings, which are JSON data.
 
         Raises:
-            StalePredictionsError: the folder holds predictions of other settings.
-            ConfigError: it cannot be made.
+            StalePredictionsError: The directory holds predictions of other settings.
+            ConfigError: It cannot be created or written to.
         """
-        now = {**settings, "images_per_file": self.images_per_file}
-        now = json.loads(json.dumps(now))
+        now = json.loads(json.dumps({**settings, "images_per_file": self.images_per_file}))
         file = self.folder / SETTINGS_FILE
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -76,39 +68,39 @@ class PredictionStore:
             held = json.loads(file.read_text(encoding="utf-8"))
         except OSError as error:
             raise ConfigError(
-                f"The folder {self.folder} cannot be written to: {error}. Give another one with "
-                "--output FOLDER."
+                f"The directory {self.folder} cannot be written to: {error}. Give another one "
+                "with --output FOLDER."
             ) from None
         except ValueError:
             held = None
         if held != now:
             differences = _differences(held, now)
             raise StalePredictionsError(
-                f"The folder {self.folder} holds predictions of other settings:\n{differences}\n"
-                "Give another folder with --output FOLDER, or delete this one.",
+                f"The directory {self.folder} holds predictions of other settings:\n"
+                f"{differences}\nGive another one with --output FOLDER, or delete this one.",
                 differences,
             )
 
     @property
     def num_files(self) -> int:
-        """Files that hold all images."""
+        """Number of files for all images."""
         return -(-len(self.image_ids) // self.images_per_file)
 
     def file(self, number: int) -> Path:
-        """Path of one file."""
+        """Returns the path of a file."""
         return self.folder / f"{number:06d}.jsonl"
 
     def images_of(self, number: int) -> range:
-        """Indices of the images in one file."""
+        """Returns the indices of the images in a file."""
         start = number * self.images_per_file
         return range(start, min(start + self.images_per_file, len(self.image_ids)))
 
     def missing(self) -> list[int]:
-        """Numbers of the files that are not there yet."""
+        """Returns the numbers of the missing files."""
         return [n for n in range(self.num_files) if not self.file(n).is_file()]
 
     def write(self, number: int, detections: Sequence[Detections]) -> None:
-        """Writes one file in one step; `detections` holds one list for each of its images."""
+        """Writes a file atomically. `detections` holds one list for each of its images."""
         ids = [self.image_ids[i] for i in self.images_of(number)]
         lines = [
             json.dumps({"image_id": i, "detections": d}, separators=(",", ":"))
@@ -117,16 +109,15 @@ class PredictionStore:
         atomic_write_text(self.file(number), "\n".join(lines) + "\n")
 
     def read(self) -> Iterator[tuple[int | str, Detections]]:
-        """Yields image id and detections of all images, in order, a file in memory at a time.
+        """Yields id and detections of each image, in order, with one file in memory at a time.
 
         Raises:
-            DataError: a file is missing, damaged, or of other images.
+            DataError: A file is missing, damaged, or of other images.
         """
         for number in range(self.num_files):
             path = self.file(number)
             try:
-                text = path.read_text(encoding="utf-8")
-                rows = [json.loads(line) for line in text.splitlines()]
+                rows = map(json.loads, path.read_text(encoding="utf-8").splitlines())
                 found = [(row["image_id"], list(row["detections"])) for row in rows]
             except (OSError, ValueError, KeyError, TypeError) as error:
                 raise self._damaged(path, f"{type(error).__name__}: {error}") from None
@@ -138,7 +129,7 @@ class PredictionStore:
     def _damaged(self, path: Path, what: str) -> DataError:
         return DataError(
             f"The predictions in {path} cannot be used ({what}). Delete this file and run the same "
-            "command again: its images alone are predicted anew."
+            "command again, which predicts on its images only."
         )
 
 

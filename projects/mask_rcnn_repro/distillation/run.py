@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import os
@@ -28,12 +29,7 @@ from mask_rcnn_repro.data.registration import coco_parts
 from mask_rcnn_repro.distillation.annotation_file import labeled_categories, write_generated
 from mask_rcnn_repro.distillation.predict import predict_missing
 from mask_rcnn_repro.distillation.predictions import IMAGES_PER_FILE, PredictionStore
-from mask_rcnn_repro.distillation.threshold import (
-    LabeledAverage,
-    Threshold,
-    choose_threshold,
-    labeled_average,
-)
+from mask_rcnn_repro.distillation.threshold import Threshold, choose_threshold, labeled_average
 from mask_rcnn_repro.engine.builders import resolve_device
 from mask_rcnn_repro.engine.dependencies import DataSet, data_sets, find_rpn
 from mask_rcnn_repro.engine.precision import autocast_context
@@ -66,56 +62,54 @@ def distill(
 ) -> Path:
     """Annotates unlabeled images with a trained model (Radosavovic et al. 2017).
 
-    All processes of a run call it together. What is on disk already is not predicted again, and the
-    result does not depend on interruptions and on the number of processes.
+    All processes of a run call it together. Existing predictions are not made again. The result
+    does not depend on interruptions or on the number of processes.
 
     Args:
         cfg: Config of the trained model. Its test transforms, `train.tta` and test score threshold
-            decide what is predicted, its training data decides the threshold and the categories.
-        checkpoint: The model's weights.
-        output: Folder for `generated.json`, `summary.json` and the predictions.
+            determine the predictions. Its training data determines threshold and categories.
+        checkpoint: Weights of the model.
+        output: Directory of `generated.json`, `summary.json` and the predictions.
         config_id: Name of the config.
-        unlabeled: The images; None takes those of :func:`default_unlabeled`.
+        unlabeled: The images. Defaults to those of :func:`default_unlabeled`.
         rpn_checkpoint: See :func:`~mask_rcnn_repro.engine.predictor.build_predictor`.
-        device: Where to predict; None takes `train.device`.
+        device: Device of the model. Defaults to `train.device`.
         single_view: Predict without transforms.
-        instances_per_image: Generated instances an image to aim at; None: the labeled average.
+        instances_per_image: Target number of instances. Defaults to the average of labeled images.
         min_keypoint_score: See :func:`~mask_rcnn_repro.distillation.annotation_file.annotation`.
-        images_per_file: Images in a file of predictions.
+        images_per_file: Images per file of predictions.
 
     Returns:
         The path of `generated.json`.
 
     Raises:
-        CheckpointError: Weights that are missing or do not fit.
-        ConfigError: An output folder that holds something else; images that are not known.
-        DataError: Labeled data or images that are missing or broken.
+        CheckpointError: Weights are missing or do not fit.
+        ConfigError: The directory holds other predictions, or the images are not known.
+        DataError: Labeled data or images are missing or broken.
     """
     folder = Path(output)
     device = device or resolve_device(cfg.train.device)
     unlabeled = unlabeled or DataSet(default_unlabeled(data_sets(cfg, "train")[0].name))
     records = get_test_dicts(unlabeled.name, unlabeled.json, unlabeled.image_root)
     image_root = _image_root(unlabeled)
-    # before the long part: the labeled data must be there
-    average = _labeled_average(cfg) if comm.is_main_process() else None
     transforms = None if single_view else transforms_of(cfg)
-    store = PredictionStore(
-        folder / PREDICTION_FOLDER, [r["image_id"] for r in records], images_per_file
-    )
+    image_ids = [record["image_id"] for record in records]
+    store = PredictionStore(folder / PREDICTION_FOLDER, image_ids, images_per_file)
     file = folder / GENERATED_FILE
     settings: dict[str, Any] = {}
     facts: dict[str, Any] = {}
-    if average is not None:  # the first process
+    if comm.is_main_process():
+        labeled = _labeled_facts(cfg)
         settings = _settings(cfg, config_id, checkpoint, rpn_checkpoint, device)
         settings.update(unlabeled=_unlabeled_facts(unlabeled), transforms=transforms)
         facts = {
             "format_version": FORMAT_VERSION,
             **settings,
-            "labeled": _labeled_facts(cfg, average),
-            "wanted_per_image": instances_per_image or average.per_image,
+            "labeled": labeled,
+            "wanted_per_image": instances_per_image or labeled["per_image"],
             "min_keypoint_score": min_keypoint_score,
         }
-    if comm.all_gather(average is not None and _is_finished(file, facts))[0]:
+    if comm.all_gather(comm.is_main_process() and _is_finished(file, facts))[0]:
         logger.info("The generated annotations are there already: %s", file)
         return file
     if comm.is_main_process():
@@ -143,14 +137,13 @@ def distill(
 
 
 def transforms_of(cfg: DictConfig) -> dict[str, Any]:
-    """Which transforms of an image are predicted on, from `train.tta`, as plain data."""
-    # not how many views are computed at once, which changes nothing
-    tta = cfg.train.tta
+    """Returns the transforms of `train.tta` as plain data."""
+    tta = cfg.train.tta  # views_per_batch does not change results
     return {"sizes": tta_sizes(cfg), "flip": tta.flip, "max_size": tta.max_size}
 
 
 def _mapper(cfg: DictConfig, single_view: bool) -> Mapper:
-    """The test mapper, without stored proposals: the predictor proposes itself."""
+    """Returns the test mapper without stored proposals, which the predictor computes itself."""
     if not single_view:
         cfg = with_original_images(cfg)
     node = cfg.dataloader.test.mapper.copy()
@@ -165,13 +158,13 @@ def _image_root(unlabeled: DataSet) -> str:
     parts = coco_parts(unlabeled.name)
     if parts is None or len(parts) != 1:
         raise ConfigError(
-            f"The images of {unlabeled.name!r} are not in one folder with one json in COCO format. "
-            "Describe them with --unlabeled-json and --unlabeled-images."
+            f"The images of {unlabeled.name!r} are not in one directory with one json in COCO "
+            "format. Give --unlabeled-json and --unlabeled-images."
         )
     return parts[0].image_root
 
 
-def _labeled_average(cfg: DictConfig) -> LabeledAverage:
+def _labeled_facts(cfg: DictConfig) -> dict[str, Any]:
     dataset = cfg.dataloader.train.dataset
     dicts = get_training_dicts(
         dataset.names if isinstance(dataset.names, str) else list(dataset.names),
@@ -180,7 +173,12 @@ def _labeled_average(cfg: DictConfig) -> LabeledAverage:
         filter_empty=False,
     )
     keypoints = OmegaConf.select(cfg, "model.roi_heads.keypoint_head") is not None
-    return labeled_average(dicts, with_keypoints=keypoints)
+    average = labeled_average(dicts, with_keypoints=keypoints)
+    return {
+        "names": [data.name for data in data_sets(cfg, "train")],
+        **dataclasses.asdict(average),
+        "per_image": average.per_image,
+    }
 
 
 def _settings(
@@ -190,7 +188,7 @@ def _settings(
     rpn_checkpoint: str | os.PathLike[str] | None,
     device: torch.device,
 ) -> dict[str, Any]:
-    """What decides the predictions, as plain data."""
+    """Returns what determines the predictions, as plain data."""
     facts: dict[str, Any] = {
         "config": config_id,
         "profile": str(cfg.train.profile),
@@ -215,28 +213,8 @@ def _unlabeled_facts(unlabeled: DataSet) -> dict[str, Any]:
     return facts
 
 
-def _labeled_facts(cfg: DictConfig, average: LabeledAverage) -> dict[str, Any]:
-    return {
-        "names": [data.name for data in data_sets(cfg, "train")],
-        "images": average.images,
-        "instances": average.instances,
-        "with_keypoints": average.with_keypoints,
-        "per_image": average.per_image,
-    }
-
-
-def _threshold_facts(chosen: Threshold) -> Mapping[str, Any]:
-    return {
-        "score": chosen.score if chosen.predictions else None,
-        "per_image": chosen.per_image,
-        "instances": chosen.kept,
-        "images": chosen.images,
-        "predictions": chosen.predictions,
-    }
-
-
 def _is_finished(file: Path, facts: Mapping[str, Any]) -> bool:
-    """Whether the file was made from the same things with the same aim."""
+    """Returns whether the file was made with these settings."""
     if not file.is_file():
         return False
     held = distillation_info(file)
@@ -256,34 +234,38 @@ def _annotate(
     scores = (d["score"] for _, detections in store.read() for d in detections)
     chosen = choose_threshold(scores, len(records), facts["wanted_per_image"])
     _report(chosen, facts["labeled"])
-    facts = {**facts, "threshold": _threshold_facts(chosen)}
+    threshold = {
+        "score": chosen.score if chosen.predictions else None,
+        "per_image": chosen.per_image,
+        "instances": chosen.kept,
+        "images": chosen.images,
+        "predictions": chosen.predictions,
+    }
+    facts = {**facts, "threshold": threshold}
+    info = {"description": "Generated annotations: data distillation", "distillation": facts}
+    keypoint_score = facts["min_keypoint_score"]
     write_generated(
-        file,
-        store,
-        records,
-        image_root,
-        categories,
-        {"description": "Generated annotations: data distillation", "distillation": facts},
+        *(file, store, records, image_root, categories, info),
         score=chosen.score,
-        min_keypoint_score=facts["min_keypoint_score"],
+        min_keypoint_score=keypoint_score,
     )
     atomic_write_text(file.with_name(SUMMARY_FILE), json.dumps(facts, indent=2) + "\n")
     logger.info("Generated annotations written to %s", file)
 
 
 def _report(chosen: Threshold, labeled: Mapping[str, Any]) -> None:
-    kind = "instances with labelled keypoints" if labeled["with_keypoints"] else "instances"
+    kind = "instances with labeled keypoints" if labeled["with_keypoints"] else "instances"
     logger.info(
-        "Labeled: %d %s on %d images, %.3f an image.",
+        "Labeled: %d %s on %d images, %.3f per image.",
         *(labeled["instances"], kind, labeled["images"], labeled["per_image"]),
     )
     logger.info(
-        "Threshold %.6f keeps %d of %d predictions on %d images, %.3f an image (aimed at: %.3f).",
+        "Threshold %.6f keeps %d of %d predictions on %d images, %.3f per image (target: %.3f).",
         *(chosen.score, chosen.kept, chosen.predictions, chosen.images),
         *(chosen.per_image, chosen.wanted),
     )
     if chosen.short_of_predictions:
         logger.warning(
-            "All predictions together are fewer than were aimed at. Predict more with a lower "
+            "All predictions together are fewer than the target. Predict more with a lower "
             "model.roi_heads.box_predictor.test_score_thresh, in another --output."
         )

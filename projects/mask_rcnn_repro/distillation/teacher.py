@@ -1,4 +1,4 @@
-"""Annotate images with the model of a finished run, as stage-wise training asks for it."""
+"""Annotate images with the model of a finished run, for stage-wise training."""
 
 from __future__ import annotations
 
@@ -12,18 +12,10 @@ from mask_rcnn_repro.errors import ConfigError
 
 
 def annotate(teacher: Run, folder: Path, unlabeled: DataSet) -> Path:
-    """Annotates unlabeled images; see :class:`~mask_rcnn_repro.engine.extensions.Annotate`.
-
-    Args:
-        teacher: The finished run of the model.
-        folder: Directory of predictions and annotations.
-        unlabeled: The images.
-
-    Returns:
-        The file of annotations.
+    """Annotates unlabeled images; see :class:`~mask_rcnn_repro.engine.extensions.Extensions`.
 
     Raises:
-        ConfigError: The directory holds predictions that were made in another way.
+        ConfigError: The directory holds predictions of other settings.
         CheckpointError: The weights of the teacher's RPN are missing.
     """
     try:
@@ -37,7 +29,7 @@ def annotate(teacher: Run, folder: Path, unlabeled: DataSet) -> Path:
         )
     except StalePredictionsError as error:
         raise ConfigError(
-            f"The predictions in {folder} are stale: they were made in another way than "
-            f"{teacher.config_id} would make them now.\n{error.differences}\nDelete the "
-            f"directory {folder} to have them made again."
+            f"The predictions in {folder} are stale: they were made with other settings than "
+            f"{teacher.config_id} has now.\n{error.differences}\nDelete the directory {folder} to "
+            "predict again."
         ) from None

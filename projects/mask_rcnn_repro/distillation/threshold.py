@@ -1,7 +1,7 @@
-"""The score above which a prediction becomes an annotation.
+"""Score threshold above which a prediction becomes an annotation.
 
-Radosavovic et al. 2017: the threshold is the one for which the generated instances of
-an unlabeled image are on average as many as the labeled instances of a labeled image.
+At the threshold of Radosavovic et al. (2017), an unlabeled image has on average as many generated
+instances as a labeled image has labeled ones.
 """
 
 from __future__ import annotations
@@ -15,13 +15,12 @@ import numpy as np
 
 @dataclass(frozen=True)
 class LabeledAverage:
-    """How many instances an image of the labeled set has.
+    """Number of instances per labeled image.
 
     Attributes:
-        images: all images of the set, those without any instance among them.
-        instances: instances in them, without crowd regions; for keypoints those with at least one
-            labelled keypoint.
-        with_keypoints: whether instances without labelled keypoints were left out.
+        images: Number of all images, including those without instances.
+        instances: Number of instances, without crowd regions.
+        with_keypoints: Whether only instances with a labeled keypoint are counted.
     """
 
     images: int
@@ -30,31 +29,22 @@ class LabeledAverage:
 
     @property
     def per_image(self) -> float:
-        """Instances an image."""
+        """Instances per image."""
         return self.instances / self.images
 
 
 def labeled_average(dicts: Sequence[Mapping[str, Any]], *, with_keypoints: bool) -> LabeledAverage:
-    """Counts the instances of labeled images.
-
-    All images count, as all unlabeled images do: among both there are some without objects.
+    """Counts the instances of labeled images. Images without instances count, too.
 
     Args:
         dicts: Detectron2 data set dicts, not filtered, at least one.
-        with_keypoints: count only instances with a labelled keypoint (visibility 1 or 2).
+        with_keypoints: Count only instances with a labeled keypoint (visibility 1 or 2).
     """
-    instances = sum(
-        _counts(annotation, with_keypoints)
-        for record in dicts
-        for annotation in record.get("annotations", ())
-    )
-    return LabeledAverage(len(dicts), instances, with_keypoints)
-
-
-def _counts(annotation: Mapping[str, Any], with_keypoints: bool) -> bool:
-    if annotation.get("iscrowd", 0):
-        return False
-    return not with_keypoints or any(v > 0 for v in annotation.get("keypoints", ())[2::3])
+    annotations = [a for record in dicts for a in record.get("annotations", ())]
+    counted = [a for a in annotations if not a.get("iscrowd", 0)]
+    if with_keypoints:
+        counted = [a for a in counted if any(v > 0 for v in a.get("keypoints", ())[2::3])]
+    return LabeledAverage(len(dicts), len(counted), with_keypoints)
 
 
 @dataclass(frozen=True)
@@ -62,11 +52,11 @@ class Threshold:
     """A chosen threshold.
 
     Attributes:
-        score: predictions with at least this score are kept; infinity where there is none.
-        kept: their number.
-        predictions: number of all predictions.
-        images: unlabeled images, those without any prediction among them.
-        wanted: instances an image that were aimed at.
+        score: Predictions with at least this score are kept. Infinity without predictions.
+        kept: Number of kept predictions.
+        predictions: Number of all predictions.
+        images: Number of unlabeled images, including those without predictions.
+        wanted: Target number of instances per image.
     """
 
     score: float
@@ -77,34 +67,31 @@ class Threshold:
 
     @property
     def per_image(self) -> float:
-        """Generated instances an image."""
+        """Generated instances per image."""
         return self.kept / self.images
 
     @property
     def short_of_predictions(self) -> bool:
-        """Whether even all predictions are clearly fewer than were aimed at."""
+        """Whether all predictions together are clearly fewer than wanted."""
         return self.kept == self.predictions and self.kept < 0.95 * self.wanted * self.images
 
 
 def choose_threshold(scores: Iterable[float], images: int, wanted: float) -> Threshold:
-    """Chooses the score that keeps about `wanted` predictions an image.
+    """Chooses the score that keeps about `wanted` predictions per image.
 
-    Predictions of equal scores are kept or dropped together. Of the numbers that can be kept that
-    way, the one nearest to ``wanted * images`` is chosen, the smaller of two equally near ones; at
-    least the best prediction stays.
+    Predictions of equal score are kept or dropped together. The number of kept predictions is the
+    possible one nearest to ``wanted * images``, the smaller one of two. It is at least 1.
 
     Args:
-        scores: of all predictions on all images, in any order.
-        images: how many these are, at least 1.
-        wanted: instances an image, at least 0.
+        scores: Scores of all predictions on all images, in any order. May be empty.
+        images: Number of images, at least 1.
+        wanted: Target number of instances per image, at least 0.
     """
     ordered = np.sort(np.asarray(list(scores), dtype=np.float64))[::-1]
     if not len(ordered):
         return Threshold(float("inf"), 0, 0, images, wanted)
-    # number of predictions kept with each distinct score as the threshold
     last_of_score = np.flatnonzero(np.append(ordered[1:] != ordered[:-1], True))
-    kept = last_of_score + 1
+    kept = last_of_score + 1  # for each distinct score as the threshold
     best = int(np.argmin(np.abs(kept - wanted * images)))
-    return Threshold(
-        float(ordered[last_of_score[best]]), int(kept[best]), len(ordered), images, wanted
-    )
+    score = float(ordered[last_of_score[best]])
+    return Threshold(score, int(kept[best]), len(ordered), images, wanted)

@@ -21,9 +21,7 @@ from mask_rcnn_repro.errors import ConfigError
 logger = logging.getLogger(__name__)
 
 _FUSED_OPTIMIZERS = (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW)
-_ONEDNN_BLOCK = 16
-"""Channels that oneDNN takes at once with AVX-512; 8 with AVX2."""
-
+_ONEDNN_BLOCK = 16  # channels that oneDNN processes at once with AVX-512; 8 with AVX2
 _CHOOSES_LOOP = ("fused", "foreach", "capturable", "differentiable")
 
 
@@ -36,10 +34,8 @@ def resolve_device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     device = torch.device(name)
-    alone = comm.get_world_size() == 1
-    if not alone and (
-        device.index is not None or (device.type == "cpu") == torch.cuda.is_available()
-    ):
+    fits_several = device.index is None and (device.type == "cpu") != torch.cuda.is_available()
+    if comm.get_world_size() > 1 and not fits_several:
         raise ConfigError(
             f"train.device is {name!r}, but several processes take a GPU each, or the CPU where "
             "there is none. Use train.device=auto; to run them on the CPU of a machine with GPUs, "
@@ -52,7 +48,7 @@ def resolve_device(name: str) -> torch.device:
             f"train.device is {name!r}, but torch {torch.__version__} finds no CUDA device here. "
             "Use train.device=auto or train.device=cpu."
         )
-    # one process a GPU: each process has been given its own as the current device
+    # each of several processes has its own GPU as the current device
     index = torch.cuda.current_device() if device.index is None else device.index
     if index >= torch.cuda.device_count():
         raise ConfigError(
@@ -64,10 +60,10 @@ def resolve_device(name: str) -> torch.device:
 
 
 def build_model(cfg: DictConfig, device: torch.device) -> nn.Module:
-    """Builds `cfg.model` on `device`: `train.freeze` applied, channels-last where asked for.
+    """Builds `cfg.model` on `device` and applies `train.freeze` and `train.channels_last`.
 
-    On the CPU models are channels-last: results are equal up to rounding, and convolutions and RoI
-    layers faster. Only very narrow models are not, see :func:`_breaks_onednn`.
+    On the CPU models are channels-last, which is faster and equal up to rounding. Only very narrow
+    models are not, see :func:`_breaks_onednn`.
 
     Raises:
         ConfigError: If `train.freeze` names something that is not a module of the model.
@@ -83,10 +79,10 @@ def build_model(cfg: DictConfig, device: torch.device) -> nn.Module:
 
 
 def _breaks_onednn(model: nn.Module) -> bool:
-    """Whether a strided 1 x 1 convolution has fewer input channels than oneDNN takes at once.
+    """Returns whether a strided 1 x 1 convolution has fewer input channels than a oneDNN block.
 
-    The gradient of its weights then writes beyond its workspace if maps are channels-last, which
-    ends the process where there are three threads or more (oneDNN's issue 6035).
+    With channels-last maps and three or more threads, the gradient of its weights then writes
+    beyond its workspace, which ends the process (oneDNN's issue 6035).
     """
     return any(
         isinstance(module, nn.Conv2d)
@@ -98,11 +94,7 @@ def _breaks_onednn(model: nn.Module) -> bool:
 
 
 def freeze_module(model: nn.Module, name: str) -> None:
-    """Freezes the weights and batch norm statistics of a module, in place.
-
-    Args:
-        model: The model.
-        name: Dotted name of a module in it, such as "backbone".
+    """Freezes weights and batch norm statistics of the module `name`, such as "backbone", in place.
 
     Raises:
         ConfigError: If there is no such module.
@@ -132,13 +124,13 @@ def wrap_distributed(model: nn.Module, cfg: DictConfig, device: torch.device) ->
 
 
 def build_optimizer(cfg: DictConfig, model: nn.Module) -> torch.optim.Optimizer:
-    """Builds `cfg.optimizer` for `model`, its learning rate scaled linearly when asked.
+    """Builds `cfg.optimizer` for `model`.
 
-    With `train.scale_lr`, `optimizer.lr` holds for `train.reference_batch_size` images an iteration
+    With `train.scale_lr`, `optimizer.lr` is for `train.reference_batch_size` images per iteration
     and is multiplied by `dataloader.train.total_batch_size / train.reference_batch_size`.
 
-    PyTorch's optimizers run fused, the same arithmetic in one pass over the weights, unless the
-    config chooses by `fused`, `foreach`, `capturable` or `differentiable`.
+    PyTorch's optimizers run fused, which is the same arithmetic in one pass over the weights,
+    unless the config sets `fused`, `foreach`, `capturable` or `differentiable`.
     """
     node = copy.deepcopy(cfg.optimizer)
     node.params.model = model
@@ -150,10 +142,7 @@ def build_optimizer(cfg: DictConfig, model: nn.Module) -> torch.optim.Optimizer:
         node.lr = old * batch / reference
         logger.info(
             "Learning rate scaled linearly: %g for %d images -> %g for %d images.",
-            old,
-            reference,
-            node.lr,
-            batch,
+            *(old, reference, node.lr, batch),
         )
     return instantiate(node)
 
@@ -176,7 +165,7 @@ def build_scheduler(cfg: DictConfig, optimizer: torch.optim.Optimizer) -> LRMult
 
 
 def build_train_data(cfg: DictConfig, start_iteration: int) -> Any:
-    """Builds the endless training loader, from the batch of iteration `start_iteration` on."""
+    """Builds the endless training loader, which begins with the batch of `start_iteration`."""
     node = copy.deepcopy(cfg.dataloader.train)
     OmegaConf.update(node, "seed", cfg.train.seed)
     OmegaConf.update(node, "accumulate", cfg.train.accumulate)
@@ -185,11 +174,11 @@ def build_train_data(cfg: DictConfig, start_iteration: int) -> Any:
 
 
 def check_batch_size(cfg: DictConfig, world_size: int | None = None) -> None:
-    """Refuses a batch that the processes and accumulation steps cannot share evenly.
+    """Checks that processes and accumulation steps can share a batch evenly.
 
     Args:
         cfg: A validated config.
-        world_size: Number of processes; None asks Detectron2.
+        world_size: Number of processes. Defaults to that of this run.
 
     Raises:
         ConfigError: If `total_batch_size` is not a multiple of processes times accumulation.

@@ -56,9 +56,8 @@ class DataSet:
         name: One registered name.
         json: Annotation file. Only for a user's own data set.
         image_root: Directory of its images.
-        unlabeled: Whether it is trained on with generated annotations. The RPN, which was not
-            trained on these images, stores as many proposals for them as for its training data,
-            in a directory of their own.
+        unlabeled: Whether it is trained on with generated annotations. The RPN stores as many
+            proposals for these images as for its training data, in a directory of their own.
     """
 
     name: str
@@ -92,9 +91,7 @@ def check_dependencies(run: Run, *, eval_only: bool = False, above: tuple[str, .
         if not above and not run.has_begun and not run.cfg.train.init_from:
             check_exists(str(run.cfg.train.init_checkpoint))
         _check_early(run)
-    chain = (*above, run.config_id)
-    train = run.cfg.train
-    source = None
+    chain, train, source = (*above, run.config_id), run.cfg.train, None
     teacher = None if eval_only else teacher_of(run.cfg)
     for path in dict.fromkeys(filter(None, (train.init_from, train.proposals, teacher))):
         other = dependency(run, path, chain)
@@ -122,7 +119,7 @@ def find_rpn(cfg: DictConfig, device: torch.device) -> Run:
 
 
 def check_rpn(run: Run, rpn: Run) -> None:
-    """Checks that `rpn` is an RPN stage that stores enough proposals for `run`.
+    """Checks that `rpn` is an RPN stage and stores as many proposals per image as `run` asks for.
 
     Raises:
         ConfigError: It is not, or it stores fewer.
@@ -132,7 +129,15 @@ def check_rpn(run: Run, rpn: Run) -> None:
             f"train.proposals names {rpn.config_id}, which is no RPN stage: its model has RoI "
             "heads or no proposal generator. Name a config of configs/rpn/ or one like it."
         )
-    _check_counts(run, rpn)
+    counts = rpn.cfg.model.proposal_generator.post_nms_topk
+    for split, stored in zip(("train", "test"), counts, strict=True):
+        wanted = run.cfg.dataloader[split].mapper.get("precomputed_proposal_topk")
+        if wanted is not None and wanted > stored:
+            raise ConfigError(
+                f"{run.config_id} asks for {wanted} proposals per image of its {split} data, but "
+                f"{rpn.config_id} stores {stored}. Raise model.proposal_generator.post_nms_topk "
+                f"there, or lower dataloader.{split}.mapper.precomputed_proposal_topk."
+            )
 
 
 def check_teacher(run: Run, teacher: Run) -> None:
@@ -144,13 +149,12 @@ def check_teacher(run: Run, teacher: Run) -> None:
     """
     if OmegaConf.select(teacher.cfg, "model.roi_heads") is None:
         raise ConfigError(
-            f"{_DATASET}.teacher names {teacher.config_id}, whose model has no RoI "
-            "heads. Name the config of a detector."
+            f"{_DATASET}.teacher names {teacher.config_id}, whose model has no RoI heads. Name the "
+            "config of a detector."
         )
     for head in ("mask_head", "keypoint_head"):
-        learned, made = (
-            OmegaConf.select(cfg, f"model.roi_heads.{head}") for cfg in (run.cfg, teacher.cfg)
-        )
+        key = f"model.roi_heads.{head}"
+        learned, made = OmegaConf.select(run.cfg, key), OmegaConf.select(teacher.cfg, key)
         if learned is not None and made is None:
             raise ConfigError(
                 f"{run.config_id} has a {head}, but its teacher {teacher.config_id} has none. "
@@ -179,19 +183,6 @@ def _check_early(run: Run) -> None:
         build_model(cfg, torch.device("cpu"))
 
 
-def _check_counts(run: Run, rpn: Run) -> None:
-    """Checks that an RPN stores at least as many proposals per image as `run` asks for."""
-    counts = rpn.cfg.model.proposal_generator.post_nms_topk
-    for split, stored in zip(("train", "test"), counts, strict=True):
-        wanted = run.cfg.dataloader[split].mapper.get("precomputed_proposal_topk")
-        if wanted is not None and wanted > stored:
-            raise ConfigError(
-                f"{run.config_id} asks for {wanted} proposals per image of its {split} data, but "
-                f"{rpn.config_id} stores {stored}. Raise model.proposal_generator.post_nms_topk "
-                f"there, or lower dataloader.{split}.mapper.precomputed_proposal_topk."
-            )
-
-
 def dependency(run: Run, path: str, chain: tuple[str, ...]) -> Run:
     """Returns the run of another config that `run` depends on.
 
@@ -216,9 +207,8 @@ def dependency(run: Run, path: str, chain: tuple[str, ...]) -> Run:
     data = [] if fine_tunes else _data_overrides(run.cfg, plain)
     cfg = load_config(file, run.profile, [*handed, *data]) if data else plain
     cfg = fit_to_data(cfg, data)
-    folder = default_output_dir(
-        name, run.profile, cfg.train.seed, data, root=str(cfg.train.output_root)
-    )
+    root = str(cfg.train.output_root)
+    folder = default_output_dir(name, run.profile, cfg.train.seed, data, root=root)
     return Run(name, cfg, Path(folder), run.device, tuple(data), file)
 
 
@@ -256,14 +246,10 @@ def data_sets(cfg: DictConfig, split: str) -> list[DataSet]:
 
 
 def teacher_of(cfg: DictConfig) -> str | None:
-    """Returns the config that generates the annotations to train on, or None.
-
-    None also if a file of annotations is given, or if the run does no iterations.
-    """
+    """Returns the config that generates annotations, or None if no annotations are needed."""
     node = cfg.dataloader.train.dataset
-    if cfg.train.max_iter == 0 or node.get("generated") is not None:
-        return None
-    teacher: str | None = node.get("teacher")
+    needed = cfg.train.max_iter != 0 and node.get("generated") is None
+    teacher: str | None = node.get("teacher") if needed else None
     return teacher
 
 

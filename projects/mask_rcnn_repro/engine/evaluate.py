@@ -25,8 +25,7 @@ from mask_rcnn_repro.modeling.inference.optimize import runs_in_threads
 
 logger = logging.getLogger(__name__)
 
-RESULTS_FOLDER = "inference"
-"""Directory of result files in the directory of a run."""
+RESULTS_FOLDER = "inference"  # in the directory of a run
 
 
 @dataclass
@@ -34,8 +33,8 @@ class Evaluation:
     """The outcome of one evaluation.
 
     Attributes:
-        metrics: Task ("bbox", "segm", "keypoints") to metric name to percent; "per_class" holds a
-            dict by class name. Empty off the first process and on splits without annotations.
+        metrics: Task ("bbox", "segm", "keypoints") to metric to percent. "per_class" maps class
+            names. Empty in all processes but the first, and without annotations.
         seconds_per_image: Part ("data", "inference", ...) to seconds.
         computed_by: The evaluator's `computed_by`; None if it has no such attribute.
         curves: Task to precision over recall, where the evaluator has them.
@@ -62,14 +61,12 @@ def evaluate_model(
 
     Args:
         cfg: A validated config.
-        model: Detection model, not wrapped; neither weights nor training mode are changed. With
-            `cfg.train.optimize_inference` a copy is evaluated, made by
-            :func:`~mask_rcnn_repro.modeling.optimize_for_inference`; with `cfg.train.amp` it
-            computes in reduced precision. On a CPU two images are then predicted side by side.
-        device: Where the model lives.
-        output_dir: Result files go to `<output_dir>/inference`.
-        final: Whether this is the last evaluation of a run. Only this one uses test-time
-            augmentation, where `cfg.train.tta` enables it.
+        model: Detection model, not wrapped. Its weights and training mode do not change. With
+            `cfg.train.optimize_inference` a copy is evaluated, see :func:`faster_copy`. On a CPU
+            it then predicts on two images concurrently.
+        device: Device of the model.
+        output_dir: Result files are written to `<output_dir>/inference`.
+        final: Whether this is the last evaluation of a run, which uses `cfg.train.tta`.
 
     Raises:
         CheckpointError: The RPN that test-time augmentation needs has no weights.
@@ -92,44 +89,38 @@ def evaluate_model(
         at_once=1 if augmented else _images_at_once(cfg, model, device),
     )
     comm.synchronize()
-    return Evaluation(
-        metrics or {},
-        seconds,
-        getattr(evaluator, "computed_by", None),
-        getattr(evaluator, "curves", {}),
-    )
+    computed_by, curves = getattr(evaluator, "computed_by", None), getattr(evaluator, "curves", {})
+    return Evaluation(metrics or {}, seconds, computed_by, curves)
 
 
 def faster_copy(cfg: DictConfig, model: torch.nn.Module) -> torch.nn.Module:
-    """A copy for inference in the config's precision; the model itself if that cannot be made."""
+    """Returns a copy for inference in the config's precision, or the model if that fails."""
     dtype = AMP_DTYPES[cfg.train.amp.dtype] if cfg.train.amp.enabled else torch.float32
     try:
         return optimize_for_inference(model, dtype)
-    except Exception as error:  # a module of any kind; a training's result must not be lost to it
+    except Exception as error:  # of any module; the training's result must not be lost
         logger.warning(
             "The model is evaluated as it is: no faster copy could be made of it (%s: %s). "
-            "train.optimize_inference=false leaves the attempt out.",
-            type(error).__name__,
-            error,
+            "train.optimize_inference=false omits the attempt.",
+            *(type(error).__name__, error),
         )
         return model
 
 
 def _images_at_once(cfg: DictConfig, model: torch.nn.Module, device: torch.device) -> int:
-    """Two on a CPU, if the model is one that threads may share."""
-    alone = device.type != "cpu" or torch.get_num_threads() < 2
-    return 1 if alone or not cfg.train.optimize_inference or not runs_in_threads(model) else 2
+    """Returns 2 on a CPU if threads may share the model, otherwise 1."""
+    several = device.type == "cpu" and torch.get_num_threads() > 1
+    return 2 if several and cfg.train.optimize_inference and runs_in_threads(model) else 1
 
 
 def _augmented(
     cfg: DictConfig, model: torch.nn.Module, device: torch.device
 ) -> tuple[DictConfig, torch.nn.Module]:
-    """The config for images as they are, and the model with test-time augmentation."""
+    """Returns the config for original images, and the model with test-time augmentation."""
     augmented = with_tta(cfg, join_rpn(cfg, model, device))
     logger.info(
         "Test-time augmentation: shorter edges of %s pixels%s, in place of "
         "dataloader.test.mapper.augmentations.",
-        ", ".join(map(str, augmented.sizes)),
-        " and mirrored" * augmented.flip,
+        *(", ".join(map(str, augmented.sizes)), " and mirrored" * augmented.flip),
     )
     return with_original_images(cfg), augmented

@@ -111,16 +111,15 @@ def run(args: argparse.Namespace, extensions: Extensions) -> None:
     output_dir = _output_dir(args, cfg)
     checkpoint = _checkpoint_to_evaluate(args, cfg, output_dir) if args.eval_only else ""
     device = resolve_device(cfg.train.device)
-    autocast_context(
-        device, cfg.train.amp.enabled, cfg.train.amp.dtype
-    )  # reports an impossible precision now
+    # reports an impossible precision now
+    autocast_context(device, cfg.train.amp.enabled, cfg.train.amp.dtype)
     this = Run(config_id(args.config_file), cfg, output_dir, device, tuple(args.overrides))
     expected = expected_numbers(cfg, this.config_id, args.verify) if args.verify else None
     check_dependencies(this, eval_only=args.eval_only)
     if cfg.train.tta.enabled and this.is_rpn:  # reported now, not after the training
         raise ConfigError(
-            f"{this.config_id} is an RPN stage, which has no detections for test-time "
-            "augmentation to merge. Omit --tta or train.tta.enabled=true."
+            f"{this.config_id} is an RPN stage, which has no detections for test-time augmentation "
+            "to merge. Omit --tta or train.tta.enabled=true."
         )
     with contextlib.ExitStack() as stack:
         if not args.eval_only:
@@ -158,11 +157,7 @@ def _run(
         make_deterministic()
     logger.info(
         "%s, profile %s, %d process(es) on %s, output in %s",
-        this.config_id,
-        this.profile,
-        comm.get_world_size(),
-        this.device,
-        this.folder,
+        *(this.config_id, this.profile, comm.get_world_size(), this.device, this.folder),
     )
     if args.eval_only:
         return _evaluate_only(this, extensions, checkpoint)
@@ -177,32 +172,25 @@ def _output_dir(args: argparse.Namespace, cfg: DictConfig) -> Path:
         return given / "eval" / f"last{suffix}" if args.eval_only and args.resume else given
     # The weights that are evaluated do not change the directory of the run.
     ignored = ["train.init_checkpoint", *_TTA_KEYS] if args.eval_only else []
-    folder = Path(
-        default_output_dir(
-            config_id(args.config_file),
-            args.profile,
-            cfg.train.seed,
-            args.overrides,
-            ignore=ignored,
-            root=str(cfg.train.output_root),
-        )
-    )
+    name, root = config_id(args.config_file), str(cfg.train.output_root)
+    overrides, seed = args.overrides, cfg.train.seed
+    default = default_output_dir(name, args.profile, seed, overrides, ignore=ignored, root=root)
     if not args.eval_only:
-        return folder
+        return Path(default)
     # one directory per checkpoint; the digest tells files of the same name apart
     path = str(cfg.train.init_checkpoint)
-    digest = hashlib.sha256(path.encode()).hexdigest()[:6]
-    name = "last" if args.resume else f"{Path(path).stem}-{digest}"
-    return folder / "eval" / f"{name}{suffix}"
+    name = "last" if args.resume else f"{Path(path).stem}-{_digest(path)}"
+    return Path(default, "eval", f"{name}{suffix}")
 
 
 def _tta_suffix(cfg: DictConfig) -> str:
-    """Returns a suffix that tells evaluations with other test-time augmentation apart."""
-    if not cfg.train.tta.enabled:
-        return ""
+    """Returns a suffix that distinguishes evaluations with other test-time augmentation."""
     values = [OmegaConf.select(cfg, key) for key in _TTA_KEYS]
-    digest = hashlib.sha256(repr(values).encode()).hexdigest()[:6]
-    return f"-tta-{digest}"
+    return f"-tta-{_digest(repr(values))}" if cfg.train.tta.enabled else ""
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:6]
 
 
 def _train(this: Run, extensions: Extensions, resume: bool) -> Record | None:
@@ -221,8 +209,7 @@ def _evaluate_only(this: Run, extensions: Extensions, checkpoint: str) -> Record
     inputs = prepare(this, extensions, eval_only=True)
     seed_everything(this.cfg.train.seed)
     model = build_model(this.cfg, this.device)
-    checkpointer = SafeCheckpointer(model, str(this.folder))
-    checkpointer.load(checkpoint, checkpointables=[], policy="exact")
+    SafeCheckpointer(model, str(this.folder)).load(checkpoint, checkpointables=[], policy="exact")
     evaluation = evaluate_model(inputs.fill(this.cfg), model, this.device, this.folder, final=True)
     record = write_record(
         this,
@@ -246,7 +233,6 @@ def _checkpoint_to_evaluate(args: argparse.Namespace, cfg: DictConfig, output_di
             "evaluation would replace. Give another directory, or --resume to evaluate the last "
             "checkpoint of that run."
         )
-    given = [o.lstrip("+") for o in args.overrides]
     if args.resume:
         folder = output_dir.parents[1]
         last = find_last_checkpoint(folder)
@@ -256,14 +242,13 @@ def _checkpoint_to_evaluate(args: argparse.Namespace, cfg: DictConfig, output_di
                 "none. Train first, or give train.init_checkpoint=FILE."
             )
         return str(last)
-    explicit = any(o.startswith("train.init_checkpoint=") for o in given)
-    is_pretraining = "ImageNetPretrained" in str(cfg.train.init_checkpoint)
-    if not cfg.train.init_checkpoint or (is_pretraining and not explicit):
+    given = cfg.train.init_checkpoint
+    explicit = any(o.lstrip("+").startswith("train.init_checkpoint=") for o in args.overrides)
+    if not given or ("ImageNetPretrained" in str(given) and not explicit):
         raise CheckpointError(
-            "--eval-only needs trained weights, and train.init_checkpoint is "
-            f"{cfg.train.init_checkpoint!r}. Give a trained checkpoint: "
-            "train.init_checkpoint=output/.../model_final.pth, or --resume for the last one of "
-            "this config's own run."
+            f"--eval-only needs trained weights, and train.init_checkpoint is {given!r}. Give a "
+            "trained checkpoint: train.init_checkpoint=output/.../model_final.pth, or --resume "
+            "for the last one of this config's own run."
         )
-    check_exists(str(cfg.train.init_checkpoint))
-    return str(cfg.train.init_checkpoint)
+    check_exists(str(given))
+    return str(given)

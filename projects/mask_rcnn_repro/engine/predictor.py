@@ -26,18 +26,17 @@ def build_predictor(
     """Builds the model of a config in evaluation mode, joined with its RPN if it has none.
 
     Args:
-        cfg: As :func:`~mask_rcnn_repro.config.get_config` loads it, stage-wise or joint.
+        cfg: Config as :func:`~mask_rcnn_repro.config.get_config` returns it, stage-wise or joint.
         checkpoint: File of weights.
-        rpn_checkpoint: Weights of the RPN named by `train.proposals`; None takes those of its run
-            below `train.output_root`.
-        device: Device of the model. None is `train.device`.
+        rpn_checkpoint: Weights of the RPN. Defaults to those of the run of `train.proposals`.
+        device: Device of the model. Defaults to `train.device`.
 
     Returns:
         A model that maps a list of dicts with ``image`` (and ``height``, ``width`` of the original)
-        to detections, and has ``inference`` as Detectron2's ``GeneralizedRCNN`` has.
+        to detections. It has the method ``inference`` of Detectron2's ``GeneralizedRCNN``.
 
     Raises:
-        CheckpointError: Weights that are missing or do not fit.
+        CheckpointError: Weights are missing or do not fit.
         ConfigError: See :func:`~mask_rcnn_repro.engine.stages.prepare.prepare`.
     """
     register()
@@ -54,17 +53,13 @@ def join_rpn(
     """Joins a detector with the RPN that its config names, if it was trained without one.
 
     Args:
-        cfg: The detector's config.
+        cfg: Config of the detector.
         detector: Detector with its weights, on `device`.
         device: Device of the RPN.
-        rpn_checkpoint: See :func:`build_predictor`.
+        rpn_checkpoint: See :func:`build_predictor`, also for errors.
 
     Returns:
-        A :class:`StageWiseRCNN`; a detector that has its RPN is returned as it is.
-
-    Raises:
-        CheckpointError: See :func:`build_predictor`.
-        ConfigError: See :func:`~mask_rcnn_repro.engine.stages.prepare.prepare`.
+        A :class:`StageWiseRCNN`, or the detector itself if it has an RPN.
     """
     if cfg.train.proposals is None or keeps_rpn(cfg):
         return detector

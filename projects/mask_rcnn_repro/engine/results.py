@@ -1,4 +1,4 @@
-"""What a run leaves: `record.json`, `curves.json` and drawn examples."""
+"""Write the results of a run: `record.json`, `curves.json` and drawn examples."""
 
 from __future__ import annotations
 
@@ -27,15 +27,6 @@ def write_record(
     train_seconds: float | None,
 ) -> Record | None:
     """Writes `record.json` and `curves.json` into the directory of a run.
-
-    Args:
-        run: The run.
-        inputs: What the run took from other runs.
-        evaluation: The last evaluation.
-        mode: "train" or "eval".
-        iterations_done: See :func:`~mask_rcnn_repro.records.record.make_record`.
-        checkpoint: Weights that were evaluated.
-        train_seconds: Wall-clock seconds of the training loop.
 
     Returns:
         The record. None in all processes but the first.
@@ -73,12 +64,8 @@ def draw_examples(run: Run, extensions: Extensions) -> None:
     draw = extensions.draw
     if draw is None or run.cfg.train.draw <= 0 or not comm.is_main_process():
         return
+    names, count = run.cfg.dataloader.test.dataset.names, run.cfg.train.draw
     try:
-        draw(
-            run.cfg.dataloader.test.dataset.names,
-            run.folder / RESULTS_FOLDER,
-            run.folder / "drawings",
-            run.cfg.train.draw,
-        )
+        draw(names, run.folder / RESULTS_FOLDER, run.folder / "drawings", count)
     except Exception as error:
         logger.warning("Nothing was drawn: %s: %s", type(error).__name__, error)

@@ -51,11 +51,8 @@ class Run:
     @property
     def is_rpn(self) -> bool:
         """Whether the model proposes regions and nothing else."""
-        heads, generator = (
-            OmegaConf.select(self.cfg, f"model.{part}")
-            for part in ("roi_heads", "proposal_generator")
-        )
-        return heads is None and generator is not None
+        generator = OmegaConf.select(self.cfg, "model.proposal_generator")
+        return generator is not None and OmegaConf.select(self.cfg, "model.roi_heads") is None
 
     @property
     def has_begun(self) -> bool:
@@ -80,8 +77,7 @@ class Inputs:
         test_proposals: Directories of stored proposals, one per test data set.
         initial_weights: Checkpoint of the run named by `train.init_from`.
         rpn_weights: Checkpoint of the RPN stage, for a model that keeps its RPN.
-        classes: Maps the classes of the initial weights to those of the model. None if they are
-            the same.
+        classes: Maps the classes of the initial weights. None if they are the same.
         proposals: Facts about the RPN stage, for the record.
         init_from: Facts about the run of the initial weights, for the record.
         generated: File of generated annotations to train on beside the labeled ones.

@@ -1,4 +1,4 @@
-"""The output folder of a run: logging into it, metrics that survive a resume."""
+"""The output directory of a run: its log, and metrics that survive a resume."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from detectron2.engine import hooks
 from detectron2.utils import comm
 from detectron2.utils.events import (
     CommonMetricPrinter,
-    EventWriter,
     JSONWriter,
     TensorboardXWriter,
     get_event_storage,
@@ -69,12 +68,11 @@ def setup_logging(output_dir: Path, earlier: Sequence[logging.LogRecord] = ()) -
     """Logs to stdout (first process) and to `<output_dir>/log.txt` (`.rank<k>` for the others).
 
     Args:
-        output_dir: Made if needed.
+        output_dir: Created if needed.
         earlier: Records from :func:`keep_logs`, which come first.
     """
     output_dir.mkdir(parents=True, exist_ok=True)
-    # it is cached and would ignore a directory that it has seen
-    setup_logger.cache_clear()
+    setup_logger.cache_clear()  # its cache would ignore a directory that was used before
     for name in LOGGERS:
         known = logging.getLogger(name)
         for handler in list(known.handlers):
@@ -101,15 +99,13 @@ def open_run_folder(
     """Claims the output directory of a run and logs into it. All processes call it together.
 
     Args:
-        folder: Output directory; made if needed.
+        folder: Output directory. Created if needed.
         cfg: The validated config.
         earlier: Log records from :func:`keep_logs`, which come first.
 
     Raises:
-        ConfigError: The directory holds another config, see
-            :func:`~mask_rcnn_repro.config.claim_output_dir`.
-        UserError: Hosts see different checkpoints, see
-            :func:`~mask_rcnn_repro.engine.launch.hosts.check_hosts_agree`.
+        ConfigError: The directory holds another config.
+        UserError: Hosts see different checkpoints.
     """
     if comm.is_main_process():
         claim_output_dir(folder, cfg)
@@ -147,17 +143,13 @@ class _PrinterOnce(CommonMetricPrinter):
         self._printed = iteration
 
 
-def build_writers(output_dir: Path, max_iter: int) -> list[EventWriter]:
-    """Returns the printer (with an ETA), the `metrics.json` writer and TensorBoard's."""
-    return [
-        _PrinterOnce(max_iter),
-        JSONWriter(str(output_dir / "metrics.json")),
-        TensorboardXWriter(str(output_dir / "tensorboard")),
-    ]
-
-
 def build_writer_hook(output_dir: Path, max_iter: int, period: int) -> hooks.PeriodicWriter | None:
     """Returns the hook that writes metrics every `period` iterations; None off rank 0."""
     if not comm.is_main_process():
         return None
-    return hooks.PeriodicWriter(build_writers(output_dir, max_iter), period=max(period, 1))
+    writers = [
+        _PrinterOnce(max_iter),
+        JSONWriter(str(output_dir / "metrics.json")),
+        TensorboardXWriter(str(output_dir / "tensorboard")),
+    ]
+    return hooks.PeriodicWriter(writers, period=max(period, 1))

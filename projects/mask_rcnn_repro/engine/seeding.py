@@ -1,8 +1,7 @@
 """Random state that depends on the seed and the iteration alone.
 
-Every iteration starts from generators seeded with (seed, iteration, rank). An interrupted run that
-is resumed therefore draws the same RoIs and anchors as one that was not, and no generator state
-has to travel in checkpoints.
+Every iteration seeds the generators with (seed, iteration, rank). A resumed run therefore samples
+the same RoIs and anchors as an uninterrupted one, and checkpoints hold no generator state.
 """
 
 from __future__ import annotations

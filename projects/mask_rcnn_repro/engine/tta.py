@@ -9,8 +9,7 @@ from torch import nn
 
 from mask_rcnn_repro.modeling import TestTimeAugmentation
 
-_PAPER_EDGE = 800
-"""Shorter edge of the paper's test images, in pixels."""
+_PAPER_EDGE = 800  # shorter edge of the paper's test images, in pixels
 
 
 def with_tta(cfg: DictConfig, model: nn.Module) -> TestTimeAugmentation:
@@ -18,21 +17,20 @@ def with_tta(cfg: DictConfig, model: nn.Module) -> TestTimeAugmentation:
 
     Args:
         cfg: The model's config.
-        model: One that takes images alone, as :func:`~mask_rcnn_repro.build_predictor` gives it.
+        model: Model that needs only images, see :func:`~mask_rcnn_repro.build_predictor`.
 
     Raises:
         ConfigError: See :class:`~mask_rcnn_repro.modeling.TestTimeAugmentation`.
     """
     tta = cfg.train.tta
+    key = "dataloader.train.mapper.keypoint_hflip_indices"
     return TestTimeAugmentation(
         model,
         sizes=tta_sizes(cfg),
         flip=tta.flip,
         max_size=tta.max_size,
         views_per_batch=tta.views_per_batch,
-        keypoint_hflip_indices=OmegaConf.select(
-            cfg, "dataloader.train.mapper.keypoint_hflip_indices"
-        ),
+        keypoint_hflip_indices=OmegaConf.select(cfg, key),
     )
 
 

@@ -1,7 +1,6 @@
-"""`curves.json`, beside a record: how a run learned, and precision over recall.
+"""`curves.json` beside a record: learning curves, and precision over recall.
 
-A record holds what a run ended with; plots need what lies behind it. The models below are the
-schema; ``docs/records.md`` is generated from them.
+``docs/records.md`` is generated from the models below, which are the schema.
 """
 
 from __future__ import annotations
@@ -21,10 +20,9 @@ from mask_rcnn_repro.utils.atomic import atomic_write_text
 
 CURVES_FILE = "curves.json"
 CURVES_VERSION: Literal[1] = 1
-MAX_POINTS = 200
-"""Points that a learning curve is thinned to."""
+MAX_POINTS = 200  # of a learning curve
 
-_DIGITS = 5  # significant ones of a loss; those of a precision come after the point
+_DIGITS = 5  # significant digits of a loss
 
 
 class _Section(BaseModel):
@@ -95,7 +93,7 @@ class Curves(_Section):
         return self
 
     def belong_to(self, record: Record) -> bool:
-        """Whether they are a record's."""
+        """Returns whether the curves are those of `record`."""
         return self.record == record_identity(record)
 
 
@@ -107,9 +105,9 @@ def make_curves(
     """Makes the curves of a run.
 
     Args:
-        record: the run's.
-        metrics_file: `metrics.json` of its folder; None, or a missing file: it did not train.
-        precision_recall: by task, as an evaluator's `curves`.
+        record: Record of the run.
+        metrics_file: `metrics.json` of the run. May be None or missing if it did not train.
+        precision_recall: The evaluator's `curves`, by task.
     """
     rows = _rows(Path(metrics_file)) if metrics_file and record.mode == "train" else []
     training: dict[str, list[Point]] = {}
@@ -141,15 +139,11 @@ def make_curves(
 
 
 def thinned(points: list[Point], most: int = MAX_POINTS) -> list[Point]:
-    """At most `most` points: means over stretches of equally many, each put at its end.
+    """Averages stretches of equally many points, so that at most `most` points remain.
 
-    Args:
-        points: ascending in iterations.
-        most: number of points.
+    Each mean gets the iteration at which its stretch ends. The iterations of `points` ascend.
     """
-    stretch = -(-len(points) // most)
-    if stretch == 0:
-        return []
+    stretch = max(-(-len(points) // most), 1)
     result = []
     for start in range(0, len(points), stretch):
         part = points[start : start + stretch]
@@ -159,16 +153,15 @@ def thinned(points: list[Point], most: int = MAX_POINTS) -> list[Point]:
 
 
 def save_curves(curves: Curves, path: str | os.PathLike[str]) -> None:
-    """Writes curves as JSON, in one step, one curve a line."""
-    content = curves.model_dump(mode="json")
-    atomic_write_text(path, _one_list_a_line(content) + "\n")
+    """Writes curves as JSON atomically, one curve per line."""
+    atomic_write_text(path, _one_list_a_line(curves.model_dump(mode="json")) + "\n")
 
 
 def load_curves(path: str | os.PathLike[str]) -> Curves:
     """Reads and validates curves.
 
     Raises:
-        RecordError: the file is missing, is not JSON, or does not follow the schema.
+        RecordError: The file is missing, is not JSON, or does not follow the schema.
     """
     content = read_json(path, "curves")
     fault = "does not hold a run's curves"
@@ -176,17 +169,14 @@ def load_curves(path: str | os.PathLike[str]) -> Curves:
 
 
 def record_identity(record: Record) -> OfRecord:
-    """What tells a record from all others."""
+    """Returns what distinguishes a record from all others."""
     return OfRecord(
-        id=record.config.id,
-        hash=record.config.hash,
-        seed=record.seed,
-        created=record.created,
+        id=record.config.id, hash=record.config.hash, seed=record.seed, created=record.created
     )
 
 
 def _rows(file: Path) -> Iterable[dict[str, Any]]:
-    """The lines of `metrics.json`; one that a kill cut short is left out."""
+    """Returns the rows of `metrics.json`, without a line that a kill truncated."""
     if not file.is_file():
         return []
     rows = []

@@ -1,4 +1,4 @@
-"""Where a result comes from: code, versions, hardware, data, weights."""
+"""Provenance of a result: code, versions, hardware, data, weights."""
 
 from __future__ import annotations
 
@@ -15,26 +15,24 @@ import mask_rcnn_repro
 
 
 def code_info() -> dict[str, Any]:
-    """Commit and dirtiness of the checkout that this package lies in; None outside one.
-
-    ``results/`` does not count: there records are written.
-    """
+    """Returns commit and dirtiness (``results/`` aside) of this package's checkout, or None."""
     package = Path(mask_rcnn_repro.__file__).resolve().parent
+    none = {"commit": None, "dirty": None}
     top = _git(package, "rev-parse", "--show-toplevel")
-    # Installed into an environment that lies in someone else's checkout: not our commit.
     if top is None or Path(top).resolve() not in package.parents:
-        return {"commit": None, "dirty": None}
+        return none
+    # the package may be installed in an environment inside another project's checkout
     if not _git(package, "ls-files", "--", "__init__.py"):
-        return {"commit": None, "dirty": None}
+        return none
     commit = _git(package, "rev-parse", "HEAD")
     changes = _git(Path(top), "status", "--porcelain", "--", ".", ":(exclude)results")
     if commit is None or changes is None:
-        return {"commit": None, "dirty": None}
+        return none
     return {"commit": commit, "dirty": bool(changes)}
 
 
 def versions() -> dict[str, str | None]:
-    """Versions of Python, the libraries that matter, and this project."""
+    """Returns the versions of Python, the main libraries and this project."""
     import torch
 
     def installed(*names: str) -> str | None:
@@ -58,11 +56,7 @@ def versions() -> dict[str, str | None]:
 
 
 def device_info(device: Any) -> dict[str, Any]:
-    """Kind and model of a device.
-
-    Args:
-        device: a ``torch.device`` or its name.
-    """
+    """Returns kind and model of a device, which is a ``torch.device`` or its name."""
     import torch
 
     device = torch.device(device)
@@ -72,33 +66,29 @@ def device_info(device: Any) -> dict[str, Any]:
 
 
 def checkpoint_info(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Name and hash of a checkpoint; an address is kept as it is, of a path the last part."""
+    """Returns the name (an address, or the last part of a path) and the hash of a checkpoint."""
     from detectron2.utils.file_io import PathManager
 
     # an address that went through pathlib has lost a slash
     text = re.sub(r"^([a-z0-9]{2,}):/(?!/)", r"\1://", os.fspath(path))
-    local = text
+    name, local = os.path.basename(text), text
     if "://" in text:
-        # loaded a moment ago, so this finds the copy in the cache
-        try:
+        name = text
+        try:  # it was loaded before, so this finds the copy in the cache
             local = PathManager.get_local_path(text.partition("?")[0])
         except Exception:
             return {"name": text, "sha256": None}
-    name = text if "://" in text else os.path.basename(text)
     return {"name": name, "sha256": file_sha256(local) if os.path.isfile(local) else None}
 
 
 def dataset_info(loader: Any) -> dict[str, Any] | None:
-    """Identifies the data of a loader's config node.
+    """Returns the fields of a record's data set, or None if there is none.
 
     Args:
-        loader: ``cfg.dataloader.train`` or ``.test``; None gives None.
-
-    Returns:
-        The fields of a record's data set, or None if the node names no data set.
+        loader: ``cfg.dataloader.train`` or ``.test``. May be None.
 
     Raises:
-        DataError: its files are missing or broken.
+        DataError: Files of the data set are missing or broken.
     """
     from mask_rcnn_repro.data import dataset_fingerprint
 
@@ -117,23 +107,15 @@ def dataset_info(loader: Any) -> dict[str, Any] | None:
 
 
 def file_sha256(path: str | os.PathLike[str]) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
+    """Returns the SHA-256 of a file's bytes, in hexadecimal."""
     with open(path, "rb") as file:
-        digest = hashlib.sha256()
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _git(folder: Path, *command: str) -> str | None:
+    git = ["git", "-C", str(folder), *command]
     try:
-        done = subprocess.run(
-            ["git", "-C", str(folder), *command],
-            capture_output=True,
-            text=True,
-            timeout=20,
-            check=True,
-        )
+        done = subprocess.run(git, capture_output=True, text=True, timeout=20, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()

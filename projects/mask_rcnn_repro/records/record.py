@@ -1,7 +1,6 @@
-"""The result record: what leaves a run, with everything needed to repeat it.
+"""The result record: the outcome of a run, with everything needed to repeat it.
 
-The models below are the schema; ``docs/records.md`` is generated from them
-(see :mod:`generate_docs.record_docs`).
+``docs/records.md`` is generated from the models below, which are the schema.
 """
 
 from __future__ import annotations
@@ -236,28 +235,23 @@ def make_record(
     teacher: Mapping[str, Any] | None = None,
     evaluator_backend: str | None = None,
 ) -> Record:
-    """Makes the record of a run; code, versions, hardware and data sets are looked up here.
+    """Makes the record of a run. Looks up code, versions, hardware and data sets.
+
+    The other arguments are the fields of :class:`Record` and :class:`ConfigInfo`.
 
     Args:
-        cfg: the resolved config.
-        config_id: see :class:`ConfigInfo`.
-        profile: see :class:`ConfigInfo`.
-        overrides: as given on the command line.
-        mode: "train" or "eval".
-        metrics: as evaluators return them; NaN becomes null.
-        seconds_per_image: as the inference loop returns them.
-        iterations_done: see :class:`Record`.
-        checkpoint: file or address of the evaluated weights.
-        train_seconds: see :class:`Record`.
-        device: of the model.
-        proposals: fields of an :class:`InputRun`.
-        init_from: the same.
-        generated_data: fields of a :class:`DatasetInfo`.
-        teacher: as `proposals`.
-        evaluator_backend: see :class:`Record`; an evaluator's `computed_by`.
+        cfg: The resolved config.
+        overrides: As given on the command line.
+        metrics: As evaluators return them. NaN becomes null.
+        seconds_per_image: As the inference loop returns them.
+        checkpoint: File or address of the evaluated weights.
+        device: Device of the model.
+        proposals, init_from, teacher: Fields of an :class:`InputRun`.
+        generated_data: Fields of a :class:`DatasetInfo`.
+        evaluator_backend: The `computed_by` of the evaluator.
 
     Raises:
-        RecordError: a value that the schema does not allow.
+        RecordError: The schema does not allow a value.
     """
     from detectron2.utils import comm
 
@@ -302,7 +296,7 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 def parse_record(content: Any, origin: str) -> Record:
-    """Validates the content of a record; see :func:`validated`."""
+    """Validates the content of a record. See :func:`validated`."""
     return validated(Record, content, origin, SCHEMA_VERSION, "is not a result record")
 
 
@@ -350,34 +344,32 @@ def read_json(path: str | os.PathLike[str], what: str) -> Any:
 
 
 def save_record(record: Record, path: str | os.PathLike[str]) -> None:
-    """Writes a record as JSON, in one step; makes its folder."""
+    """Writes a record as JSON atomically, and creates its directory."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    content = record.model_dump(mode="json")
-    atomic_write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+    content = json.dumps(record.model_dump(mode="json"), indent=2, allow_nan=False)
+    atomic_write_text(path, content + "\n")
 
 
 def load_record(path: str | os.PathLike[str]) -> Record:
     """Reads and validates a record.
 
     Raises:
-        RecordError: the file is missing, is not JSON, or does not follow the schema.
+        RecordError: The file is missing, is not JSON, or does not follow the schema.
     """
     return parse_record(read_json(path, "record"), repr(os.fspath(path)))
 
 
 def _nan_to_none(values: Mapping[str, Any]) -> dict[str, Any]:
-    result: dict[str, Any] = {}
-    for key, value in values.items():
+    def converted(value: Any) -> Any:
         if isinstance(value, Mapping):
-            result[key] = _nan_to_none(value)
-        else:
-            undefined = value is None or math.isnan(value)
-            result[key] = None if undefined else float(value)
-    return result
+            return _nan_to_none(value)
+        return None if value is None or math.isnan(value) else float(value)
+
+    return {key: converted(value) for key, value in values.items()}
 
 
 def _without_folders(override: str) -> str:
-    """Cuts absolute paths down to their last part."""
+    """Shortens absolute paths to their last part."""
     return _ABSOLUTE_PATH.sub(lambda m: re.split(r"[\\/]", m[0].rstrip("\\/"))[-1], override)
 
 

@@ -1,8 +1,7 @@
 """Files that are either complete or absent, even if the writing process is killed.
 
-The content is written to a temporary file in the target's directory, flushed to disk, and renamed
-to the target in one step (``os.replace``). A writer locks its temporary file. This distinguishes
-files that are being written from leftovers of killed processes.
+The content is written to a temporary file in the same directory, flushed to disk and renamed
+(``os.replace``). A lock distinguishes files that are being written from those of killed processes.
 """
 
 from __future__ import annotations
@@ -23,8 +22,7 @@ _TEMPORARY = re.compile(r"^\..+\.[0-9a-f]{16}\.partial$")
 def atomic_write(path: str | os.PathLike[str], text: bool = False) -> Iterator[IO[Any]]:
     """Opens a file for writing that appears under its name only if the block succeeds.
 
-    Readers see the previous or the new content, never a part. If the block raises, the target does
-    not change and the temporary file is removed.
+    Readers see the previous or the new content, never a part.
 
     Args:
         path: Target file in an existing directory. A symbolic link is replaced, not followed.
@@ -53,20 +51,15 @@ def atomic_write(path: str | os.PathLike[str], text: bool = False) -> Iterator[I
 
 
 def atomic_write_text(path: str | os.PathLike[str], content: str) -> None:
-    """Writes `content` as UTF-8 in one step; see :func:`atomic_write`."""
+    """Writes `content` as UTF-8 with :func:`atomic_write`."""
     with atomic_write(path, text=True) as file:
         file.write(content)
 
 
 def atomic_write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
-    """Writes `content` in one step; see :func:`atomic_write`."""
+    """Writes `content` with :func:`atomic_write`."""
     with atomic_write(path) as file:
         file.write(content)
-
-
-def is_temporary(path: str | os.PathLike[str]) -> bool:
-    """Whether a file name is that of a temporary file of :func:`atomic_write`."""
-    return _TEMPORARY.match(Path(path).name) is not None
 
 
 def clean_leftovers(folder: str | os.PathLike[str]) -> list[Path]:
@@ -76,8 +69,9 @@ def clean_leftovers(folder: str | os.PathLike[str]) -> list[Path]:
     Subdirectories are not searched. The directory may be missing.
     """
     removed = []
-    candidates = sorted(Path(folder).iterdir()) if Path(folder).is_dir() else []
-    for path in filter(is_temporary, candidates):
+    for path in sorted(Path(folder).glob(".*.partial")):
+        if not _TEMPORARY.match(path.name):
+            continue
         with suppress(OSError), open(path, "rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             path.unlink()

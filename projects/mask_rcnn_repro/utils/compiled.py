@@ -61,9 +61,8 @@ def _importable() -> bool:
         import numba  # noqa: F401
     except Exception as error:  # of any type, for example for an unsupported NumPy
         if not (isinstance(error, ModuleNotFoundError) and error.name == "numba"):
-            logger.warning(
-                "Numba is installed but cannot be imported (%s). Slower code is used.", error
-            )
+            message = "Numba is installed but cannot be imported (%s). Slower code is used."
+            logger.warning(message, error)
         return False
     return True
 

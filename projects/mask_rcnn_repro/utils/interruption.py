@@ -21,12 +21,11 @@ from dataclasses import dataclass, field
 import torch.distributed as dist
 from detectron2.utils import comm
 
+# SIGUSR1 is the usual choice for Slurm's signal before the end of a job
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-"""SIGUSR1 is the usual choice for Slurm's signal before the end of a job."""
 
+# launchers forward signals that processes also got; within this time they are one request
 _ONE_REQUEST_SECONDS = 2.0
-"""Signals within this time are one request: launchers forward signals that processes also got."""
-
 _POLL_SECONDS = 0.02
 _END = b"\0"  # no signal has this number
 
@@ -131,11 +130,7 @@ class Phase:
         return self
 
     def check(self, every: float = 0.5) -> None:
-        """Checks for signals; to be called between images.
-
-        Args:
-            every: Seconds between checks of the other processes.
-        """
+        """Checks for signals between images, those of other processes `every` so many seconds."""
         if not _are_several():
             if _state.asked:
                 raise _interrupted(_state.asked)
@@ -144,8 +139,7 @@ class Phase:
         if not _state.asked and now - self._looked < every:
             return
         self._looked = now
-        asked = self._asked()
-        if asked:
+        if asked := self._asked():
             self._decide(str(asked))
 
     def __exit__(self, kind: type[BaseException] | None, *details: object) -> None:
@@ -165,8 +159,7 @@ class Phase:
                         f"{comm.get_world_size() - arrived} of {comm.get_world_size()} processes "
                         f"did not reach the end of a loop over images within {limit:g} s."
                     )
-                asked = self._asked()
-                if asked:
+                if asked := self._asked():
                     self._decide(str(asked))
                     return
                 time.sleep(_POLL_SECONDS)
@@ -214,9 +207,8 @@ def _watch(reader: socket.socket) -> None:
             if not first:
                 first = now
                 if _state.deferring and comm.is_main_process():
-                    _print(
-                        f"{name}: stopping as soon as all is saved. A second signal stops at once."
-                    )
+                    message = "stopping as soon as all is saved. A second signal stops at once."
+                    _print(f"{name}: {message}")
             elif now - first >= _ONE_REQUEST_SECONDS:
                 _print(f"Second signal ({name}): stopped at once.")
                 os._exit(128 + number)

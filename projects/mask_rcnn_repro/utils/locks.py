@@ -30,8 +30,7 @@ def exclusive(
     Args:
         folder: Directory; created if needed.
         purpose: What the run creates there, for messages.
-        wait: Whether to wait for another run instead of raising an error. The main process reports
-            every attempt to the others, so that their connection does not time out.
+        wait: Whether to wait for another run instead of raising an error.
         lock_file: Name of the lock file.
 
     Yields:
@@ -43,7 +42,7 @@ def exclusive(
     """
     lock = FileLock(folder / lock_file) if comm.is_main_process() else None
     waited = False
-    while True:
+    while True:  # each attempt is reported to all processes; otherwise they would time out
         state = _try_to_hold(lock, seconds=_POLL_SECONDS if waited else _GLANCE_SECONDS)
         held, fault = comm.all_gather(state)[0]
         if held or fault or not wait:

@@ -25,10 +25,7 @@ _WARNINGS: tuple[tuple[str, type[Warning]], ...] = (
 
 
 def quiet_dependencies() -> None:
-    """Hides warnings of dependencies that appear in every run and that a user cannot fix.
-
-    Other warnings are shown. May be called more than once.
-    """
+    """Hides warnings of dependencies that appear in every run and that a user cannot fix."""
     for message, category in _WARNINGS:
         warnings.filterwarnings("ignore", message=message, category=category)
     logging.getLogger("torch.fx._symbolic_trace").addFilter(_is_news)

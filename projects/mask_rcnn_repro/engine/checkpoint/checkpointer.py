@@ -27,45 +27,40 @@ logger = logging.getLogger(__name__)
 
 Policy = Literal["exact", "init", "relaxed"]
 
-FINAL_CHECKPOINT = "model_final.pth"
-"""File of the weights after the last iteration."""
-
-POINTER = "last_checkpoint"
-"""The file that names the last checkpoint of a folder."""
+FINAL_CHECKPOINT = "model_final.pth"  # the weights after the last iteration
+POINTER = "last_checkpoint"  # the file that names the last checkpoint of a directory
 
 
 class SafeCheckpointer(DetectionCheckpointer):
     """Detectron2's checkpointer with atomic saves, safe loading and a strictness policy.
 
-    Reads what Detectron2 reads: ``.pth`` (a checkpoint or a bare state dict), ``.pyth`` (pycls),
-    ``.pkl`` (Detectron2's model zoo, Detectron's Caffe2 blobs, ImageNet weights), local or by
-    ``detectron2://`` and ``https://`` address; its name matching is applied to files that ask for
-    it. Saves go to a local folder.
+    Reads the files that Detectron2 reads: ``.pth`` (a checkpoint or a bare state dict), ``.pyth``
+    (pycls) and ``.pkl`` (Detectron2's model zoo, Detectron's Caffe2 blobs, ImageNet weights), local
+    or from ``detectron2://`` and ``https://`` addresses. Matches names in files that ask for it.
 
-    The policy says which differences between file and model stop the load:
+    The policy decides which differences between file and model raise an error:
 
-    - ``exact`` (evaluation, resuming): every missing, unexpected or misshapen weight does.
-    - ``init`` (training from `train.init_checkpoint`): every weight of the backbone must be
-      filled. With FPN that means its bottom-up network: pre-trained classifiers know no pyramid,
-      nor blocks that are added to them (modules with `added_to_pretrained`), which may be absent.
-      Of other parts, such as `roi_heads.mask_head`, the file holds none or all weights of the
-      model.
-    - ``relaxed``: nothing; differences are only logged.
+    - ``exact`` (evaluation, resuming): Every missing, unexpected or misshapen weight.
+    - ``init`` (training from `train.init_checkpoint`): Every weight of the backbone that is not
+      filled. With FPN this is its bottom-up network. Blocks that are added to pre-trained
+      classifiers (modules with `added_to_pretrained`) may be absent. Also other parts, such as
+      `roi_heads.mask_head`, of which the file holds only some weights of the model.
+    - ``relaxed``: None. Differences are logged.
 
-    Never counted, under any policy: pixel means and standard deviations and cell anchors, which
-    old files hold and models take from their config, and the batch counters of batch norm.
+    No policy counts pixel means, pixel standard deviations and cell anchors, which models take from
+    their config, and the batch counters of batch norm.
 
     If a load fails, the weights of the model are undefined.
 
     Args:
-        model: the model, bare or wrapped for distributed training.
-        save_dir: local folder for checkpoints; created at the first save.
-        policy: used by :meth:`load` calls that name none.
-        save_to_disk: whether :meth:`save` writes; by default on the main process only.
-        **checkpointables: objects with ``state_dict`` and ``load_state_dict`` to save and restore.
+        model: The model, bare or wrapped for distributed training.
+        save_dir: Local directory for checkpoints. Created at the first save.
+        policy: Default policy of :meth:`load`.
+        save_to_disk: Whether :meth:`save` writes. By default only the main process does.
+        **checkpointables: Objects with ``state_dict`` and ``load_state_dict`` to save and restore.
 
     Raises:
-        CheckpointError: unknown policy.
+        CheckpointError: The policy is unknown.
     """
 
     def __init__(
@@ -89,18 +84,16 @@ class SafeCheckpointer(DetectionCheckpointer):
         """Writes ``<save_dir>/<name>.pth``, then points ``last_checkpoint`` to it.
 
         Args:
-            name: file name without suffix.
-            **kwargs: further values to save; plain containers, numbers, strings, arrays, tensors.
+            name: File name without suffix.
+            **kwargs: Other values to save: plain containers, numbers, strings, arrays, tensors.
 
         Raises:
-            StorageError: the disk is full or the folder cannot be written to; previous checkpoints
-                are untouched.
+            StorageError: The disk is full or not writable. Previous checkpoints are untouched.
         """
         if not self.save_dir or not self.save_to_disk:
             return
-        data = {"model": self.model.state_dict()}
-        data.update({key: obj.state_dict() for key, obj in self.checkpointables.items()})
-        data.update(kwargs)
+        states = {key: obj.state_dict() for key, obj in self.checkpointables.items()}
+        data = {"model": self.model.state_dict(), **states, **kwargs}
         file_name = f"{name}.pth"
         if os.path.basename(file_name) != file_name:
             raise ValueError(f"a checkpoint's name may not contain a folder, got {name!r}")
@@ -119,15 +112,15 @@ class SafeCheckpointer(DetectionCheckpointer):
             ) from error
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
-        """Points ``last_checkpoint`` to a file, which must be complete by now."""
+        """Points ``last_checkpoint`` to a file, which must be complete."""
         atomic_write_text(Path(self.save_dir, POINTER), last_filename_basename)
 
     def has_checkpoint(self) -> bool:
-        """Whether the folder has a last checkpoint; see :func:`find_last_checkpoint`."""
+        """Returns whether the directory has a last checkpoint. See :func:`find_last_checkpoint`."""
         return find_last_checkpoint(self.save_dir) is not None
 
     def get_checkpoint_file(self) -> str:
-        """Path of the last checkpoint, empty if there is none."""
+        """Returns the path of the last checkpoint, empty if there is none."""
         return str(find_last_checkpoint(self.save_dir) or "")
 
     def load(
@@ -141,23 +134,21 @@ class SafeCheckpointer(DetectionCheckpointer):
         """Loads weights and the named checkpointables.
 
         Args:
-            path: file or address; empty loads nothing, which ``exact`` does not allow.
-            checkpointables: names of the objects to restore; all by default. Under ``exact`` the
-                file must hold each of them.
-            policy: overrides the constructor's policy.
-            adapt: changes the file's weights, named as the model's, before they are loaded.
+            path: File or address. If empty, nothing is loaded; ``exact`` does not allow this.
+            checkpointables: Names of the objects to restore, which ``exact`` requires. Default all.
+            policy: Overrides the policy of the constructor.
+            adapt: Changes the weights, named as in the model, before they are loaded.
 
         Returns:
-            What else the file holds, such as ``iteration``.
+            The other content of the file, such as ``iteration``.
 
         Raises:
-            CheckpointError: missing, unsafe or damaged file, or one that the policy does not
-                accept; all offending weights are listed with their shapes.
+            CheckpointError: The file is missing, unsafe or damaged, or the policy does not accept
+                it. The message lists all offending weights with their shapes.
         """
         path = os.fspath(path)
         previous, self.policy = self.policy, _checked_policy(policy or self.policy)
-        self._given_path = path
-        self._adapt = adapt
+        self._given_path, self._adapt = path, adapt
         self._wanted = list(self.checkpointables) if checkpointables is None else checkpointables
         try:
             if not path and self.policy == "exact":
@@ -177,7 +168,7 @@ class SafeCheckpointer(DetectionCheckpointer):
             self._parsed_url_during_load = None
 
     def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
-        """Resumes (``exact``) if asked to and possible, else loads the weights in `path`."""
+        """Resumes (``exact``) if asked to and possible, otherwise loads the weights in `path`."""
         if resume and self.has_checkpoint():
             return self.load(self.get_checkpoint_file(), policy="exact")
         return self.load(path, checkpointables=[])
@@ -208,7 +199,7 @@ class SafeCheckpointer(DetectionCheckpointer):
                     "training cannot be resumed from it. Give it as train.init_checkpoint instead."
                 )
         if checkpoint.pop("matching_heuristics", False):
-            # Done here rather than by the base class, which loses the shapes of misfits.
+            # not by the base class, which loses the shapes of misfits
             self._convert_ndarray_to_tensor(checkpoint["model"])
             checkpoint["model"] = align_and_update_state_dicts(
                 self.model.state_dict(),
@@ -309,8 +300,7 @@ class SafeCheckpointer(DetectionCheckpointer):
     ) -> _IncompatibleKeys:
         """Turns pairs of a missing and an unexpected weight into one of another shape.
 
-        Name matching leaves a weight of another shape under its name in the file. That name is
-        the end of its name in the model.
+        Name matching keeps the name in the file, which is the end of the name in the model.
         """
         missing, unexpected, misshapen = (list(part) for part in incompatible)
         own = {key: tuple(value.shape) for key, value in self.model.state_dict().items()}
@@ -365,13 +355,10 @@ class SafeCheckpointer(DetectionCheckpointer):
 
 
 def find_last_checkpoint(folder: str | os.PathLike[str]) -> Path | None:
-    """Finds the checkpoint that ``last_checkpoint`` in `folder` points to.
-
-    Returns:
-        Its path, or None where there is no pointer.
+    """Returns the checkpoint that ``last_checkpoint`` in `folder` names, or None without that file.
 
     Raises:
-        CheckpointError: the pointer is damaged or names a file that is not there.
+        CheckpointError: ``last_checkpoint`` is damaged or names a missing file.
     """
     pointer = Path(folder, POINTER)
     if not os.fspath(folder) or not pointer.is_file():
@@ -388,22 +375,19 @@ def find_last_checkpoint(folder: str | os.PathLike[str]) -> Path | None:
 
 
 def checkpoint_iteration(path: str | os.PathLike[str]) -> int | None:
-    """Returns the number of training iterations that a checkpoint has completed.
+    """Returns the number of completed iterations, or None if the file does not state it.
 
     Args:
-        path: file or address.
-
-    Returns:
-        The number, or None if the file does not state it (published weights).
+        path: File or address.
 
     Raises:
-        CheckpointError: missing, unsafe or damaged file.
+        CheckpointError: The file is missing, unsafe or damaged.
     """
     local = local_path(os.fspath(path))
     if local.endswith(".pkl"):
         return None
     loaded = safe_torch_load(local, mmap=True)
-    # The trainer counts from zero and saves the number of the iteration it has just completed.
+    # the trainer counts from zero and saves the number of the last completed iteration
     last = loaded.get("iteration") if isinstance(loaded, dict) else None
     return int(last) + 1 if isinstance(last, int) else None
 
@@ -442,9 +426,9 @@ def _absent_additions(model: nn.Module, missing: list[str]) -> set[str]:
 
 def _checked_policy(policy: str) -> Policy:
     if policy not in get_args(Policy):
+        allowed = ", ".join(get_args(Policy))
         raise CheckpointError(
-            f"Unknown policy {policy!r} for loading a checkpoint; allowed: "
-            f"{', '.join(get_args(Policy))}."
+            f"Unknown policy {policy!r} to load a checkpoint; allowed: {allowed}."
         )
     return policy  # type: ignore[return-value]
 

@@ -47,29 +47,24 @@ class ClassMap:
         return [(i, self.there.index(s)) for i, s in enumerate(self.source) if s is not None]
 
     def __str__(self) -> str:
-        taken = [h if h == s else f"{h} from {s}" for h, s in self._named() if s is not None]
-        random = [h for h, s in self._named() if s is None]
+        named = list(zip(self.here, self.source, strict=True))
+        taken = [h if h == s else f"{h} from {s}" for h, s in named if s is not None]
+        random = [h for h, s in named if s is None]
         return (
             f"from the weights: {', '.join(taken) or 'none'}; random: {', '.join(random) or 'none'}"
         )
 
-    def _named(self) -> list[tuple[str, str | None]]:
-        return list(zip(self.here, self.source, strict=True))
-
 
 def class_map_of(cfg: DictConfig, source: DictConfig | None) -> ClassMap | None:
-    """Builds the class map that `train.init_classes` states.
+    """Builds the class map of `train.init_classes`, or None if it is null (equal classes).
 
     Args:
-        cfg: the config that is trained.
-        source: the config named by `train.init_from`, if any.
-
-    Returns:
-        The class map. None if `train.init_classes` is null: the classes are the same.
+        cfg: The config that is trained.
+        source: The config named by `train.init_from`, if any.
 
     Raises:
-        ConfigError: unknown class names, or classes of the weights that are not known.
-        DataError: a data set that is not registered, or whose json is missing.
+        ConfigError: Class names are unknown, or the classes of the weights are not known.
+        DataError: A data set is not registered, or its json is missing.
     """
     if cfg.train.init_classes is None:
         return None
@@ -103,7 +98,7 @@ def map_classes(
         name: Name of the classes of the weights, for messages.
 
     Raises:
-        ConfigError: a class in `stated` that is not there, or nothing in common.
+        ConfigError: A class in `stated` does not exist, or no class has a source.
     """
     for kind, given, known in (
         ("the training data", stated, here),
@@ -131,17 +126,17 @@ def take_classes(
     """Selects class-specific weights for the classes of the model.
 
     Args:
-        model: bare model, whose own weights the classes at random keep.
-        state: weights of a model like it for K' classes.
-        classes: which takes what.
-        where: file of the weights, for messages.
+        model: Bare model. Classes without a source keep its weights.
+        state: Weights of the same model for K' classes.
+        classes: The class map.
+        where: File of the weights, for messages.
 
     Returns:
         `state` with the last layers of the box and mask branches replaced. The output for
-        "background" and layers without classes are taken over as they are.
+        "background" and layers without classes do not change.
 
     Raises:
-        CheckpointError: weights that are not there, or not for K' classes.
+        CheckpointError: Weights are missing or not for K' classes.
     """
     own = model.state_dict()
     cut = dict(state)
@@ -182,11 +177,7 @@ def _class_layers(model: nn.Module, classes: ClassMap) -> Iterator[_Layer]:
 
 
 def _rows(
-    own: torch.Tensor,
-    theirs: torch.Tensor | None,
-    layer: _Layer,
-    classes: ClassMap,
-    where: str,
+    own: torch.Tensor, theirs: torch.Tensor | None, layer: _Layer, classes: ClassMap, where: str
 ) -> torch.Tensor:
     if theirs is None:
         raise CheckpointError(f"{where} is missing in the file, so no class can be mapped.")
@@ -195,8 +186,8 @@ def _rows(
         raise CheckpointError(
             f"{where} has the shape {tuple(theirs.shape)}, but for {len(classes.there)} classes "
             f"({', '.join(classes.there[:8])}{', ...' if len(classes.there) > 8 else ''}) it would "
-            f"be {expected}. The weights are of another network, or of other classes: name a data "
-            "set with theirs in train.init_classes_of."
+            f"be {expected}. The weights are of another network or of other classes. Name a data "
+            "set with their classes in train.init_classes_of."
         )
     result = own.clone().unflatten(0, (-1, layer.unit))
     given = theirs.to(result).unflatten(0, (-1, layer.unit))

@@ -29,20 +29,18 @@ def load_initial_weights(
 ) -> None:
     """Fills `model` with the weights of a finished run, in place.
 
-    Parts that only one of them has, such as the heads of a detector, stay as they are. Parts that
-    both have must agree in every weight and shape.
+    Parts that only one of them has, such as the heads of a detector, do not change. Parts that both
+    have must agree in every weight and shape.
 
     Args:
         model: Bare model.
         detector: Checkpoint of the run.
-        rpn: Checkpoint of an RPN whose `proposal_generator` is added. Its backbone must equal that
-            of `detector`, since the two share features (section 4.4).
+        rpn: Checkpoint of an RPN with the same backbone, whose `proposal_generator` is added (4.4).
         frozen: Modules that are not trained. All their weights must be filled.
         classes: Maps the classes of the run. None if they are the same.
 
     Raises:
-        CheckpointError: If weights are missing, misshapen, nothing is shared, or the backbones
-            differ.
+        CheckpointError: Weights are missing or misshapen, no part is shared, or backbones differ.
     """
     state = _weights(detector)
     if rpn is not None:
@@ -70,12 +68,8 @@ def load_initial_weights(
             "train.init_classes.\n  " + "\n  ".join(problems[:20])
         )
     model.load_state_dict(given, strict=False)
-    logger.info(
-        "Initial weights of %s from %s%s.",
-        ", ".join(sorted(shared)),
-        detector,
-        f" and {rpn}" if rpn else "",
-    )
+    files = f"{detector} and {rpn}" if rpn else str(detector)
+    logger.info("Initial weights of %s from %s.", ", ".join(sorted(shared)), files)
 
 
 def _part(key: str) -> str:
@@ -90,7 +84,7 @@ def _weights(path: Path) -> dict[str, torch.Tensor]:
 def _with_rpn(
     detector: dict[str, torch.Tensor], rpn: dict[str, torch.Tensor], detector_file: Path, file: Path
 ) -> dict[str, torch.Tensor]:
-    """Adds the weights of the RPN after checking that both have the same backbone."""
+    """Adds the weights of the RPN after a check that both have the same backbone."""
     theirs = {k: v for k, v in rpn.items() if k.startswith(_BACKBONE) and _COUNTER not in k}
     ours = {k: v for k, v in detector.items() if k.startswith(_BACKBONE) and _COUNTER not in k}
     differing = sorted(theirs.keys() ^ ours.keys()) + [

@@ -1,8 +1,8 @@
 """Loading checkpoints without running code that they may contain.
 
-A pickle is a program: whatever global it names gets imported and may be called. Both loaders here
-let it name only what weights are made of. NumPy's own helpers are not exposed even so: stand-ins
-build the arrays, because ``dtype.__setstate__`` trusts its input with memory layout.
+A pickle is a program: each global that it names is imported and may be called. Both loaders here
+allow only the globals of weights. Stand-ins build the arrays instead of NumPy's own helpers,
+because ``dtype.__setstate__`` does not check the memory layout.
 """
 
 from __future__ import annotations
@@ -31,12 +31,11 @@ def safe_torch_load(path: str | os.PathLike[str], mmap: bool = False) -> Any:
     NumPy arrays and scalars are accepted besides what PyTorch accepts.
 
     Args:
-        path: a local file.
-        mmap: map the tensors instead of reading them (to look at the file's other content);
-            the file's checksums are then not verified.
+        path: A local file.
+        mmap: Whether to map the tensors instead of reading them. Checksums are then not verified.
 
     Raises:
-        CheckpointError: the file is missing, damaged, or names a global that is not allowed.
+        CheckpointError: The file is missing, damaged, or names a global that is not allowed.
     """
     _require_file(path)
     try:
@@ -45,10 +44,7 @@ def safe_torch_load(path: str | os.PathLike[str], mmap: bool = False) -> Any:
         stand_ins = [(stand_in, name) for name, stand_in in _torch_globals().items()]
         with torch.serialization.safe_globals(stand_ins):
             loaded = torch.load(
-                path,
-                map_location="cpu",
-                weights_only=True,
-                mmap=mmap and zipfile.is_zipfile(path),
+                path, map_location="cpu", weights_only=True, mmap=mmap and zipfile.is_zipfile(path)
             )
         return _plain(loaded)
     except CheckpointError:
@@ -60,14 +56,10 @@ def safe_torch_load(path: str | os.PathLike[str], mmap: bool = False) -> Any:
 def safe_pickle_load(path: str | os.PathLike[str]) -> Any:
     """Loads a pickle of arrays and plain containers (Detectron and Detectron2 ``.pkl`` weights).
 
-    Strings of Python 2 pickles are read as Latin-1, as their arrays' bytes need. Tensors in the
-    pickle are accepted too.
-
-    Args:
-        path: a local file.
+    Also accepts tensors. Reads strings of Python 2 as Latin-1, which the bytes of arrays need.
 
     Raises:
-        CheckpointError: the file is missing, damaged, or names a global that is not allowed.
+        CheckpointError: The file is missing, damaged, or names a global that is not allowed.
     """
     _require_file(path)
     try:
@@ -84,10 +76,7 @@ class _ForbiddenGlobal(pickle.UnpicklingError):
 
 
 class _Callable:
-    """A function as pickles see it: callable, and closed to the BUILD opcode.
-
-    A plain function would let a pickle set its attributes (its defaults, say) for everybody.
-    """
+    """A callable whose attributes, such as defaults, a pickle cannot set by the BUILD opcode."""
 
     __slots__ = ("_function",)
 
@@ -124,7 +113,7 @@ class _Array(np.ndarray):
 
     def __setstate__(self, state: Any) -> None:
         version, shape, dtype, is_fortran, data = state
-        # NumPy checks the data's length against shape and type; the type is one of ours.
+        # NumPy checks the length of the data against shape and type
         super().__setstate__((version, shape, _unwrap(dtype), is_fortran, data))
 
 
@@ -187,11 +176,7 @@ _NUMPY_FUNCTIONS: dict[str, Callable[..., Any]] = {
 
 
 def _torch_globals() -> dict[str, Any]:
-    """What PyTorch's restricted unpickler accepts besides its own list.
-
-    Its BUILD opcode works on instances of listed classes only, so the classes themselves are
-    listed; it cannot change a class or a function.
-    """
+    """Returns what PyTorch's unpickler accepts besides its own list. It cannot change classes."""
     return {
         **_NUMPY_FUNCTIONS,
         "numpy.ndarray": _Array,
@@ -201,7 +186,7 @@ def _torch_globals() -> dict[str, Any]:
 
 
 def _pickle_globals() -> dict[str, Any]:
-    """What :class:`_RestrictedUnpickler` hands out; only objects that BUILD cannot change."""
+    """Returns the globals of :class:`_RestrictedUnpickler`, which BUILD cannot change."""
     functions: dict[str, Callable[..., Any]] = {
         **_NUMPY_FUNCTIONS,
         "numpy.ndarray": _reconstruct,  # only ever an argument, which is ignored
@@ -212,7 +197,7 @@ def _pickle_globals() -> dict[str, Any]:
         "torch.storage._load_from_bytes": _load_storage,
     }
     allowed: dict[str, Any] = {name: _Callable(f) for name, f in functions.items()}
-    # Types written in C: their attributes cannot be set.
+    # attributes of types written in C cannot be set
     plain = (set, frozenset, complex, list, dict, tuple, int, float, bool, str)
     for module in ("builtins", "__builtin__"):
         allowed.update({f"{module}.{kind.__name__}": kind for kind in plain})
@@ -226,7 +211,7 @@ _PICKLE_GLOBALS = _pickle_globals()
 
 
 class _RestrictedUnpickler(pickle.Unpickler):
-    """An unpickler that hands out the listed globals and no others."""
+    """An unpickler that accepts only the listed globals."""
 
     def find_class(self, module: str, name: str) -> Any:
         """Looks the global up in the list instead of importing it."""
@@ -237,7 +222,7 @@ class _RestrictedUnpickler(pickle.Unpickler):
 
 
 def _plain(value: Any, seen: dict[int, Any] | None = None) -> Any:
-    """Replaces arrays under construction by plain ones, inside dicts, lists and tuples."""
+    """Replaces arrays under construction with plain ones, inside dicts, lists and tuples."""
     seen = {} if seen is None else seen
     if isinstance(value, _Array):
         return value.view(np.ndarray)
@@ -255,7 +240,7 @@ def _plain(value: Any, seen: dict[int, Any] | None = None) -> Any:
         seen[id(value)] = value
         value[:] = [_plain(item, seen) for item in value]
     elif type(value) is tuple:
-        # kept as well: tuples of tuples that name the same twice would take for ever
+        # also stored: nested tuples that repeat a tuple would take exponential time
         place = id(value)
         seen[~place] = value  # alive, or its id could become another's
         value = seen[place] = tuple(_plain(item, seen) for item in value)
@@ -287,7 +272,7 @@ def _verify_archive(path: str | os.PathLike[str]) -> None:
                 "torch.save."
             )
         damaged = archive.testzip()
-        # PyTorch takes a part with this bit for a folder, and leaves its tensor uninitialised.
+        # PyTorch treats a part with this bit as a directory and leaves its tensor uninitialized
         folders = [part.filename for part in archive.infolist() if part.external_attr & 0x10]
     damaged = damaged or next(iter(folders), None)
     if damaged is not None:
@@ -298,18 +283,18 @@ def _verify_archive(path: str | os.PathLike[str]) -> None:
 
 
 def _translated(path: str | os.PathLike[str], error: Exception) -> CheckpointError:
-    """Turns whatever a loader raised into an error that a user can act on."""
-    wanted = str(error) if isinstance(error, _ForbiddenGlobal) else None
+    """Turns any error of a loader into a CheckpointError."""
     found = re.search(r"GLOBAL (\S+) (?:was not an allowed|whose module)", str(error))
-    if wanted is None and found is not None:
-        wanted = found.group(1)
+    wanted = found.group(1) if found is not None else None
+    if isinstance(error, _ForbiddenGlobal):
+        wanted = str(error)
     if wanted is not None:
         return CheckpointError(
             f"Checkpoint {os.fspath(path)!r} was refused: it asks for the global {wanted!r}, and "
             f"loading it could run code. Allowed are {_ALLOWED}. Nothing of it was executed. If "
             "you trust its origin, load it by hand and save its state dict alone."
         )
-    # PyTorch puts advice to switch the safety off before what it found
+    # PyTorch's message begins with advice to disable the safety
     reason = str(error).rpartition("WeightsUnpickler error:")[2].strip()
     first_line = (reason.splitlines() or [""])[0]
     return DamagedCheckpointError(

@@ -20,12 +20,8 @@ logger = logging.getLogger(__name__)
 def check_hosts_agree(folder: Path) -> None:
     """Checks that all hosts of a run would continue from the same checkpoint.
 
-    Only the first process writes results. If the hosts share the directory, nothing more is needed.
-    Otherwise a run can start, and its results are on the host of the first process. To resume it,
-    each host needs the last checkpoint. All processes call it together. Does nothing on one host.
-
-    Args:
-        folder: Output directory, which the first process has made.
+    Only the first process writes results. To resume a run whose output directory is not shared,
+    each host needs a copy of the last checkpoint. All processes call it together.
 
     Raises:
         UserError: Hosts see different checkpoints. Raised in all processes.
@@ -43,8 +39,7 @@ def check_hosts_agree(folder: Path) -> None:
     logger.info(
         "The hosts do not share %s: results are written on %s alone. To resume, the folder must "
         "be copied to the other hosts.",
-        folder,
-        seen[0][0],
+        *(folder, seen[0][0]),
     )
 
 

@@ -38,18 +38,17 @@ def run_distributed(main: Main, args: argparse.Namespace, timeout: float | None 
     """Calls `main(args)` in every process of the run and waits for all of them.
 
     Under `torchrun` (which sets `WORLD_SIZE`, `RANK`, `LOCAL_RANK`) this process is one of them.
-    Otherwise `args.num_gpus` processes are started on this machine, on the CPU with gloo where
-    there is no GPU. All of them stop on signals as :mod:`~mask_rcnn_repro.utils.interruption`
-    says. Processes that `torchrun` has restarted after a fault resume.
+    Otherwise this function starts `args.num_gpus` processes, on the CPU with gloo without GPUs. All
+    of them stop on signals, see :mod:`~mask_rcnn_repro.utils.interruption`. Processes that
+    `torchrun` restarts after an error resume.
 
     Args:
         main: Importable function; it is pickled. Raises `UserError` for user-fixable errors.
         args: The parsed command line.
-        timeout: Seconds that a process waits for the others. None is the default of
-            `train.process_timeout`.
+        timeout: Seconds that a process waits for the others. Default of `train.process_timeout`.
 
     Raises:
-        ConfigError: More processes than GPUs are asked for, or `--num-gpus` under `torchrun`.
+        ConfigError: There are fewer GPUs than processes, or `--num-gpus` is given under `torchrun`.
         StorageError: A disk is full, or a quota or file size limit is reached.
         SystemExit: A signal stopped the process, or a signal or an error stopped one of several.
     """
@@ -110,13 +109,11 @@ def _call(main: Main, args: argparse.Namespace) -> None:
                     f"untouched. Free some space. {_going_on(args)}"
                 ) from error
             if comm.get_world_size() > 1 and _is_lost_connection(error):
-                message = str(error).splitlines()[0]
-                print(
+                message = (
                     f"error (process {comm.get_rank()}): another process of this run has ended or "
-                    f"cannot be reached: {message} {_going_on(args)}",
-                    file=sys.stderr,
-                    flush=True,
+                    f"cannot be reached: {str(error).splitlines()[0]} {_going_on(args)}"
                 )
+                print(message, file=sys.stderr, flush=True)
                 raise SystemExit(1) from None
             raise
 

@@ -8,7 +8,6 @@ an RPN stage. Its annotations lie in `<run of the teacher>/distilled/<unlabeled 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,12 +39,7 @@ logger = logging.getLogger(__name__)
 
 
 def generated_file(run: Run, teacher: Run | None) -> Path | None:
-    """Returns the path of the generated annotations of a run, or None if it uses none.
-
-    Args:
-        run: The run.
-        teacher: The run of its teacher, from :func:`find_teacher`.
-    """
+    """Returns the path of the generated annotations of a run, or None if it uses none."""
     if teacher is None:
         given = run.cfg.dataloader.train.dataset.get("generated")
         return Path(given) if given is not None else None
@@ -55,21 +49,14 @@ def generated_file(run: Run, teacher: Run | None) -> Path | None:
 def find_teacher(run: Run, chain: tuple[str, ...]) -> Run | None:
     """Returns the run of the teacher of `run`, trained or not, or None if it has no teacher.
 
-    Args:
-        run: The run.
-        chain: Ids of the configs that depend on the teacher, `run` last.
-
-    Raises:
-        ConfigError: See :func:`~mask_rcnn_repro.engine.dependencies.dependency`.
+    `chain` and errors are those of :func:`~mask_rcnn_repro.engine.dependencies.dependency`.
     """
     path = teacher_of(run.cfg)
     return None if path is None else dependency(run, path, chain)
 
 
 def outlived(run: Run, teacher: Run) -> bool:
-    """Returns whether annotations of a teacher exist whose weights are gone.
-
-    Such a teacher is not trained again.
+    """Returns whether the annotations exist but not the teacher's weights: it is not trained again.
 
     Raises:
         DataError: They are of another config or of other images.
@@ -97,15 +84,13 @@ def generate(run: Run, teacher: Run, extensions: Extensions) -> Path:
     Args:
         run: The run that will be trained on the annotations.
         teacher: The finished run of its teacher.
-        extensions: Provides the annotation.
+        extensions: Provides the annotation, and raises its errors.
 
     Returns:
         The file of annotations.
 
     Raises:
-        ConfigError: The directory holds annotations that were made in another way, or nothing
-            here can annotate.
-        CheckpointError: The weights of the teacher's RPN are missing.
+        ConfigError: `extensions` has no annotation.
     """
     if extensions.annotate is None:
         raise ConfigError(
@@ -140,9 +125,7 @@ def generated_images(file: Path) -> DataSet:
 
 
 def check_ids(cfg: DictConfig) -> None:
-    """Checks that labeled and unlabeled images share no ids: stored proposals are found by id.
-
-    Reads both data sets.
+    """Checks that labeled and unlabeled images share no ids, by which stored proposals are found.
 
     Raises:
         DataError: They share ids.
@@ -152,8 +135,9 @@ def check_ids(cfg: DictConfig) -> None:
     labeled, unlabeled = data_sets(cfg, "train"), unlabeled_of(cfg)
     names = [data.name for data in labeled]
     first = labeled[0]
-    known = _ids(get_training_dicts(names, first.json, first.image_root, filter_empty=False))
-    shared = known & _ids(get_test_dicts(unlabeled.name))
+    known = get_training_dicts(names, first.json, first.image_root, filter_empty=False)
+    both = (known, get_test_dicts(unlabeled.name))
+    shared = set.intersection(*({str(d["image_id"]) for d in dicts} for dicts in both))
     if shared:
         raise DataError(
             f"{len(shared)} images of {unlabeled.name} share their id with an image of the "
@@ -163,17 +147,8 @@ def check_ids(cfg: DictConfig) -> None:
         )
 
 
-def _ids(dicts: Sequence[dict[str, Any]]) -> set[str]:
-    return {str(record["image_id"]) for record in dicts}
-
-
 def facts_of(file: Path) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    """Returns facts about generated annotations, for the record.
-
-    Returns:
-        Facts about the data set, and about the run whose model made it. The latter is None if the
-        file does not say.
-    """
+    """Returns facts for the record about generated annotations and, if known, their teacher."""
     info = distillation_info(file)
     keys = {"id": "config", "hash": "config_hash", "seed": "seed"}
     teacher = {field: info.get(key) for field, key in keys.items()}

@@ -1,10 +1,8 @@
 """Stage-wise training (section 3.1): provide what a run depends on.
 
-A row names its RPN stage in `train.proposals`. With fine-tuning it names the run that it starts
-from in `train.init_from`, with data distillation the run that generates annotations in
-`dataset.teacher`. Each is a config with a run of its own, always with seed 0, below
-`train.output_root`. All rows and seeds that name a run share it. Stored proposals lie in
-`<run of the RPN>/proposals/<data set>` (docs/proposals.md), generated annotations in
+:mod:`mask_rcnn_repro.engine.dependencies` finds the configs that a run depends on. Each has a run
+of its own with seed 0 below `train.output_root`, which all rows and seeds share. Stored proposals
+are in `<run of the RPN>/proposals/<data set>` (docs/proposals.md), generated annotations in
 `<run of the teacher>/distilled/<data set>` (docs/data_distillation.md).
 """
 
@@ -57,16 +55,15 @@ def prepare(run: Run, extensions: Extensions, *, eval_only: bool = False) -> Inp
     Args:
         run: The run that is about to start.
         extensions: See :func:`~mask_rcnn_repro.engine.train.run.train_run`.
-        eval_only: Provide only the test proposals, and train nothing for them. With test-time
-            augmentation the RPN proposes for each view, so that only its weights are checked.
+        eval_only: Provide only the test proposals, without training. With test-time augmentation
+            the RPN proposes for each view, and only its weights are checked.
 
     Returns:
-        The inputs; empty for joint training.
+        The inputs. Empty for joint training.
 
     Raises:
-        ConfigError: The configs depend on each other in a circle, a run that `run` depends on is
-            of another kind or another config than needed, or `run` has a mistake that would end
-            it later.
+        ConfigError: The configs depend on each other in a circle, a run is of another kind or
+            config than needed, or `run` has a mistake that would end it later.
         DataError: Stored proposals or generated annotations are of another config or other data.
         CheckpointError: With `eval_only`, the RPN is not trained yet.
     """
@@ -75,9 +72,7 @@ def prepare(run: Run, extensions: Extensions, *, eval_only: bool = False) -> Inp
 
 def _prepare(run: Run, above: tuple[str, ...], trains_with: Extensions | None) -> Inputs:
     """As :func:`prepare`. `above` are the configs that depend on `run`; None trains nothing."""
-    eval_only = trains_with is None
-    cfg = run.cfg
-    chain = (*above, run.config_id)
+    eval_only, cfg, chain = trains_with is None, run.cfg, (*above, run.config_id)
     train_folders: tuple[Path, ...] = ()
     test_folders: tuple[Path, ...] = ()
     weights = rpn_weights = None
@@ -177,10 +172,7 @@ def _run_first(run: Run, chain: tuple[str, ...], extensions: Extensions, purpose
 def _stored(
     rpn: Run, sets: Sequence[DataSet], chain: tuple[str, ...], trains_with: Extensions | None
 ) -> tuple[Path, ...]:
-    """Returns directories of stored proposals, one per data set; makes those that are missing.
-
-    Trains the RPN where that is needed, unless `trains_with` is None.
-    """
+    """Returns a directory of stored proposals per data set, after making those that are missing."""
     folders = []
     for data in sets:
         folder = rpn.folder / PROPOSAL_FOLDER / data.folder
@@ -199,11 +191,9 @@ def _stored(
                 check_config(rpn, purpose)
         # training an RPN stores the proposals of its own data
         if not exists and not _agreed(proposals_exist(folder)):
+            lock = ".proposals.lock"  # this process may hold the lock of the run
             with exclusive(
-                rpn.folder,
-                purpose="its proposals",
-                wait=True,
-                lock_file=".proposals.lock",  # the run's own may be held, by this very process
+                rpn.folder, purpose="its proposals", wait=True, lock_file=lock
             ) as waited:
                 if not (waited and proposals_exist(folder)):
                     store_proposals(rpn, data, folder)

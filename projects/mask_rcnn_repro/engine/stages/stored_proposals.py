@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import logging
 from pathlib import Path
-from typing import Any
 
 from detectron2.config import instantiate
 from detectron2.utils import comm
@@ -23,8 +22,7 @@ from mask_rcnn_repro.evaluation.proposals.evaluator import ProposalStore
 
 logger = logging.getLogger(__name__)
 
-PROPOSAL_FOLDER = "proposals"
-"""In the directory of an RPN's run. Holds one directory per data set."""
+PROPOSAL_FOLDER = "proposals"  # in the directory of an RPN's run
 
 
 def store_proposals(rpn: Run, data: DataSet, folder: Path) -> None:
@@ -32,11 +30,6 @@ def store_proposals(rpn: Run, data: DataSet, folder: Path) -> None:
 
     Images that the RPN was trained on, or that a row will be trained on, get as many proposals as
     in training. All others get as many as at test time.
-
-    Args:
-        rpn: The finished run of an RPN stage.
-        data: The data set.
-        folder: Directory of the proposals.
     """
     setup_logging(rpn.folder)
     cfg = copy.deepcopy(rpn.cfg)
@@ -54,24 +47,8 @@ def store_proposals(rpn: Run, data: DataSet, folder: Path) -> None:
         str(rpn.checkpoint), checkpointables=[], policy="exact"
     )
     amp = cfg.train.amp
-    evaluate(
-        model,
-        instantiate(cfg.dataloader.test),
-        ProposalStore(
-            folder,
-            data.name,
-            source=_source(rpn, loaded.get("iteration")),
-            topk=generator.post_nms_topk[1],
-        ),
-        autocast=lambda: autocast_context(rpn.device, amp.enabled, amp.dtype),
-    )
-    comm.synchronize()
-
-
-def _source(rpn: Run, last_iteration: Any) -> dict[str, Any]:
-    """What stored proposals say about the RPN that made them."""
-    facts = facts_of_run(rpn)
-    return {
+    facts, last_iteration = facts_of_run(rpn), loaded.get("iteration")
+    source = {
         "config": facts["id"],
         "profile": rpn.profile,
         "config_hash": facts["hash"],
@@ -80,3 +57,10 @@ def _source(rpn: Run, last_iteration: Any) -> dict[str, Any]:
         "iterations": None if last_iteration is None else last_iteration + 1,
         "recall": facts["recall"],
     }
+    evaluate(
+        model,
+        instantiate(cfg.dataloader.test),
+        ProposalStore(folder, data.name, source=source, topk=generator.post_nms_topk[1]),
+        autocast=lambda: autocast_context(rpn.device, amp.enabled, amp.dtype),
+    )
+    comm.synchronize()

@@ -1,7 +1,4 @@
-"""Check that finished runs and stored proposals are of the config and data they are used for.
-
-Nothing that exists is made again. What no longer fits stops the run with its name.
-"""
+"""Check that finished runs and stored proposals belong to the current config and data."""
 
 from __future__ import annotations
 
@@ -40,9 +37,8 @@ def check_finished(run: Run, purpose: str) -> None:
         )
     if record.generated_data is None:
         return
-    # annotations that are no longer there are not needed for what was trained on them
     file = generated_file(run, find_teacher(run, ()))
-    if file is None or not file.is_file():
+    if file is None or not file.is_file():  # no longer needed
         return
     facts, _ = facts_of(file)
     if record.generated_data.fingerprint != facts["fingerprint"]:
@@ -82,9 +78,8 @@ def stale(run: Run, purpose: str, error: ConfigError) -> ConfigError:
 
 def fingerprint(sets: Sequence[DataSet]) -> str:
     """Returns the fingerprint of data sets as records state it, "sha256:..."."""
-    first = sets[0]
-    names = [d.name for d in sets]
-    facts = dataset_fingerprint(names, first.json, first.image_root)
+    names = [data.name for data in sets]
+    facts = dataset_fingerprint(names, sets[0].json, sets[0].image_root)
     return f"sha256:{facts['sha256']}"
 
 
@@ -107,12 +102,9 @@ def check_stored(rpn: Run, data: DataSet, folder: Path) -> None:
 
 
 def facts_of_run(run: Run, *stored: Path) -> dict[str, Any]:
-    """What records and proposal files say about a run that they stand on.
+    """Returns facts about a run that others depend on, for records and proposal files.
 
-    Args:
-        run: The run.
-        stored: Folders of the proposals that it gives, if it gives them. They may have outlived its
-            record, and know which weights they are from.
+    The facts in its directories of proposals, `stored`, take precedence: its record may be gone.
     """
     record = run.finished_record()
     found = record.metrics.get("proposals") if record is not None else None

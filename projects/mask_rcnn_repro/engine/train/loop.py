@@ -23,6 +23,7 @@ from mask_rcnn_repro.engine.builders import (
 )
 from mask_rcnn_repro.engine.checkpoint.checkpointer import (
     FINAL_CHECKPOINT,
+    Policy,
     SafeCheckpointer,
     checkpoint_iteration,
     find_last_checkpoint,
@@ -77,12 +78,11 @@ def train(
 
     Args:
         cfg: A validated config.
-        output_dir: Folder for metrics, TensorBoard files and checkpoints.
+        output_dir: Directory for metrics, TensorBoard files and checkpoints.
         device: Device of the model.
         resume: Continue from the last checkpoint in `output_dir`, if one exists. On the CPU the
             result equals that of an uninterrupted run bit for bit.
-        detector_weights: Initial weights from a run of this project, instead of
-            `cfg.train.init_checkpoint`.
+        detector_weights: Weights of a run to start from, instead of `cfg.train.init_checkpoint`.
         rpn_weights: With `detector_weights`, the RPN of a model that shares its features.
         classes: Maps the classes of the initial weights. None if they are the same.
 
@@ -148,9 +148,8 @@ def train(
     except BaseException as error:
         _save_completed(trainer, scheduler_hook, checkpointer, start, error)
         if isinstance(error, Interrupted):
-            logger.info(
-                "Stopped by %s after %d iterations.", error.signal.name, trainer.completed_iters
-            )
+            name, done = error.signal.name, trainer.completed_iters
+            logger.info("Stopped by %s after %d iterations.", name, done)
             comm.synchronize()  # launchers end all processes when one ends
         if isinstance(error, NonFiniteLossError):
             raise NonFiniteLossError(f"{error}\n{_way_out(checkpointer)}") from error.__cause__
@@ -183,11 +182,9 @@ def _resume(checkpointer: SafeCheckpointer, trainer: Trainer, resume: bool) -> i
 def _periodic_checkpointer(
     cfg: DictConfig, checkpointer: SafeCheckpointer
 ) -> hooks.PeriodicCheckpointer:
-    settings = cfg.train.checkpointer
-    hook = hooks.PeriodicCheckpointer(
-        checkpointer, max(settings.period, 1), max_to_keep=settings.max_to_keep
-    )
-    hook.recent_checkpoints = keep_within_limit(checkpointer.save_dir, settings.max_to_keep)
+    period, most = max(cfg.train.checkpointer.period, 1), cfg.train.checkpointer.max_to_keep
+    hook = hooks.PeriodicCheckpointer(checkpointer, period, max_to_keep=most)
+    hook.recent_checkpoints = keep_within_limit(checkpointer.save_dir, most)
     return hook
 
 
@@ -207,15 +204,12 @@ def _load_init_checkpoint(
     cfg: DictConfig, checkpointer: SafeCheckpointer, classes: ClassMap | None
 ) -> None:
     path, model = str(cfg.train.init_checkpoint), checkpointer.model
-    if path:
-        checkpointer.load(
-            path,
-            checkpointables=[],
-            policy="init" if cfg.train.strict_init else "relaxed",
-            adapt=None if classes is None else lambda s: take_classes(model, s, classes, path),
-        )
-    else:
+    if not path:
         logger.info("train.init_checkpoint is empty: training from random weights.")
+        return
+    policy: Policy = "init" if cfg.train.strict_init else "relaxed"
+    adapt = None if classes is None else lambda s: take_classes(model, s, classes, path)
+    checkpointer.load(path, checkpointables=[], policy=policy, adapt=adapt)
 
 
 def _save_completed(
@@ -225,11 +219,7 @@ def _save_completed(
     start: int,
     error: BaseException,
 ) -> None:
-    """Saves the last completed iteration after an exception between two iterations.
-
-    After an exception inside an iteration, the weights are of no complete iteration. Then the
-    last periodic checkpoint is the one to resume from.
-    """
+    """Saves the last completed iteration after an exception between two iterations."""
     done = trainer.completed_iters
     consistent = scheduler_hook.scheduler.last_epoch == done and not trainer.mid_step
     hopeless = isinstance(error, NonFiniteLossError) or full_storage(error) is not None

@@ -19,12 +19,11 @@ from mask_rcnn_repro.utils.atomic import atomic_write_text
 
 INPUTS_FILE = "inputs.json"
 
-_INPUTS = {
+_INPUTS = {  # that must not change during a run, by key in `inputs.json`
     "proposals": "the proposals of other weights",
     "init_from": "other initial weights",
     "generated_data": "other generated annotations",
 }
-"""Inputs that must stay the same from the start of a run to its end, by key in `inputs.json`."""
 
 
 def train_run(run: Run, inputs: Inputs, extensions: Extensions, *, resume: bool) -> Record | None:
@@ -33,8 +32,7 @@ def train_run(run: Run, inputs: Inputs, extensions: Extensions, *, resume: bool)
     All processes of a run call it together.
 
     Args:
-        run: The run. Its directory is open, see
-            :func:`~mask_rcnn_repro.engine.run_folder.open_run_folder`.
+        run: The run, after :func:`~mask_rcnn_repro.engine.run_folder.open_run_folder`.
         inputs: What the run takes from other runs.
         extensions: Data check and drawings.
         resume: See :func:`~mask_rcnn_repro.engine.train.loop.train`.
@@ -43,7 +41,7 @@ def train_run(run: Run, inputs: Inputs, extensions: Extensions, *, resume: bool)
         The record. None in all processes but the first.
 
     Raises:
-        DataError: An input was made anew since the run began, or the data cannot be trained on.
+        DataError: An input has changed since the run began, or the data cannot be trained on.
     """
     _keep_inputs(run, inputs)
     cfg = inputs.fill(run.cfg)
@@ -75,11 +73,7 @@ def train_run(run: Run, inputs: Inputs, extensions: Extensions, *, resume: bool)
 def _keep_inputs(run: Run, inputs: Inputs) -> None:
     """Writes `inputs.json`, or compares it with the inputs of a run that has begun."""
     file = run.folder / INPUTS_FILE
-    now = {
-        "proposals": inputs.proposals,
-        "init_from": inputs.init_from,
-        "generated_data": inputs.generated_data,
-    }
+    now = {key: getattr(inputs, key) for key in _INPUTS}
     begun = find_last_checkpoint(run.folder) is not None and file.is_file()
     then = json.loads(file.read_text(encoding="utf-8")) if begun else now
     for key, facts in now.items():
@@ -95,5 +89,5 @@ def _keep_inputs(run: Run, inputs: Inputs) -> None:
 
 
 def _identity(facts: Mapping[str, Any] | None) -> Any:
-    """Returns what tells one input from another: a fingerprint of annotations or weights."""
+    """Returns what identifies an input: the fingerprint of annotations or of weights."""
     return (facts or {}).get("fingerprint", (facts or {}).get("checkpoint"))

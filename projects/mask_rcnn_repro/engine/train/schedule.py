@@ -1,8 +1,7 @@
 """Learning rate schedules, as multiples of the base learning rate.
 
-fvcore's schedulers take fractions of the run and refuse milestones beyond its end, so that
-shortening a run (`train.max_iter=100`) would mean rewriting its schedule. These count iterations:
-a shortened run sees the beginning of the same schedule.
+fvcore's schedulers take fractions of the run and reject milestones beyond its end. These schedules
+count iterations, so a shortened run (`train.max_iter=100`) has the beginning of the same schedule.
 """
 
 from __future__ import annotations
@@ -48,8 +47,7 @@ class StepSchedule(_WarmupSchedule):
 
     Args:
         max_iter: Iterations of the whole run.
-        milestones: Iterations at which the rate is multiplied by `gamma`, ascending. Those
-            beyond `max_iter` are never reached.
+        milestones: Ascending iterations that multiply the rate by `gamma`, also beyond `max_iter`.
         warmup_iters: Iterations of linear warm-up.
         warmup_factor: Fraction of the base rate at iteration 0.
         gamma: Factor of each drop; the paper divides by 10.

@@ -18,30 +18,26 @@ from mask_rcnn_repro.engine.seeding import seed_everything
 from mask_rcnn_repro.errors import NonFiniteLossError
 from mask_rcnn_repro.utils.interruption import stop_together_if_asked
 
-_LEAST_SCALE = 2.0**-10
-"""Of losses in fp16: below it the gradients themselves are beyond any scaling."""
-
-_KEPT_VALUES = 2000
-"""Of each metric; no average or median looks further back than 1000 iterations."""
+_LEAST_SCALE = 2.0**-10  # of fp16 losses; with smaller ones the gradients cannot be scaled
+_KEPT_VALUES = 2000  # of each metric; averages and medians need at most 1000 iterations
 
 
 class Trainer(SimpleTrainer):
     """Detectron2's simple trainer with the parts that a long run needs.
 
-    Detectron2's `AMPTrainer` asserts CUDA; this one runs bf16 on the CPU as well. One iteration
-    consumes `accumulate` micro-batches from the loader and averages their gradients.
+    Unlike Detectron2's `AMPTrainer`, it also runs bf16 on the CPU. One iteration consumes
+    `accumulate` micro-batches from the loader and averages their gradients.
 
     Args:
-        model: A detection model, perhaps wrapped in `DistributedDataParallel`; maps a list of
-            dicts to a dict of scalar losses.
-        data_loader: Endless iterable of micro-batches, each a list of dicts; None if the attribute
-            is set before training.
-        optimizer: Steps once an iteration.
-        seed: Together with iteration and rank, seeds all generators at each iteration.
-        accumulate: Micro-batches an iteration.
+        model: A detection model, may be wrapped in `DistributedDataParallel`. Maps a list of dicts
+            to a dict of scalar losses.
+        data_loader: Endless iterable of micro-batches, which are lists of dicts. May be set later.
+        optimizer: Steps once per iteration.
+        seed: Seeds all generators at each iteration, together with iteration and rank.
+        accumulate: Micro-batches per iteration.
         amp_enabled: Whether the forward pass runs under autocast.
         amp_dtype: "bf16" or "fp16" (CUDA only, with loss scaling).
-        device: Where the model lives.
+        device: Device of the model.
     """
 
     def __init__(
@@ -71,9 +67,9 @@ class Trainer(SimpleTrainer):
         """Runs one iteration.
 
         Raises:
-            NonFiniteLossError: If a loss or a gradient is NaN or infinite; the optimizer has not
-                stepped then, in any process. With fp16, steps with such gradients are left out and
-                the loss scale is lowered; an error it is only when that does not help.
+            NonFiniteLossError: If a loss or a gradient is NaN or infinite. The optimizer has not
+                stepped in any process. With fp16, steps with such gradients are skipped and lower
+                the loss scale; the error is raised only if that does not help.
         """
         seed_everything(self.seed, self.iter, comm.get_rank())
         self.optimizer.zero_grad(set_to_none=True)
@@ -101,7 +97,7 @@ class Trainer(SimpleTrainer):
         self._write_metrics(totals, data_time)
 
     def _gradient_sync(self, last: bool) -> contextlib.AbstractContextManager[Any]:
-        """Gradients travel between processes once an iteration, with the last micro-batch."""
+        """Exchanges gradients between processes at the last micro-batch of an iteration only."""
         if isinstance(self.model, DistributedDataParallel) and not last:
             return self.model.no_sync()
         return contextlib.nullcontext()
@@ -109,7 +105,7 @@ class Trainer(SimpleTrainer):
     def _losses(self, data: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         try:
             return self.model(data)
-        except FloatingPointError as error:  # Detectron2's RPN looks at its own predictions first
+        except FloatingPointError as error:  # Detectron2's RPN checks its own predictions first
             raise self._non_finite(str(error).rstrip("."), data) from error
 
     def _check_finite(self, losses: dict[str, torch.Tensor], data: list[dict[str, Any]]) -> None:
@@ -121,8 +117,8 @@ class Trainer(SimpleTrainer):
         raise self._non_finite(listed, data)
 
     def _check_gradients(self, data: list[dict[str, Any]]) -> None:
-        """Finite losses can have infinite gradients; another process's loss reaches all by them."""
-        if self.grad_scaler.is_enabled():  # looks itself
+        """Checks gradients, which also carry the non-finite losses of other processes."""
+        if self.grad_scaler.is_enabled():  # checks itself
             if self.grad_scaler.get_scale() < _LEAST_SCALE:
                 raise self._non_finite(
                     "gradients overflow in fp16 however small the loss scale is; train.amp.dtype="
@@ -154,11 +150,7 @@ class Trainer(SimpleTrainer):
         )
 
     def after_step(self) -> None:
-        """Lets the hooks do their part of a completed iteration.
-
-        Raises:
-            Interrupted: In all processes, if a signal has asked one of them to stop.
-        """
+        """Calls the hooks. Raises Interrupted in all processes if one of them got a signal."""
         super().after_step()
         if self.iter % _KEPT_VALUES == 0:
             # Detectron2 keeps a million values of each metric: hundreds of megabytes in a long run
@@ -167,8 +159,8 @@ class Trainer(SimpleTrainer):
         stop_together_if_asked()
 
     def after_train(self) -> None:
-        """Lets the hooks finish; `iter` is the number of iterations done if all went well."""
-        # one too many where a resumed run has no iteration left to do
+        """Calls the hooks. Afterwards `iter` is the number of completed iterations."""
+        # it is one more if a resumed run has no iteration left
         self.iter: int = min(self.iter, self.max_iter)
         super().after_train()
 
@@ -180,7 +172,7 @@ class Trainer(SimpleTrainer):
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restores what :meth:`state_dict` gave."""
+        """Restores the state of :meth:`state_dict`."""
         super().load_state_dict(state_dict)
         self.completed_iters = self.iter + 1
         if self.grad_scaler.is_enabled() and "grad_scaler" in state_dict:
