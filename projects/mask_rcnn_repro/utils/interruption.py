@@ -130,7 +130,7 @@ class Phase:
         return self
 
     def check(self, every: float = 0.5) -> None:
-        """Checks for signals between images, those of other processes `every` so many seconds."""
+        """Checks for signals between images, in other processes at most once in `every` seconds."""
         if not _are_several():
             if _state.asked:
                 raise _interrupted(_state.asked)
