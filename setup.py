@@ -55,7 +55,7 @@ setup(
         "hydra-core>=1.1",
         "pycocotools>=2.0.6",
         "cityscapesscripts>=2.2",
-        "pydantic>=2.5,<3",
+        "pydantic>=2.7,<3",
         "numpy>=1.24",
         "orjson>=3.9",
         "opencv-python-headless>=4.8",

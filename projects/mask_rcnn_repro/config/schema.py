@@ -1,25 +1,24 @@
 """The top-level keys of a config and the typed `train` section.
 
-To add a key of the `train` section, add a field with type, default and description below. Loading
+To add a key of the `train` section, add a field with type, default and docstring below. Loading
 then fills it in, overrides and validation check it, and the documentation lists it.
 """
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from omegaconf import DictConfig
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
-from pydantic_core import PydanticUndefined
 
 from mask_rcnn_repro.errors import ConfigError
 
 REQUIRED_KEYS = ("model", "dataloader", "optimizer", "lr_multiplier", "train")
 """Top-level keys of every runnable config."""
 
-OPTIONAL_KEYS = ("paper",)
-TOP_LEVEL_KEYS = REQUIRED_KEYS + OPTIONAL_KEYS
+TOP_LEVEL_KEYS = (*REQUIRED_KEYS, "paper")
 
 DATALOADER_KEYS = ("train", "test", "evaluator")
 PAPER_KEYS = ("table", "row", "control", "counterpart")
@@ -37,181 +36,131 @@ RUNTIME_KEYS = frozenset({"optimizer.params.model", "dataloader.evaluator.output
 class Section(BaseModel):
     """Base of the sections: no keys besides the fields, no conversion between types."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
 
 
 class Amp(Section):
     """Mixed precision."""
 
-    enabled: bool = Field(default=False, description="Run forward passes in reduced precision.")
-    dtype: Literal["bf16", "fp16"] = Field(
-        default="bf16", description="Reduced precision: `bf16` (CPU and GPU) or `fp16` (GPU only)."
-    )
+    enabled: bool = False
+    """Run forward passes in reduced precision."""
+    dtype: Literal["bf16", "fp16"] = "bf16"
+    """Reduced precision: `bf16` (CPU and GPU) or `fp16` (GPU only)."""
 
 
 class Ddp(Section):
     """Options of DistributedDataParallel."""
 
-    broadcast_buffers: bool = Field(
-        default=False,
-        description="Broadcast the buffers of the first process before each forward pass.",
-    )
-    find_unused_parameters: bool = Field(
-        default=False, description="Allow parameters that take no part in a loss; slower."
-    )
-    fp16_compression: bool = Field(default=False, description="Exchange fp16 gradients.")
+    broadcast_buffers: bool = False
+    """Broadcast the buffers of the first process before each forward pass."""
+    find_unused_parameters: bool = False
+    """Allow parameters that take no part in a loss; slower."""
+    fp16_compression: bool = False
+    """Exchange fp16 gradients."""
 
 
 class Checkpointer(Section):
     """When checkpoints are written and how many are kept."""
 
-    period: int = Field(default=5000, ge=1, description="Iterations between checkpoints.")
-    max_to_keep: int = Field(default=3, ge=1, description="Number of newest checkpoints to keep.")
+    period: int = Field(default=5000, ge=1)
+    """Iterations between checkpoints."""
+    max_to_keep: int = Field(default=3, ge=1)
+    """Number of newest checkpoints to keep."""
 
 
 class Tta(Section):
     """Test-time augmentation."""
 
-    enabled: bool = Field(
-        default=False,
-        description="Merge predictions of several sizes and mirrored views. In a training run this "
-        "applies to the last evaluation. `--tta` sets it.",
-    )
-    sizes: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)] | None = Field(
-        default=None,
-        description="Shorter edges of the views. null: nine steps from 0.5 to 1.5 times the "
-        "shorter edge of test images, such as 400, 500, ... 1200 for 800.",
-    )
-    flip: bool = Field(default=True, description="Add a mirrored view of every size.")
-    max_size: int = Field(default=4000, ge=1, description="Limit of the longer edge of a view.")
-    views_per_batch: int = Field(
-        default=2, ge=1, description="Views of one size per forward pass; bounds memory."
-    )
+    enabled: bool = False
+    """Merge predictions of several sizes and mirrored views. In a training run this applies to the
+    last evaluation. `--tta` sets it."""
+    sizes: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)] | None = None
+    """Shorter edges of the views. null: nine steps from 0.5 to 1.5 times the shorter edge of test
+    images, such as 400, 500, ... 1200 for 800."""
+    flip: bool = True
+    """Add a mirrored view of every size."""
+    max_size: int = Field(default=4000, ge=1)
+    """Limit of the longer edge of a view."""
+    views_per_batch: int = Field(default=2, ge=1)
+    """Views of one size per forward pass; bounds memory."""
 
 
 class Verify(Section):
     """What `--verify` compares an evaluation with."""
 
-    tolerance: float = Field(
-        default=0.5,
-        ge=0,
-        description="Allowed difference of AP (or average recall of proposals) in percentage "
-        "points. Finer metrics (AP50, APs, single classes, ...) may differ by twice as much.",
-    )
-    expected: dict[str, float] | None = Field(
-        default=None,
-        description="Expected numbers in percent by task/metric, such as `{segm/AP: 33.3, "
-        "bbox/AP50: 55}`. null: those of the paper's row.",
-    )
+    tolerance: float = Field(default=0.5, ge=0)
+    """Allowed difference of AP (or average recall of proposals) in percentage points. Finer metrics
+    (AP50, APs, single classes, ...) may differ by twice as much."""
+    expected: dict[str, float] | None = None
+    """Expected numbers in percent by task/metric, such as `{segm/AP: 33.3, bbox/AP50: 55}`. null:
+    those of the paper's row."""
 
 
 class Train(Section):
     """How a run is executed."""
 
-    output_dir: str = Field(
-        default="",
-        description="Directory that the run writes to. Empty: "
-        "`<output_root>/<id>@<profile>/seed<k>`, followed by a hash of the overrides, if any.",
-    )
-    output_root: str = Field(
-        default="output",
-        description="Directory of all runs, including those that this one depends on.",
-    )
-    init_checkpoint: str = Field(
-        default="", description="Weights to start from or to evaluate. Empty: random weights."
-    )
-    strict_init: bool = Field(
-        default=True,
-        description="Require the initial checkpoint to fill the whole backbone, and to fit every "
-        "other part that it contains. false starts at random what does not fit.",
-    )
-    proposals: str | None = Field(
-        default=None,
-        description="RPN config (id or path) whose stored proposals are used for training and "
-        "testing. Missing ones are made first. null: train the RPN jointly.",
-    )
-    init_from: str | None = Field(
-        default=None,
-        description="Config (id or path) whose finished run gives the initial weights instead of "
-        "`init_checkpoint`. A missing run is run first.",
-    )
-    init_classes: dict[str, str | None] | None = Field(
-        default=None,
-        description="Maps each class to a class of the initial weights. `{}` matches by name; a "
-        "null entry initializes the class randomly. null: the classes are the same.",
-    )
-    init_classes_of: str | None = Field(
-        default=None,
-        description="Data set whose classes the initial weights have. null: the training data of "
-        "`init_from`.",
-    )
-    freeze: list[str] = Field(
-        default=[],
-        description="Modules, such as `backbone`, whose weights and norm statistics do not change.",
-    )
-    max_iter: int = Field(..., ge=0, description="Training iterations (optimizer steps).")
-    accumulate: int = Field(
-        default=1, ge=1, description="Number of batches whose gradients make one iteration."
-    )
-    scale_lr: bool = Field(
-        default=False,
-        description="Multiply the learning rate by images per iteration / `reference_batch_size`.",
-    )
-    profile: str = Field(
-        default="paper",
-        description="Profile that scaled this config. Loading sets it; it cannot be changed.",
-    )
-    reference_batch_size: int = Field(
-        default=16, ge=1, description="Images per iteration for which the learning rate is given."
-    )
-    seed: int = Field(default=0, ge=0, lt=2**32, description="Seed of every source of randomness.")
-    deterministic: bool = Field(
-        default=False,
-        description="Use deterministic algorithms where available and warn elsewhere. Slower on a "
-        "GPU.",
-    )
-    device: str = Field(
-        default="auto",
-        pattern=r"^(auto|cpu|cuda(:\d+)?)$",
-        description="`auto` (CUDA if available, else CPU), `cpu`, `cuda` or `cuda:N`.",
-    )
-    num_threads: Annotated[int, Field(ge=1)] | None = Field(
-        default=None, description="CPU threads of a process. null: PyTorch's default."
-    )
-    process_timeout: int = Field(
-        default=1800,
-        ge=1,
-        description="Seconds that a process waits for the others before it ends with an error. "
-        "Must exceed the time in which the first process computes metrics.",
-    )
-    amp: Amp = Field(default=Amp(), description="Mixed precision.")
-    ddp: Ddp = Field(default=Ddp(), description="DistributedDataParallel.")
-    checkpointer: Checkpointer = Field(default=Checkpointer(), description="Checkpoints.")
-    eval_period: int = Field(
-        default=5000, ge=0, description="Iterations between evaluations. 0: only at the end."
-    )
-    check_data: bool = Field(
-        default=True,
-        description="Check the data before training and log problems. `tools/check_data.py` "
-        "reports more.",
-    )
-    log_period: int = Field(default=20, ge=1, description="Iterations between log lines.")
-    optimize_inference: bool = Field(
-        default=True,
-        description="Evaluate a copy of the model with folded norms and fused layers; a CPU "
-        "evaluates two images concurrently. Faster, and equal up to rounding.",
-    )
-    tta: Tta = Field(default=Tta(), description="Test-time augmentation.")
-    verify: Verify = Field(default=Verify(), description="Expected numbers.")
-    draw: int = Field(
-        default=0,
-        ge=0,
-        description="Number of test images to draw beside their ground truth after the final "
-        "evaluation.",
-    )
-    channels_last: bool = Field(
-        default=False, description="Use the channels-last layout on a GPU. CPUs always do."
-    )
+    output_dir: str = ""
+    """Directory that the run writes to. Empty: `<output_root>/<id>@<profile>/seed<k>`, followed by
+    a hash of the overrides, if any."""
+    output_root: str = "output"
+    """Directory of all runs, including those that this one depends on."""
+    init_checkpoint: str = ""
+    """Weights to start from or to evaluate. Empty: random weights."""
+    strict_init: bool = True
+    """Require the initial checkpoint to fill the whole backbone, and to fit every other part that
+    it contains. false starts at random what does not fit."""
+    proposals: str | None = None
+    """RPN config (id or path) whose stored proposals are used for training and testing. Missing
+    ones are made first. null: train the RPN jointly."""
+    init_from: str | None = None
+    """Config (id or path) whose finished run gives the initial weights instead of
+    `init_checkpoint`. A missing run is run first."""
+    init_classes: dict[str, str | None] | None = None
+    """Maps each class to a class of the initial weights. `{}` matches by name; a null entry
+    initializes the class randomly. null: the classes are the same."""
+    init_classes_of: str | None = None
+    """Data set whose classes the initial weights have. null: the training data of `init_from`."""
+    freeze: list[str] = []
+    """Modules, such as `backbone`, whose weights and norm statistics do not change."""
+    max_iter: int = Field(ge=0)
+    """Training iterations (optimizer steps)."""
+    accumulate: int = Field(default=1, ge=1)
+    """Number of batches whose gradients make one iteration."""
+    scale_lr: bool = False
+    """Multiply the learning rate by images per iteration / `reference_batch_size`."""
+    profile: str = "paper"
+    """Profile that scaled this config. Loading sets it; it cannot be changed."""
+    reference_batch_size: int = Field(default=16, ge=1)
+    """Images per iteration for which the learning rate is given."""
+    seed: int = Field(default=0, ge=0, lt=2**32)
+    """Seed of every source of randomness."""
+    deterministic: bool = False
+    """Use deterministic algorithms where available and warn elsewhere. Slower on a GPU."""
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    """`auto` (CUDA if available, else CPU), `cpu`, `cuda` or `cuda:N`."""
+    num_threads: Annotated[int, Field(ge=1)] | None = None
+    """CPU threads of a process. null: PyTorch's default."""
+    process_timeout: int = Field(default=1800, ge=1)
+    """Seconds that a process waits for the others before it ends with an error. Must exceed the
+    time in which the first process computes metrics."""
+    amp: Amp = Amp()
+    ddp: Ddp = Ddp()
+    checkpointer: Checkpointer = Checkpointer()
+    eval_period: int = Field(default=5000, ge=0)
+    """Iterations between evaluations. 0: only at the end."""
+    check_data: bool = True
+    """Check the data before training and log problems. `tools/check_data.py` reports more."""
+    log_period: int = Field(default=20, ge=1)
+    """Iterations between log lines."""
+    optimize_inference: bool = True
+    """Evaluate a copy of the model with folded norms and fused layers; a CPU evaluates two images
+    concurrently. Faster, and equal up to rounding."""
+    tta: Tta = Tta()
+    verify: Verify = Verify()
+    draw: int = Field(default=0, ge=0)
+    """Number of test images to draw beside their ground truth after the final evaluation."""
+    channels_last: bool = False
+    """Use the channels-last layout on a GPU. CPUs always do."""
 
 
 def _section_of(field: FieldInfo | None) -> type[Section] | None:
@@ -241,26 +190,7 @@ def train_fields(path: tuple[str, ...] = ()) -> dict[str, FieldInfo] | None:
 
 def train_defaults() -> dict[str, Any]:
     """Defaults of the keys of `train` as nested plain data. `max_iter` has no default."""
-
-    def defaults(section: type[Section]) -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        for name, field in section.model_fields.items():
-            nested = _section_of(field)
-            if nested is not None:
-                found[name] = defaults(nested)
-            elif field.default is not PydanticUndefined:
-                found[name] = field.default
-        return found
-
-    return defaults(Train)
-
-
-def _reword(error: Any) -> str:
-    """One pydantic error as text."""
-    message = str(error["msg"]).removeprefix("Input should be ")
-    if error["type"] == "string_pattern_mismatch":
-        message = "a device: auto, cpu, cuda or cuda:N"
-    return f"must be {message}, got {error['input']!r}"
+    return Train.model_construct().model_dump()
 
 
 def check_train_value(path: tuple[str, ...], value: Any) -> str | None:
@@ -276,7 +206,8 @@ def check_train_value(path: tuple[str, ...], value: Any) -> str | None:
     fields = train_fields(path[:-1])
     if fields is None:  # an entry of a mapping, such as `init_classes`
         holder = (train_fields(path[:-2]) or {}).get(path[-2]) if len(path) > 1 else None
-        if holder is not None and _holds_mappings(holder):
+        kinds = () if holder is None else (holder.annotation, *get_args(holder.annotation))
+        if dict in [get_origin(kind) for kind in kinds]:
             return check_train_value(path[:-1], {path[-1]: value})
     field = None if fields is None else fields.get(path[-1])
     if field is None:
@@ -292,15 +223,13 @@ def check_train_value(path: tuple[str, ...], value: Any) -> str | None:
         annotation = Annotated[(annotation, *field.metadata)]
     try:
         TypeAdapter(annotation).validate_python(value, strict=True)
-    except ValidationError as error:
-        # The first error of a union is about the type that is not null.
-        return _reword(error.errors()[0])
+    except ValidationError as failure:
+        error = failure.errors()[0]  # of a union, the first is about the type that is not null
+        message = str(error["msg"]).removeprefix("Input should be ")
+        if error["type"] == "string_pattern_mismatch":
+            message = "a device: auto, cpu, cuda or cuda:N"
+        return f"must be {message}, got {error['input']!r}"
     return None
-
-
-def _holds_mappings(field: FieldInfo) -> bool:
-    annotation = field.annotation
-    return dict in (get_origin(a) for a in (annotation, *get_args(annotation)))
 
 
 def _type_text(field: FieldInfo) -> str:
@@ -329,17 +258,12 @@ def format_schema() -> str:
             if nested is not None:
                 add(nested, f"{prefix}{name}.")
                 continue
-            if field.default is PydanticUndefined:
-                default = "(required)"
-            elif field.default is None:
-                default = "`null`"
-            elif isinstance(field.default, bool):
-                default = f"`{str(field.default).lower()}`"
-            else:
-                default = f'`"{field.default}"`' if field.default == "" else f"`{field.default}`"
-            lines.append(
-                f"| `{prefix}{name}` | {_type_text(field)} | {default} | {field.description} |"
-            )
+            default = field.default
+            if default in (None, "") or isinstance(default, bool):
+                default = json.dumps(default)
+            default = "(required)" if field.is_required() else f"`{default}`"
+            meaning = str(field.description).replace("\n", " ")
+            lines.append(f"| `{prefix}{name}` | {_type_text(field)} | {default} | {meaning} |")
 
     add(Train, "train.")
     return "\n".join(lines) + "\n"
