@@ -102,7 +102,6 @@ def test_kwargs_lead_to_detectron2s_base_classes():
     params = target_signature("detectron2.modeling.StandardROIHeads").params
     assert params["box_in_features"].required
     assert params["num_classes"].required
-    assert params["num_classes"].from_base
     assert params["mask_head"].default is None
     layer = target_signature("detectron2.layers.Conv2d")
     assert {"norm", "activation", "kernel_size", "bias"} <= set(layer.params)

@@ -33,25 +33,8 @@ from mask_rcnn_repro.config.serialization import config_hash, format_config, sav
 from mask_rcnn_repro.config.validation import validate_config
 
 __all__ = [
-    "ABSENT",
-    "Override",
-    "apply_overrides",
-    "claim_output_dir",
-    "config_hash",
-    "config_id",
-    "config_root",
-    "default_output_dir",
-    "diff_configs",
-    "find_config",
-    "format_config",
-    "format_diff",
-    "format_schema",
-    "get_config",
-    "list_configs",
-    "load_config",
-    "parse_override",
-    "save_config",
-    "to_plain",
-    "train_defaults",
-    "validate_config",
-]
+    "ABSENT", "Override", "apply_overrides", "claim_output_dir", "config_hash", "config_id",
+    "config_root", "default_output_dir", "diff_configs", "find_config", "format_config",
+    "format_diff", "format_schema", "get_config", "list_configs", "load_config", "parse_override",
+    "save_config", "to_plain", "train_defaults", "validate_config",
+]  # fmt: skip

@@ -24,9 +24,7 @@ def effective(cfg: DictConfig, key: str) -> Any:
     """The value at a dotted key, else the default of the target's parameter, else None."""
     parent_key, _, name = key.rpartition(".")
     parent = OmegaConf.select(cfg, parent_key)
-    if not isinstance(parent, DictConfig):
-        return None
-    if name in parent:
+    if isinstance(parent, DictConfig) and name in parent:
         return parent[name]
     if not is_node(parent):
         return None
@@ -65,16 +63,11 @@ def _data_sets(cfg: DictConfig) -> Iterator[str]:
             continue
         for name in ("names", "json", "image_root"):
             value = dataset.get(name)
-            entries = list(value) if isinstance(value, ListConfig) else [value]
-            if entries and not any(entry == "" for entry in entries):
-                continue
-            example = (
-                "a registered data set such as coco_val2017, or a name for your json"
-                if name == "names"
-                else "a path, or null for a registered data set"
-            )
-            key = f"dataloader.{split}.dataset.{name}"
-            yield f"{key}={value} is empty; give {example}"
+            if value == "" or (isinstance(value, ListConfig) and (not value or "" in value)):
+                example = "a path, or null for a registered data set"
+                if name == "names":
+                    example = "a registered data set such as coco_val2017, or a name for your json"
+                yield f"dataloader.{split}.dataset.{name}={value} is empty; give {example}"
 
 
 def _classes(cfg: DictConfig) -> Iterator[str]:
@@ -89,23 +82,22 @@ def _classes(cfg: DictConfig) -> Iterator[str]:
     if classes < 1:
         yield f"model.roi_heads.num_classes must be at least 1, got {classes}"
     loss_decides = effective(cfg, "model.roi_heads.mask_head.loss") is not None
-    for part, allowed in (
-        ("box_predictor", {classes}),
-        ("mask_head", {classes} if loss_decides else {classes, 1}),
-    ):
+    for part in ("box_predictor", "mask_head"):
         key = f"model.roi_heads.{part}.num_classes"
         found = effective(cfg, key)
-        if isinstance(found, int) and found not in allowed:
-            problem = (
-                f"{key} is {found}, but model.roi_heads.num_classes is {classes}; write "
-                f'{key}="${{..num_classes}}" to keep them equal'
+        one_mask = part == "mask_head" and found == 1
+        if not isinstance(found, int) or found == classes or (one_mask and not loss_decides):
+            continue
+        problem = (
+            f"{key} is {found}, but model.roi_heads.num_classes is {classes}; write "
+            f'{key}="${{..num_classes}}" to keep them equal'
+        )
+        if one_mask:
+            problem += (
+                ", or predict one mask for all classes with model.roi_heads.mask_head.loss."
+                "_target_=mask_rcnn_repro.modeling.ClassAgnosticMaskLoss"
             )
-            if part == "mask_head" and found == 1:
-                problem += (
-                    ", or predict one mask for all classes with model.roi_heads.mask_head.loss."
-                    "_target_=mask_rcnn_repro.modeling.ClassAgnosticMaskLoss"
-                )
-            yield problem
+        yield problem
 
 
 def _channels(cfg: DictConfig) -> Iterator[str]:
@@ -117,11 +109,9 @@ def _channels(cfg: DictConfig) -> Iterator[str]:
         if isinstance(expected, str) and isinstance(found, str) and found != expected:
             yield f"{key} is {found}, but model.input_format is {expected}; make them equal"
     channels = _CHANNELS.get(expected) if isinstance(expected, str) else None
-    lengths = {}
-    for key in ("model.pixel_mean", "model.pixel_std"):
-        value = effective(cfg, key)
-        if isinstance(value, (list, tuple, ListConfig)):
-            lengths[key] = len(value)
+    values = {key: effective(cfg, key) for key in ("model.pixel_mean", "model.pixel_std")}
+    sequences = (list, tuple, ListConfig)
+    lengths = {key: len(v) for key, v in values.items() if isinstance(v, sequences)}
     for key, length in lengths.items():
         if channels is not None and length != channels:
             yield (
@@ -163,12 +153,11 @@ def _proposals(cfg: DictConfig) -> Iterator[str]:
     """Without a proposal generator the data loader must load proposals."""
     if "proposal_generator" not in cfg.model or cfg.model.proposal_generator is not None:
         return
-    mapper = "dataloader.train.mapper"
-    if effective(cfg, f"{mapper}.precomputed_proposal_topk") is None:
+    key = "dataloader.train.mapper.precomputed_proposal_topk"
+    if effective(cfg, key) is None:
         yield (
-            "model.proposal_generator is null, so the data loader must load proposals, but "
-            f"{mapper}.precomputed_proposal_topk is null; set it and give data with proposals, or "
-            "keep the RPN"
+            f"model.proposal_generator is null, so the data loader must load proposals, but {key} "
+            "is null; set it and give data with proposals, or keep the RPN"
         )
 
 
@@ -176,10 +165,9 @@ def _stages(cfg: DictConfig) -> Iterator[str]:
     """Configs that this one depends on must exist; frozen weights must be loaded."""
     for key in ("proposals", "init_from"):
         name = cfg.train.get(key)
-        if name is None:
-            continue
         try:
-            find_config(name)
+            if name is not None:
+                find_config(name)
         except ConfigError as error:
             yield f"train.{key}={name!r} names no config: {str(error).rstrip('.')}"
     started = cfg.train.get("init_from") or cfg.train.get("init_checkpoint")
@@ -195,19 +183,15 @@ def _stages(cfg: DictConfig) -> Iterator[str]:
         )
     frozen = list(cfg.train.get("freeze") or [])
     if frozen and not started:
-        yield (
-            f"train.freeze={frozen} freezes random weights; give train.init_from or "
-            "train.init_checkpoint"
-        )
+        give = "train.init_from or train.init_checkpoint"
+        yield f"train.freeze={frozen} freezes random weights; give {give}"
 
 
 def _annotations(cfg: DictConfig) -> Iterator[str]:
     """Heads that learn from masks or keypoints need a mapper that loads them."""
     for head, switch in (("mask_head", "use_instance_mask"), ("keypoint_head", "use_keypoint")):
-        if effective(cfg, f"model.roi_heads.{head}") is None:
-            continue
         key = f"dataloader.train.mapper.{switch}"
-        if effective(cfg, key) is False:
+        if effective(cfg, f"model.roi_heads.{head}") is not None and effective(cfg, key) is False:
             yield (
                 f"model.roi_heads.{head} learns from annotations that the mapper omits; set "
                 f"{key}=true, or model.roi_heads.{head}=null"
@@ -238,10 +222,8 @@ def _sizes(cfg: DictConfig) -> Iterator[str]:
 
 
 def _multi_step(node: Any) -> bool:
-    if not is_node(node):
-        return False
     try:
-        return target_name(node._target_) == _MULTI_STEP
+        return is_node(node) and target_name(node._target_) == _MULTI_STEP
     except ConfigError:
         return False
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from mask_rcnn_repro.errors import ConfigError
 
 _PACKAGE = Path(__file__).resolve().parents[1]
-_NOT_RUNNABLE = "common"
 SUFFIXES = (".py", ".yaml", ".yml")
 
 
@@ -52,14 +51,12 @@ def config_id(path: str | os.PathLike[str]) -> str:
 
 def list_configs() -> list[str]:
     """Ids of all runnable configs: the `.py` files below `configs`, except those in `common/`."""
-    root = config_root()
-    found = []
-    for path in root.rglob("*.py"):
-        parts = path.relative_to(root).parts
-        if parts[0] == _NOT_RUNNABLE or any(part.startswith(("_", ".")) for part in parts):
-            continue
-        found.append(path.relative_to(root).with_suffix("").as_posix())
-    return sorted(found)
+    files = [path.relative_to(config_root()) for path in config_root().rglob("*.py")]
+    return sorted(
+        file.with_suffix("").as_posix()
+        for file in files
+        if file.parts[0] != "common" and not any(p.startswith(("_", ".")) for p in file.parts)
+    )
 
 
 def find_config(path: str | os.PathLike[str]) -> Path:

@@ -64,15 +64,15 @@ def format_value(value: Any, limit: int = 100) -> str:
 def _call(value: Any) -> str:
     if isinstance(value, dict):
         target = value.get("_target_")
-        items = [f"{k}={_call(v)}" for k, v in value.items() if k != "_target_"]
-        if isinstance(target, str):
-            return f"{target.rpartition('.')[2]}({', '.join(items)})"
-        return "{" + ", ".join(items) + "}"
+        items = ", ".join(f"{k}={_call(v)}" for k, v in value.items() if k != "_target_")
+        return (
+            f"{target.rpartition('.')[2]}({items})" if isinstance(target, str) else f"{{{items}}}"
+        )
     if isinstance(value, list):
         return "[" + ", ".join(_call(item) for item in value) + "]"
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
-    return repr(value) if isinstance(value, str) and value == "" else str(value)
+    return str(value) or "''"
 
 
 def format_diff(differences: list[Difference], a: str = "old", b: str = "new") -> str:

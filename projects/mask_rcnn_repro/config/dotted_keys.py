@@ -5,6 +5,7 @@ A key is written `a.b.0.c` or `a.b[0].c`; brackets also hold names that contain 
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import re
 from collections.abc import Iterable
@@ -75,8 +76,6 @@ def dict_key(node: DictConfig, part: Any) -> Any:
 
 def plain(node: Any) -> Any:
     """Plain data of a node. Interpolations stay text; objects and plain data stay as they are."""
-    if node is None:
-        return None
     if isinstance(node, (DictConfig, ListConfig)):
         if node._is_interpolation() or node._is_none():
             return node._value()
@@ -98,26 +97,22 @@ def known_params(node: Any, key: Key) -> tuple[dict[str, Param | None], bool]:
         Known names with the target's parameters, if any; and whether other names are allowed,
         because the mapping is free or the target takes any keyword.
     """
-    present: dict[str, Param | None] = {}
-    if isinstance(node, DictConfig) and not node._is_none() and not node._is_interpolation():
-        present = {str(name): None for name in node}
-    if not key:
-        return dict.fromkeys(schema.TOP_LEVEL_KEYS), False
-    if key[0] == "train":
-        fields = schema.train_fields(tuple(map(str, key[1:])))
-        if fields is not None:
-            return dict.fromkeys(fields), False
-    if key == ("dataloader",):
-        return dict.fromkeys(schema.DATALOADER_KEYS), False
-    if key == ("paper",):
-        return dict.fromkeys(schema.PAPER_KEYS), False
+    fixed: dict[Key, Iterable[str]] = {
+        (): schema.TOP_LEVEL_KEYS,
+        ("dataloader",): schema.DATALOADER_KEYS,
+        ("paper",): schema.PAPER_KEYS,
+    }
+    names = fixed.get(key)
+    if key[:1] == ("train",):
+        names = schema.train_fields(tuple(map(str, key[1:])))
+    if names is not None:
+        return dict.fromkeys(names), False
     if is_node(node):
-        try:
+        with contextlib.suppress(ConfigError):  # reported where the target itself is checked
             signature = target_signature(plain(child(node, "_target_")))
-        except ConfigError:
-            return present, True  # reported where the target itself is checked
-        return {"_target_": None, **signature.params}, signature.open
-    return present, True
+            return {"_target_": None, **signature.params}, signature.open
+    set_already = isinstance(node, DictConfig) and not (node._is_none() or node._is_interpolation())
+    return {str(name): None for name in node} if set_already else {}, True
 
 
 def all_keys(cfg: DictConfig) -> dict[str, bool]:
@@ -125,9 +120,8 @@ def all_keys(cfg: DictConfig) -> dict[str, bool]:
     found: dict[str, bool] = {}
 
     def visit(node: Any, key: Key) -> None:
-        if isinstance(node, (DictConfig, ListConfig)) and (
-            node._is_none() or node._is_interpolation()
-        ):
+        containers = (DictConfig, ListConfig)
+        if isinstance(node, containers) and (node._is_none() or node._is_interpolation()):
             return
         if isinstance(node, DictConfig):
             present = {str(name): name for name in node}

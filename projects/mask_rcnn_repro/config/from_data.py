@@ -29,6 +29,9 @@ NAMES = "dataloader.train.dataset.names"
 def fit_to_data(cfg: DictConfig, overrides: Sequence[str] = ()) -> DictConfig:
     """Makes the heads of a config agree with its training data.
 
+    Left and right in mirrored images are the data set's unless the config sets them. A config
+    without RoI heads or without a keypoint head keeps what concerns them.
+
     Args:
         cfg: A validated config.
         overrides: Overrides of the command line, which have the last word.
@@ -37,22 +40,15 @@ def fit_to_data(cfg: DictConfig, overrides: Sequence[str] = ()) -> DictConfig:
         `cfg`, changed in place.
 
     Raises:
-        ConfigError: If config and data cannot be made to agree.
+        ConfigError: If a number, flip pairs or OKS sigmas do not fit the data, the test data has
+            other classes or keypoints, or sigmas are needed and unknown.
         DataError: If a json is missing or broken.
     """
-    return fit_keypoints(fit_num_classes(cfg, overrides), overrides)
+    return _fit_keypoints(fit_num_classes(cfg, overrides), overrides)
 
 
 def fit_num_classes(cfg: DictConfig, overrides: Sequence[str] = ()) -> DictConfig:
-    """Makes `model.roi_heads.num_classes` agree with the training data; see :func:`fit_to_data`.
-
-    A config without RoI heads stays as it is.
-
-    Raises:
-        ConfigError: If the number was set and is not the data's, or the test data has other
-            classes.
-        DataError: If a json is missing or broken.
-    """
+    """Makes `model.roi_heads.num_classes` agree with the training data; see :func:`fit_to_data`."""
     from mask_rcnn_repro.data import dataset_info
 
     heads = cfg.model.get("roi_heads")
@@ -70,29 +66,16 @@ def fit_num_classes(cfg: DictConfig, overrides: Sequence[str] = ()) -> DictConfi
             "model must mean the same in both: choose dataloader.train.dataset and "
             "dataloader.test.dataset that belong together."
         )
-    _fit_number(cfg, overrides, CLASSES, heads, heads.num_classes, classes, "classes")
+    _fit_number(cfg, overrides, CLASSES, heads, heads.num_classes, classes)
     return cfg
 
 
-def fit_keypoints(cfg: DictConfig, overrides: Sequence[str] = ()) -> DictConfig:
-    """Makes the keypoint head and the flips agree with the training data; see :func:`fit_to_data`.
-
-    Left and right in mirrored images are the data set's unless the config sets them. A config
-    without a keypoint head stays as it is.
-
-    Raises:
-        ConfigError: If a number, pairs or OKS sigmas do not fit the data's keypoints, the test data
-            has other keypoints, or sigmas are needed and unknown.
-        DataError: If a json is missing or broken.
-    """
+def _fit_keypoints(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
     head = OmegaConf.select(cfg, "model.roi_heads.keypoint_head")
-    if head is None:
-        return cfg
-    train = _keypoints_of(cfg, "train")
+    train = None if head is None else _keypoints_of(cfg, "train")
     if train is None:  # the loader reports what is missing, if keypoints are needed
         return cfg
-    number = head.get("num_keypoints", 17)
-    _fit_number(cfg, overrides, KEYPOINTS, head, number, train.names, "keypoints")
+    _fit_number(cfg, overrides, KEYPOINTS, head, head.get("num_keypoints", 17), train.names)
     _fit_flips(cfg, train)
     _check_test_keypoints(cfg, train)
     return cfg
@@ -105,11 +88,11 @@ def _fit_number(
     node: Any,
     number: int,
     names: Sequence[str],
-    what: str,
 ) -> None:
     """Sets the last part of `key` in `node` to the number of names, or refuses the difference."""
     if number == len(names):
         return
+    what = "classes" if key == CLASSES else "keypoints"
     given = {override.lstrip("+").partition("=")[0] for override in overrides}
     dataset = cfg.dataloader.train.dataset
     if key not in given and (dataset.get("json") or NAMES in given):
@@ -136,11 +119,7 @@ def _keypoints_of(cfg: DictConfig, split: str) -> KeypointSet | None:
 
 
 def _fit_flips(cfg: DictConfig, train: KeypointSet) -> None:
-    from mask_rcnn_repro.data.keypoint_metadata import (
-        keypoint_flip_indices,
-        lacks_pairs,
-        one_sided,
-    )
+    from mask_rcnn_repro.data import keypoint_metadata
 
     mapper = cfg.dataloader.train.mapper
     if not mapper.get("use_keypoint"):
@@ -156,7 +135,7 @@ def _fit_flips(cfg: DictConfig, train: KeypointSet) -> None:
                 f"{train.flip_indices} from the data set."
             )
         return
-    if alone := one_sided(train):
+    if alone := keypoint_metadata.one_sided(train):
         raise ConfigError(
             f"The keypoints {', '.join(alone)} of {cfg.dataloader.train.dataset.names} have left "
             "or right in their names, but no partner to change places with in a mirrored image. "
@@ -164,7 +143,7 @@ def _fit_flips(cfg: DictConfig, train: KeypointSet) -> None:
             "(keypoint_flip_map in the metadata of a registered data set), or set "
             f"{FLIPS}."
         )
-    if lacks_pairs(train) and _flips(mapper.get("augmentations")):
+    if keypoint_metadata.lacks_pairs(train) and _flips(mapper.get("augmentations")):
         dataset = cfg.dataloader.train.dataset
         key = (
             "dataloader.train.dataset.flip_pairs"
@@ -176,7 +155,7 @@ def _fit_flips(cfg: DictConfig, train: KeypointSet) -> None:
             f"differ in left and right alone ({_first(train.names)}). Set {key} to the pairs that "
             "change places, such as [[ear_a, ear_b]], or to [] for a symmetric object."
         )
-    if train.flip_indices != keypoint_flip_indices():
+    if train.flip_indices != keypoint_metadata.keypoint_flip_indices():
         pairs = ", ".join(f"{a} and {b}" for a, b in train.flip_pairs) or "none"
         logger.info("%s: changing places in mirrored images: %s", FLIPS, pairs)
         mapper.keypoint_hflip_indices = train.flip_indices

@@ -90,9 +90,7 @@ def get_config(
     Inside a config file it returns the other config with its RPN. What `train.proposals` implies
     is applied when the outer file is loaded.
     """
-    path = config_root() / config_id
-    if path.suffix != ".py":
-        path = path.with_name(f"{path.name}.py")
+    path = config_root() / f"{config_id.removesuffix('.py')}.py"
     return load_config(path if path.is_file() else config_id, profile, overrides, seed)
 
 
@@ -127,26 +125,19 @@ _running_files: list[Path] = []
 
 @contextmanager
 def _running(file: Path) -> Iterator[None]:
+    """Restores `builtins.__import__`, too: `LazyConfig` leaves it patched when a config raises."""
+    before = builtins.__import__
     _running_files.append(file)
     try:
         yield
     finally:
         _running_files.pop()
-
-
-@contextmanager
-def _import_restored() -> Iterator[None]:
-    """Restores `builtins.__import__`, which `LazyConfig` leaves patched when a config raises."""
-    before = builtins.__import__
-    try:
-        yield
-    finally:
         builtins.__import__ = before
 
 
 def _run_config(file: Path) -> DictConfig:
     try:
-        with _import_restored(), _running(file):
+        with _running(file):
             return LazyConfig.load(str(file))
     except SyntaxError as error:
         cause = error.__cause__ if isinstance(error.__cause__, SyntaxError) else error
@@ -156,9 +147,8 @@ def _run_config(file: Path) -> DictConfig:
         ) from error
     except Exception as error:
         where, line = _raised_at(error.__traceback__, file)
-        hint = ""
-        if isinstance(error, ModuleNotFoundError):
-            hint = ". Install the module, or add its directory to PYTHONPATH"
+        missing = isinstance(error, ModuleNotFoundError)
+        hint = ". Install the module, or add its directory to PYTHONPATH" if missing else ""
         raise ConfigError(
             f"The config {file} cannot be run: {where}, line {line}: "
             f"{type(error).__name__}: {' '.join(str(error).split())}{hint}"
@@ -180,14 +170,11 @@ def _raised_at(traceback: TracebackType | None, file: Path) -> tuple[str, int]:
 def _assigned_names(tree: ast.Module) -> Iterator[tuple[str, int]]:
     """Names that the top-level statements of a file assign, with their lines."""
     for statement in tree.body:
-        targets: list[ast.expr] = []
-        if isinstance(statement, ast.Assign):
-            targets = list(statement.targets)
-        elif isinstance(statement, ast.AnnAssign):
-            targets = [statement.target]
+        if not isinstance(statement, (ast.Assign, ast.AnnAssign)):
+            continue
+        targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
         for target in targets:
-            names = target.elts if isinstance(target, (ast.Tuple, ast.List)) else [target]
-            for name in names:
+            for name in target.elts if isinstance(target, (ast.Tuple, ast.List)) else [target]:
                 if isinstance(name, ast.Name):
                     yield name.id, statement.lineno
 

@@ -25,9 +25,6 @@ from mask_rcnn_repro.errors import ConfigError
 
 CONFIG_FILE = "config.yaml"
 
-IGNORED_OVERRIDES = WHERE_KEYS | {"train.seed"}
-"""Overrides that do not enter the hash in the directory's name."""
-
 
 def default_output_dir(
     config_id: str,
@@ -45,23 +42,22 @@ def default_output_dir(
         seed: the run's seed.
         overrides: as on the command line. Their order and spelling (`1e-3`, `0.001`) do not
             matter; the last one of a key counts.
-        ignore: keys whose overrides do not count, besides `IGNORED_OVERRIDES`.
+        ignore: keys whose overrides do not count, besides `train.seed` and `WHERE_KEYS`.
         root: `train.output_root`.
 
     Returns:
         `<root>/<id>[@<profile>]/seed<k>[-<hash of the overrides>]`.
     """
-    ignored = IGNORED_OVERRIDES | set(ignore)
+    ignored = WHERE_KEYS | {"train.seed", *ignore}
     effect: dict[str, list[object]] = {}
     for text in overrides:
         override = parse_override(text)
         key = format_key(override.key)
         if key not in ignored:
-            deletes = override.operation == "delete"
-            effect[key] = ["~"] if deletes else ["=", override.value]
+            effect[key] = ["~"] if override.operation == "delete" else ["=", override.value]
     suffix = f"-{hashlib.sha256(canonical(effect).encode()).hexdigest()[:8]}" if effect else ""
-    profile_part = "" if profile == "paper" else f"@{profile}"
-    return f"{root}/{config_id}{profile_part}/seed{seed}{suffix}"
+    scale = "" if profile == "paper" else f"@{profile}"
+    return f"{root}/{config_id}{scale}/seed{seed}{suffix}"
 
 
 def claim_output_dir(output_dir: str | Path, cfg: DictConfig) -> Path:

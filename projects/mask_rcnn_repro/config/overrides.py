@@ -130,17 +130,10 @@ def _apply(cfg: DictConfig, override: Override) -> None:
         if override.operation == "delete":
             _delete(cfg, parent, key, override)
         else:
-            _assign(cfg, parent, key, override)
-    except OmegaConfBaseException as error:
-        raise ConfigError(f"{override.text!r}: {str(error).splitlines()[0]}") from error
-    except ConfigError as error:
-        if format_key(override.key) in str(error):
-            raise
-        raise ConfigError(f"{override.text!r}: {error}") from error
-
-
-def _fail(override: Override, reason: str) -> ConfigError:
-    return ConfigError(f"{override.text!r}: {reason}.")
+            _assign(cfg, parent, key, override.value, override.operation)
+    except (ConfigError, OmegaConfBaseException) as error:
+        reason = str(error) if isinstance(error, ConfigError) else str(error).splitlines()[0]
+        raise ConfigError(f"{override.text!r}: {reason}") from error
 
 
 def _find_parent(cfg: DictConfig, override: Override) -> tuple[Any, Key]:
@@ -149,12 +142,11 @@ def _find_parent(cfg: DictConfig, override: Override) -> tuple[Any, Key]:
     key: list[Any] = []
     for position, part in enumerate(override.key):
         if isinstance(node, ListConfig):
-            allowed = len(node) + (override.operation in ("add", "force"))
-            if not part.isdigit() or int(part) >= allowed:
-                raise _fail(
-                    override,
+            last = len(node) - 1 + (override.operation in ("add", "force"))
+            if not part.isdigit() or int(part) > last:
+                raise ConfigError(
                     f"{format_key(key)} is a list of {len(node)}, got the position {part!r}. Give "
-                    f"0 to {allowed - 1}",
+                    f"0 to {last}."
                 )
             key.append(int(part))
         else:
@@ -165,17 +157,15 @@ def _find_parent(cfg: DictConfig, override: Override) -> tuple[Any, Key]:
         place = format_key(key)
         if below is None:
             if part in known_params(node, tuple(key[:-1]))[0]:
-                raise _fail(override, f"{place} is not set. Set it as a whole: {place}={{...}}")
+                raise ConfigError(f"{place} is not set. Set it as a whole: {place}={{...}}.")
             names = _names(node, tuple(key[:-1]))
-            unknown = unknown_key_text(cfg, override.key, names, position)
-            raise ConfigError(f"{override.text!r}: {unknown}")
+            raise ConfigError(unknown_key_text(cfg, override.key, names, position))
         raw = plain(below)
         if is_interpolation(raw):
-            raise _fail(override, f"{place} refers to {raw}. Override that key or {place} itself")
+            raise ConfigError(f"{place} refers to {raw}. Override that key or {place} itself.")
         if not isinstance(below, (DictConfig, ListConfig)) or raw is None:
-            raise _fail(
-                override, f"{place} is {raw!r}, so it has no {format_key(override.key[position:])}"
-            )
+            rest = format_key(override.key[position:])
+            raise ConfigError(f"{place} is {raw!r}, so it has no {rest}.")
         node = below
     raise AssertionError("a key has at least one part")
 
@@ -189,61 +179,57 @@ def _delete(cfg: DictConfig, parent: Any, key: Key, override: Override) -> None:
     present, place = child(parent, key[-1]), format_key(key)
     if present is None:
         names = _names(parent, key[:-1])
-        text = f"{place} is not set, so it cannot be deleted"
         if key[-1] not in names:
-            text = unknown_key_text(cfg, key, names, len(key) - 1)
-        raise ConfigError(f"{override.text!r}: {text}")
+            raise ConfigError(unknown_key_text(cfg, key, names, len(key) - 1))
+        raise ConfigError(f"{place} is not set, so it cannot be deleted")
     if override.has_value and plain(present) != override.value:
-        raise _fail(
-            override,
-            f"{place} is {plain(present)!r}, not {override.value!r}. Write ~{place} to delete it",
+        raise ConfigError(
+            f"{place} is {plain(present)!r}, not {override.value!r}. Write ~{place} to delete it."
         )
     del parent[key[-1]]
 
 
-def _assign(cfg: DictConfig, parent: Any, key: Key, override: Override) -> None:
+def _assign(cfg: DictConfig, parent: Any, key: Key, value: Any, operation: Operation) -> None:
     """Checks and carries out one assignment; mappings are merged part by part."""
-    value, place = override.value, format_key(key)
-    present = child(parent, key[-1])
-    if override.operation == "add" and present is not None:
-        raise _fail(
-            override, f"{place} is set already. Write {place}=... to change it (or ++{place}=...)"
+    present, place = child(parent, key[-1]), format_key(key)
+    if operation == "add" and present is not None:
+        raise ConfigError(
+            f"{place} is set already. Write {place}=... to change it (or ++{place}=...)."
         )
     param = None
     if isinstance(parent, DictConfig):
         known, open_ = known_params(parent, key[:-1])
         param = known.get(str(key[-1]))
-        allowed = open_ and override.operation in ("add", "force")
+        allowed = open_ and operation in ("add", "force")
         if present is None and str(key[-1]) not in known and not allowed:
             text = unknown_key_text(cfg, key, _names(parent, key[:-1]), len(key) - 1)
-            hint = f" (+{place}=... adds it anyway)" if open_ else ""
-            raise ConfigError(f"{override.text!r}: {text}{hint}")
+            raise ConfigError(f"{text} (+{place}=... adds it anyway)" if open_ else text)
     current = plain(present)
     if isinstance(value, Mapping) and not is_node(value) and isinstance(current, dict) and current:
-        _merge(cfg, present, key, override)
+        _merge(cfg, present, key, value, operation)
         return
     problem = _problem(key, value, present, param)
     if problem is not None:
-        raise _fail(override, f"{place} {problem}")
+        raise ConfigError(f"{place} {problem}.")
     if isinstance(parent, ListConfig) and key[-1] == len(parent):
         parent.append(value)
     else:
         parent[key[-1]] = value
 
 
-def _merge(cfg: DictConfig, present: DictConfig, key: Key, override: Override) -> None:
-    if not override.value:
-        raise _fail(
-            override,
+def _merge(
+    cfg: DictConfig, present: DictConfig, key: Key, value: Mapping[Any, Any], operation: Operation
+) -> None:
+    if not value:
+        raise ConfigError(
             f"an empty mapping changes nothing, because mappings are merged. Delete single keys "
-            f"with ~{format_key(key)}.<key>",
+            f"with ~{format_key(key)}.<key>."
         )
-    operation: Operation = "force" if override.operation == "force" else "set"
-    for name, item in override.value.items():
-        part = Override(operation, (), item, True, override.text)
-        if operation == "set" and child(present, name) is None and not is_node(present):
-            part = Override("add", (), item, True, override.text)
-        _assign(cfg, present, (*key, name), part)
+    for name, item in value.items():
+        each: Operation = "force" if operation == "force" else "set"
+        if each == "set" and child(present, name) is None and not is_node(present):
+            each = "add"
+        _assign(cfg, present, (*key, name), item, each)
 
 
 def _problem(key: Key, value: Any, present: Any, param: Any) -> str | None:
@@ -256,9 +242,7 @@ def _problem(key: Key, value: Any, present: Any, param: Any) -> str | None:
         return None
     if len(key) == 1 and not isinstance(value, Mapping):
         return f"is a section. Set keys below it; got {value!r}"
-    if is_interpolation(value):
-        return None
-    if value is None and place in schema.NULLABLE:
+    if is_interpolation(value) or (value is None and place in schema.NULLABLE):
         return None
     if key[0] == "train" and schema.train_fields(tuple(map(str, key[1:-1]))) is not None:
         return schema.check_train_value(tuple(map(str, key[1:])), value)

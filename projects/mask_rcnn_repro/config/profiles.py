@@ -26,46 +26,33 @@ another, so the small profiles train on each for the same number of iterations.
 """
 
 
+_MOST_ROIS, _MOST_PERSON_ROIS = 64, 32
+"""Upper limits of sampled RoIs. An embedded image has four objects, or one or two persons.
+
+Most of the 128 RoIs that the FPN heads would sample are repetitions. C4's 16 are not.
+"""
+
+
 @dataclass(frozen=True)
 class Scale:
     """Factors of a small profile. A whole number v becomes `max(1, round(v * factor))`.
 
-    Attributes:
-        width: factor of the channels of backbone, pyramid and heads.
-        pixels: factor of image sizes, such as 800 and 1333 pixels.
-        objects: factor of anchor sizes. It differs from `pixels`, since the embedded objects are
-            larger in their images than COCO's.
-        counts: factor of proposals and sampled anchors per image.
-        rois: factor of sampled RoIs per image.
-        most_rois: upper limit of sampled RoIs. An image has four objects, so most of the 128 RoIs
-            that the FPN heads would sample are repetitions; C4's 16 are not.
-        most_person_rois: the limit for persons, of whom an image has one or two.
-        batch: factor of images per iteration.
-        lr: AdamW's learning rate divided by SGD's.
-        iterations: factor of the iterations and milestones of a schedule of 160k. Other schedules
-            become equally long (:data:`_OTHER_SCHEDULES`).
-        warmup: factor of the warm-up iterations.
-        data_prefix: first part of the names of the data sets that replace COCO's.
-        num_workers: data loader processes.
-        bf16: whether to compute in bfloat16 and channels-last, about 2x faster on CPUs with bf16
-            instructions.
-        checkpoint_period: iterations between checkpoints.
-        log_period: iterations between log lines.
+    The fields that end in `_period` count iterations.
     """
 
-    width: float
-    pixels: float
+    width: float  # of the channels of backbone, pyramid and heads
+    pixels: float  # of image sizes, such as 800 and 1333 pixels
+    # Of anchor sizes. The embedded objects are larger in their images than COCO's.
     objects: float
-    counts: float
-    rois: float
-    most_rois: int
-    most_person_rois: int
-    batch: float
-    lr: float
+    counts: float  # of proposals and sampled anchors per image
+    rois: float  # of sampled RoIs per image
+    batch: float  # of images per iteration
+    lr: float  # AdamW's learning rate divided by SGD's
+    # Of the iterations and milestones of a schedule of 160k. Others become equally long.
     iterations: float
-    warmup: float
-    data_prefix: str
-    num_workers: int
+    warmup: float  # of the warm-up iterations
+    data_prefix: str  # first part of the names of the data sets that replace COCO's
+    # Compute in bfloat16 and channels-last: about 2x faster on CPUs with bf16 instructions.
     bf16: bool
     checkpoint_period: int
     log_period: int
@@ -79,14 +66,11 @@ MINI = Scale(
     objects=3 / 4,
     counts=1 / 4,
     rois=1 / 4,
-    most_rois=64,
-    most_person_rois=32,
     batch=1 / 2,
     lr=1 / 10,
     iterations=1 / 160,
     warmup=1 / 10,
     data_prefix="embedded",
-    num_workers=0,  # on two cores a worker costs more than the 20 ms that it saves
     bf16=True,
     checkpoint_period=200,
     log_period=20,
@@ -101,14 +85,11 @@ TINY = Scale(
     objects=1 / 8,
     counts=1 / 16,
     rois=1 / 16,
-    most_rois=64,
-    most_person_rois=32,
     batch=1 / 8,
     lr=1 / 20,
     iterations=1 / 16_000,
     warmup=1 / 500,
     data_prefix="embedded_tiny",
-    num_workers=0,
     bf16=False,
     checkpoint_period=5,
     log_period=1,
@@ -133,9 +114,11 @@ def tiny(cfg: DictConfig) -> DictConfig:
     return _shrink(cfg, _between(EMBEDDED, TINY) if _is_embedded(cfg) else TINY)
 
 
-Profile = Callable[[DictConfig], DictConfig]
-
-PROFILES: dict[str, Profile] = {"paper": paper, "mini": mini, "tiny": tiny}
+PROFILES: dict[str, Callable[[DictConfig], DictConfig]] = {
+    "paper": paper,
+    "mini": mini,
+    "tiny": tiny,
+}
 
 
 def _is_embedded(cfg: DictConfig) -> bool:
@@ -168,31 +151,30 @@ def _shrink(cfg: DictConfig, scale: Scale) -> DictConfig:
 def _shrink_model(model: DictConfig, scale: Scale, persons: bool) -> None:
     for key in ("backbone.width_multiplier", "backbone.bottom_up.width_multiplier"):
         _scale(model, key, scale.width, whole=False)
+    _scale(model, "backbone.out_channels", scale.width)
     for key in (
-        "backbone.out_channels",
-        "roi_heads.box_head.fc_dim",
-        "roi_heads.mask_head.conv_dim",
-        "roi_heads.mask_head.fc_dim",
-        "roi_heads.keypoint_head.conv_dim",
+        "box_head.fc_dim",
+        "mask_head.conv_dim",
+        "mask_head.fc_dim",
+        "keypoint_head.conv_dim",
     ):
-        _scale(model, key, scale.width)
+        _scale(model, f"roi_heads.{key}", scale.width)
     for key in ("batch_size_per_image", "pre_nms_topk", "post_nms_topk"):
         _scale(model, f"proposal_generator.{key}", scale.counts)
-    _scale(model, "roi_heads.batch_size_per_image", scale.rois)
-    if OmegaConf.select(model, "roi_heads.batch_size_per_image") is not None:
-        heads = model.roi_heads
-        most = scale.most_person_rois if persons else scale.most_rois
+    heads = model.get("roi_heads")
+    if heads is not None and heads.get("batch_size_per_image") is not None:
+        _scale(heads, "batch_size_per_image", scale.rois)
+        most = _MOST_PERSON_ROIS if persons else _MOST_ROIS
         heads.batch_size_per_image = min(heads.batch_size_per_image, most)
     # The pyramid's canonical box is not scaled: it sets the number of cells of an RoI in a level,
     # whatever the size of the image.
     _scale(model, "proposal_generator.anchor_generator.sizes", scale.objects)
-    # Frozen statistics do not normalize random weights.
-    for key in ("backbone.norm", "backbone.bottom_up.norm"):
-        if OmegaConf.select(model, key) == "FrozenBN":
-            OmegaConf.update(model, key, "BN")
-    for key in ("backbone.freeze_at", "backbone.bottom_up.freeze_at"):
-        if OmegaConf.select(model, key) is not None:
-            OmegaConf.update(model, key, 0)
+    for key in ("backbone", "backbone.bottom_up"):
+        # Frozen statistics do not normalize random weights.
+        if OmegaConf.select(model, f"{key}.norm") == "FrozenBN":
+            OmegaConf.update(model, f"{key}.norm", "BN")
+        if OmegaConf.select(model, f"{key}.freeze_at") is not None:
+            OmegaConf.update(model, f"{key}.freeze_at", 0)
     # Random weights need inputs of unit variance.
     model.pixel_std = [57.375, 57.12, 58.395]
 
@@ -203,7 +185,8 @@ def _shrink_images(dataloader: DictConfig, scale: Scale) -> None:
             for key in ("short_edge_length", "max_size"):
                 if key in augmentation:
                     _scale(augmentation, key, scale.pixels)
-        dataloader[split].num_workers = scale.num_workers
+        # On two cores a worker costs more than the 20 ms that it saves.
+        dataloader[split].num_workers = 0
 
 
 def _use_embedded_data(cfg: DictConfig, scale: Scale) -> None:
@@ -214,11 +197,9 @@ def _use_embedded_data(cfg: DictConfig, scale: Scale) -> None:
         names = str(dataset.names)
         if names.startswith("embedded"):
             dataset.names = names.replace("embedded", scale.data_prefix, 1)
-            continue
-        if names.startswith("cityscapes"):
+        elif names.startswith("cityscapes"):
             dataset.names = f"{scale.data_prefix}_{names}"
-            continue
-        if "coco" not in names:
+        if names.startswith(("embedded", "cityscapes")) or "coco" not in names:
             continue
         person = "person_" if names.startswith("keypoints") else ""
         part = "unlabeled" if "test_dev" in names else fallback

@@ -77,23 +77,22 @@ def _plain(value: Any, place: str) -> Any:
     )
 
 
-def map_scalars(value: Any, function: Callable[[Any], Any]) -> Any:
+def _map_scalars(value: Any, function: Callable[[Any], Any]) -> Any:
     """Applies a function to every scalar of plain data; keys of mappings become text."""
     if isinstance(value, dict):
-        return {str(key): map_scalars(item, function) for key, item in value.items()}
+        return {str(key): _map_scalars(item, function) for key, item in value.items()}
     if isinstance(value, list):
-        return [map_scalars(item, function) for item in value]
+        return [_map_scalars(item, function) for item in value]
     return function(value)
 
 
-def same_number(value: Any) -> Any:
-    """One form for equal numbers: 1.0 becomes 1; everything else stays."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
 def canonical(value: Any) -> str:
-    """Plain data as text that is equal for equal data, in any order of keys."""
-    return json.dumps(map_scalars(value, same_number), sort_keys=True, separators=(",", ":"))
+    """Plain data as text that is equal for equal data: in any order of keys, 1.0 written as 1."""
+
+    def same_number(scalar: Any) -> Any:
+        return int(scalar) if isinstance(scalar, float) and scalar.is_integer() else scalar
+
+    return json.dumps(_map_scalars(value, same_number), sort_keys=True, separators=(",", ":"))
 
 
 WHERE_KEYS = frozenset({
@@ -130,16 +129,12 @@ def config_hash(cfg: DictConfig) -> str:
             node.pop(name, None)
     if isinstance(data.get("train"), dict):  # after that: a section left empty is its default
         data["train"] = _without_defaults(data["train"], schema.train_defaults())
-    data = _without_modules(data)
+    data = _map_scalars(data, _without_module)
     return hashlib.sha256(canonical(data).encode()).hexdigest()[:12]
 
 
-def _without_modules(value: Any) -> Any:
-    """Reduces classes of this project to package and name, so that a move changes no hash."""
-    if isinstance(value, dict):
-        return {key: _without_modules(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_without_modules(item) for item in value]
+def _without_module(value: Any) -> Any:
+    """Reduces a class of this project to package and name, so that a move changes no hash."""
     if isinstance(value, str) and value.startswith(_OWN_PACKAGE):
         return _OWN_PACKAGE + value.rpartition(".")[2]
     return value
@@ -159,8 +154,8 @@ def _without_defaults(values: dict[str, Any], defaults: dict[str, Any]) -> dict[
 
 def _ordered(data: dict[str, Any]) -> dict[str, Any]:
     """Top-level sections in their usual order."""
-    known = [key for key in schema.TOP_LEVEL_KEYS if key in data]
-    return {key: data[key] for key in [*known, *(k for k in data if k not in known)]}
+    usual = dict.fromkeys(key for key in schema.TOP_LEVEL_KEYS if key in data)
+    return {key: data[key] for key in {**usual, **data}}
 
 
 def _sorted(value: Any) -> Any:

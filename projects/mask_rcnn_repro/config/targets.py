@@ -34,7 +34,6 @@ class Param:
     name: str
     annotation: Any = EMPTY
     default: Any = EMPTY
-    from_base: bool = False
 
     @property
     def required(self) -> bool:
@@ -177,19 +176,12 @@ def _own(function: Any, skip_first: bool) -> tuple[dict[str, Param], bool] | Non
 
 @dataclass
 class _KwargsUse:
-    """What a constructor does with its `**kwargs`.
+    """What a constructor does with its `**kwargs`."""
 
-    Attributes:
-        forwarded: whether it passes them to the constructor of a base class.
-        given: names that it passes to that constructor itself.
-        positional: number of arguments that it passes there by position.
-        taken: names that it takes out of `kwargs`.
-    """
-
-    forwarded: bool = False
-    given: set[str] = field(default_factory=set)
-    positional: int = 0
-    taken: list[str] = field(default_factory=list)
+    forwarded: bool = False  # passes them to the constructor of a base class
+    given: set[str] = field(default_factory=set)  # names that it passes there itself
+    positional: int = 0  # number of arguments that it passes there by position
+    taken: list[str] = field(default_factory=list)  # names that it takes out of `kwargs`
 
 
 def _use_of_kwargs(function: Callable[..., Any]) -> _KwargsUse:
@@ -200,24 +192,19 @@ def _use_of_kwargs(function: Callable[..., Any]) -> _KwargsUse:
     except (OSError, TypeError, SyntaxError):
         return _KwargsUse(forwarded=True)
     catch_all = getattr(getattr(tree.body[0], "args", None), "kwarg", None)
-    kwargs_name = getattr(catch_all, "arg", None)
-
-    def is_kwargs(node: ast.expr) -> bool:
-        return isinstance(node, ast.Name) and node.id == kwargs_name
-
+    kwargs = getattr(catch_all, "arg", "")
     for node in ast.walk(tree):
         if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
             continue
         owner, method = node.func.value, node.func.attr
-        if method == "__init__" and any(
-            k.arg is None and is_kwargs(k.value) for k in node.keywords
-        ):
+        unpacked = [ast.unparse(k.value) for k in node.keywords if k.arg is None]
+        if method == "__init__" and kwargs in unpacked:
             use.forwarded = True
             use.given |= {k.arg for k in node.keywords if k.arg}
             use.positional = len([a for a in node.args if not isinstance(a, ast.Starred)])
             if not isinstance(owner, ast.Call):  # Base.__init__(self, ...) instead of super()
-                use.positional -= 1
-        elif method in ("pop", "get") and is_kwargs(owner):
+                use.positional = max(use.positional - 1, 0)
+        elif method in ("pop", "get") and ast.unparse(owner) == kwargs:
             use.taken += [str(a.value) for a in node.args[:1] if isinstance(a, ast.Constant)]
     return use
 
@@ -229,18 +216,16 @@ def _constructor(cls: type) -> Signature:
     params: dict[str, Param] = {}
     passed_on: set[str] = set()
     skipped = 0  # number of arguments that the subclass passes by position
-    for depth, base in enumerate(b for b in cls.__mro__ if "__init__" in vars(b)):
+    for base in (b for b in cls.__mro__ if "__init__" in vars(b)):
         if base in (object, torch.nn.Module):
             return Signature(params)
         found = _own(vars(base)["__init__"], skip_first=True)
         if found is None:
             return Signature(params, open=True)
         own, takes_any = found
-        for index, param in enumerate(own.values()):
-            if index >= skipped and param.name not in passed_on and param.name not in params:
-                params[param.name] = Param(
-                    param.name, param.annotation, param.default, from_base=depth > 0
-                )
+        for param in list(own.values())[skipped:]:
+            if param.name not in passed_on:
+                params.setdefault(param.name, param)
         if not takes_any:
             return Signature(params)
         if not inspect.isfunction(inspect.unwrap(vars(base)["__init__"])):

@@ -18,15 +18,10 @@ from mask_rcnn_repro.config.targets import EMPTY, is_node
 
 _SEQUENCES = (list, tuple, set, frozenset)
 _NAMES = {
-    bool: "true or false",
-    int: "an integer",
-    float: "a number",
-    str: "a string",
-    list: "a list",
-    tuple: "a list",
-    dict: "a mapping",
-    type(None): "null",
-}
+    bool: "true or false", int: "an integer", float: "a number", str: "a string", list: "a list",
+    tuple: "a list", dict: "a mapping", type(None): "null",
+}  # fmt: skip
+_DATA = (bool, int, float, str, list, tuple, abc.Mapping)
 
 
 def is_interpolation(value: Any) -> bool:
@@ -67,23 +62,17 @@ def fits(value: Any, annotation: Any) -> bool:
     kind = origin or annotation
     if not inspect.isclass(kind):
         return True
-    if kind is bool:
-        return isinstance(value, bool)
-    if kind is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    if kind is float:
-        return _is_number(value)
-    if kind is str:
-        return isinstance(value, str)
-    if kind is dict or (issubclass(kind, abc.Mapping) and not dataclasses.is_dataclass(kind)):
+    if kind in (bool, str):
+        return isinstance(value, kind)
+    if kind in (int, float):
+        return _is_number(value) and (kind is float or isinstance(value, int))
+    if issubclass(kind, abc.Mapping) and not dataclasses.is_dataclass(kind):
         if not isinstance(value, abc.Mapping):
             return False
         return len(arguments) != 2 or all(fits(v, arguments[1]) for v in value.values())
     if kind in _SEQUENCES or kind in (abc.Sequence, abc.Iterable, abc.Collection, abc.Set):
-        if not isinstance(value, (list, tuple)):
-            return False
-        if not arguments:
-            return True
+        if not isinstance(value, (list, tuple)) or not arguments:
+            return isinstance(value, (list, tuple))
         # `Tuple[float]` is often written for a sequence of floats of any length.
         if kind is tuple and len(arguments) > 1 and arguments[-1] is not Ellipsis:
             return len(value) == len(arguments) and all(map(fits, value, arguments))
@@ -97,20 +86,17 @@ def fits(value: Any, annotation: Any) -> bool:
     if kind is type or issubclass(kind, enum.Enum):
         return isinstance(value, kind)
     # An object is expected. In the text of a config only a node builds one.
-    return not isinstance(value, (bool, int, float, str, list, tuple, abc.Mapping))
+    return not isinstance(value, _DATA)
 
 
 def allows_null(annotation: Any) -> bool:
     """Whether an annotation allows None; `EMPTY` and text say nothing, hence False."""
     if annotation in (Any, None, object, type(None)):
         return True
-    if get_origin(annotation) is Annotated:
-        return allows_null(get_args(annotation)[0])
-    if get_origin(annotation) is Literal:
-        return None in get_args(annotation)
-    return get_origin(annotation) in (Union, types.UnionType) and any(
-        allows_null(argument) for argument in get_args(annotation)
-    )
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return allows_null(arguments[0])
+    return origin in (Union, types.UnionType, Literal) and any(map(allows_null, arguments))
 
 
 def resembles(value: Any, example: Any, inside: bool = False) -> bool:
@@ -135,13 +121,12 @@ def resembles(value: Any, example: Any, inside: bool = False) -> bool:
         return not example or all(any(resembles(v, e, True) for e in example) for v in value)
     if isinstance(example, abc.Mapping):
         return isinstance(value, abc.Mapping)
-    return not isinstance(value, (bool, int, float, str, list, tuple, abc.Mapping))
+    return not isinstance(value, _DATA)
 
 
 def describe(annotation: Any) -> str:
     """An annotation in words, for error messages."""
-    arguments = get_args(annotation)
-    origin = get_origin(annotation)
+    origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         return describe(arguments[0])
     if origin in (Union, types.UnionType):
@@ -186,15 +171,14 @@ def type_problem(
     Returns:
         "must be ..., got ...", or None if the value fits.
     """
-    expected: list[str] = []
     if value is None:
         if default is None or current is None or allows_null(annotation):
             return None
         if annotation is EMPTY and default is EMPTY and current is EMPTY:
             return None
-        if annotation is not EMPTY and not isinstance(annotation, str):
-            expected = [describe(annotation)]
-        return "must not be null" + (f" but {expected[0]}" if expected else "")
+        known = annotation is not EMPTY and not isinstance(annotation, str)
+        return "must not be null" + (f" but {describe(annotation)}" if known else "")
+    expected: list[str] = []
     if annotation is not EMPTY:
         if fits(value, annotation):
             return None

@@ -80,9 +80,8 @@ class _Checker:
             for name in node:
                 place = (*key, name)
                 if str(name) not in known and not open_:
-                    self.problems.append(
-                        unknown_key_text(self.cfg, place, sorted(known), len(place) - 1)
-                    )
+                    text = unknown_key_text(self.cfg, place, sorted(known), len(key))
+                    self.problems.append(text)
                 elif name != "_target_":
                     self._value(node, place, known.get(str(name)))
             self._required(node, key, known)

@@ -10,6 +10,7 @@ Only plain data is accepted. A tag such as `!!python/object/apply` is rejected, 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from mask_rcnn_repro.errors import ConfigError
 
 _SafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
-_SCALARS: tuple[tuple[str, str, str], ...] = (
+_SCALARS: tuple[tuple[str, str, Iterable[str]], ...] = (
     ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
     ("int", r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", "-+0123456789"),
     (
@@ -29,6 +30,7 @@ _SCALARS: tuple[tuple[str, str, str], ...] = (
         "-+0123456789.",
     ),
     ("merge", r"<<", "<"),
+    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
 )
 
 
@@ -53,8 +55,7 @@ class _Loader(_SafeLoader):
 
     def construct_int(self, node: yaml.ScalarNode) -> int:
         text = self.construct_scalar(node)
-        base = {"0x": 16, "0o": 8}.get(text[:2], 10)
-        return int(text, base)
+        return int(text, {"0x": 16, "0o": 8}.get(text[:2], 10))
 
 
 class _Dumper(yaml.SafeDumper):
@@ -81,10 +82,6 @@ for _tag, _pattern, _first in _SCALARS:
         _class.add_implicit_resolver(
             f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), list(_first)
         )
-for _class in (_Loader, _Dumper):
-    _class.add_implicit_resolver(
-        "tag:yaml.org,2002:null", re.compile(r"^(?:~|null|Null|NULL|)$"), ["~", "n", "N", ""]
-    )
 # Strings that are no strings in YAML 1.1 (`no`, dates) are quoted for other readers.
 for _first_letter, _pairs in yaml.SafeDumper.yaml_implicit_resolvers.items():
     _Dumper.yaml_implicit_resolvers.setdefault(_first_letter, []).extend(_pairs)
@@ -94,19 +91,15 @@ _Dumper.add_representer(float, _represent_float)
 
 def _check_plain(value: Any, where: str) -> None:
     """Raises ConfigError unless `value` is made of null, bool, int, float, str, list and dict."""
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return
-    if isinstance(value, list):
-        for item in value:
-            _check_plain(item, where)
-    elif isinstance(value, dict):
-        for key, item in value.items():
+    if isinstance(value, (list, dict)):
+        for key in value if isinstance(value, dict) else ():
             if not isinstance(key, (str, int, float)):
                 raise ConfigError(
                     f"{where}: the key {key!r} is not allowed. Keys are strings or numbers."
                 )
+        for item in value.values() if isinstance(value, dict) else value:
             _check_plain(item, where)
-    else:
+    elif value is not None and not isinstance(value, (bool, int, float, str)):
         raise ConfigError(
             f"{where}: values of type {type(value).__name__} are not allowed. Use null, booleans, "
             "numbers, strings, lists and mappings."
@@ -180,7 +173,13 @@ def read_yaml(path: Path) -> Any:
 
 def dump_yaml(value: Any) -> str:
     """Writes plain data as YAML: block style, innermost lists and mappings on one line."""
-    options: Any = {
-        "default_flow_style": None, "sort_keys": False, "allow_unicode": True, "width": 100,
-    }  # fmt: skip
-    return yaml.dump(value, Dumper=_Dumper, **options)
+    style: Any = None  # flow style for collections without collections
+    return yaml.dump(
+        value,
+        None,
+        _Dumper,
+        default_flow_style=style,
+        sort_keys=False,
+        allow_unicode=True,
+        width=100,
+    )
