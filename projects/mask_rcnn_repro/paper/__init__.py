@@ -4,11 +4,6 @@ from mask_rcnn_repro.paper.comparison import Difference, compare, format_compari
 from mask_rcnn_repro.paper.numbers import load_claims, load_tables, paper_numbers
 
 __all__ = [
-    "Difference",
-    "compare",
-    "format_comparison",
-    "format_results",
-    "load_claims",
-    "load_tables",
+    "Difference", "compare", "format_comparison", "format_results", "load_claims", "load_tables",
     "paper_numbers",
-]
+]  # fmt: skip

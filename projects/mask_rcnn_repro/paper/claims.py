@@ -13,19 +13,12 @@ from mask_rcnn_repro.paper.rows import Row, all_rows
 
 @dataclass(frozen=True)
 class Term:
-    """One number of a row, with the sign that it has in a difference.
-
-    Attributes:
-        sign: +1 or -1.
-        table: id in tables.json.
-        row: name of the row there.
-        metric: such as "segm/AP".
-    """
+    """One number of a row, with the sign that it has in a difference."""
 
     sign: int
     table: str
     row: str
-    metric: str
+    metric: str  # such as "segm/AP"
 
 
 @dataclass(frozen=True)
@@ -83,10 +76,7 @@ def claims_to_test() -> tuple[Claim, ...]:
 
     Claims about seconds are left out; benchmarks test them.
     """
-    claims: list[Claim] = []
-    for entry in load_claims():
-        claims += _claims_of(entry)
-    return tuple(claims)
+    return tuple(claim for entry in load_claims() for claim in _claims_of(entry))
 
 
 def _claims_of(entry: Mapping[str, Any]) -> list[Claim]:
@@ -122,12 +112,10 @@ def claims_of(table: str) -> list[Claim]:
 def _claims_of_counterpart(row: Row) -> list[Claim]:
     assert row.difference_of is not None
     control = next(r for r in all_rows() if r.config == row.control)
-    (_, name), _ = row.difference_of
+    text = f"{row.difference_of[0][1].removeprefix('+ ')} improves (on this network)"
     claims = []
-    for task in row.tasks:
-        metric = f"{task}/AP"
+    for metric in (f"{task}/AP" for task in row.tasks):
         terms = (Term(1, *row.key, metric), Term(-1, *control.key, metric))
-        text = f"{name.removeprefix('+ ')} improves (on this network)"
         delta = row.printed_difference(metric) or 0.0
         claims.append(Claim(row.config, text, "greater", metric, delta, terms, stated=False))
     return claims

@@ -46,15 +46,12 @@ def compare(record: Record, paper: Mapping[str, Mapping[str, Any]]) -> list[Diff
     result = []
     for task, values in paper.items():
         for name, value in values.items():
-            if isinstance(value, Mapping):
-                result += [
-                    _difference(
-                        f"{task}/AP ({c})", _class_ap(record, _task(record, task), c), float(v)
-                    )
-                    for c, v in value.items()
-                ]
-            else:
+            if not isinstance(value, Mapping):
                 result.append(_difference(f"{task}/{name}", _ours(record, task, name), value))
+                continue
+            for of, number_of_class in value.items():
+                ours = _class_ap(record, _task(record, task), of)
+                result.append(_difference(f"{task}/AP ({of})", ours, float(number_of_class)))
     return result
 
 
@@ -100,17 +97,11 @@ def format_results(record: Record, paper: Mapping[str, Mapping[str, Any]] | None
         parts.append(Table(["", *names], rows).text("right"))
         parts.append(_class_table(record))
     if record.seconds_per_image is not None:
-        seconds = record.seconds_per_image.model_dump()
-        parts.append(
-            "Seconds per image: " + ", ".join(f"{part} {seconds[part]:.4f}" for part in seconds)
-        )
+        seconds = record.seconds_per_image.model_dump().items()
+        parts.append("Seconds per image: " + ", ".join(f"{part} {s:.4f}" for part, s in seconds))
     if paper:
         parts.append(format_comparison(compare(record, paper)))
     return "\n\n".join(part for part in parts if part)
-
-
-_ROWS_OF_CLASSES = 20
-"""More classes than this are printed side by side."""
 
 
 def _title(record: Record) -> str:
@@ -125,8 +116,7 @@ def _title(record: Record) -> str:
 
 def _metric_names(record: Record) -> list[str]:
     found = {name: None for metrics in record.metrics.values() for name in metrics.values()}
-    usual = [name for name in _METRIC_ORDER if name in found]
-    return usual + [name for name in found if name not in usual]
+    return list({**{name: None for name in _METRIC_ORDER if name in found}, **found})
 
 
 def _class_table(record: Record) -> str:
@@ -139,18 +129,13 @@ def _class_table(record: Record) -> str:
         for name in classes
     ]
     headers = ["class", *(f"{task_title(task)} AP" for task in tasks)]
-    if len(rows) <= _ROWS_OF_CLASSES:
+    if len(rows) <= 20:
         return Table(headers, rows).text("right")
-    # COCO's 80 classes side by side, in columns to be read downwards
-    blocks = 3
-    height = -(-len(rows) // blocks)
-    blank = [""] * len(headers)
-    padded = rows + [blank] * (blocks * height - len(rows))
-    wide = [
-        [cell for block in range(blocks) for cell in padded[block * height + index]]
-        for index in range(height)
-    ]
-    return Table(headers * blocks, wide).text("right")
+    # COCO's 80 classes side by side, in three columns to be read downwards
+    height = -(-len(rows) // 3)
+    rows += [[""] * len(headers)] * (3 * height - len(rows))
+    wide = [rows[i] + rows[height + i] + rows[2 * height + i] for i in range(height)]
+    return Table(headers * 3, wide).text("right")
 
 
 def _task(record: Record, task: str) -> str:

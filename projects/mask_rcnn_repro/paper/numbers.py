@@ -66,5 +66,4 @@ def _unknown(what: str, given: str, known: list[str]) -> str:
 
 
 def _read(name: str) -> dict[str, Any]:
-    text = files("mask_rcnn_repro.paper").joinpath(name).read_text(encoding="utf-8")
-    return json.loads(text)
+    return json.loads(files("mask_rcnn_repro.paper").joinpath(name).read_text(encoding="utf-8"))

@@ -21,11 +21,7 @@ from mask_rcnn_repro.records.record import Record
 
 @dataclass(frozen=True)
 class BySeed:
-    """Numbers, one a seed.
-
-    Attributes:
-        by_seed: seed to number; may be empty.
-    """
+    """Numbers by seed; may be empty."""
 
     by_seed: Mapping[int, float]
 
@@ -56,14 +52,8 @@ class BySeed:
 
     def with_interval(self) -> str:
         """Such as "+6.5 [+3.3, +9.7]"; a dash for none."""
-        text = number(self.mean, sign=True)
-        return (
-            text if self.interval is None else f"{text} [{', '.join(map(_signed, self.interval))}]"
-        )
-
-
-def _signed(value: float) -> str:
-    return number(value, sign=True)
+        ends = ", ".join(number(end, sign=True) for end in self.interval or ())
+        return number(self.mean, sign=True) + (f" [{ends}]" if ends else "")
 
 
 @dataclass(frozen=True)
@@ -125,11 +115,8 @@ class RowOutcome:
     @property
     def measured_tasks(self) -> list[str]:
         """The tasks as records name them: `bbox` for the paper's `bbox_person`."""
-        names = [
-            "segm" if task.startswith("cityscapes") else task.partition("_")[0]
-            for task in self.tasks
-        ]
-        return list(dict.fromkeys(names))
+        kinds = [task.partition("_")[0] for task in self.tasks]
+        return list(dict.fromkeys("segm" if kind == "cityscapes" else kind for kind in kinds))
 
     @property
     def seeds(self) -> str:
@@ -220,9 +207,12 @@ def collect_evidence(
     kept = {key: _of_own_weights(by_seed) for key, by_seed in runs.items()}
     profiles = {r.config.profile for by_seed in kept.values() for r in by_seed.values()}
     profile = "tiny" if "tiny" in profiles else min(profiles, default="paper")
-    return [
-        Evidence(_by_seed(claim, kept), claim, profile, _missing(claim, kept)) for claim in claims
-    ]
+    found = []
+    for claim in claims:
+        rows = dict.fromkeys((term.table, term.row) for term in claim.terms)
+        missing = tuple(row for row in rows if not kept.get(row))
+        found.append(Evidence(_by_seed(claim, kept), claim, profile, missing))
+    return found
 
 
 def _of_own_weights(by_seed: Mapping[int, Record]) -> dict[int, Record]:
@@ -232,11 +222,6 @@ def _of_own_weights(by_seed: Mapping[int, Record]) -> dict[int, Record]:
         for seed, record in by_seed.items()
         if record.iterations_planned or record.init_from is None or record.init_from.seed == seed
     }
-
-
-def _missing(claim: Claim, runs: Mapping[PaperRow, Mapping[int, Record]]) -> tuple[PaperRow, ...]:
-    rows = dict.fromkeys((term.table, term.row) for term in claim.terms)
-    return tuple(row for row in rows if not runs.get(row))
 
 
 def _by_seed(claim: Claim, runs: Mapping[PaperRow, Mapping[int, Record]]) -> dict[int, float]:
@@ -256,18 +241,11 @@ def claims_table(evidence: Sequence[Evidence]) -> Table:
     lines: list[list[Cell | str]] = []
     for item in evidence:
         claim = item.claim
-        lines.append(
-            [
-                claim.text + ("" if claim.stated else " (in the table, not in the text)"),
-                metric_title(claim.metric),
-                Cell(
-                    f"{number(claim.delta, sign=True)}, {_RELATIONS[claim.relation]}", kind="number"
-                ),
-                Cell(item.with_interval(), kind="number"),
-                item.seeds or "none",
-                Cell(item.verdict, kind=item.verdict),
-                item.reason or "-",
-            ]
-        )
+        text = claim.text + ("" if claim.stated else " (in the table, not in the text)")
+        paper = f"{number(claim.delta, sign=True)}, {_RELATIONS[claim.relation]}"
+        numbers = [Cell(paper, kind="number"), Cell(item.with_interval(), kind="number")]
+        verdict = Cell(item.verdict, kind=item.verdict)
+        seeds, reason = item.seeds or "none", item.reason or "-"
+        lines.append([text, metric_title(claim.metric), *numbers, seeds, verdict, reason])
     header = ["claim", "in", "paper", "here [90 %]", "seed", "verdict", "because"]
     return Table(header, lines)

@@ -21,7 +21,6 @@ from mask_rcnn_repro.records.record import Record, load_record
 COMPANIONS = ("curves.json", "examples.json")
 """Ends of names of files that lie beside records and are none."""
 
-
 EARLIER = "earlier"
 """Directory of records that count for no row, such as those of a layer that has changed since."""
 
@@ -90,12 +89,7 @@ def records_of(config: str, records: Iterable[Record]) -> dict[str, dict[int, Re
 
 
 def state_without_result(config: str, records: Iterable[Record], profile: str) -> str:
-    """Why a config has no result at a scale: it was not run, or only a part of its schedule.
-
-    Args:
-        config: id below `configs`.
-        records: any.
-        profile: scale.
+    """Why a config has no result at a scale.
 
     Returns:
         `not run`, or such as `partial: 12 % of the schedule`, of the run that came farthest.
@@ -118,8 +112,11 @@ def _is_current(config: str, record: Record) -> bool:
     rows = _rows_of_run(record.config.id)
     if rows is not None and config not in rows:
         return False
-    current = record.config.hash == _hash(config, record.config.profile, record.seed)
-    return current and _stands_on_current_stages(config, record)
+    profile = record.config.profile
+    if record.config.hash != _hash(config, profile, record.seed):
+        return False
+    runs = [(getattr(record, key), stage) for key, stage in stages_of(config).items()]
+    return all(run and run.hash == _hash(stage, profile, run.seed) for run, stage in runs)
 
 
 @functools.cache
@@ -143,11 +140,3 @@ def _hash(config: str, profile: str, seed: int | None) -> str | None:
         return config_hash(loaded_config(config, profile, seed))
     except ConfigError:  # a profile of another version
         return None
-
-
-def _stands_on_current_stages(config: str, record: Record) -> bool:
-    for key, stage in stages_of(config).items():
-        run = getattr(record, key)
-        if run is None or run.hash != _hash(stage, record.config.profile, run.seed):
-            return False
-    return True

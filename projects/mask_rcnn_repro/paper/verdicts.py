@@ -39,36 +39,25 @@ direction, not the size, for these data and this RPN stage (all seeds share it).
 made for the number of claims."""
 """The rule in words, for every output that shows verdicts."""
 
-# 95 % quantiles of Student's t by degrees of freedom, from 1; normal quantile in the limit
+# 95 % quantiles of Student's t by degrees of freedom, from 1
 _T95 = (
     *(6.3138, 2.9200, 2.3534, 2.1318, 2.0150, 1.9432, 1.8946, 1.8595, 1.8331, 1.8125),
     *(1.7959, 1.7823, 1.7709, 1.7613, 1.7531, 1.7459, 1.7396, 1.7341, 1.7291, 1.7247),
     *(1.7207, 1.7171, 1.7139, 1.7109, 1.7081, 1.7056, 1.7033, 1.7011, 1.6991, 1.6973),
 )
-_Z95 = 1.6449
 
 _SAME = 1e-9  # points; differences closer than this are one number
 
 
 class Interval(NamedTuple):
-    """Where a mean difference lies, in points.
-
-    Attributes:
-        low: lower end.
-        high: upper end.
-    """
+    """Lower and upper end of the interval in which a mean difference lies, in points."""
 
     low: float
     high: float
 
 
 class Judgement(NamedTuple):
-    """A verdict and what it rests on.
-
-    Attributes:
-        verdict: see the table above.
-        reason: why, in a few words.
-    """
+    """A verdict (see the table above), and why in a few words."""
 
     verdict: Verdict
     reason: str
@@ -83,16 +72,12 @@ def t_quantile(degrees: int) -> float:
     if degrees <= len(_T95):
         return _T95[degrees - 1]
     # two terms of the Cornish-Fisher expansion (Abramowitz and Stegun, 26.7.5)
-    z = _Z95
+    z = 1.6449
     return z + (z**3 + z) / (4 * degrees) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * degrees**2)
 
 
 def interval_of(differences: Sequence[float]) -> Interval | None:
-    """Student's 90 % interval of a mean; None for fewer than two values.
-
-    Args:
-        differences: one for each seed.
-    """
+    """Student's 90 % interval of the mean of differences; None for fewer than two."""
     count = len(differences)
     if count < 2:
         return None
@@ -113,31 +98,24 @@ def judge(relation: str, differences: Sequence[float], profile: str = "paper") -
         return Judgement("not run", "")
     if profile == "tiny":
         return Judgement("undecided", "tiny only shows that rows run")
+    limit = -NEARLY if relation == "at least" else 0.0
+    equal = relation == "nearly equal"
     interval = interval_of(differences)
     if interval is None:
-        sides = "as claimed" if _shown(relation, differences[0]) else "against the claim"
+        only = differences[0]
+        shown = abs(only) <= NEARLY if equal else only > limit
+        sides = "as claimed" if shown else "against the claim"
         return Judgement("undecided", f"{sides}, but one seed has no spread")
     if max(differences) - min(differences) < _SAME:
         return Judgement("undecided", "seeds agree in every digit: no independent runs")
-    if relation == "nearly equal":
-        return _judge_equality(interval)
-    limit = -NEARLY if relation == "at least" else 0.0
+    if equal and interval.low > -NEARLY and interval.high < NEARLY:
+        return Judgement("confirmed", f"interval within {NEARLY:g} point")
+    if equal and (interval.low > NEARLY or interval.high < -NEARLY):
+        return Judgement("not confirmed", f"interval beyond {NEARLY:g} point")
+    if equal:
+        return Judgement("undecided", f"interval crosses {NEARLY:g} point")
     if interval.low > limit:
         return Judgement("confirmed", f"interval above {limit:g}")
     if interval.high < limit:
         return Judgement("not confirmed", f"interval below {limit:g}")
     return Judgement("undecided", f"{limit:g} is inside the interval")
-
-
-def _judge_equality(interval: Interval) -> Judgement:
-    if interval.low > -NEARLY and interval.high < NEARLY:
-        return Judgement("confirmed", f"interval within {NEARLY:g} point")
-    if interval.low > NEARLY or interval.high < -NEARLY:
-        return Judgement("not confirmed", f"interval beyond {NEARLY:g} point")
-    return Judgement("undecided", f"interval crosses {NEARLY:g} point")
-
-
-def _shown(relation: str, difference: float) -> bool:
-    if relation == "nearly equal":
-        return abs(difference) <= NEARLY
-    return difference > (-NEARLY if relation == "at least" else 0.0)

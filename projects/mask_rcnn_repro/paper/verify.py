@@ -7,7 +7,7 @@ that only a server can measure.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,8 +40,7 @@ class Expected:
     Attributes:
         source: What they are, in words.
         numbers: Task to metric to percent; "per_class" to AP by class.
-        tolerance: Percentage points for AP and average recall over all; twice as many for the
-            finer metrics.
+        tolerance: Percentage points for AP and average recall over all; finer metrics: twice that.
         record: The run that they are of, if any.
         left_out: Why some of the source's numbers are not among them; empty: all are.
     """
@@ -79,10 +78,7 @@ class Comparison:
 
 
 def expected_numbers(
-    cfg: DictConfig,
-    config_id: str,
-    against: str = PAPER,
-    results: Path = RESULTS_FOLDER,
+    cfg: DictConfig, config_id: str, against: str = PAPER, results: Path = RESULTS_FOLDER
 ) -> Expected:
     """Finds the numbers that an evaluation is to meet, before it begins.
 
@@ -134,10 +130,12 @@ def verify(record: Record, expected: Expected) -> list[Comparison]:
             f"Numbers to be met are missing in this evaluation: {', '.join(missing)}. It has "
             f"{', '.join(there) or 'none: its data has no annotations'}."
         )
-    return [
-        Comparison(d.metric, float(d.ours or 0.0), d.paper, _tolerance(d.metric, expected))
-        for d in differences
-    ]
+    comparisons = []
+    for d in differences:
+        main = d.metric.endswith("/AP") or "/AR@" in d.metric
+        tolerance = expected.tolerance if main else 2 * expected.tolerance
+        comparisons.append(Comparison(d.metric, float(d.ours or 0.0), d.paper, tolerance))
+    return comparisons
 
 
 def format_verification(expected: Expected, comparisons: list[Comparison]) -> str:
@@ -146,21 +144,12 @@ def format_verification(expected: Expected, comparisons: list[Comparison]) -> st
         (c.metric, f"{c.got:.2f}", f"{c.expected:.2f}", f"{c.tolerance:.2f}", c.verdict)
         for c in comparisons
     ]
-    headers = ["metric", "got", "expected", "tolerance", "verdict"]
-    table = Table(headers, rows).text()
-    failed = [c for c in comparisons if c.verdict != "met"]
-    verdict = (
-        f"Not met: {len(failed)} of {len(comparisons)} numbers."
-        if failed
-        else f"Met: all {len(comparisons)} numbers."
-    )
+    table = Table(["metric", "got", "expected", "tolerance", "verdict"], rows).text()
+    failed = sum(c.verdict != "met" for c in comparisons)
+    verdict = f"Not met: {failed} of" if failed else "Met: all"
+    verdict = f"{verdict} {len(comparisons)} numbers."
     parts = [f"Verified against {expected.source}:", table, expected.left_out, verdict]
     return "\n\n".join(part for part in parts if part)
-
-
-def _tolerance(metric: str, expected: Expected) -> float:
-    main = metric.endswith("/AP") or "/AR@" in metric
-    return expected.tolerance if main else 2 * expected.tolerance
 
 
 def _nested(flat: Mapping[str, float]) -> Numbers:
@@ -182,8 +171,6 @@ def _nested(flat: Mapping[str, float]) -> Numbers:
 
 
 def _of_record(record: Record, file: Path, profile: str, tolerance: float) -> Expected:
-    what = f"{record.config.id}, profile {record.config.profile}, seed {record.seed}"
-    source = f"{file.name} ({what})"
     if record.config.profile != profile:
         raise ConfigError(
             f"{file} is of profile {record.config.profile}, this run of profile {profile}: other "
@@ -196,7 +183,8 @@ def _of_record(record: Record, file: Path, profile: str, tolerance: float) -> Ex
         numbers[task] = {**known, **({"per_class": classes} if len(classes) > 1 else {})}
     if not any(numbers.values()):
         raise RecordError(f"{file} holds no metrics that an evaluation could be compared with.")
-    return Expected(source, numbers, tolerance, record)
+    what = f"{record.config.id}, profile {record.config.profile}, seed {record.seed}"
+    return Expected(f"{file.name} ({what})", numbers, tolerance, record)
 
 
 def _recorded(cfg: DictConfig, config_id: str, results: Path) -> Path:
@@ -235,41 +223,23 @@ def _of_paper(cfg: DictConfig, config_id: str, tolerance: float) -> Expected:
     if not numbers:
         raise ConfigError(f"For {source}, no metric is printed that could be compared. {_ELSE}")
     data = str(OmegaConf.select(cfg, "dataloader.test.dataset.names"))
-    for check in (_only_server, _other_data):
-        problem = check(str(load_tables()[str(table)].get("split", "")), data)
-        if problem:
-            raise ConfigError(f"{source[0].upper()}{source[1:]}: {problem} {_ELSE}")
-    split = data.removeprefix("cityscapes_") if data.startswith("cityscapes_") else None
-    kept = {
-        task: values
-        for task, values in numbers.items()
-        if not task.startswith("cityscapes_") or task == f"cityscapes_{split}"
-    }
-    others = [task for task in numbers if task not in kept]
-    left_out = (
-        f"Left out: {', '.join(others)}, which only the server can measure." if others else ""
-    )
-    return Expected(source, kept, tolerance, left_out=left_out)
-
-
-def _only_server(split: str, data: str) -> str:
-    """Why the numbers cannot be computed here; empty where they can."""
-    hidden = "test_dev" in data or data == "cityscapes_test"
-    if split != "test-dev" and not hidden:
-        return ""
-    where = "COCO's test-dev" if "cityscapes" not in data else "the test set of Cityscapes"
-    return (
-        f"the number is of {where}, whose annotations only its server has. The evaluation writes "
-        "the files to upload, and no number to verify."
-    )
+    problem = _other_data(str(load_tables()[str(table)].get("split", "")), data)
+    if problem:
+        raise ConfigError(f"{source[0].upper()}{source[1:]}: {problem} {_ELSE}")
+    others = [task for task in numbers if task.startswith("cityscapes_") and task != data]
+    kept = {task: values for task, values in numbers.items() if task not in others}
+    left_out = f"Left out: {', '.join(others)}, which only the server can measure."
+    return Expected(source, kept, tolerance, left_out=left_out if others else "")
 
 
 def _other_data(split: str, data: str) -> str:
-    """Why numbers of this data are not those of the paper's split; empty where they are."""
-    fits: dict[str, Callable[[str], bool]] = {
-        "minival": lambda name: any(part in name for part in _MINIVAL),
-        "val and test": lambda name: name == "cityscapes_val",
-    }
-    if split in fits and not fits[split](data):
-        return f"the number is of {split!r}, this evaluation of {data!r}."
-    return ""
+    """Why numbers of the paper's split cannot be computed on this data; empty where they can."""
+    if split == "test-dev" or "test_dev" in data or data == "cityscapes_test":
+        where = "COCO's test-dev" if "cityscapes" not in data else "the test set of Cityscapes"
+        return (
+            f"the number is of {where}, whose annotations only its server has. The evaluation "
+            "writes the files to upload, and no number to verify."
+        )
+    minival = any(part in data for part in _MINIVAL)
+    fits = {"minival": minival, "val and test": data == "cityscapes_val"}.get(split, True)
+    return "" if fits else f"the number is of {split!r}, this evaluation of {data!r}."
