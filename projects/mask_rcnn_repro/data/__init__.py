@@ -3,6 +3,7 @@
 Names are resolved when they are first used, so that the embedded data set can be generated without
 importing torch.
 """
+# ruff: noqa: F401 (the imports below are for type checkers)
 
 from __future__ import annotations
 
@@ -48,26 +49,7 @@ _LAZY = {
     "register_custom": "registration",
 }
 
-__all__ = [
-    "MaskRCNNMapper",
-    "ProposalFile",
-    "ProposalWriter",
-    "build_test_loader",
-    "build_train_loader",
-    "check_num_classes",
-    "check_proposals",
-    "dataset_fingerprint",
-    "dataset_info",
-    "dataset_keypoints",
-    "get_cityscapes_dicts",
-    "get_mixed_dicts",
-    "get_test_dicts",
-    "get_training_dicts",
-    "load_cityscapes",
-    "proposals_exist",
-    "register_all_datasets",
-    "register_custom",
-]
+__all__ = sorted(_LAZY)
 
 
 def __getattr__(name: str) -> Any:

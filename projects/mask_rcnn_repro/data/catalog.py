@@ -6,6 +6,7 @@ for: importing this module opens nothing, and needs no directory.
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 from collections.abc import Mapping
@@ -16,8 +17,6 @@ from typing import Any
 from mask_rcnn_repro.errors import DataError
 
 _logger = logging.getLogger(__name__)
-
-DEFAULT_ROOT = "datasets"
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ class Source:
 
 def datasets_root() -> Path:
     """Returns the folder below which real data sets are looked for."""
-    return Path(os.environ.get("DETECTRON2_DATASETS", DEFAULT_ROOT)).expanduser()
+    return Path(os.environ.get("DETECTRON2_DATASETS", "datasets")).expanduser()
 
 
 def _coco(year: str, *parts: tuple[str, str]) -> Source:
@@ -81,25 +80,19 @@ COCO_PERSON_SOURCES: Mapping[str, tuple[Source, ...]] = {
     for split, sources in _paper_splits("person_keypoints").items()
 }
 
+
+def _embedded(infix: str, kind: str) -> dict[str, tuple[str, str, str]]:
+    files = {"train": f"{kind}_train", "val": f"{kind}_val", "unlabeled": "image_info_unlabeled"}
+    return {
+        f"{prefix}{infix}_{split}": (spec, json, split)
+        for prefix, spec in (("embedded", "FULL_SPEC"), ("embedded_tiny", "TINY_SPEC"))
+        for split, json in files.items()
+    }
+
+
 # Embedded data sets: name -> (name of the generator's spec, annotation file, folder).
-EMBEDDED: Mapping[str, tuple[str, str, str]] = {
-    f"{prefix}_{split}": (spec, json, split)
-    for prefix, spec in (("embedded", "FULL_SPEC"), ("embedded_tiny", "TINY_SPEC"))
-    for split, json in (
-        ("train", "instances_train"),
-        ("val", "instances_val"),
-        ("unlabeled", "image_info_unlabeled"),
-    )
-}
-EMBEDDED_PERSON: Mapping[str, tuple[str, str, str]] = {
-    f"{prefix}_person_{split}": (spec, json, split)
-    for prefix, spec in (("embedded", "FULL_SPEC"), ("embedded_tiny", "TINY_SPEC"))
-    for split, json in (
-        ("train", "person_keypoints_train"),
-        ("val", "person_keypoints_val"),
-        ("unlabeled", "image_info_unlabeled"),
-    )
-}
+EMBEDDED: Mapping[str, tuple[str, str, str]] = _embedded("", "instances")
+EMBEDDED_PERSON: Mapping[str, tuple[str, str, str]] = _embedded("_person", "person_keypoints")
 
 
 def find_parts(name: str) -> tuple[Part, ...]:
@@ -114,16 +107,15 @@ def find_parts(name: str) -> tuple[Part, ...]:
     embedded = {**EMBEDDED, **EMBEDDED_PERSON}.get(name)
     if embedded is not None:
         spec, json, folder = embedded
-        root = _generated(spec)
+        root = generated_root("coco", spec)
         return (Part(str(root / "annotations" / f"{json}.json"), str(root / folder)),)
     return _find_real(name, {**COCO_SOURCES, **COCO_PERSON_SOURCES}[name])
 
 
-def _generated(spec_name: str) -> Path:
-    from mask_rcnn_embedded import coco as embedded
-
-    generator: Any = embedded
-    return Path(generator.ensure_generated(getattr(generator, spec_name)))
+def generated_root(generator: str, spec_name: str) -> Path:
+    """Returns the folder that `mask_rcnn_embedded`'s generator fills, unless it is filled."""
+    module: Any = importlib.import_module(f"mask_rcnn_embedded.{generator}")
+    return Path(module.ensure_generated(getattr(module, spec_name)))
 
 
 def _find_real(name: str, sources: tuple[Source, ...]) -> tuple[Part, ...]:
@@ -143,9 +135,8 @@ def _find_real(name: str, sources: tuple[Source, ...]) -> tuple[Part, ...]:
         raise DataError(
             f"The data set {name!r} is not there. Looked for:\n"
             + "\n".join(looked_for)
-            + f"\nThe root is DETECTRON2_DATASETS={given or '(not set: datasets)'}; all files of "
-            "one release are needed. datasets/README.md shows where to get them and the expected "
-            "tree."
+            + f"\nThe root is DETECTRON2_DATASETS={given or '(not set: datasets)'}. All files of a "
+            "release are needed. datasets/README.md shows where to get them and the expected tree."
         )
     chosen, parts = complete[0]
     if len(sources) > 1:

@@ -57,8 +57,7 @@ def get_training_dicts(
         json: annotation file in COCO format.
         image_root: folder of that file's images.
         filter_empty: omit images without any annotation that is not a crowd region.
-        min_keypoints: omit images with fewer labelled keypoints (visibility 1 or 2) than
-            this.
+        min_keypoints: omit images with fewer labelled keypoints (visibility 1 or 2).
         flip_pairs: with ``json``, the pairs of keypoint names that change places in a mirrored
             image; None takes left and right from the names.
 
@@ -71,12 +70,14 @@ def get_training_dicts(
     """
     chosen = register_names(names, json, image_root, flip_pairs=flip_pairs)
     records = [_read_annotated(name) for name in chosen]
-    _same_classes(chosen)
-    dicts = list(itertools.chain.from_iterable(records))
-    if filter_empty:
-        dicts = filter_images_with_only_crowd_annotations(dicts)
-    if min_keypoints > 0:
-        dicts = filter_images_with_few_keypoints(dicts, min_keypoints)
+    classes = {name: _class_names(name) for name in chosen}
+    for name in chosen[1:]:
+        if classes[name] != classes[chosen[0]]:
+            raise DataError(
+                f"The data sets {chosen[0]!r} and {name!r} have different classes and cannot be "
+                f"trained on together: {classes[chosen[0]]} and {classes[name]}."
+            )
+    dicts = usable_images(list(itertools.chain.from_iterable(records)), filter_empty, min_keypoints)
     if not dicts:
         wanted = f" with at least {min_keypoints} visible keypoints" if min_keypoints else ""
         raise DataError(
@@ -84,6 +85,17 @@ def get_training_dicts(
             "that is not a crowd region. Check the json, or relax dataset.filter_empty and "
             "dataset.min_keypoints."
         )
+    return dicts
+
+
+def usable_images(
+    dicts: list[dict[str, Any]], filter_empty: bool, min_keypoints: int
+) -> list[dict[str, Any]]:
+    """Returns the images that can be trained on; arguments as for :func:`get_training_dicts`."""
+    if filter_empty:
+        dicts = filter_images_with_only_crowd_annotations(dicts)
+    if min_keypoints > 0:
+        dicts = filter_images_with_few_keypoints(dicts, min_keypoints)
     return dicts
 
 
@@ -124,26 +136,23 @@ def get_cityscapes_dicts(
     """
     check_masks(masks)
     metadata = [_require_cityscapes(name) for name in register_names(names, None, None)]
-    read = (
-        load_cityscapes(m.cityscapes_root, m.cityscapes_split, masks, expected=m.expected_images)
-        for m in metadata
-    )
-    dicts = list(itertools.chain.from_iterable(read))
+    dicts = []
+    for m in metadata:
+        root, split, expected = m.cityscapes_root, m.cityscapes_split, m.expected_images
+        dicts += load_cityscapes(root, split, masks, expected=expected)
     if not filter_empty:
         return dicts
     unannotated = [m.name for m in metadata if m.cityscapes_split == "test"]
     if unannotated:
         raise DataError(
             f"The data set {unannotated[0]!r} is not annotated and cannot be trained on. Choose an "
-            "annotated split. To read all of its images for testing, set "
-            "dataset.filter_empty=false."
+            "annotated split, or set dataset.filter_empty=false to read all images for testing."
         )
     dicts = filter_images_with_only_crowd_annotations(dicts)
     if not dicts:
         raise DataError(
             f"No image of {', '.join(m.name for m in metadata)} is left to train on: none has an "
-            "instance that is not a group. Check the annotations, or set "
-            "dataset.filter_empty=false."
+            "instance that is not a group. Check the annotations or set dataset.filter_empty=false."
         )
     return dicts
 
@@ -160,8 +169,7 @@ def dataset_info(
         ConfigError: as :func:`get_training_dicts`.
         DataError: unknown names, or a json that is missing or has no usable categories.
     """
-    chosen = register_names(names, json, image_root)
-    classes = [_class_names(name) for name in chosen]
+    classes = [_class_names(name) for name in register_names(names, json, image_root)]
     return classes[0]
 
 
@@ -171,11 +179,7 @@ def check_num_classes(
     json: str | None = None,
     image_root: str | None = None,
 ) -> None:
-    """Checks that a head has one output for each class of a data set.
-
-    Raises:
-        DataError: the numbers differ.
-    """
+    """Raises a DataError unless a head has one output for each class of a data set."""
     classes = dataset_info(names, json, image_root)
     if classes is not None and len(classes) != num_classes:
         first = ", ".join(classes[:8]) + (", ..." if len(classes) > 8 else "")
@@ -229,10 +233,8 @@ def _keypoints(name: str) -> KeypointSet | None:
             return None
     names = tuple(known["keypoint_names"])
     where = f"the metadata of {name!r}"
-    pairs = check_flip_pairs(
-        names, known["keypoint_flip_map"] or (), f"keypoint_flip_map in {where}"
-    )
-    sigmas = tuple(known["keypoint_oks_sigmas"] or ())
+    pairs, sigmas = known["keypoint_flip_map"] or (), tuple(known["keypoint_oks_sigmas"] or ())
+    pairs = check_flip_pairs(names, pairs, f"keypoint_flip_map in {where}")
     if sigmas:
         sigmas = check_sigmas(names, sigmas, f"keypoint_oks_sigmas in {where}")
     return KeypointSet(names, pairs, sigmas, pairs_stated)
@@ -298,16 +300,6 @@ def _read_annotated(name: str) -> list[dict[str, Any]]:
     return records
 
 
-def _same_classes(names: Sequence[str]) -> None:
-    classes = {name: _class_names(name) for name in names}
-    for name in names[1:]:
-        if classes[name] != classes[names[0]]:
-            raise DataError(
-                f"The data sets {names[0]!r} and {name!r} have different classes and cannot be "
-                f"trained on together: {classes[names[0]]} and {classes[name]}."
-            )
-
-
 def _require_cityscapes(name: str) -> CityscapesMetadata:
     metadata = cityscapes_metadata(name)
     if metadata is None:
@@ -321,10 +313,9 @@ def _require_cityscapes(name: str) -> CityscapesMetadata:
 
 def _class_names(name: str) -> list[str] | None:
     if name in EMBEDDED:
-        from mask_rcnn_embedded import coco as embedded
+        from mask_rcnn_embedded.coco import THING_CLASSES
 
-        generator: Any = embedded
-        return list(generator.THING_CLASSES)
+        return list(THING_CLASSES)
     metadata = MetadataCatalog.get(name)
     classes = metadata.get("thing_classes")
     if classes is None and metadata.get("json_file") is not None and coco_parts(name) is not None:

@@ -35,18 +35,12 @@ def dataset_fingerprint(
         DataError: missing or broken files.
     """
     chosen = register_names(names, json, image_root)
-    digest = hashlib.sha256()
-    images = instances = 0
-    for name in chosen:
-        for part_digest, num_images, num_instances in _parts(name):
-            digest.update(bytes.fromhex(part_digest))
-            images += num_images
-            instances += num_instances
+    parts = [part for name in chosen for part in _parts(name)]
     return {
         "names": chosen,
-        "sha256": digest.hexdigest(),
-        "num_images": images,
-        "num_instances": instances,
+        "sha256": hashlib.sha256(b"".join(bytes.fromhex(part[0]) for part in parts)).hexdigest(),
+        "num_images": sum(part[1] for part in parts),
+        "num_instances": sum(part[2] for part in parts),
     }
 
 

@@ -49,8 +49,7 @@ class KeypointSet:
         names: in the order of the annotations.
         flip_pairs: names that change places in a mirrored image.
         sigmas: OKS standard deviations, one a keypoint; empty where they are not known.
-        pairs_stated: whether config or metadata state `flip_pairs`; else they follow from the
-            names.
+        pairs_stated: whether config or metadata state `flip_pairs`, not the names alone.
     """
 
     names: tuple[str, ...]
@@ -82,12 +81,11 @@ def keypoint_metadata(categories: Categories | None) -> dict[str, Any]:
     if categories is None or not categories.keypoint_names:
         return {}
     names = categories.keypoint_names
+    lines = [(names[a], names[b], _LINE_COLOUR) for a, b in categories.skeleton]
     found: dict[str, Any] = {
         "keypoint_names": names,
         "keypoint_flip_map": pairs_by_name(names),
-        "keypoint_connection_rules": [
-            (names[a], names[b], _LINE_COLOUR) for a, b in categories.skeleton
-        ],
+        "keypoint_connection_rules": lines,
     }
     if names == tuple(COCO_PERSON_KEYPOINT_NAMES):
         found["keypoint_oks_sigmas"] = COCO_PERSON_SIGMAS
@@ -117,11 +115,8 @@ def pairs_by_name(names: Sequence[str]) -> tuple[tuple[str, str], ...]:
 
 def _sides(name: str, names: Sequence[str]) -> list[re.Match[str]]:
     """Returns the places in `name` that say left or right."""
-    return [
-        match
-        for match in _SIDE.finditer(name)
-        if len(match[0]) > 1 or not _in_series(name, match.start(), names)
-    ]
+    found = _SIDE.finditer(name)
+    return [m for m in found if len(m[0]) > 1 or not _in_series(name, m.start(), names)]
 
 
 def _in_series(name: str, index: int, names: Sequence[str]) -> bool:
@@ -143,17 +138,13 @@ def one_sided(keypoints: KeypointSet) -> list[str]:
     if keypoints.pairs_stated:
         return []
     paired = {name for pair in keypoints.flip_pairs for name in pair}
-    shortest = min(
-        (len(side[0]) for name in paired for side in _sides(name, keypoints.names)), default=2
-    )
+    sides = {name: _sides(name, keypoints.names) for name in keypoints.names}
+    shortest = min((len(side[0]) for name in paired for side in sides[name]), default=2)
     return [
         name
         for name in keypoints.names
         if name not in paired
-        and any(
-            _is_word(name, side) and len(side[0]) >= min(shortest, 2)
-            for side in _sides(name, keypoints.names)
-        )
+        and any(_is_word(name, side) and len(side[0]) >= min(shortest, 2) for side in sides[name])
     ]
 
 
@@ -213,12 +204,13 @@ def check_sigmas(names: Sequence[str], sigmas: Sequence[float], where: str) -> t
             f"{where} has {len(sigmas)} values, but the data set has {len(names)} keypoints "
             f"({', '.join(names)}). Give one a keypoint, in this order."
         )
-    good = [
-        isinstance(s, (int, float)) and not isinstance(s, bool) and math.isfinite(s) and s > 0
-        for s in sigmas
-    ]
-    if not all(good):
-        bad = [s for s, ok in zip(sigmas, good, strict=True) if not ok]
+
+    def good(s: Any) -> bool:
+        number = isinstance(s, (int, float)) and not isinstance(s, bool)
+        return number and math.isfinite(s) and s > 0
+
+    bad = [s for s in sigmas if not good(s)]
+    if bad:
         raise ConfigError(
             f"{where} must be positive numbers, got {bad}. COCO's go from 0.025 (eyes) to 0.107 "
             "(hips), in parts of the square root of the object's area."

@@ -20,7 +20,7 @@ from mask_rcnn_repro.data import catalog
 from mask_rcnn_repro.data.catalog import Part
 from mask_rcnn_repro.data.cityscapes.registration import register_cityscapes
 from mask_rcnn_repro.data.coco.file import coco_file
-from mask_rcnn_repro.data.coco.load import CocoData, load_coco_json
+from mask_rcnn_repro.data.coco.load import load_coco_json
 from mask_rcnn_repro.data.keypoint_metadata import (
     COCO_PERSON_SIGMAS,
     check_flip_pairs,
@@ -51,10 +51,10 @@ class LazyMetadata(Metadata):
         fields = self.__dict__
         if key in self._FILES and "_find" in fields:
             parts: tuple[Part, ...] = fields["_find"]()
-            files = [part.json_file for part in parts], [part.image_root for part in parts]
-            found: dict[str, Any] = dict(zip(("json_files", "image_roots"), files, strict=True))
+            files, roots = [part.json_file for part in parts], [part.image_root for part in parts]
+            found: dict[str, Any] = {"json_files": files, "image_roots": roots}
             if len(parts) == 1:
-                found.update(json_file=files[0][0], image_root=files[1][0])
+                found.update(json_file=files[0], image_root=roots[0])
             if key in found:
                 # Not stored: the root may change, and looking again is cheap.
                 return found[key]
@@ -71,13 +71,6 @@ class LazyMetadata(Metadata):
                 return fields[key]
         return super().__getattr__(key)
 
-    @classmethod
-    def create(cls, name: str, find: Callable[[], tuple[Part, ...]], **static: Any) -> LazyMetadata:
-        """Returns metadata with static fields and a function that finds the files."""
-        metadata = cls(name=name)
-        metadata.__dict__.update(static, _find=find)
-        return metadata
-
 
 def register_all_datasets() -> None:
     """Registers the paper's COCO splits, COCO's unlabeled images, Cityscapes and the embedded data.
@@ -86,13 +79,19 @@ def register_all_datasets() -> None:
     """
     register_cityscapes()
     coco = {"evaluator_type": "coco", **_get_builtin_metadata("coco")}
-    person = _person_metadata()
-    for name in catalog.COCO_SOURCES:
-        _register(name, functools.partial(catalog.find_parts, name), coco)
-    for name in (*catalog.COCO_PERSON_SOURCES, *catalog.EMBEDDED_PERSON):
-        _register(name, functools.partial(catalog.find_parts, name), person)
-    for name in catalog.EMBEDDED:
-        _register(name, functools.partial(catalog.find_parts, name), {"evaluator_type": "coco"})
+    person = {
+        "evaluator_type": "coco_person",
+        "thing_dataset_id_to_contiguous_id": {1: 0},
+        "keypoint_oks_sigmas": COCO_PERSON_SIGMAS,
+        **_get_builtin_metadata("coco_person"),
+    }
+    for names, static in (
+        (catalog.COCO_SOURCES, coco),
+        ({**catalog.COCO_PERSON_SOURCES, **catalog.EMBEDDED_PERSON}, person),
+        (catalog.EMBEDDED, {"evaluator_type": "coco"}),
+    ):
+        for name in names:
+            _register(name, functools.partial(catalog.find_parts, name), static)
 
 
 def register_custom(
@@ -135,16 +134,6 @@ def register_custom(
             )
     else:
         _register(name, lambda: (part,), {"evaluator_type": "coco", "_custom": part})
-    _set_keypoints(name, part, flip_pairs, oks_sigmas)
-
-
-def _set_keypoints(
-    name: str,
-    part: Part,
-    flip_pairs: Sequence[Sequence[str]] | None,
-    oks_sigmas: Sequence[float] | None,
-) -> None:
-    """Puts what a config says about a json's keypoints into the metadata, checked."""
     if flip_pairs is None and oks_sigmas is None:
         return
     names = coco_file(part.json_file).categories.keypoint_names
@@ -210,7 +199,7 @@ def _read_part(metadata: Metadata, part: Part) -> list[dict[str, Any]]:
     # Not through Metadata's getter and setter, which would look for lazy fields first.
     fields = metadata.__dict__
     expected = fields.get("thing_classes")
-    data: CocoData = load_coco_json(part.json_file, part.image_root, expected)
+    data = load_coco_json(part.json_file, part.image_root, expected)
     if data.categories is not None and (data.annotated or expected is None):
         ids = dict(data.categories.id_map)
         fields.setdefault("thing_classes", list(data.categories.names))
@@ -226,17 +215,10 @@ def _read_part(metadata: Metadata, part: Part) -> list[dict[str, Any]]:
     return data.dicts
 
 
-def _person_metadata() -> dict[str, Any]:
-    return {
-        "evaluator_type": "coco_person",
-        "thing_dataset_id_to_contiguous_id": {1: 0},
-        "keypoint_oks_sigmas": COCO_PERSON_SIGMAS,
-        **_get_builtin_metadata("coco_person"),
-    }
-
-
 def _register(name: str, find: Callable[[], tuple[Part, ...]], static: dict[str, Any]) -> None:
     if name in DatasetCatalog:
         return
     DatasetCatalog.register(name, functools.partial(read_registered, name))
-    MetadataCatalog[name] = LazyMetadata.create(name, find, **static)
+    metadata = LazyMetadata(name=name)
+    metadata.__dict__.update(static, _find=find)
+    MetadataCatalog[name] = metadata

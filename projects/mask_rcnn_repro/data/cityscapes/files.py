@@ -33,8 +33,6 @@ ANNOTATION_SUFFIXES = {
     "polygons": "_gtFine_polygons.json",
 }
 
-_NAMES_TOLD = 3
-
 
 @dataclass(frozen=True)
 class ImageFiles:
@@ -42,7 +40,6 @@ class ImageFiles:
 
     Attributes:
         image_id: the file names' common stem, such as `aachen_000000_000019`.
-        image: the image.
         annotation: the file that is read for its instances, None on the test split.
         instance_ids: the ``instanceIds`` PNG where there is one, None on the test split.
     """
@@ -86,7 +83,11 @@ def list_files(
     annotations = root / ANNOTATION_FOLDER / split
     for needed in (folder, annotations) if annotated else (folder,):
         if not needed.is_dir():
-            raise DataError(_missing_folder(needed, root, split))
+            nearest = next(parent for parent in needed.absolute().parents if parent.is_dir())
+            raise DataError(
+                f"The Cityscapes split {split!r} is not there: looked for the folder {needed} (the "
+                f"nearest that exists is {nearest.resolve()}). {_mend(root)}"
+            )
     images, strange = _by_stem(folder, IMAGE_SUFFIX)
     if not images:
         raise DataError(
@@ -106,11 +107,10 @@ def list_files(
         )
     if not annotated:
         return [ImageFiles(stem, str(path), None, None) for stem, path in images.items()]
-    suffix = ANNOTATION_SUFFIXES[masks]
+    suffix, png = ANNOTATION_SUFFIXES[masks], ANNOTATION_SUFFIXES["instance_ids"]
     found, _ = _by_stem(annotations, suffix)
     _compare(images, found, suffix, folder, annotations)
-    png = ANNOTATION_SUFFIXES["instance_ids"]
-    pngs = found if masks == "instance_ids" else _by_stem(annotations, png)[0]
+    pngs = found if suffix == png else _by_stem(annotations, png)[0]
     return [
         ImageFiles(stem, str(path), str(found[stem]), str(pngs[stem]) if stem in pngs else None)
         for stem, path in images.items()
@@ -118,11 +118,7 @@ def list_files(
 
 
 def check_masks(masks: str) -> None:
-    """Checks where masks are to come from.
-
-    Raises:
-        ConfigError: neither `"instance_ids"` nor `"polygons"`.
-    """
+    """Raises a ConfigError unless masks come from `"instance_ids"` or `"polygons"`."""
     if masks not in ANNOTATION_SUFFIXES:
         raise ConfigError(
             "dataset.masks says where masks come from: 'instance_ids' (the instanceIds PNGs, as "
@@ -132,10 +128,7 @@ def check_masks(masks: str) -> None:
 
 
 def _by_stem(folder: Path, suffix: str) -> tuple[dict[str, Path], list[str]]:
-    """Returns the files CITY/STEM + suffix by stem, sorted, and the names of other files.
-
-    Hidden files and, among annotations, the other kinds of them are no news.
-    """
+    """Returns the files CITY/STEM + suffix by stem, sorted, and other files that are not hidden."""
     stems: dict[str, Path] = {}
     strange = []
     for city in sorted(os.scandir(folder), key=lambda entry: entry.name):
@@ -150,8 +143,7 @@ def _by_stem(folder: Path, suffix: str) -> tuple[dict[str, Path], list[str]]:
             if not name.endswith(suffix):
                 strange.append(f"{city.name}/{name}")
                 continue
-            stem = name[: -len(suffix)]
-            path = Path(city.path, name)
+            stem, path = name[: -len(suffix)], Path(city.path, name)
             if stem in stems:
                 raise DataError(
                     f"The image id {stem!r} is a duplicate: {stems[stem]} and {path}; ids must "
@@ -162,11 +154,7 @@ def _by_stem(folder: Path, suffix: str) -> tuple[dict[str, Path], list[str]]:
 
 
 def _compare(
-    images: dict[str, Path],
-    found: dict[str, Path],
-    suffix: str,
-    folder: Path,
-    annotations: Path,
+    images: dict[str, Path], found: dict[str, Path], suffix: str, folder: Path, annotations: Path
 ) -> None:
     """Reports images without annotations (an error) and the reverse (a warning)."""
     missing = [stem for stem in images if stem not in found]
@@ -187,20 +175,8 @@ def _compare(
 
 
 def _some(names: list[str]) -> str:
-    if not names:
-        return ""
-    more = ", ..." if len(names) > _NAMES_TOLD else ""
-    return f" ({', '.join(names[:_NAMES_TOLD])}{more})"
-
-
-def _missing_folder(folder: Path, root: Path, split: str) -> str:
-    nearest = folder
-    while not nearest.is_dir() and nearest != nearest.parent:
-        nearest = nearest.parent
-    return (
-        f"The Cityscapes split {split!r} is not there: looked for the folder {folder} (the nearest "
-        f"that exists is {nearest.resolve()}). {_mend(root)}"
-    )
+    more = ", ..." if len(names) > 3 else ""
+    return f" ({', '.join(names[:3])}{more})" if names else ""
 
 
 def _mend(root: Path) -> str:

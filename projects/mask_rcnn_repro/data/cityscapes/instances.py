@@ -21,15 +21,10 @@ from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+from cityscapesscripts.helpers.labels import id2label
 from PIL import Image
 
-from mask_rcnn_repro.data.cityscapes.labels import (
-    LABEL_TO_CLASS,
-    is_group,
-    is_known_id,
-    is_known_name,
-    label_id,
-)
+from mask_rcnn_repro.data.cityscapes.labels import LABEL_TO_CLASS, is_group, is_known_name, label_id
 from mask_rcnn_repro.data.cityscapes.mask_outlines import mask_to_polygons
 from mask_rcnn_repro.errors import DataError
 
@@ -39,27 +34,16 @@ _IDS_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 
 
 class Instance(NamedTuple):
-    """One instance or group.
+    """One instance or group."""
 
-    Attributes:
-        category_id: contiguous class id.
-        iscrowd: 1 for groups, 0 for instances.
-        bbox: x1, y1, x2, y2 in pixels, tight.
-        segmentation: compressed run lengths as text, or polygons.
-    """
-
-    category_id: int
-    iscrowd: int
-    bbox: list[int]
-    segmentation: str | list[list[int]]
+    category_id: int  # contiguous
+    iscrowd: int  # 1 for groups
+    bbox: list[int]  # x1, y1, x2, y2 in pixels, tight
+    segmentation: str | list[list[int]]  # compressed run lengths, or polygons
 
 
 def image_size(image_file: str) -> tuple[int, int]:
-    """Returns height and width of an image, read from its header alone.
-
-    Raises:
-        DataError: missing, or no image.
-    """
+    """Returns height and width from an image's header; DataError where it cannot be read."""
     with _explained(image_file), Image.open(image_file) as image:
         return image.height, image.width
 
@@ -97,7 +81,7 @@ def draw_polygons(file: str, size: tuple[int, int]) -> np.ndarray:
 
     Args:
         file: the ``polygons`` json.
-        size: height and width of the image that it annotates.
+        size: see :func:`read_instance_ids`.
 
     Returns:
         Instance ids (H, W) uint16.
@@ -232,7 +216,7 @@ def _check_size(file: str, found: tuple[int, ...], size: tuple[int, int]) -> Non
 
 def _check_ids(file: str, ids: np.ndarray) -> np.ndarray:
     present = np.flatnonzero(np.bincount(ids.ravel(), minlength=1))
-    unknown = [int(value) for value in present if not is_known_id(int(value))]
+    unknown = [int(value) for value in present if label_id(int(value)) not in id2label]
     if unknown:
         raise DataError(
             f"{file} has the instance ids {unknown[:5]}{' ...' if len(unknown) > 5 else ''}, whose "

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from cityscapesscripts.helpers.labels import id2label, labels, name2label
+from cityscapesscripts.helpers.labels import labels, name2label
 
 # Ids below are label ids, ids from here on carry an instance number.
 INSTANCE_FACTOR = 1000
@@ -32,11 +32,6 @@ def label_id(instance_id: int) -> int:
 def is_group(instance_id: int) -> bool:
     """Whether an instance id of a label with instances stands for a group of them."""
     return instance_id < INSTANCE_FACTOR
-
-
-def is_known_id(instance_id: int) -> bool:
-    """Whether an instance id belongs to a label of the public list."""
-    return label_id(instance_id) in id2label
 
 
 def is_known_name(name: Any) -> bool:

@@ -20,7 +20,7 @@ from typing import Any
 from detectron2.structures import BoxMode
 
 from mask_rcnn_repro.data.cityscapes.files import has_instance_ids
-from mask_rcnn_repro.data.cityscapes.instances import Instance, Masks
+from mask_rcnn_repro.data.cityscapes.instances import Masks
 from mask_rcnn_repro.data.cityscapes.scan import ScannedImage, scan
 
 
@@ -57,21 +57,13 @@ def load_cityscapes(
 def annotation_facts(
     root: str | os.PathLike[str], split: str, expected: int | None = None
 ) -> tuple[str, int, int]:
-    """Returns what identifies the annotations of one split.
+    """Returns what identifies the annotations of one split; see :func:`load_cityscapes`.
 
     It depends on image ids and instance ids alone: not on paths, on how a PNG is packed, or on
     which of several equivalent files was read (polygons if there are no PNGs).
 
-    Args:
-        root: See :func:`load_cityscapes`.
-        split: See :func:`load_cityscapes`.
-        expected: See :func:`load_cityscapes`.
-
     Returns:
         SHA-256 as hex digits, number of images, number of instances and groups.
-
-    Raises:
-        DataError: If files are missing or broken.
     """
     masks: Masks = "instance_ids"
     if split != "test" and not has_instance_ids(root, split):
@@ -90,22 +82,20 @@ def _record(image: ScannedImage) -> dict[str, Any]:
         "image_id": image.files.image_id,
     }
     if image.instances is not None:
-        size = [image.height, image.width]
-        record["annotations"] = [_annotation(instance, size) for instance in image.instances]
+        record["annotations"] = annotations = []
+        for category_id, iscrowd, bbox, mask in image.instances:
+            segmentation: Any = mask
+            if isinstance(mask, str):  # bytes, as pycocotools makes them; text only in the cache
+                size = [image.height, image.width]
+                segmentation = {"size": size, "counts": mask.encode("ascii")}
+            annotation = {
+                "iscrowd": iscrowd,
+                "category_id": category_id,
+                "bbox": [float(value) for value in bbox],
+                "bbox_mode": BoxMode.XYXY_ABS,
+                "segmentation": segmentation,
+            }
+            annotations.append(annotation)
     if image.files.instance_ids is not None:
         record["instance_ids_file"] = image.files.instance_ids
     return record
-
-
-def _annotation(instance: Instance, size: list[int]) -> dict[str, Any]:
-    segmentation: Any = instance.segmentation
-    if isinstance(segmentation, str):
-        # Bytes, as pycocotools makes them; text only in the cache.
-        segmentation = {"size": list(size), "counts": segmentation.encode("ascii")}
-    return {
-        "iscrowd": instance.iscrowd,
-        "category_id": instance.category_id,
-        "bbox": [float(value) for value in instance.bbox],
-        "bbox_mode": BoxMode.XYXY_ABS,
-        "segmentation": segmentation,
-    }

@@ -13,26 +13,18 @@ from typing import Any
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.catalog import Metadata
 
-from mask_rcnn_repro.data.catalog import datasets_root
-from mask_rcnn_repro.data.cityscapes.files import (
-    ANNOTATION_FOLDER,
-    IMAGE_FOLDER,
-    OFFICIAL_SIZES,
-    SPLITS,
-)
+from mask_rcnn_repro.data.catalog import datasets_root, generated_root
+from mask_rcnn_repro.data.cityscapes import files
 from mask_rcnn_repro.data.cityscapes.labels import EVALUATED, LABEL_TO_CLASS, THING_CLASSES
 from mask_rcnn_repro.data.cityscapes.load import load_cityscapes
 
-CITYSCAPES: Mapping[str, str] = {f"cityscapes_{split}": split for split in SPLITS}
+CITYSCAPES: Mapping[str, str] = {f"cityscapes_{split}": split for split in files.SPLITS}
 
 # Embedded data sets: name -> (name of the generator's spec, split).
 EMBEDDED_CITYSCAPES: Mapping[str, tuple[str, str]] = {
-    f"{prefix}_{split}": (spec, split)
-    for prefix, spec in (
-        ("embedded_cityscapes", "FULL_SPEC"),
-        ("embedded_tiny_cityscapes", "TINY_SPEC"),
-    )
-    for split in SPLITS
+    f"{prefix}_cityscapes_{split}": (spec, split)
+    for prefix, spec in (("embedded", "FULL_SPEC"), ("embedded_tiny", "TINY_SPEC"))
+    for split in files.SPLITS
 }
 
 
@@ -52,8 +44,8 @@ class CityscapesMetadata(Metadata):
             root: Path = fields["_find"]()
             folders = {
                 "cityscapes_root": root,
-                "image_dir": root / IMAGE_FOLDER / fields["cityscapes_split"],
-                "gt_dir": root / ANNOTATION_FOLDER / fields["cityscapes_split"],
+                "image_dir": root / files.IMAGE_FOLDER / fields["cityscapes_split"],
+                "gt_dir": root / files.ANNOTATION_FOLDER / fields["cityscapes_split"],
             }
             return str(folders[key])
         return super().__getattr__(key)
@@ -65,31 +57,18 @@ class CityscapesMetadata(Metadata):
 
 
 def register_cityscapes() -> None:
-    """Registers `cityscapes_*`, `embedded_cityscapes_*` and `embedded_tiny_cityscapes_*`.
-
-    Idempotent, and opens no file.
-    """
+    """Registers the data sets unless they are registered. Opens no file."""
     for name, split in CITYSCAPES.items():
-        _register(name, split, _real_root, OFFICIAL_SIZES[split])
+        size = files.OFFICIAL_SIZES[split]
+        _register(name, split, lambda: datasets_root() / "cityscapes", size)
     for name, (spec, split) in EMBEDDED_CITYSCAPES.items():
-        _register(name, split, functools.partial(_generated, spec), None)
+        _register(name, split, functools.partial(generated_root, "cityscapes", spec))
 
 
 def cityscapes_metadata(name: str) -> CityscapesMetadata | None:
     """Returns the metadata of one of these data sets, None for others."""
     metadata = MetadataCatalog.get(name) if name in DatasetCatalog else None
     return metadata if isinstance(metadata, CityscapesMetadata) else None
-
-
-def _real_root() -> Path:
-    return datasets_root() / "cityscapes"
-
-
-def _generated(spec_name: str) -> Path:
-    from mask_rcnn_embedded import cityscapes as embedded_cityscapes
-
-    generator: Any = embedded_cityscapes
-    return Path(generator.ensure_generated(getattr(generator, spec_name)))
 
 
 def _read(name: str) -> list[dict[str, Any]]:
@@ -99,7 +78,7 @@ def _read(name: str) -> list[dict[str, Any]]:
     )
 
 
-def _register(name: str, split: str, find: Callable[[], Path], expected: int | None) -> None:
+def _register(name: str, split: str, find: Callable[[], Path], expected: int | None = None) -> None:
     if name in DatasetCatalog:
         return
     DatasetCatalog.register(name, functools.partial(_read, name))

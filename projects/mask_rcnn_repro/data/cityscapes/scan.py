@@ -55,9 +55,6 @@ class ScannedImage:
     """What is known of one image.
 
     Attributes:
-        files: where it is.
-        height: in pixels.
-        width: in pixels.
         digest: SHA-256 of its instance ids (:func:`ids_digest`), of its size on the test split.
         instances: in the order of their ids; None on the test split.
     """
@@ -79,19 +76,18 @@ def scan(
     """Returns all images of a split with their instances, from the cache as far as it is valid.
 
     Args:
-        root: the folder that holds ``leftImg8bit`` and ``gtFine``.
-        split: `"train"`, `"val"` or `"test"`; test is not annotated.
-        masks: `"instance_ids"` or `"polygons"`.
+        root: see :func:`list_files`, also for `split`, `masks`, `expected` and the errors.
+        split: test is not annotated.
+        masks: what to read.
         num_workers: processes; None chooses by the number of images and cores, 0 and 1 stay in
             this process. The result does not depend on it.
-        expected: number of images to warn about if there are others; None: any.
+        expected: number of images.
 
     Returns:
         Sorted by city and image id.
 
     Raises:
-        ConfigError: another `split` or `masks`.
-        DataError: files missing, damaged, or not fitting each other; names the file.
+        DataError: damaged files, too; names the file.
     """
     files = list_files(root, split, masks, expected)
     place = os.path.abspath(root)
@@ -118,11 +114,8 @@ def scan(
         if todo:
             new = _scan_all(todo, masks, num_workers, f"Cityscapes {split}")
             for file, entry in zip(todo, new, strict=True):
-                kept[file.image_id] = {
-                    "image_id": file.image_id,
-                    "stamp": stamps[file.image_id],
-                    **entry,
-                }
+                i = file.image_id
+                kept[i] = {"image_id": i, "stamp": stamps[i], **entry}
         if todo or len(entries) != len(kept):
             state += _write_cache(path, key, [kept[f.image_id] for f in files])
     scanned = [_scanned(f, kept[f.image_id]) for f in files]
@@ -156,13 +149,9 @@ def _scan_all(
     workers = _default_workers(len(files)) if num_workers is None else min(num_workers, len(files))
     if multiprocessing.current_process().daemon:
         workers = 1  # loader workers, which must not have processes of their own
+    few, interval = len(files) < 2 * _IMAGES_PER_PROCESS, 0.3 if sys.stderr.isatty() else 5.0
     bar = functools.partial(
-        tqdm,
-        total=len(files),
-        desc=title,
-        unit="img",
-        disable=len(files) < 2 * _IMAGES_PER_PROCESS,
-        mininterval=0.3 if sys.stderr.isatty() else 5.0,
+        tqdm, total=len(files), desc=title, unit="img", disable=few, mininterval=interval
     )
     work = functools.partial(_scan_image, masks=masks)
     if workers <= 1:

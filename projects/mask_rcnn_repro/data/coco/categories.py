@@ -49,16 +49,9 @@ def parse_categories(value: Any, file: str) -> Categories:
         if entry.get("keypoints"):
             keypoints.append(entry)
     ordered = sorted(names)
-    keypoint_names: tuple[str, ...] = ()
-    skeleton: tuple[tuple[int, int], ...] = ()
-    if len(keypoints) == 1:
-        keypoint_names, skeleton = _parse_keypoints(keypoints[0], file)
-    return Categories(
-        names=tuple(names[i] for i in ordered),
-        id_map={identity: index for index, identity in enumerate(ordered)},
-        keypoint_names=keypoint_names,
-        skeleton=skeleton,
-    )
+    id_map = {identity: index for index, identity in enumerate(ordered)}
+    found = _parse_keypoints(keypoints[0], file) if len(keypoints) == 1 else ((), ())
+    return Categories(tuple(names[i] for i in ordered), id_map, *found)
 
 
 def _parse_keypoints(

@@ -121,10 +121,13 @@ def run_lengths(segmentation: Mapping[str, Any], height: int, width: int, where:
     if type(counts) is list:
         whole = finite_numbers(counts, f"{where}: 'counts'") and all(type(c) is int for c in counts)
         runs = np.asarray(counts if whole else [-1], dtype=object)
-        compressed = False
     elif isinstance(counts, str | bytes):
-        runs = _decoded(counts, where)
-        compressed = True
+        decoded = decode_counts(counts)
+        if decoded is None:
+            raise DataError(
+                f"{where}: 'counts' is not a compressed run length encoding: {short(counts)}."
+            )
+        runs = decoded
     else:
         raise DataError(f"{where}: 'counts' must be a list or a string, got {short(counts)}.")
     total = int(runs.sum()) if len(runs) else 0
@@ -133,16 +136,9 @@ def run_lengths(segmentation: Mapping[str, Any], height: int, width: int, where:
             f"{where}: the runs of the encoding cover {total} pixels or are not whole numbers, but "
             f"the image has {height * width}. The encoding is damaged; encode the mask again."
         )
-    return dict(segmentation) if compressed else mask_util.frPyObjects(segmentation, height, width)
-
-
-def _decoded(counts: str | bytes, where: str) -> np.ndarray:
-    runs = decode_counts(counts)
-    if runs is None:
-        raise DataError(
-            f"{where}: 'counts' is not a compressed run length encoding: {short(counts)}."
-        )
-    return runs
+    if type(counts) is list:
+        return mask_util.frPyObjects(segmentation, height, width)
+    return dict(segmentation)
 
 
 def short(value: Any, limit: int = 80) -> str:

@@ -34,15 +34,9 @@ _LONGEST_FIELD = 16 * 2**20
 
 
 class FileFacts(NamedTuple):
-    """What identifies the annotations of a file.
+    """What identifies the annotations of a file."""
 
-    Attributes:
-        sha256: Hex digest of the file.
-        num_images: Length of its "images".
-        num_annotations: Length of its "annotations".
-    """
-
-    sha256: str
+    sha256: str  # of the file, hex digits
     num_images: int
     num_annotations: int
 

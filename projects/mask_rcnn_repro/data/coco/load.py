@@ -119,11 +119,6 @@ def _check_classes(names: Sequence[str], expected: Sequence[str], file: str) -> 
 def parse_images(value: Any, file: str, root: str) -> dict[int, dict[str, Any]]:
     """Checks the "images" of a COCO json.
 
-    Args:
-        value: what the file holds.
-        file: its name, for messages.
-        root: image folder.
-
     Returns:
         One data set dict per image, without annotations yet, by image id.
 
@@ -241,6 +236,7 @@ def parse_annotation(
         )
     result["category_id"] = categories.id_map[category]
     height, width = record["height"], record["width"]
+    far = FAR * max(height, width)
     segmentation = entry.get("segmentation")
     if segmentation:
         if type(segmentation) is dict:
@@ -251,7 +247,7 @@ def parse_annotation(
                 findings.add(NO_POLYGON, identity)
                 return None
             result["segmentation"] = polygons
-            if not _near(polygons, height, width):
+            if not all(-far <= min(polygon) and max(polygon) <= far for polygon in polygons):
                 findings.add(TOO_FAR, identity)
                 return None
     if entry.get("keypoints"):
@@ -263,16 +259,10 @@ def parse_annotation(
     if box[0] >= width or box[1] >= height or box[0] + box[2] <= 0 or box[1] + box[3] <= 0:
         findings.add(OUTSIDE, identity)
         return None
-    far = FAR * max(height, width)
     if box[0] < -far or box[1] < -far or box[0] + box[2] > far or box[1] + box[3] > far:
         findings.add(TOO_FAR, identity)
         return None
     return result
-
-
-def _near(polygons: list[list[float]], height: int, width: int) -> bool:
-    far = FAR * max(height, width)
-    return all(-far <= min(polygon) and max(polygon) <= far for polygon in polygons)
 
 
 def _polygons(value: Any, where: str, identity: int, findings: Findings) -> list[list[float]]:

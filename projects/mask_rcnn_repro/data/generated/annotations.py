@@ -31,8 +31,8 @@ class GeneratedSource:
 
     Attributes:
         name: data set of the images; None where the file does not say.
-        json: its image list, of a data set of the user.
-        image_root: its images, of a data set of the user.
+        json: image list of a data set of the user.
+        image_root: its images.
     """
 
     name: str | None = None
@@ -41,11 +41,7 @@ class GeneratedSource:
 
 
 def generated_source(file: str | os.PathLike[str]) -> GeneratedSource:
-    """Reads where the images of generated annotations are, without parsing the annotations.
-
-    Raises:
-        DataError: no such file, or not json.
-    """
+    """Reads where the images are, without parsing the annotations; errors: :func:`read_info`."""
     images = distillation_info(file).get("unlabeled")
     if not isinstance(images, dict):
         return GeneratedSource()
@@ -54,11 +50,7 @@ def generated_source(file: str | os.PathLike[str]) -> GeneratedSource:
 
 
 def distillation_info(file: str | os.PathLike[str]) -> dict[str, Any]:
-    """Returns what ``tools/distill.py`` wrote about a file; empty for annotations from elsewhere.
-
-    Raises:
-        DataError: no such file, or not json.
-    """
+    """Returns what ``tools/distill.py`` wrote; empty for others. For errors: :func:`read_info`."""
     found = read_info(file).get("distillation")
     return found if isinstance(found, dict) else {}
 
@@ -116,11 +108,7 @@ def generated_facts(file: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def default_unlabeled(labeled: str) -> str:
-    """Returns the unlabeled images that belong to a labeled data set.
-
-    Raises:
-        ConfigError: There are none that are known.
-    """
+    """Returns the unlabeled images of a labeled data set; ConfigError where none are known."""
     name = None
     if labeled in EMBEDDED or labeled in EMBEDDED_PERSON:
         name = f"{labeled.rpartition('_')[0]}_unlabeled"

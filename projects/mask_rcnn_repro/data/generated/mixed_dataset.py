@@ -12,14 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from detectron2.data.build import (
-    filter_images_with_few_keypoints,
-    filter_images_with_only_crowd_annotations,
-)
 
 from mask_rcnn_repro.data.coco.fields import short
-from mask_rcnn_repro.data.coco.load import CocoData, load_coco_json
-from mask_rcnn_repro.data.datasets import dataset_info, dataset_keypoints, get_training_dicts
+from mask_rcnn_repro.data.coco.load import load_coco_json
+from mask_rcnn_repro.data.datasets import (
+    dataset_info,
+    dataset_keypoints,
+    get_training_dicts,
+    usable_images,
+)
 from mask_rcnn_repro.data.generated.annotations import GeneratedSource, generated_source
 from mask_rcnn_repro.data.registration import coco_parts, register_all_datasets
 from mask_rcnn_repro.errors import ConfigError, DataError
@@ -55,19 +56,17 @@ def get_mixed_dicts(
             `image_root` and `flip_pairs` are, too.
         generated: file that ``tools/distill.py`` wrote; any annotations in COCO format will do.
             ``train_net.py`` fills in the teacher's where it is None.
-        generated_images: folder of its images; None takes those of the data set that the file's
-            "info" names.
+        generated_images: folder of its images; None takes those that the file's "info" names.
         generated_part: p, the part of the images of an epoch that are generated.
         seed: decides which images come once more than others.
         json: labeled data of the user.
         image_root: its images.
-        filter_empty: as for :func:`get_training_dicts`, of either set.
-        min_keypoints: as for :func:`get_training_dicts`, of either set.
+        filter_empty: as for :func:`get_training_dicts`, of either set; likewise `min_keypoints`.
+        min_keypoints: see `filter_empty`.
         flip_pairs: see `names`.
         teacher: config whose model generates the annotations for ``train_net.py`` unless a file
             is given: of the same labeled data, in the same profile. Here it is in messages alone.
-        unlabeled: registered name of the images that it annotates; None takes those that belong to
-            the labeled data. Here in messages alone.
+        unlabeled: name of the images that it annotates; None: those of the labeled data. Likewise.
 
     Returns:
         Dicts in Detectron2's format, labeled ones first; generated ones have ``generated=True``.
@@ -84,18 +83,24 @@ def get_mixed_dicts(
     source = generated_source(file)
     root = image_root_of(source, generated_images)
     data = load_coco_json(file, root)
-    _check_classes(data, dataset_info(names, json, image_root), file, names)
+    categories, classes = data.categories, dataset_info(names, json, image_root)
+    made_classes = categories.names if categories is not None else ()
+    if classes is not None and list(made_classes) != classes:
+        raise _other_labels("classes", made_classes, classes, file, names)
     known = dataset_keypoints(names, json, image_root, flip_pairs=flip_pairs)
-    _check_keypoints(data, known.names if known is not None else None, file, names)
-    labeled = get_training_dicts(
-        names,
-        json,
-        image_root,
-        filter_empty=filter_empty,
-        min_keypoints=min_keypoints,
-        flip_pairs=flip_pairs,
-    )
-    made = _usable(data.dicts, file, filter_empty, min_keypoints)
+    made_keypoints = categories.keypoint_names if categories is not None else ()
+    if made_keypoints and known is not None and made_keypoints != known.names:
+        raise _other_labels("keypoints", made_keypoints, known.names, file, names)
+    labeled = get_training_dicts(names, json, image_root, filter_empty, min_keypoints, flip_pairs)
+    usable = usable_images(data.dicts, filter_empty, min_keypoints)
+    if not usable:
+        wanted = f" with at least {min_keypoints} keypoints" if min_keypoints else ""
+        raise DataError(
+            f"Of {len(data.dicts)} images in {file} none has a generated instance{wanted}. "
+            "Generate them with a better trained model or a lower score threshold "
+            "(tools/distill.py --instances-per-image)."
+        )
+    made = [{**record, GENERATED: True} for record in usable]
     first, second = mixed_indices(len(labeled), len(made), generated_part, seed)
     _logger.info(
         "An epoch: %d labeled images (%d draws) and %d generated ones (%d draws), %.1f %% "
@@ -215,43 +220,11 @@ def image_root_of(source: GeneratedSource, given: str | None) -> str:
     return parts[0].image_root
 
 
-def _check_classes(
-    data: CocoData, labeled: list[str] | None, file: str, names: str | Sequence[str]
-) -> None:
-    made = list(data.categories.names) if data.categories is not None else []
-    if labeled is not None and made != labeled:
-        raise DataError(
-            f"The generated annotations {file} have {len(made)} classes ({short(made)}), but the "
-            f"labeled data {names} has {len(labeled)} ({short(labeled)}). Class k must mean the "
-            "same in both: generate them with a model that was trained on this labeled data."
-        )
-
-
-def _check_keypoints(
-    data: CocoData, labeled: Sequence[str] | None, file: str, names: str | Sequence[str]
-) -> None:
-    made = data.categories.keypoint_names if data.categories is not None else ()
-    if made and labeled is not None and tuple(made) != tuple(labeled):
-        raise DataError(
-            f"The generated annotations {file} have the keypoints {short(list(made))}, but the "
-            f"labeled data {names} has {short(list(labeled))}. Keypoint k must mean the same in "
-            "both: generate them with a model that was trained on this labeled data."
-        )
-
-
-def _usable(
-    dicts: list[dict[str, Any]], file: str, filter_empty: bool, min_keypoints: int
-) -> list[dict[str, Any]]:
-    images = len(dicts)
-    if filter_empty:
-        dicts = filter_images_with_only_crowd_annotations(dicts)
-    if min_keypoints > 0:
-        dicts = filter_images_with_few_keypoints(dicts, min_keypoints)
-    if not dicts:
-        wanted = f" with at least {min_keypoints} keypoints" if min_keypoints else ""
-        raise DataError(
-            f"Of {images} images in {file} none has a generated instance{wanted}. Generate them "
-            "with a better trained model or a lower score threshold "
-            "(tools/distill.py --instances-per-image)."
-        )
-    return [{**record, GENERATED: True} for record in dicts]
+def _other_labels(
+    what: str, made: Sequence[str], labeled: Sequence[str], file: str, names: str | Sequence[str]
+) -> DataError:
+    return DataError(
+        f"The generated annotations {file} have {len(made)} {what} ({short(list(made))}), but the "
+        f"labeled data {names} has {len(labeled)} ({short(list(labeled))}). They must be the same "
+        "in the same order: generate them with a model that was trained on this labeled data."
+    )

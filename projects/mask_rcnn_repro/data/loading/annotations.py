@@ -52,9 +52,8 @@ def transform_to_instances(
     classes = [int(annotation["category_id"]) for annotation in annotations]
     instances.gt_classes = torch.tensor(classes, dtype=torch.int64)
     if annotations and "segmentation" in annotations[0]:
-        instances.gt_masks = _masks(
-            [a["segmentation"] for a in annotations], transforms, image_shape
-        )
+        masks = [annotation["segmentation"] for annotation in annotations]
+        instances.gt_masks = _masks(masks, transforms, image_shape)
     if annotations and "keypoints" in annotations[0]:
         moved = [
             detection_utils.transform_keypoint_annotations(
@@ -67,9 +66,7 @@ def transform_to_instances(
 
 
 def _boxes(
-    annotations: Sequence[dict[str, Any]],
-    transforms: T.TransformList,
-    image_shape: tuple[int, int],
+    annotations: Sequence[dict[str, Any]], transforms: T.TransformList, image_shape: tuple[int, int]
 ) -> np.ndarray:
     """(N, 4) float64. Sides become corners in float32, as ``BoxMode.convert`` does with lists."""
     if not annotations:
@@ -78,16 +75,11 @@ def _boxes(
     if modes <= {BoxMode.XYXY_ABS, BoxMode.XYWH_ABS}:
         boxes = np.array([annotation["bbox"] for annotation in annotations], dtype=np.float64)
         sides = np.array([a["bbox_mode"] == BoxMode.XYWH_ABS for a in annotations])
-        corners = BoxMode.convert(
-            boxes[sides].astype(np.float32), BoxMode.XYWH_ABS, BoxMode.XYXY_ABS
-        )
-        boxes[sides] = corners
+        single = boxes[sides].astype(np.float32)
+        boxes[sides] = BoxMode.convert(single, BoxMode.XYWH_ABS, BoxMode.XYXY_ABS)
     else:
         boxes = np.array(
-            [
-                BoxMode.convert(annotation["bbox"], annotation["bbox_mode"], BoxMode.XYXY_ABS)
-                for annotation in annotations
-            ]
+            [BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYXY_ABS) for a in annotations]
         )
     height, width = image_shape
     moved = transforms.apply_box(boxes).clip(min=0)
@@ -101,24 +93,13 @@ def _masks(masks: list[Any], transforms: T.TransformList, image_shape: tuple[int
         flat = list(itertools.chain.from_iterable(masks))
         if flat and all(len(p) >= 6 and len(p) % 2 == 0 for p in flat):
             points = transforms.apply_coords(np.concatenate(flat).reshape(-1, 2))
-            return PolygonArrays.from_points(
-                points, [len(p) // 2 for p in flat], [len(mask) for mask in masks]
-            )
-    return _masks_one_by_one(masks, transforms, image_shape, polygons)
-
-
-def _masks_one_by_one(
-    masks: list[Any], transforms: T.TransformList, image_shape: tuple[int, int], polygons: bool
-) -> Any:
-    """Detectron2's functions, with boxes that do not matter."""
+            lengths, counts = [len(p) // 2 for p in flat], [len(mask) for mask in masks]
+            return PolygonArrays.from_points(points, lengths, counts)
+    # one by one with Detectron2's functions, with boxes that do not matter
     annotations = []
+    box = {"bbox": [0.0, 0.0, 1.0, 1.0], "bbox_mode": BoxMode.XYXY_ABS, "category_id": 0}
     for mask in masks:
-        annotation = {
-            "bbox": [0.0, 0.0, 1.0, 1.0],
-            "bbox_mode": BoxMode.XYXY_ABS,
-            "category_id": 0,
-            "segmentation": mask,
-        }
+        annotation: dict[str, Any] = {**box, "segmentation": mask}
         detection_utils.transform_instance_annotations(annotation, transforms, image_shape)
         mask = annotation["segmentation"]
         if isinstance(mask, np.ndarray) and not mask.flags.writeable:

@@ -19,8 +19,7 @@ PLAIN_MODES = frozenset({"RGB", "L"})
 """Pillow's modes that are read without loss; others are converted."""
 
 LARGEST_FILE = 1 << 30
-"""Bytes; larger files are refused, as are images of more than twice Pillow's
-``MAX_IMAGE_PIXELS`` (179 million pixels in all)."""
+"""Bytes; larger files are refused, as are images of over 179 million pixels (set by Pillow)."""
 
 _SIXTEEN_BITS = ("I;16", "I;16L", "I;16B", "I;16N")
 _ORIENTATION = 0x0112
@@ -41,8 +40,7 @@ def read_image(record: Mapping[str, Any], image_format: str) -> np.ndarray:
         An array (H, W, C), uint8 in [0, 255], turned as its EXIF orientation says.
 
     Raises:
-        DataError: the file is missing, truncated, no image, too large, of pixels whose range is
-            not known, or of another size than annotated.
+        DataError: missing, truncated, no image, too large, of unknown range or of another size.
     """
     file = record["file_name"]
     which = f"Image {record.get('image_id', '(without id)')}, file {file},"

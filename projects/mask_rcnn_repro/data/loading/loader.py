@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from detectron2.data import DatasetFromList
+from detectron2.data.build import trivial_batch_collator
 from detectron2.data.samplers import InferenceSampler
 from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset
@@ -52,8 +53,7 @@ def build_train_loader(
         dataset: dicts as :func:`get_training_dicts` returns them.
         mapper: from such a dict to the model's input.
         total_batch_size: images per optimizer step, over all processes and micro-batches.
-        num_workers: processes that load ahead, limited by :func:`loader_workers`; 0 loads in this
-            process.
+        num_workers: processes that load ahead (:func:`loader_workers`); 0 loads in this process.
         aspect_ratio_grouping: put images wider than high and others into separate micro-batches,
             which need less padding.
         seed: of the order of images and of their augmentations.
@@ -63,8 +63,7 @@ def build_train_loader(
         world_size: number of processes; None asks Detectron2.
 
     Returns:
-        A loader whose batches are lists of ``total_batch_size / (world_size * accumulate)`` mapped
-        dicts.
+        A loader of lists of ``total_batch_size / (world_size * accumulate)`` mapped dicts.
 
     Raises:
         ConfigError: sizes that cannot be divided evenly or are out of range.
@@ -93,24 +92,14 @@ def build_train_loader(
     groups = np.zeros(len(dataset), dtype=np.int64)
     if aspect_ratio_grouping:
         groups[:] = [record["width"] <= record["height"] for record in dataset]
-    sampler = MicroBatchSampler(
-        groups,
-        total_batch_size // parts,
-        seed=seed,
-        start=start_iteration * parts,
-        rank=rank,
-        world_size=world_size,
-    )
-    return UserErrorLoader(
-        _SeededDraws(dataset, mapper, seed), batch_sampler=sampler, **_options(num_workers)
-    )
+    size, start = total_batch_size // parts, start_iteration * parts
+    sampler = MicroBatchSampler(groups, size, seed, start, rank, world_size)
+    draws = _SeededDraws(dataset, mapper, seed)
+    return UserErrorLoader(draws, batch_sampler=sampler, **_options(num_workers))
 
 
 def build_test_loader(
-    dataset: DatasetDicts,
-    mapper: Mapper,
-    num_workers: int = 4,
-    batch_size: int = 1,
+    dataset: DatasetDicts, mapper: Mapper, num_workers: int = 4, batch_size: int = 1
 ) -> DataLoader:
     """Builds a loader that gives each image once, in order, shared among processes.
 
@@ -119,8 +108,7 @@ def build_test_loader(
     Args:
         dataset: dicts as :func:`get_test_dicts` returns them.
         mapper: from such a dict to the model's input.
-        num_workers: processes that load ahead, limited by :func:`loader_workers`; 0 loads in this
-            process.
+        num_workers: as for :func:`build_train_loader`.
         batch_size: images in a batch; the last batch may be smaller.
 
     Returns:
@@ -137,12 +125,8 @@ def build_test_loader(
         )
     if not len(dataset):
         raise DataError("The test set is empty.")
-    return UserErrorLoader(
-        _Mapped(dataset, mapper),
-        batch_size=batch_size,
-        sampler=InferenceSampler(len(dataset)),
-        **_options(num_workers),
-    )
+    mapped, sampler = _Mapped(dataset, mapper), InferenceSampler(len(dataset))
+    return UserErrorLoader(mapped, batch_size, sampler=sampler, **_options(num_workers))
 
 
 def build_local_loader(dataset: DatasetDicts, mapper: Mapper, num_workers: int = 0) -> DataLoader:
@@ -156,7 +140,7 @@ def build_local_loader(dataset: DatasetDicts, mapper: Mapper, num_workers: int =
 class UserErrorLoader(DataLoader):
     """A loader that raises a worker's :class:`UserError` as it is, without the worker's traceback.
 
-    Workers hand the error over as a value; torch would prepend a traceback to the message.
+    Workers return the error as a value; torch would prepend a traceback to the message.
 
     Before workers are forked, this process's OpenCV goes down to one thread: a worker that inherits
     OpenCV's thread pool, whose threads do not exist there, hangs as soon as it changes or uses it.
@@ -180,16 +164,10 @@ class UserErrorLoader(DataLoader):
     def _from_batch(self, number: int) -> Iterator[list[dict[str, Any]]]:
         if number == 0:
             return super().__iter__()
-        rest = DataLoader(
-            self.dataset,
-            batch_sampler=_Rest(self.batch_sampler, number),
-            num_workers=self.num_workers,
-            collate_fn=self.collate_fn,
-            worker_init_fn=self.worker_init_fn,
-            generator=self.generator,
-            pin_memory=self.pin_memory,
-        )
-        return iter(rest)
+        names = ("num_workers", "collate_fn", "worker_init_fn", "generator", "pin_memory")
+        options: dict[str, Any] = {name: getattr(self, name) for name in names}
+        rest = _Rest(self.batch_sampler, number)
+        return iter(DataLoader(self.dataset, batch_sampler=rest, **options))
 
 
 class _Rest:
@@ -249,11 +227,8 @@ def seeded(*key: int) -> Iterator[None]:
     depend on how images are loaded. CUDA's generators are left alone.
     """
     words = np.random.SeedSequence(key).generate_state(3)
-    python, numpy, torch_state = (
-        random.getstate(),
-        np.random.get_state(),
-        torch.default_generator.get_state(),
-    )
+    python, numpy = random.getstate(), np.random.get_state()
+    torch_state = torch.default_generator.get_state()
     random.seed(int(words[0]))
     np.random.seed(int(words[1]))
     torch.default_generator.manual_seed(int(words[2]))
@@ -269,17 +244,13 @@ def _options(num_workers: int) -> dict[str, Any]:
     # The generator is asked for the workers' base seed; torch's own would be advanced by it.
     return {
         "num_workers": loader_workers(num_workers),
-        "collate_fn": _as_list,
+        "collate_fn": trivial_batch_collator,
         "worker_init_fn": _one_thread,
         "generator": torch.Generator(),
         # Copies to a GPU need not be waited for then. A model on the CPU uses no GPU: pinning
         # would take memory on one, which may be full.
         "pin_memory": torch.cuda.is_initialized(),
     }
-
-
-def _as_list(batch: list[Any]) -> list[Any]:
-    return batch
 
 
 def _one_thread(worker_id: int) -> None:
@@ -302,20 +273,13 @@ def _check_targets(dataset: DatasetDicts, mapper: Mapper) -> None:
     """
     labeled = [record for record in dataset if not record.get("generated")]
     generated = [record for record in dataset if record.get("generated")]
+    fields = {"use_instance_mask": "segmentation", "use_keypoint": "keypoints"}
     for what, records in (("the training set", labeled), ("the generated annotations", generated)):
-        for attribute, field in (
-            ("use_instance_mask", "segmentation"),
-            ("use_keypoint", "keypoints"),
-        ):
-            if (
-                records
-                and getattr(mapper, attribute, False)
-                and not any(
-                    annotation.get(field) is not None
-                    for record in records
-                    for annotation in record.get("annotations", ())
-                )
-            ):
+        for attribute, field in fields.items():
+            if not records or not getattr(mapper, attribute, False):
+                continue
+            annotations = (a for record in records for a in record.get("annotations", ()))
+            if all(annotation.get(field) is None for annotation in annotations):
                 raise DataError(
                     f"dataloader.train.mapper.{attribute} is true, but no annotation of {what} "
                     f"has {field!r}. Choose a data set that has it, or train without."

@@ -43,8 +43,7 @@ class MaskRCNNMapper(DatasetMapper):
         use_keypoint: produce ``gt_keypoints``.
         keypoint_hflip_indices: see :func:`keypoint_flip_indices`; None means COCO's 17 keypoints
             (a config gets those of its training data when it is run).
-        precomputed_proposal_topk: give the model this many stored proposals, those of the highest
-            scores; None: none.
+        precomputed_proposal_topk: stored proposals for the model, the best scored; None: none.
         proposal_files: folders of stored proposals (:class:`ProposalFile`), one for each data set
             that is read; opened when the first image is mapped. None: proposals are in the dicts,
             as Detectron2's ``load_proposals_into_dataset`` puts them there.
@@ -129,10 +128,7 @@ class MaskRCNNMapper(DatasetMapper):
         return record
 
     def _add_proposals(self, record: dict[str, Any]) -> None:
-        """Puts the image's proposals where Detectron2 looks for them, as arrays of their own.
-
-        All that are stored: which are the first k is known only after clipping to a cropped image.
-        """
+        """Puts all proposals into the record: which are the first k is known after clipping."""
         if self.proposal_files:
             boxes, logits = self._stored(record)
             record["proposal_bbox_mode"] = BoxMode.XYXY_ABS
@@ -176,30 +172,26 @@ class MaskRCNNMapper(DatasetMapper):
             if original.get("iscrowd", 0) or (self.use_instance_mask and not masked):
                 continue
             annotation = dict(original, bbox=[float(x) for x in original["bbox"]])
-            segmentation = annotation.pop("segmentation", None)
+            mask = annotation.pop("segmentation", None)
             if self.use_instance_mask:
-                annotation["segmentation"] = (
-                    [np.array(polygon, dtype=np.float64) for polygon in segmentation]
-                    if isinstance(segmentation, list)
-                    else segmentation
-                )
+                if isinstance(mask, list):
+                    mask = [np.array(polygon, dtype=np.float64) for polygon in mask]
+                annotation["segmentation"] = mask
             keypoints = annotation.pop("keypoints", None)
             if self.use_keypoint:
                 annotation["keypoints"] = self._keypoints(keypoints, dataset_dict)
             usable.append(annotation)
         return usable
 
-    def _keypoints(
-        self, keypoints: Sequence[float] | None, dataset_dict: dict[str, Any]
-    ) -> np.ndarray:
+    def _keypoints(self, keypoints: Sequence[float] | None, record: dict[str, Any]) -> np.ndarray:
         numbers = 3 * len(self.keypoint_hflip_indices)
         if keypoints is None or not len(keypoints):
             return np.zeros(numbers)
         if len(keypoints) != numbers:
             raise DataError(
-                f"Image {dataset_dict.get('image_id')}, file {dataset_dict.get('file_name')}: an "
-                f"instance has {len(keypoints) // 3} keypoints, but the mapper expects "
-                f"{numbers // 3}. Give mapper.keypoint_hflip_indices for this data set's keypoints."
+                f"Image {record.get('image_id')}, file {record.get('file_name')}: an instance has "
+                f"{len(keypoints) // 3} keypoints, but the mapper expects {numbers // 3}. Give "
+                "mapper.keypoint_hflip_indices for this data set's keypoints."
             )
         return np.array(keypoints, dtype=np.float64)
 

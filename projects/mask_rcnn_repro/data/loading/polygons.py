@@ -11,7 +11,6 @@ Shapes: N instances as chosen, G polygons and P points of the image, M mask side
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pycocotools.mask as mask_util
@@ -125,21 +124,17 @@ class PolygonArrays(PolygonMasks):
         flat, ends = scaled.reshape(-1), np.cumsum(2 * counts).tolist()
         pieces = [flat[a:b] for a, b in zip([0, *ends], ends, strict=False)]
         runs = mask_util.frPyObjects(pieces, mask_size, mask_size) if pieces else []
-        return self._decode(runs, owner, len(chosen), mask_size).to(boxes.device).bool()
-
-    @staticmethod
-    def _decode(runs: list[Any], owner: np.ndarray, count: int, mask_size: int) -> torch.Tensor:
-        """(N, M, M) uint8 of runs, several of which may belong to one instance."""
-        masks = np.zeros((count, mask_size, mask_size), np.uint8)
-        bounds = np.searchsorted(owner, np.arange(count + 1)).tolist()
-        filled = [n for n in range(count) if bounds[n] < bounds[n + 1]]
+        # Several runs may belong to one instance.
+        masks = np.zeros((len(chosen), mask_size, mask_size), np.uint8)
+        bounds = np.searchsorted(owner, np.arange(len(chosen) + 1)).tolist()
+        filled = [n for n in range(len(chosen)) if bounds[n] < bounds[n + 1]]
         merged = []
         for n in filled:
             start, end = bounds[n], bounds[n + 1]
             merged.append(runs[start] if end == start + 1 else mask_util.merge(runs[start:end]))
         if merged:
             masks[filled] = mask_util.decode(merged).transpose(2, 0, 1)
-        return torch.from_numpy(masks)
+        return torch.from_numpy(masks).to(boxes.device).bool()
 
 
 def _starts(counts: Sequence[int]) -> np.ndarray:

@@ -45,19 +45,15 @@ class MicroBatchSampler(Sampler):
         world_size: int = 1,
     ) -> None:
         self.groups = np.asarray(groups, dtype=np.int64)
-        self.batch_size = batch_size
-        self.seed = seed
-        self.start = start
-        self.rank = rank
-        self.world_size = world_size
+        self.batch_size, self.seed, self.start = batch_size, seed, start
+        self.rank, self.world_size = rank, world_size
         self._sizes = np.bincount(self.groups, minlength=2)
 
     def after(self, batches: int) -> MicroBatchSampler:
         """What is left when this process has taken that many micro-batches, without walking."""
         start = self.start + batches * self.world_size
-        return MicroBatchSampler(
-            self.groups, self.batch_size, self.seed, start, self.rank, self.world_size
-        )
+        where = self.rank, self.world_size
+        return MicroBatchSampler(self.groups, self.batch_size, self.seed, start, *where)
 
     def __iter__(self) -> Iterator[list[Draw]]:
         first = self.start + self.rank
@@ -111,7 +107,7 @@ class MicroBatchSampler(Sampler):
         draws = self._permutation(epoch)
         group = self.groups[draws[:, 0]]
         batches: list[np.ndarray] = []
-        left: list[np.ndarray] = []
+        left = []
         for g, before in enumerate(carried):
             items = np.concatenate([before, draws[group == g]])
             full = len(items) // self.batch_size * self.batch_size

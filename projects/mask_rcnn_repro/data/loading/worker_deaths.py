@@ -71,7 +71,13 @@ def surviving_deaths(from_batch: Callable[[int], Iterator[Any]]) -> Iterator[Any
             deaths = deaths + 1 if done - last_death < FORGIVEN_AFTER else 1
             last_death = done
             if deaths >= MAX_DEATHS:
-                raise _gave_up(deaths, done, dead)
+                raise WorkerError(
+                    f"Processes that load data died {deaths} times in a row, the last at batch "
+                    f"{done} since loading began: {dead}. SIGKILL is what the system sends when "
+                    "memory runs out (fewer dataloader.*.num_workers take less), SIGBUS a full "
+                    "/dev/shm, SIGSEGV a library that fails on an image. With num_workers=0 images "
+                    "are loaded in the training process, which shows errors where they are."
+                )
             logger.warning(
                 "Processes that load data died: %s. New ones go on from batch %d.", dead, done
             )
@@ -84,20 +90,14 @@ def surviving_deaths(from_batch: Callable[[int], Iterator[Any]]) -> Iterator[Any
             _dispose(iterator, workers)
 
 
-def _gave_up(deaths: int, done: int, dead: str) -> WorkerError:
-    return WorkerError(
-        f"Processes that load data died {deaths} times in a row, the last at batch {done} since "
-        f"loading began: {dead}. SIGKILL is what the system sends when memory runs out (fewer "
-        "dataloader.*.num_workers take less), SIGBUS a full /dev/shm, SIGSEGV a library that fails "
-        "on an image. With num_workers=0 images are loaded in the training process, which shows "
-        "errors where they are."
-    )
-
-
 def _dead(workers: list[BaseProcess]) -> str:
     """Those that did not end by themselves, and how they ended; empty if there is none."""
-    ends = [(worker.pid, worker.exitcode) for worker in workers if not worker.is_alive()]
-    return ", ".join(f"{pid} ({_how(code)})" for pid, code in ends if code)
+    ends = []
+    for worker in workers:
+        if not worker.is_alive() and (code := worker.exitcode):
+            how = signal.Signals(-code).name if code < 0 else f"exit status {code}"
+            ends.append(f"{worker.pid} ({how})")
+    return ", ".join(ends)
 
 
 def _dispose(iterator: Iterator[Any], workers: list[BaseProcess]) -> None:
@@ -108,8 +108,7 @@ def _dispose(iterator: Iterator[Any], workers: list[BaseProcess]) -> None:
     """
     for worker in workers:
         worker.kill()
-    shut_down = getattr(iterator, "_shutdown_workers", None)
-    if shut_down is not None:
+    if shut_down := getattr(iterator, "_shutdown_workers", None):
         thread = threading.Thread(target=shut_down, name="workers' end", daemon=True)
         thread.start()
         thread.join(_DISPOSAL_SECONDS)
@@ -145,12 +144,6 @@ def _deaths_raise() -> Iterator[None]:
         yield
     finally:
         _waiting = False
-
-
-def _how(exit_code: int | None) -> str:
-    if exit_code is not None and exit_code < 0:
-        return signal.Signals(-exit_code).name
-    return f"exit status {exit_code}"
 
 
 def die_with_parent() -> None:

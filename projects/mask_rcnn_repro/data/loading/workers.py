@@ -24,14 +24,6 @@ def usable_cpus() -> int:
     return max(1, cpus)
 
 
-def _local_processes() -> int:
-    """Number of local processes. Falls back to the world size."""
-    try:
-        return int(comm.get_local_size())
-    except AssertionError:  # a process group that Detectron2's `launch` did not make
-        return int(os.environ.get("LOCAL_WORLD_SIZE", comm.get_world_size()))
-
-
 def loader_workers(asked: int) -> int:
     """Limits a loader's worker processes to this process's share of the usable CPUs.
 
@@ -43,13 +35,15 @@ def loader_workers(asked: int) -> int:
     Returns:
         ``asked``, or a lower number (at least 1), which is logged.
     """
-    share = max(1, usable_cpus() // _local_processes())
+    try:
+        processes = int(comm.get_local_size())
+    except AssertionError:  # a process group that Detectron2's `launch` did not make
+        processes = int(os.environ.get("LOCAL_WORLD_SIZE", comm.get_world_size()))
+    share = max(1, usable_cpus() // processes)
     if asked <= share:
         return asked
     _logger.info(
         "Loading with %d worker processes instead of num_workers=%d: this process can use %d CPUs.",
-        share,
-        asked,
-        share,
+        *(share, asked, share),
     )
     return share
