@@ -41,7 +41,7 @@ class GeneratedSource:
 
 
 def generated_source(file: str | os.PathLike[str]) -> GeneratedSource:
-    """Reads where the images are, without parsing the annotations; errors: :func:`read_info`."""
+    """Reads where the images are, without the annotations. Errors: see :func:`read_info`."""
     images = distillation_info(file).get("unlabeled")
     if not isinstance(images, dict):
         return GeneratedSource()
@@ -50,7 +50,7 @@ def generated_source(file: str | os.PathLike[str]) -> GeneratedSource:
 
 
 def distillation_info(file: str | os.PathLike[str]) -> dict[str, Any]:
-    """Returns what ``tools/distill.py`` wrote; empty for others. For errors: :func:`read_info`."""
+    """Returns the "distillation" of a file's "info" or {}. Errors: see :func:`read_info`."""
     found = read_info(file).get("distillation")
     return found if isinstance(found, dict) else {}
 

@@ -66,7 +66,8 @@ def get_mixed_dicts(
         flip_pairs: see `names`.
         teacher: config whose model generates the annotations for ``train_net.py`` unless a file
             is given: of the same labeled data, in the same profile. Here it is in messages alone.
-        unlabeled: name of the images that it annotates; None: those of the labeled data. Likewise.
+        unlabeled: registered name of the images that it annotates; None takes those that belong to
+            the labeled data. Here in messages alone.
 
     Returns:
         Dicts in Detectron2's format, labeled ones first; generated ones have ``generated=True``.

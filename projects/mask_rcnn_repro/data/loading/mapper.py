@@ -128,7 +128,7 @@ class MaskRCNNMapper(DatasetMapper):
         return record
 
     def _add_proposals(self, record: dict[str, Any]) -> None:
-        """Puts all proposals into the record: which are the first k is known after clipping."""
+        """Adds all proposals of the image: which are the first k is known only after clipping."""
         if self.proposal_files:
             boxes, logits = self._stored(record)
             record["proposal_bbox_mode"] = BoxMode.XYXY_ABS
