@@ -49,6 +49,8 @@ SCAN_VERSION = 1
 # A process for every so many images: fewer do not pay for its start.
 _IMAGES_PER_PROCESS = 25
 
+_DAMAGED = (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, zlib.error)
+
 
 @dataclass(frozen=True)
 class ScannedImage:
@@ -76,28 +78,23 @@ def scan(
     """Returns all images of a split with their instances, from the cache as far as it is valid.
 
     Args:
-        root: see :func:`list_files`, also for `split`, `masks`, `expected` and the errors.
-        split: test is not annotated.
-        masks: what to read.
+        root: the folder that holds ``leftImg8bit`` and ``gtFine``.
+        split: `"train"`, `"val"` or `"test"`; test is not annotated.
+        masks: `"instance_ids"` or `"polygons"`.
         num_workers: processes; None chooses by the number of images and cores, 0 and 1 stay in
             this process. The result does not depend on it.
-        expected: number of images.
+        expected: see :func:`list_files`, also for the errors.
 
     Returns:
         Sorted by city and image id.
 
     Raises:
-        DataError: damaged files, too; names the file.
+        DataError: also damaged files; names the file.
     """
     files = list_files(root, split, masks, expected)
     place = os.path.abspath(root)
-    key: dict[str, Any] = {
-        "version": SCAN_VERSION,
-        "root": place,
-        "split": split,
-        "masks": masks,
-        "classes": list(THING_CLASSES),
-    }
+    key: dict[str, Any] = {"version": SCAN_VERSION, "root": place, "split": split, "masks": masks}
+    key["classes"] = list(THING_CLASSES)
     name = hashlib.sha256(place.encode()).hexdigest()[:16]
     path = embedded_root() / "cityscapes_scans" / f"{split}-{masks}-{name}.json.gz"
     with contextlib.suppress(OSError):  # a read-only cache: scanned without
@@ -200,15 +197,7 @@ def _read_cache(path: Path, key: dict[str, Any]) -> tuple[dict[str, dict[str, An
             raise ValueError("entries lack fields")
     except FileNotFoundError:
         return {}, ""
-    except (
-        OSError,
-        EOFError,
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        zlib.error,
-    ) as error:
+    except _DAMAGED as error:
         return {}, f" (which was damaged: {error})"
     return entries, ""
 

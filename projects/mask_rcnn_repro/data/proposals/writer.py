@@ -200,10 +200,7 @@ class ProposalWriter:
             raise DataError(
                 f"{self.folder} was made by another run meanwhile. Start again to use it."
             ) from error
-        parent = os.open(self.folder.parent, os.O_RDONLY)
-        with suppress(OSError):  # file systems that cannot
-            os.fsync(parent)
-        os.close(parent)
+        _sync_folder(self.folder.parent)
         # Last: a folder without lock would not be known as the leftover of a killed writer.
         (self.folder / "lock").unlink()
 
@@ -284,6 +281,13 @@ def _synced(path: Path) -> Iterator[IO[bytes]]:
         yield file
         file.flush()
         os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    with suppress(OSError):  # file systems that cannot
+        os.fsync(descriptor)
+    os.close(descriptor)
 
 
 def _clean_leftovers(folder: Path) -> None:
