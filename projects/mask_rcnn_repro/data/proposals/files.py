@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json as json_module
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -113,15 +113,17 @@ class ProposalFile:
             raise DataError(
                 f"The stored proposals in {self.folder} have no image {image_id!r}: they are of "
                 f"{len(self)} images of {self.info.dataset!r}. Use the proposals of the data set "
-                "that is read; if these should be it, delete the folder to have them made again."
+                f"that is read; if these should be it, delete {self.folder} to have them made "
+                "again."
             )
         begin, end = (int(x) for x in content.offsets[row : row + 2])
         boxes, logits = np.array(content.boxes[begin:end]), np.array(content.scores[begin:end])
         if not (np.isfinite(boxes).all() and np.isfinite(logits).all()):
             raise self._damaged(f"image {image_id!r} has boxes or scores that are not finite")
         if (boxes[:, 2:] < boxes[:, :2]).any():
-            what = f"image {image_id!r} has boxes that are upside down (they are x1, y1, x2, y2)"
-            raise self._damaged(what)
+            raise self._damaged(
+                f"image {image_id!r} has boxes that are upside down (they are x1, y1, x2, y2)"
+            )
         if (np.abs(boxes) > _FARTHEST).any():
             raise self._damaged(f"image {image_id!r} has boxes far outside of any image")
         if (logits[1:] > logits[:-1]).any():
@@ -134,15 +136,19 @@ class ProposalFile:
         Raises:
             DataError: a file is missing, truncated, pickled, or of another shape or type.
         """
-        if self._content is not None:
-            return self._content
+        if self._content is None:
+            self._content = self._open()
+        return self._content
+
+    def _open(self) -> _Content:
         image_ids = _read_json(self.folder / "image_ids.json")
         if not isinstance(image_ids, list) or not all(type(i) in (int, str) for i in image_ids):
             raise self._damaged("image_ids.json is not a list of numbers or texts")
         images, boxes = len(image_ids), self.info.num_boxes
         if images != self.info.num_images:
-            number = self.info.num_images
-            raise self._damaged(f"image_ids.json lists {images} images, info.json says {number}")
+            raise self._damaged(
+                f"image_ids.json lists {images} images, info.json says {self.info.num_images}"
+            )
         rows = {str(image_id): row for row, image_id in enumerate(image_ids)}
         if len(rows) != images:
             raise self._damaged(f"{images - len(rows)} image ids occur more than once")
@@ -158,7 +164,6 @@ class ProposalFile:
             raise self._damaged(f"offsets.npy does not ascend from 0 to {boxes}, the boxes")
         if images and counts.max() > self.info.topk:
             raise self._damaged(f"an image has {counts.max()} boxes, topk is {self.info.topk}")
-        self._content = content
         return content
 
     def _map(self, name: str, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
@@ -168,15 +173,19 @@ class ProposalFile:
         except FileNotFoundError as error:
             raise self._damaged(f"{name} is missing") from error
         except Exception as error:  # of many kinds: a header is parsed as Python source
-            what = f"{name} is truncated or is not a plain .npy file ({error})"
-            raise self._damaged(what) from error
+            raise self._damaged(
+                f"{name} is truncated or is not a plain .npy file ({error})"
+            ) from error
         if not isinstance(array, np.memmap) or array.dtype != dtype or array.shape != shape:
             found = f"{getattr(array, 'dtype', type(array))} {getattr(array, 'shape', '')}"
             raise self._damaged(f"{name} is {found}, expected is {dtype} {shape}")
         return array
 
     def _damaged(self, what: str) -> DataError:
-        return _damaged(self.folder, what)
+        return DataError(
+            f"The stored proposals in {self.folder} are damaged: {what}. Delete the folder to have "
+            "them made again; docs/proposals.md describes the format."
+        )
 
 
 def proposals_exist(folder: str | os.PathLike[str]) -> bool:
@@ -213,14 +222,12 @@ def check_proposals(
     """
     file = ProposalFile(folder)
     file.open()
-    info, source, stale = file.info, file.info.source, []
-    made_by = source.get("config_hash")
+    info, stale = file.info, []
+    made_by = info.source.get("config_hash")
     if source_hash is not None and made_by != source_hash:
-        profile = f" ({source['profile']})" if source.get("profile") else ""
-        known = f"the RPN config {source['config']}{profile}" if "config" in source else ""
         stale.append(
-            f"they were made by {known or 'an unknown source'} with config hash {made_by}; the "
-            f"hash is now {source_hash}"
+            f"they were made by {_source_name(info.source)} with config hash {made_by}; the hash "
+            f"is now {source_hash}"
         )
     if fingerprint is None and names is not None:
         from mask_rcnn_repro.data.fingerprint import dataset_fingerprint
@@ -241,6 +248,13 @@ def check_proposals(
         )
 
 
+def _source_name(source: Mapping[str, Any]) -> str:
+    if "config" not in source:
+        return "an unknown source"
+    profile = f" ({source['profile']})" if source.get("profile") else ""
+    return f"the RPN config {source['config']}{profile}"
+
+
 def _read_info(folder: Path) -> ProposalInfo:
     if not folder.is_dir():
         raise DataError(
@@ -252,12 +266,15 @@ def _read_info(folder: Path) -> ProposalInfo:
     if version != FORMAT_VERSION:
         raise DataError(
             f"The stored proposals in {folder} have format version {version}; this version of the "
-            f"project reads version {FORMAT_VERSION}. Delete the folder to have them made again."
+            f"project reads version {FORMAT_VERSION}. Delete the folder {folder} to have them made "
+            "again."
         )
     try:
         return ProposalInfo.model_validate(content)
     except ValidationError as error:
-        lines = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        lines = "; ".join(
+            f"{'.'.join(str(part) for part in e['loc'])}: {e['msg']}" for e in error.errors()
+        )
         raise DataError(
             f"{folder / 'info.json'} does not describe stored proposals ({lines}). "
             f"docs/proposals.md describes the format; delete {folder} to have them made again."
@@ -268,13 +285,12 @@ def _read_json(path: Path) -> Any:
     try:
         return json_module.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise _damaged(path.parent, f"{path.name} is missing") from error
+        raise DataError(
+            f"The stored proposals in {path.parent} are damaged: {path.name} is missing. Delete "
+            "the folder to have them made again; docs/proposals.md describes the format."
+        ) from error
     except (OSError, ValueError) as error:
-        raise _damaged(path.parent, f"{path.name} cannot be read ({error})") from error
-
-
-def _damaged(folder: Path, what: str) -> DataError:
-    return DataError(
-        f"The stored proposals in {folder} are damaged: {what}. Delete the folder to have them "
-        "made again; docs/proposals.md describes the format."
-    )
+        raise DataError(
+            f"The stored proposals in {path.parent} are damaged: {path.name} cannot be read "
+            f"({error}). Delete the folder to have them made again."
+        ) from error

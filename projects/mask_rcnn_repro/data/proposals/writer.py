@@ -14,8 +14,8 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -160,7 +160,8 @@ class ProposalWriter:
         """Makes and locks the temporary folder, and clears away those of killed writers."""
         if proposals_exist(self.folder):
             raise DataError(
-                f"{self.folder} is there already. Delete the folder to have them made again."
+                f"{self.folder} is there already. Delete the folder to have the proposals made "
+                "again."
             )
         self.folder.parent.mkdir(parents=True, exist_ok=True)
         _clean_leftovers(self.folder)
@@ -174,6 +175,7 @@ class ProposalWriter:
     def _release(self) -> None:
         if self._lock is not None:
             self._lock.close()
+            self._lock = None
 
     def _part(self, name: str, rank: int) -> Path:
         return self._temporary / f"{name}.{rank}.part"
@@ -182,16 +184,17 @@ class ProposalWriter:
         places = self._places(parts)
         counts = [places[str(image_id)][2] for image_id in self._image_ids]
         offsets = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]).astype(np.int64)
-        sizes: dict[str, Any] = {"num_images": len(counts), "num_boxes": int(offsets[-1])}
-        info = ProposalInfo(**sizes, **self._facts).model_dump()
+        info = ProposalInfo(
+            num_images=len(counts), num_boxes=int(offsets[-1]), **self._facts
+        ).model_dump()
         for name, row in _COLUMNS.items():
             self._join(name, (info["num_boxes"], *row), places, len(parts))
         with _synced(self._temporary / "offsets.npy") as file:
             np.save(file, offsets, allow_pickle=False)
-        texts = {"image_ids": json.dumps(self._image_ids), "info": json.dumps(info, indent=2)}
-        for name, text in texts.items():
-            with _synced(self._temporary / f"{name}.json") as file:
-                file.write(f"{text}\n".encode())
+        for name, content in (("image_ids.json", self._image_ids), ("info.json", info)):
+            with _synced(self._temporary / name) as file:
+                indent = 2 if name == "info.json" else None
+                file.write((json.dumps(content, indent=indent) + "\n").encode())
         try:
             os.rename(self._temporary, self.folder)
         except OSError as error:
@@ -241,18 +244,20 @@ class ProposalWriter:
     ) -> None:
         """Writes an array from all parts, in the order of the data set, a few rows at a time."""
         row_bytes = 4 * int(np.prod(shape[1:]))
-        paths = [self._part(name, rank) for rank in range(processes)]
-        with ExitStack() as stack:
-            parts = [stack.enter_context(open(path, "rb")) for path in paths]
-            file = stack.enter_context(_synced(self._temporary / f"{name}.npy"))
-            header = {"descr": "<f4", "fortran_order": False, "shape": shape}
-            np.lib.format.write_array_header_1_0(file, header)
-            for image_id in self._image_ids:
-                rank, begin, count = places[str(image_id)]
-                parts[rank].seek(begin * row_bytes)
-                file.write(parts[rank].read(count * row_bytes))
-        for path in paths:
-            path.unlink()
+        parts = [open(self._part(name, rank), "rb") for rank in range(processes)]  # noqa: SIM115
+        try:
+            with _synced(self._temporary / f"{name}.npy") as file:
+                header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+                np.lib.format.write_array_header_1_0(file, header)
+                for image_id in self._image_ids:
+                    rank, begin, count = places[str(image_id)]
+                    parts[rank].seek(begin * row_bytes)
+                    file.write(parts[rank].read(count * row_bytes))
+        finally:
+            for part in parts:
+                part.close()
+        for rank in range(processes):
+            self._part(name, rank).unlink()
 
 
 def _plain_id(image_id: Any) -> ImageId:
@@ -274,20 +279,28 @@ def _first_decides(function: Any) -> Any:
     return result
 
 
-@contextmanager
-def _synced(path: Path) -> Iterator[IO[bytes]]:
+class _synced:
     """Opens a file for writing and flushes it to the disk when the block ends."""
-    with open(path, "wb") as file:
-        yield file
-        file.flush()
-        os.fsync(file.fileno())
+
+    def __init__(self, path: Path) -> None:
+        self._file: IO[bytes] = open(path, "wb")  # noqa: SIM115
+
+    def __enter__(self) -> IO[bytes]:
+        return self._file
+
+    def __exit__(self, *_: object) -> None:
+        with self._file:
+            self._file.flush()
+            os.fsync(self._file.fileno())
 
 
 def _sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
-    with suppress(OSError):  # file systems that cannot
-        os.fsync(descriptor)
-    os.close(descriptor)
+    try:
+        with suppress(OSError):  # file systems that cannot
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _clean_leftovers(folder: Path) -> None:
