@@ -20,11 +20,7 @@ from torch import nn
 from mask_rcnn_repro.errors import ConfigError
 from mask_rcnn_repro.modeling.backbone.norm import resolve_norm
 from mask_rcnn_repro.modeling.box_head import FCBoxHead
-from mask_rcnn_repro.modeling.mask_losses import (
-    ClassAgnosticMaskLoss,
-    MaskLoss,
-    build_mask_loss,
-)
+from mask_rcnn_repro.modeling.mask_losses import ClassAgnosticMaskLoss, MaskLoss, build_mask_loss
 
 
 class MaskHead(BaseMaskRCNNHead):

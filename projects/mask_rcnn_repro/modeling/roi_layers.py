@@ -34,12 +34,7 @@ from torch.nn import functional
 from torchvision.ops import roi_align, roi_pool
 
 from mask_rcnn_repro.errors import ConfigError
-from mask_rcnn_repro.modeling.accel.compiled_roi_layers import (
-    Form,
-    applies,
-    pool_rois,
-    round_boxes,
-)
+from mask_rcnn_repro.modeling.accel.compiled_roi_layers import Form, applies, pool_rois, round_boxes
 
 POOLER_REGISTRY = Registry("POOLER")
 POOLER_REGISTRY.__doc__ = """

@@ -180,10 +180,7 @@ def _streamed(results: ResultStream, wanted: set[int]) -> str | list[dict[str, A
 
 
 def _listed(
-    detections: Sequence[Mapping[str, Any]],
-    iou_type: str,
-    wanted: set[int],
-    known: Iterable[Any],
+    detections: Sequence[Mapping[str, Any]], iou_type: str, wanted: set[int], known: Iterable[Any]
 ) -> list[Mapping[str, Any]]:
     """The results on the `wanted` images, with the fields that matter. Loops are in C."""
     if not detections:

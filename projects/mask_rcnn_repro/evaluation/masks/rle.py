@@ -25,12 +25,7 @@ _CHUNK_PIXELS = 1 << 25
 
 
 def instances_to_results(
-    instances: Instances,
-    height: int,
-    width: int,
-    image_id: Any,
-    *,
-    mask_threshold: float = 0.5,
+    instances: Instances, height: int, width: int, image_id: Any, *, mask_threshold: float = 0.5
 ) -> list[dict[str, Any]]:
     """Converts the detections of one image to COCO results.
 

@@ -129,11 +129,7 @@ def resnet_widths(
 
 
 def resnet_channels(
-    stage: int,
-    depth: int,
-    *,
-    res2_out_channels: int | None = None,
-    width_multiplier: float = 1.0,
+    stage: int, depth: int, *, res2_out_channels: int | None = None, width_multiplier: float = 1.0
 ) -> int:
     """Output channels of stage 2 to 5, for configs whose heads follow the backbone's width.
 

@@ -10,11 +10,7 @@ from detectron2.modeling import ROI_HEADS_REGISTRY
 from detectron2.modeling.roi_heads import Res5ROIHeads, ROIHeads, build_mask_head
 
 from mask_rcnn_repro.errors import ConfigError
-from mask_rcnn_repro.modeling.backbone.resnet import (
-    build_res5,
-    res5_shape,
-    resnet_width_arguments,
-)
+from mask_rcnn_repro.modeling.backbone.resnet import build_res5, res5_shape, resnet_width_arguments
 from mask_rcnn_repro.modeling.box_head import BoxPredictor
 from mask_rcnn_repro.modeling.poolers import RoIPooler
 from mask_rcnn_repro.modeling.roi_heads.bounded_memory import BoundedInference
