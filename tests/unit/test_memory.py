@@ -15,8 +15,12 @@ from torch import nn
 
 from mask_rcnn_repro.errors import DataError
 from mask_rcnn_repro.evaluation.loop import within_memory
-from mask_rcnn_repro.modeling import FCNMaskHead, PerClassSigmoidMaskLoss, RoIPooler
-from mask_rcnn_repro.modeling.roi_heads import PaperStandardROIHeads
+from mask_rcnn_repro.modeling import (
+    FCNMaskHead,
+    PaperStandardROIHeads,
+    PerClassSigmoidMaskLoss,
+    RoIPooler,
+)
 from mask_rcnn_repro.utils.out_of_memory import in_parts, is_out_of_memory
 
 

@@ -91,7 +91,7 @@ def evaluate(
         with torch.no_grad(), autocast():
             return list(predict(model, inputs))
 
-    def again(inputs: Any) -> list[Mapping[str, Any]]:
+    def predicted_alone(inputs: Any) -> list[Mapping[str, Any]]:
         with torch.no_grad(), autocast():
             return within_memory(predict, model, inputs)
 
@@ -100,14 +100,15 @@ def evaluate(
         stack.enter_context(_evaluation_mode(model))
         stack.enter_context(torch.no_grad())
         clock.start()
-        results = in_order(iter(data_loader), predicted, again, at_once, clock.stop)
+        results = in_order(iter(data_loader), predicted, predicted_alone, at_once, clock.stop)
         stack.enter_context(contextlib.closing(results))
         for number, inputs, outputs in results:
-            _wait_for_device()
+            if torch.cuda.is_available() and torch.cuda.is_initialized():
+                torch.cuda.synchronize()
             clock.stop("inference")
             evaluator.process(inputs, outputs)
             clock.stop("postprocess")
-            clock.count(len(inputs))
+            clock.images += len(inputs)
             if number < skip:
                 clock.clear()
             progress.step(len(inputs), clock)
@@ -155,11 +156,6 @@ def _evaluation_mode(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def _wait_for_device() -> None:
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
-        torch.cuda.synchronize()
-
-
 class _Clock:
     """Adds up the seconds of each part, and images."""
 
@@ -178,13 +174,6 @@ class _Clock:
         now = time.perf_counter()
         self.sums[part] += now - self._last
         self._last = now
-
-    def count(self, images: int) -> None:
-        self.images += images
-
-    def local_average(self) -> dict[str, float]:
-        """Seconds an image so far, on this process; zeros before the first image."""
-        return {part: total / max(self.images, 1) for part, total in self.sums.items()}
 
     def seconds_per_image(self) -> dict[str, float]:
         """Seconds an image by part and in total, over all processes; empty without images."""
@@ -214,7 +203,7 @@ class _Progress:
         if now - self._last < self._period:
             return
         self._last = now
-        average = clock.local_average()
+        average = {part: total / max(clock.images, 1) for part, total in clock.sums.items()}
         per_image = sum(average.values()) or (now - self._began) / self._done
         left = datetime.timedelta(seconds=round(per_image * max(self._total - self._done, 0)))
         parts = ", ".join(f"{part} {average[part]:.4f}" for part in PARTS)

@@ -59,35 +59,32 @@ def in_order(
         initializer=torch.set_num_threads,  # of that thread, and of threads yet to come
         initargs=(max(1, threads // at_once),),
     )
-    pending: deque[tuple[Batch, Future[Result]]] = deque()
-    number = 0
+    pending: deque[tuple[int, Batch, Future[Result]]] = deque()
     try:
-        for batch in batches:
+        for number, batch in enumerate(batches):
             loaded("data")
-            pending.append((batch, pool.submit(predict, batch)))
+            pending.append((number, batch, pool.submit(predict, batch)))
             if len(pending) > at_once:
-                yield number, *_first(pending, predict_alone)
-                number += 1
+                yield _first(pending, predict_alone)
         while pending:
-            yield number, *_first(pending, predict_alone)
-            number += 1
+            yield _first(pending, predict_alone)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
         torch.set_num_threads(threads)
 
 
 def _first(
-    pending: deque[tuple[Batch, Future[Result]]], predict_alone: Callable[[Batch], Result]
-) -> tuple[Batch, Result]:
-    batch, future = pending.popleft()
+    pending: deque[tuple[int, Batch, Future[Result]]], predict_alone: Callable[[Batch], Result]
+) -> tuple[int, Batch, Result]:
+    number, batch, future = pending.popleft()
     try:
-        return batch, future.result()
+        return number, batch, future.result()
     except Exception as error:
         if not is_out_of_memory(error):
             raise
     del future  # its error holds the frames that hold the memory
-    wait([other for _, other in pending])
-    return batch, predict_alone(batch)
+    wait([other for *_, other in pending])
+    return number, batch, predict_alone(batch)
 
 
 def _or_alone(

@@ -18,17 +18,18 @@
 `accel` imports no other part, and no other part imports `inference`.
 """
 
-from mask_rcnn_repro.modeling.backbone import (
-    NonLocalBlock,
-    build_fpn,
-    build_norm,
+from mask_rcnn_repro.modeling.backbone.fpn import build_fpn
+from mask_rcnn_repro.modeling.backbone.non_local import NonLocalBlock
+from mask_rcnn_repro.modeling.backbone.norm import build_norm
+from mask_rcnn_repro.modeling.backbone.resnet import (
     build_res5,
     build_resnet,
     res5_shape,
     resnet_channels,
 )
 from mask_rcnn_repro.modeling.box_head import BoxPredictor, FCBoxHead
-from mask_rcnn_repro.modeling.inference import TestTimeAugmentation, optimize_for_inference
+from mask_rcnn_repro.modeling.inference.optimize import optimize_for_inference
+from mask_rcnn_repro.modeling.inference.test_time_augmentation import TestTimeAugmentation
 from mask_rcnn_repro.modeling.keypoint_head import KeypointHead
 from mask_rcnn_repro.modeling.mask_heads import FCNMaskHead, MaskHead, MLPMaskHead
 from mask_rcnn_repro.modeling.mask_losses import (
@@ -42,7 +43,8 @@ from mask_rcnn_repro.modeling.mask_losses import (
 )
 from mask_rcnn_repro.modeling.meta_arch import SharedFeatureRCNN, StageWiseRCNN
 from mask_rcnn_repro.modeling.poolers import RoIPooler
-from mask_rcnn_repro.modeling.roi_heads import PaperRes5ROIHeads, PaperStandardROIHeads
+from mask_rcnn_repro.modeling.roi_heads.res5 import PaperRes5ROIHeads
+from mask_rcnn_repro.modeling.roi_heads.standard import PaperStandardROIHeads
 from mask_rcnn_repro.modeling.roi_layers import POOLER_REGISTRY
 from mask_rcnn_repro.modeling.rpn import PaperRPNHead, StageRPN, anchors_per_location
 

@@ -117,7 +117,12 @@ class MultinomialMaskLoss(MaskLoss):
             return logits.sum() * 0
         classes = torch.cat([image.gt_classes for image in instances]).long()
         on_object = mask_targets(instances, logits.shape[-1])
-        self._log(logits.detach(), classes, on_object, instances, vis_period)
+        # Detectron2's loss logs; it gets the true class against all others as one sigmoid
+        rois = Instances(on_object.shape[1:])
+        rois.proposal_boxes = Boxes.cat([image.proposal_boxes for image in instances])
+        rois.gt_masks = _CroppedMasks(on_object)
+        true_class = self.probabilities(logits.detach(), classes).logit()
+        mask_rcnn_loss(true_class, [rois], vis_period)
         background = logits.shape[1] - 1
         target = torch.where(on_object, classes[:, None, None], background)
         # CUDA's mean of this loss is not deterministic; the mean of its values is
@@ -127,20 +132,6 @@ class MultinomialMaskLoss(MaskLoss):
         """See :meth:`MaskLoss.probabilities`; a pixel's outputs sum to 1."""
         rows = torch.arange(classes.shape[0], device=classes.device)  # a size that exporters know
         return logits.softmax(1)[rows, classes][:, None]
-
-    def _log(
-        self,
-        logits: torch.Tensor,
-        classes: torch.Tensor,
-        on_object: torch.Tensor,
-        instances: list[Instances],
-        vis_period: int,
-    ) -> None:
-        """Logs by Detectron2's loss, with the true class against all others as one sigmoid."""
-        rois = Instances((logits.shape[-1], logits.shape[-1]))
-        rois.proposal_boxes = Boxes.cat([image.proposal_boxes for image in instances])
-        rois.gt_masks = _CroppedMasks(on_object)
-        mask_rcnn_loss(self.probabilities(logits, classes).logit(), [rois], vis_period)
 
 
 @MASK_LOSS_REGISTRY.register()

@@ -160,11 +160,9 @@ def _is_usual(conv: nn.Conv2d, side: int) -> bool:
         and conv.stride == conv.dilation == (1, 1)
         and (conv.groups, conv.padding_mode) == (1, "zeros")
     )
-    hooks = (
-        *(conv._forward_hooks, conv._forward_pre_hooks),
-        *(conv._backward_hooks, conv._backward_pre_hooks),
-    )
-    return same and conv.bias is not None and not any(hooks)
+    forward_hooks = conv._forward_hooks or conv._forward_pre_hooks
+    hooks = forward_hooks or conv._backward_hooks or conv._backward_pre_hooks
+    return same and conv.bias is not None and not hooks
 
 
 @PROPOSAL_GENERATOR_REGISTRY.register()

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ from detectron2.evaluation import DatasetEvaluator
 from detectron2.structures import Instances
 from detectron2.utils import comm
 
+from mask_rcnn_repro.data.loading.workers import usable_cpus
 from mask_rcnn_repro.errors import ConfigError, DataError
 from mask_rcnn_repro.evaluation.cityscapes.matching import match_image, read_instance_ids
 from mask_rcnn_repro.evaluation.cityscapes.scores import instance_metrics
@@ -29,14 +28,6 @@ logger = logging.getLogger(__name__)
 
 _TASK_FIELDS = {"bbox": "bbox", "segm": "segmentation"}
 _MAX_WORKERS = 4  # compressing masks runs outside Python, the rest of writing them does not
-
-
-@dataclass(frozen=True)
-class _Image:
-    """Predictions of one image as COCO results, and its annotation (None on test splits)."""
-
-    results: list[dict[str, Any]]
-    instance_ids_file: str | None
 
 
 @EVALUATOR_REGISTRY.register()
@@ -90,13 +81,16 @@ class CityscapesInstanceEvaluator(DatasetEvaluator):
         self.dataset_name = dataset_name
         self.output_dir = Path(output_dir, dataset_name) if output_dir else None
         self.write_upload = write_upload
-        self.num_workers = _default_workers() if num_workers is None else num_workers
+        if num_workers is None:
+            num_workers = max(1, min(_MAX_WORKERS, usable_cpus() // comm.get_world_size()))
+        self.num_workers = num_workers
         self._labels = _label_ids(dataset_name)
         self.reset()
 
     def reset(self) -> None:
         """Forgets all predictions."""
-        self._images: dict[str, _Image] = {}
+        self._results: dict[str, list[dict[str, Any]]] = {}  # image to its predictions
+        self._files: dict[str, str | None] = {}  # image to its annotation; None on test splits
 
     def process(
         self, inputs: Sequence[Mapping[str, Any]], outputs: Sequence[Mapping[str, Any]]
@@ -117,8 +111,8 @@ class CityscapesInstanceEvaluator(DatasetEvaluator):
             height, width = original_size(image, instances)
             results = instances_to_results(instances, height, width, image["image_id"])
             self._check(results)
-            file = image.get("instance_ids_file")
-            self._images[str(image["image_id"])] = _Image(results, file)
+            self._results[str(image["image_id"])] = results
+            self._files[str(image["image_id"])] = image.get("instance_ids_file")
 
     def evaluate(self) -> dict[str, dict[str, Any]]:
         """Matches, gathers, writes the result files and computes the metrics.
@@ -165,8 +159,8 @@ class CityscapesInstanceEvaluator(DatasetEvaluator):
 
     def _annotated(self) -> bool:
         """Whether the images have annotations, over all processes."""
-        absent = [name for name, i in self._images.items() if i.instance_ids_file is None]
-        everywhere = comm.all_gather((len(self._images), absent))
+        absent = [name for name, file in self._files.items() if file is None]
+        everywhere = comm.all_gather((len(self._files), absent))
         images = sum(count for count, _ in everywhere)
         without = sorted(name for _, names in everywhere for name in names)
         if 0 < len(without) < images:
@@ -180,21 +174,17 @@ class CityscapesInstanceEvaluator(DatasetEvaluator):
     def _gather(self, annotated: bool) -> tuple[dict[str, Any], dict[str, Any]]:
         """Matches and, if they are written, results by image; whole on the first process."""
         failure: Exception | None = None
-        part: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
+        own: dict[str, Any] = {}
         try:
             if annotated:
                 # one by one: threads were no faster, since little of it is done outside Python
-                part[0].update((name, self._match(name)) for name in self._images)
+                own = {name: self._match(name) for name in self._results}
         except Exception as error:  # not yet: the other processes wait in `gather`
             failure = error
-        if self.output_dir is not None:
-            part[1].update((name, image.results) for name, image in self._images.items())
-        gathered = comm.gather((part, failure))
-        if failure is not None:
-            raise failure
+        gathered = comm.gather((own, self._results if self.output_dir else {}, failure))
         matches: dict[str, Any] = {}
         results: dict[str, Any] = {}
-        for (part_matches, part_results), other in gathered:
+        for part_matches, part_results, other in [(own, {}, failure), *gathered]:
             if other is not None:
                 raise other
             matches.update(part_matches)
@@ -202,27 +192,25 @@ class CityscapesInstanceEvaluator(DatasetEvaluator):
         return matches, results
 
     def _match(self, image_id: str) -> dict[str, Any]:
-        image = self._images[image_id]
-        assert image.instance_ids_file is not None
+        file = self._files[image_id]
+        assert file is not None
         try:
-            return match_image(read_instance_ids(image.instance_ids_file), *self._columns(image))
+            return match_image(read_instance_ids(file), *self._columns(image_id))
         except DataError as error:
-            raise DataError(f"Image {image_id!r} ({image.instance_ids_file}): {error}") from error
+            raise DataError(f"Image {image_id!r} ({file}): {error}") from error
 
-    def _columns(self, image: _Image) -> tuple[list[Any], list[int], list[float]]:
+    def _columns(self, image_id: str) -> tuple[list[Any], list[int], list[float]]:
         """Masks, Cityscapes label ids and scores of an image's predictions."""
-        return (
-            [result["segmentation"] for result in image.results],
-            [self._labels[result["category_id"]] for result in image.results],
-            [result["score"] for result in image.results],
-        )
+        results = self._results[image_id]
+        labels = [self._labels[result["category_id"]] for result in results]
+        return [r["segmentation"] for r in results], labels, [r["score"] for r in results]
 
     def _write_upload(self, folder: Path) -> None:
         def write(name: str) -> None:
-            write_image(partial, name, *self._columns(self._images[name]))
+            write_image(partial, name, *self._columns(name))
 
         with upload_folder(folder) as partial, ThreadPoolExecutor(max(1, self.num_workers)) as pool:
-            list(pool.map(write, self._images))  # raises the first error
+            list(pool.map(write, self._results))  # raises the first error
 
     def _write(self, task: str, detections: list[dict[str, Any]]) -> None:
         if self.output_dir is None:
@@ -235,11 +223,6 @@ class CityscapesInstanceEvaluator(DatasetEvaluator):
             for detection in detections
         ]
         atomic_write_text(self.output_dir / f"{task}_results.json", json.dumps(rows))
-
-
-def _default_workers() -> int:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return max(1, min(_MAX_WORKERS, (cores or 1) // comm.get_world_size()))
 
 
 def _label_ids(dataset_name: str) -> list[int]:

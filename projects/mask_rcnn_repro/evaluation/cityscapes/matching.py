@@ -14,9 +14,8 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -55,25 +54,15 @@ def _ignored_values() -> np.ndarray:
     return table
 
 
-@dataclass(frozen=True)
-class AnnotationRuns:
-    """An instanceIds image as runs of equal pixels, down the columns.
+class AnnotationRuns(NamedTuple):
+    """An instanceIds image as runs of equal pixels, down the columns. Arrays are int64."""
 
-    Attributes:
-        size: (H, W), pixels.
-        starts: (S,) int64, first pixel of each run; rises from 0.
-        ends: (S,) int64, pixel behind each run.
-        column: (S,) int64, position in `values` of each run's value.
-        values: (G,) int64, the values that occur, rising.
-        pixels: (G,) int64, number of pixels with each value.
-    """
-
-    size: tuple[int, int]
-    starts: np.ndarray
-    ends: np.ndarray
-    column: np.ndarray
-    values: np.ndarray
-    pixels: np.ndarray
+    size: tuple[int, int]  # (H, W), pixels
+    starts: np.ndarray  # (S,) first pixel of each run; rises from 0
+    ends: np.ndarray  # (S,) pixel behind each run
+    column: np.ndarray  # (S,) position in `values` of each run's value
+    values: np.ndarray  # (G,) the values that occur, rising
+    pixels: np.ndarray  # (G,) number of pixels with each value
 
 
 def read_instance_ids(path: str | os.PathLike[str]) -> np.ndarray:
@@ -108,10 +97,7 @@ def read_instance_ids(path: str | os.PathLike[str]) -> np.ndarray:
 
 
 def annotation_runs(ids: np.ndarray) -> AnnotationRuns:
-    """Cuts an instanceIds image into runs.
-
-    Args:
-        ids: (H, W), see :func:`read_instance_ids`; not empty.
+    """Cuts an instanceIds image (H, W), see :func:`read_instance_ids`, into runs; not empty.
 
     Raises:
         DataError: a value that belongs to no Cityscapes label.
@@ -138,10 +124,7 @@ def annotation_runs(ids: np.ndarray) -> AnnotationRuns:
 
 
 def rle_runs(counts: str | bytes) -> tuple[np.ndarray, np.ndarray]:
-    """Decodes COCO's compressed run lengths to the runs of the mask, without making the mask.
-
-    Args:
-        counts: lengths of runs of 0, 1, 0, ... in turn, compressed; as pycocotools writes them.
+    """Decodes pycocotools' compressed run lengths to the runs of the mask, without making the mask.
 
     Returns:
         starts and ends (exclusive) of the runs of 1, int64, in pixels down the columns; none for
@@ -158,14 +141,10 @@ def rle_runs(counts: str | bytes) -> tuple[np.ndarray, np.ndarray]:
 def overlaps(
     annotation: AnnotationRuns, rles: Sequence[Mapping[str, Any]]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Counts the pixels that predictions share with each value of the annotation.
-
-    Args:
-        annotation: of the image.
-        rles: R compressed RLEs, `size` and `counts`; may be none.
+    """Counts the pixels that R compressed RLEs share with each value of the annotation.
 
     Returns:
-        Pixels shared, int64 (R, G), and pixels of each prediction, int64 (R,).
+        Pixels shared, int64 (R, G), and pixels of each prediction, int64 (R,). R may be 0.
 
     Raises:
         DataError: a mask has another size than the annotation.
@@ -233,17 +212,11 @@ def match_image(
     for column, value in enumerate(annotation.values.tolist()):
         label = _label_of(value)
         if label in evaluated:
+            count = int(annotation.pixels[column])
+            facts = {"instID": value, "labelID": label, "pixelCount": count}
+            no_distance = {"medDist": -1, "distConf": 0.0}  # distances are not evaluated
             columns[evaluated[label]].append(column)
-            ground_truth[evaluated[label]].append(
-                {
-                    "instID": value,
-                    "labelID": label,
-                    "pixelCount": int(annotation.pixels[column]),
-                    "medDist": -1,  # distances are not evaluated
-                    "distConf": 0.0,
-                    "matchedPred": [],
-                }
-            )
+            ground_truth[evaluated[label]].append({**facts, **no_distance, "matchedPred": []})
     predictions: dict[str, list[dict[str, Any]]] = {name: [] for name in evaluated.values()}
     number = 0
     for row, (label, confidence) in enumerate(zip(label_ids, confidences, strict=True)):

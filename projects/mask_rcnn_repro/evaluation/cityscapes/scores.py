@@ -43,9 +43,7 @@ def instance_metrics(matches: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "AP": float(averages["allAp"] * 100),
         "AP50": float(averages["allAp50%"] * 100),
-        "per_class": {
-            name: float(values["ap"] * 100) for name, values in averages["classes"].items()
-        },
+        "per_class": {name: float(x["ap"] * 100) for name, x in averages["classes"].items()},
     }
 
 

@@ -36,13 +36,12 @@ def write_image(
     label_ids: Sequence[int],
     confidences: Sequence[float],
 ) -> None:
-    """Writes the predictions of one image.
+    """Writes the predictions of one image to an existing folder.
 
     Args:
-        folder: an existing folder.
-        stem: of the image, such as `berlin_000000_000019`.
-        rles: R compressed RLEs of the image's size; none gives an empty text file, which the
-            scripts want of every image.
+        folder: Where to write.
+        stem: Of the image, such as `berlin_000000_000019`.
+        rles: R compressed RLEs; none gives an empty text file, which the scripts need.
         label_ids: R Cityscapes label ids.
         confidences: R scores.
 
@@ -57,9 +56,8 @@ def write_image(
             "<city>_<6 digits>_<6 digits>, by which the official scripts find a prediction."
         )
     lines = []
-    for index, (rle, label, confidence) in enumerate(
-        zip(rles, label_ids, confidences, strict=True)
-    ):
+    rows = zip(rles, label_ids, confidences, strict=True)
+    for index, (rle, label, confidence) in enumerate(rows):
         if label not in id2label:
             raise DataError(f"{label} is no Cityscapes label id; known are {sorted(id2label)}.")
         # the scripts split lines at spaces
@@ -74,13 +72,10 @@ def upload_folder(target: Path) -> Iterator[Path]:
     """A new folder for files of all processes, which takes its name when all are done.
 
     All processes must enter and leave it together. If one fails, what was written is removed, an
-    older folder of that name is kept, and every process gets an error.
-
-    Args:
-        target: final name; an older folder is replaced. Seen by all processes.
+    older folder of that name is kept, and every process gets an error. Else it is replaced.
 
     Yields:
-        The folder to write to, beside `target`.
+        The folder to write to, beside `target`. All processes must see both.
     """
     partial = target.with_name(f".{target.name}.partial")
     if comm.is_main_process():

@@ -45,16 +45,12 @@ logger = logging.getLogger(__name__)
 class CocoResult(NamedTuple):
     """Metrics of one task and where they come from.
 
-    Attributes:
-        metrics: Metric name to percent, NaN where nothing can be measured (no object of that
-            size). "per_class" holds AP by class name.
-        backend: Name of the backend that computed them.
-        curves: Precision over recall by class name. None if the backend has no curves.
+    Metrics are in percent, NaN where nothing can be measured (no object of that size).
     """
 
-    metrics: dict[str, Any]
-    backend: str
-    curves: PrecisionRecall[str] | None
+    metrics: dict[str, Any]  # metric name to value; "per_class" holds AP by class name
+    backend: str  # name of the backend that computed them
+    curves: PrecisionRecall[str] | None  # by class name; None if the backend has no curves
 
 
 def pycocotools_metrics(
@@ -181,14 +177,9 @@ def coco_result(
             if name == names[-1]:
                 raise
             logger.info("%s metrics by %s, not %s: %s.", iou_type, names[-1], name, reason)
-    metrics: dict[str, Any] = {
-        metric: _percent(value)
-        for metric, value in zip(METRIC_NAMES[iou_type], numbers.stats, strict=True)
-    }
-    metrics["per_class"] = {
-        class_name: _percent(numbers.per_class[category])
-        for category, class_name in class_names.items()
-    }
+    stats = zip(METRIC_NAMES[iou_type], numbers.stats, strict=True)
+    per_class = {title: _percent(numbers.per_class[c]) for c, title in class_names.items()}
+    metrics = {**{metric: _percent(value) for metric, value in stats}, "per_class": per_class}
     curves = None if numbers.curves is None else numbers.curves.renamed(class_names)
     return CocoResult(metrics, name, curves)
 
@@ -234,11 +225,11 @@ def _check_keypoints(
         for a in gt.dataset["annotations"]
         if a["category_id"] in class_names and a["image_id"] in images
     }
-    counts["predictions"] = (
-        detections.keypoint_counts
-        if isinstance(detections, ResultStream)
-        else {n // 3 for n in set(map(len, map(operator.itemgetter("keypoints"), detections)))}
-    )
+    if isinstance(detections, ResultStream):
+        counts["predictions"] = detections.keypoint_counts
+    else:
+        lengths = set(map(len, map(operator.itemgetter("keypoints"), detections)))
+        counts["predictions"] = {length // 3 for length in lengths}
     if len(set.union(*counts.values())) > 1:
         found = ", ".join(f"{name}: {sorted(values)}" for name, values in counts.items())
         raise DataError(

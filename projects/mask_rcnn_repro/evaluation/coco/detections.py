@@ -26,26 +26,18 @@ from mask_rcnn_repro.errors import DataError
 TASK_FIELDS = {"bbox": "bbox", "segm": "segmentation", "keypoints": "keypoints"}
 """Task to the field of a COCO result that it measures, in the order of evaluation."""
 
-
 _CHUNK = 1 << 24
 """Bytes that travel between processes at once; a multiple of each number's size."""
 
 
 class Detections:
-    """Detections of some images, appended image by image.
-
-    Attributes:
-        image_ids: the images in the order in which they came, with or without detections.
-        tasks: what the model predicts, of :data:`TASK_FIELDS`.
-        classes: (R,) the model's class indices.
-        scores: (R,)
-    """
+    """Detections of some images, appended image by image."""
 
     def __init__(self) -> None:
-        self.image_ids: list[Any] = []
-        self.tasks = {"bbox"}
-        self.classes = array("i")
-        self.scores = array("d")
+        self.image_ids: list[Any] = []  # in the order in which they came; also without detections
+        self.tasks = {"bbox"}  # what the model predicts, of TASK_FIELDS
+        self.classes = array("i")  # (R,) the model's class indices
+        self.scores = array("d")  # (R,)
         self._starts = array("q", [0])  # (I + 1) rows
         self._sizes = array("i")  # (I, 2) height and width
         self._boxes = array("d")  # (R, 4) XYWH
@@ -198,11 +190,6 @@ class ResultStream:
         with_box: Whether results have the box beside the task's own field. Mask results must not:
             pycocotools would take the box's area for the mask's. For keypoints Detectron2 keeps it
             when measuring.
-
-    Attributes:
-        fields: keys of a result.
-        image_ids: as given.
-        file: a JSON file that holds just these results, if there is one; see :meth:`write`.
     """
 
     def __init__(
@@ -215,9 +202,10 @@ class ResultStream:
         with_box: bool = False,
     ) -> None:
         own = TASK_FIELDS[task]
+        # keys of a result
         self.fields = ["image_id", "category_id", "score", own, *(["bbox"] if with_box else [])]
         self.image_ids = list(image_ids)
-        self.file: Path | None = None
+        self.file: Path | None = None  # a JSON file that holds just these results, if there is one
         self._parts = parts
         self._category_ids = list(category_ids)
         self._kept = set(self._category_ids)
@@ -274,17 +262,14 @@ class ResultStream:
         return chosen
 
     def write(self, file: Any, fields: Collection[str] | None = None) -> None:
-        """Writes the results as a JSON list, image by image, as ``json.dumps`` of all would.
+        """Writes the results to an open text file, image by image, as ``json.dumps`` of all would.
 
-        Args:
-            file: a text file that is open.
-            fields: of a result; all of :attr:`fields` by default.
+        `fields` of a result are written, all of them by default.
         """
         file.write("[")
-        first = True
+        separator = ""
         for number in range(len(self._places)):
-            text = json.dumps(list(self._of_image(number, fields)))[1:-1]
-            if text:
-                file.write(text if first else f", {text}")
-                first = False
+            if text := json.dumps(list(self._of_image(number, fields)))[1:-1]:
+                file.write(separator + text)
+                separator = ", "
         file.write("]")

@@ -131,14 +131,9 @@ class CocoEvaluator(DatasetEvaluator):
         class_names = self._class_names()
         highest = max((max(part.classes, default=-1) for part in parts), default=-1)
         check_classes(highest, len(class_names), self.dataset_name)
+        chosen: dict[str, Any] = {"image_ids": image_ids, "category_ids": list(class_names)}
         streams = {
-            task: ResultStream(
-                parts,
-                task,
-                image_ids=image_ids,
-                category_ids=list(class_names),
-                with_box=task == "keypoints",
-            )
+            task: ResultStream(parts, task, **chosen, with_box=task == "keypoints")
             for task in TASK_FIELDS
             if any(task in part.tasks for part in parts)
         }
@@ -175,15 +170,10 @@ class CocoEvaluator(DatasetEvaluator):
         rows = read_results(
             list(files.values()), KnownIds.of(gt.coco, self.dataset_name, self._class_names())
         )
-        # pycocotools takes the area of the box if there is one
-        fields = {
-            task: ("keypoints", "bbox") if task == "keypoints" else (TASK_FIELDS[task],)
-            for task in files
-        }
-        found = {
-            task: [{k: row[k] for k in (*ID_FIELDS, *own) if k in row} for row in rows]
-            for task, own in fields.items()
-        }
+        found = {}
+        for task in files:  # pycocotools takes the area of the box if there is one
+            keys = (*ID_FIELDS, TASK_FIELDS[task], *(["bbox"] if task == "keypoints" else []))
+            found[task] = [{key: row[key] for key in keys if key in row} for row in rows]
         image_ids = [image["id"] for image in self._ground_truth.coco.dataset["images"]]
         return self._measure(found, image_ids, self._class_names())
 

@@ -9,6 +9,7 @@ import logging
 from dataclasses import dataclass
 from typing import Any
 
+import pycocotools.mask as mask_util
 from detectron2.data import MetadataCatalog
 from detectron2.data.datasets.coco import convert_to_coco_dict
 from pycocotools.coco import COCO
@@ -22,15 +23,10 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class GroundTruth:
-    """A data set's annotations.
+    """A data set's annotations."""
 
-    Attributes:
-        coco: indexed content; `coco.dataset` is the json's content.
-        annotated: False for test splits, whose json has images and categories alone.
-    """
-
-    coco: COCO
-    annotated: bool
+    coco: COCO  # indexed content; `coco.dataset` is the json's content
+    annotated: bool  # False for test splits, whose json has images and categories alone
 
 
 def load_ground_truth(dataset_name: str) -> GroundTruth:
@@ -46,11 +42,15 @@ def load_ground_truth(dataset_name: str) -> GroundTruth:
     """
     json_file = MetadataCatalog.get(dataset_name).get("json_file")
     if json_file is None:
-        content = convert_to_coco_dict(dataset_name)
         # plain numbers and lists, as from a file
-        content = json.loads(json.dumps(content))
+        content = json.loads(json.dumps(convert_to_coco_dict(dataset_name)))
     else:
-        content = _read(str(json_file))
+        content = coco_file(str(json_file)).take_content()
+        if not isinstance(content.get("images"), list):
+            raise DataError(
+                f"{str(json_file)!r} is not a COCO json: it has no list 'images'. Expected are the "
+                "lists images, categories and, unless it is a test split, annotations."
+            )
         if "annotations" in content:
             clean_annotations(content, str(json_file))
     return index_ground_truth(content)
@@ -65,15 +65,20 @@ def index_ground_truth(content: dict[str, Any]) -> GroundTruth:
         logger.info("Annotations renumbered from 1: an id is missing, 0 or not unique.")
         for number, annotation in enumerate(annotations, start=1):
             annotation["id"] = number
-    coco = COCO()
-    coco.dataset = content
-    with contextlib.redirect_stdout(io.StringIO()):
-        coco.createIndex()
+    coco = _indexed(content)
     for annotation in annotations:
         annotation.setdefault("iscrowd", 0)
         if "area" not in annotation:
             annotation["area"] = _area(coco, annotation)
     return GroundTruth(coco, annotated)
+
+
+def _indexed(content: dict[str, Any]) -> COCO:
+    coco = COCO()
+    coco.dataset = content
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco.createIndex()
+    return coco
 
 
 def with_all_masks(gt: COCO) -> COCO:
@@ -94,11 +99,7 @@ def with_all_masks(gt: COCO) -> COCO:
         "against the mask AP.",
         *(len(lacking), len(annotations)),
     )
-    filled = COCO()
-    filled.dataset = {**gt.dataset, "annotations": [_with_mask(a) for a in annotations]}
-    with contextlib.redirect_stdout(io.StringIO()):
-        filled.createIndex()
-    return filled
+    return _indexed({**gt.dataset, "annotations": [_with_mask(a) for a in annotations]})
 
 
 def _with_mask(annotation: dict[str, Any]) -> dict[str, Any]:
@@ -111,17 +112,5 @@ def _with_mask(annotation: dict[str, Any]) -> dict[str, Any]:
 
 def _area(coco: COCO, annotation: dict[str, Any]) -> float:
     if annotation.get("segmentation"):
-        from pycocotools import mask as mask_util
-
         return float(mask_util.area(coco.annToRLE(annotation)))
     return float(annotation["bbox"][2] * annotation["bbox"][3])
-
-
-def _read(json_file: str) -> dict[str, Any]:
-    content = coco_file(json_file).take_content()
-    if not isinstance(content.get("images"), list):
-        raise DataError(
-            f"{json_file!r} is not a COCO json: it has no list 'images'. Expected are the lists "
-            "images, categories and, unless it is a test split, annotations."
-        )
-    return content

@@ -122,11 +122,8 @@ def _ground_truth(
         raise BackendCannot("ids occur twice, or the index is not of these annotations")
     images, categories = set(image_ids), set(category_ids)
     fields = ("id", "iscrowd", "area", "image_id", "category_id", *_FIELDS[iou_type])
-    chosen = (
-        a
-        for a in gt.dataset["annotations"]
-        if a["image_id"] in images and a["category_id"] in categories
-    )
+    annotations = (a for a in gt.dataset["annotations"] if a["image_id"] in images)
+    chosen = (a for a in annotations if a["category_id"] in categories)
     rows = list(map(operator.itemgetter(*fields), chosen))
     ids, crowds, areas, *_ = zip(*rows, strict=True) if rows else ((), (), ())
     whole_numbers(ids, "annotation ids", lowest=1)  # pycocotools takes a match with 0 for none
@@ -141,11 +138,10 @@ def _ground_truth(
             _check_mask(row[-1])
     if iou_type == "keypoints" and rows:
         _check_numbers(dict(zip(fields, rows[0], strict=True)), ("area", "bbox", "keypoints"))
-    sizes = ((image, gt.imgs[image]) for image in image_ids)
     return {
         "images": [
-            {"id": image, "width": info.get("width", 0), "height": info.get("height", 0)}
-            for image, info in sizes
+            {"id": i, "width": gt.imgs[i].get("width", 0), "height": gt.imgs[i].get("height", 0)}
+            for i in image_ids
         ],
         "categories": [{"id": category, "name": str(category)} for category in category_ids],
         "annotations": [dict(zip(fields, row, strict=True)) for row in rows],

@@ -20,17 +20,11 @@ METRIC_NAMES: Mapping[str, tuple[str, ...]] = {
 
 
 class CocoNumbers(NamedTuple):
-    """The numbers that a backend computes for one task.
+    """The numbers that a backend computes for one task, as fractions. -1 is undefined."""
 
-    Attributes:
-        stats: Values of :data:`METRIC_NAMES` as fractions. -1 is undefined.
-        per_class: AP by category id, as a fraction. -1 is undefined.
-        curves: Precision over recall by category id. None if the backend has no curves.
-    """
-
-    stats: list[float]
-    per_class: dict[int, float]
-    curves: PrecisionRecall[int] | None = None
+    stats: list[float]  # values of METRIC_NAMES
+    per_class: dict[int, float]  # AP by category id
+    curves: PrecisionRecall[int] | None = None  # by category id; None if the backend has no curves
 
 
 class BackendCannot(Exception):

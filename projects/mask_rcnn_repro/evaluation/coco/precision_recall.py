@@ -22,15 +22,12 @@ Curve = tuple[float, ...]
 class PrecisionRecall(NamedTuple, Generic[Class]):
     """Curves of one task, over all sizes and with the largest number of detections.
 
-    Attributes:
-        mean: over IoU 0.50 to 0.95 and over classes; its mean is AP. None: no objects at all.
-        at_50: at IoU 0.50, over classes; its mean is AP50.
-        per_class_at_50: class to its curve at IoU 0.50; None: no such object.
+    A curve is None if there are no objects.
     """
 
-    mean: Curve | None
-    at_50: Curve | None
-    per_class_at_50: Mapping[Class, Curve | None]
+    mean: Curve | None  # over IoU 0.50 to 0.95 and over classes; its mean is AP
+    at_50: Curve | None  # at IoU 0.50, over classes; its mean is AP50
+    per_class_at_50: Mapping[Class, Curve | None]  # class to its curve at IoU 0.50
 
     def renamed(self, names: Mapping[Class, str]) -> PrecisionRecall[str]:
         """The same with other names of the classes, in the order of `names`."""
@@ -56,9 +53,8 @@ def precision_recall(precision: np.ndarray, categories: Sequence[int]) -> Precis
     if not known:
         return PrecisionRecall(None, None, per_class)
     values = values[:, :, known]
-    return PrecisionRecall(
-        _curve(values.mean(axis=(0, 2))), _curve(values[0].mean(axis=1)), per_class
-    )
+    mean, at_50 = _curve(values.mean(axis=(0, 2))), _curve(values[0].mean(axis=1))
+    return PrecisionRecall(mean, at_50, per_class)
 
 
 def _curve(values: np.ndarray) -> Curve:

@@ -24,23 +24,14 @@ from mask_rcnn_repro.errors import DataError
 ID_FIELDS = ("image_id", "category_id", "score")
 """What each row of a result file must hold."""
 
-RESULT_FIELDS = ("bbox", "segmentation", "keypoints")
-"""What a row holds beside :data:`ID_FIELDS`, at least one of them."""
-
 
 @dataclass(frozen=True)
 class KnownIds:
-    """What the rows of a result file may refer to.
+    """What the rows of a result file may refer to."""
 
-    Attributes:
-        dataset: Name of the data set, for messages.
-        sizes: Image id to (height, width) in pixels.
-        categories: Category ids.
-    """
-
-    dataset: str
-    sizes: Mapping[Any, tuple[int, int]]
-    categories: Collection[int]
+    dataset: str  # name of the data set, for messages
+    sizes: Mapping[Any, tuple[int, int]]  # image id to (height, width) in pixels
+    categories: Collection[int]  # category ids
 
     @staticmethod
     def of(gt: COCO, dataset: str, categories: Collection[int] | None = None) -> KnownIds:
@@ -172,11 +163,10 @@ def _values(row: Mapping[str, Any], where: str, size: tuple[int, int]) -> dict[s
     if not _is_number(score):
         raise DataError(f"{where}: 'score' must be a finite number, got {short(score)}.")
     values: dict[str, Any] = {"score": score}
-    for field in RESULT_FIELDS:
+    for field, convert in {"bbox": _box, "segmentation": _mask, "keypoints": _keypoints}.items():
         value = row.get(field)
         # loadRes takes an empty box for none, too
         if value is not None and (value != [] or type(value) is not list):
-            convert = {"bbox": _box, "segmentation": _mask, "keypoints": _keypoints}[field]
             values[field] = convert(value, f"{where}: {field!r}", size)
     if len(values) == 1:
         raise DataError(f"{where} has no bbox, segmentation or keypoints. Add one of them.")

@@ -50,17 +50,13 @@ def encode_in_boxes(
     doubted = np.flatnonzero((doubts > 0) & (doubts <= MAX_DOUBTS))
     if len(doubted):
         grid = torch.from_numpy(places[doubted, : doubts[doubted].max()])
-        answers = _sample(masks[torch.from_numpy(doubted)], grid) >= threshold
+        chosen = masks[torch.from_numpy(doubted), None]  # sampled as Detectron2 does
+        answers = F.grid_sample(chosen, grid[:, None], align_corners=False)[:, 0, 0] >= threshold
         places = np.empty((count, 0, 2), np.float32)
         settled = _encode(pasting, doubted, doubts, places, answers.numpy())
         for index in doubted.tolist():
             counts[index] = settled[index]
     return [None if doubts[index] > MAX_DOUBTS else counts[index] for index in range(count)]
-
-
-def _sample(masks: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
-    """Values of masks (R, M, M) at (R, D, 2) places -> (R, D), as Detectron2 samples them."""
-    return F.grid_sample(masks[:, None], places[:, None], align_corners=False)[:, 0, 0]
 
 
 def _encode(
@@ -70,17 +66,15 @@ def _encode(
     places: np.ndarray,
     answers: np.ndarray,
 ) -> dict[int, str]:
-    """The `counts` of some instances; see ``mask_run_kernels.encode_range``."""
+    """The `counts` of some instances; see ``paste_kernels.encode_range``."""
     from mask_rcnn_repro.evaluation.masks.paste_kernels import encode_range
 
     starts, ends = np.empty_like(doubts), np.empty_like(doubts)
     counts: dict[int, str] = {}
 
     def encode(begin: int, end: int) -> None:
-        characters = encode_range(
-            begin, end, items, *pasting, starts, ends, doubts, places, answers
-        )
-        text = characters.tobytes().decode("ascii")
+        outputs = (starts, ends, doubts, places)
+        text = encode_range(begin, end, items, *pasting, *outputs, answers).tobytes().decode()
         for index in items[begin:end].tolist():
             counts[index] = text[starts[index] : ends[index]]
 

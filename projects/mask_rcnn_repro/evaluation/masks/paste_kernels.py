@@ -36,17 +36,11 @@ def _bounds(low: Any, high: Any, size: int) -> tuple[int, int]:
 def _locate(
     low: Any, high: Any, start: int, stop: int, side: int, grid: Any, cells: Any, weights: Any
 ) -> None:
-    """Where pixels lie in the mask, in the arithmetic of Detectron2 and ``grid_sample``.
+    """Where pixels [start, stop) lie in the mask, as Detectron2 and ``grid_sample`` compute it.
 
-    Args:
-        low: box's lower end along the axis, float32.
-        high: its upper end.
-        start: first pixel.
-        stop: last pixel + 1.
-        side: M.
-        grid: out, (>= stop - start,) float32, -1 to 1 over the box.
-        cells: out, mask row (column) before the pixel, -1 to M - 1; -2: outside of the mask.
-        weights: out, share of the row after that one.
+    The box reaches from `low` to `high` along the axis. Fills `grid` (-1 to 1 over the box),
+    `cells` (mask row before the pixel, -1 to M - 1; -2 is outside) and `weights` (share of the row
+    after that one).
     """
     extent = high - low
     for index in range(stop - start):
@@ -68,15 +62,8 @@ def _compress(changes: Any, count: int, pixels: int, buffer: Any, used: int) -> 
     """Writes the lengths of runs in COCO's code: 5 bits a character, lowest first, the 6th says
     that more follow; each length but the first three as the difference to the one before last.
 
-    Args:
-        changes: positions where runs end, ascending; the last may be `pixels`.
-        count: how many there are.
-        pixels: H W.
-        buffer: out, with room for 7 characters a run.
-        used: characters that it holds.
-
-    Returns:
-        Characters that it holds now.
+    Runs end at ``changes[:count]``, ascending, and at `pixels`. `buffer` holds `used` characters,
+    and has room for 7 a run. Returns how many it holds now.
     """
     begin = earlier = last = 0
     for run in range(count + 1):
@@ -112,23 +99,15 @@ def encode_range(
     places: Any,
     answers: Any,
 ) -> Any:
-    """Encodes ``items[begin_item:end_item]``.
+    """Encodes ``items[begin_item:end_item]``, which are indices of instances. `items` is (I,).
 
-    Args:
-        begin_item: index into `items`.
-        end_item: index into `items`.
-        items: (I,) indices of the instances to encode.
-        masks: (R, M, M) float32.
-        boxes: (R, 4) float32, absolute XYXY.
-        height: H.
-        width: W.
-        threshold: above 0.
-        starts: out, (R,) where an instance's characters begin in the result.
-        ends: out, (R,) and end.
-        doubts: out, (R,) how many pixels are in doubt; MAX_DOUBTS + 1: too many, not encoded.
-        places: out, (I, P, 2) float32: the coordinates (x, y) for ``grid_sample`` of the first P of
-            them, in the order in which they are met.
-        answers: (I, D) whether the first D are inside; the others count as outside.
+    Masks, boxes, size and threshold are those of ``paste.encode_in_boxes``.
+
+    Args by instance, (R,), filled here: `starts` and `ends` of its characters in the result;
+    `doubts`, how many pixels are in doubt (MAX_DOUBTS + 1: too many, not encoded). By item:
+    `places` (I, P, 2) float32, filled here with the coordinates (x, y) for ``grid_sample`` of the
+    first P pixels in doubt, in the order in which they are met; `answers` (I, D), whether the first
+    D are inside. The others count as outside.
 
     Returns:
         The characters of all the items, (C,) uint8.

@@ -88,8 +88,8 @@ def encode_masks(
     """Pastes masks into the image and encodes them; the one place that does so.
 
     Where Numba is installed, probabilities become run lengths on the CPU, inside of their boxes
-    (`paste.py`), with the result of Detectron2 on a CPU: of masks
-    on a GPU only the M x M probabilities are copied. Otherwise Detectron2 pastes them.
+    (`paste.py`), with the result of Detectron2 on a CPU. Of masks on a GPU only the M x M
+    probabilities are copied. Otherwise Detectron2 pastes them.
 
     Args:
         masks: (R, 1, M, M) probabilities over the boxes, or (R, H, W) bool, pasted already.

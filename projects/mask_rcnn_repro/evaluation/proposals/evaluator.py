@@ -25,8 +25,6 @@ from mask_rcnn_repro.evaluation.registry import EVALUATOR_REGISTRY
 
 logger = logging.getLogger(__name__)
 
-_AREAS = {"s": "small", "m": "medium", "l": "large"}
-
 
 @EVALUATOR_REGISTRY.register()
 class ProposalEvaluator(DatasetEvaluator):
@@ -120,10 +118,8 @@ class ProposalEvaluator(DatasetEvaluator):
             return {}
         items = [_as_detectron2(image_id, *p) for image_id, p in predictions.items()]
         wanted = [(f"AR@{limit}", "all", limit) for limit in self.limits]
-        wanted += [
-            (f"AR{letter}@{self.limits[-1]}", area, self.limits[-1])
-            for letter, area in _AREAS.items()
-        ]
+        last = self.limits[-1]
+        wanted += [(f"AR{area[0]}@{last}", area, last) for area in ("small", "medium", "large")]
         metrics = {
             name: 100 * float(_evaluate_box_proposals(items, coco, area=area, limit=limit)["ar"])
             for name, area, limit in wanted

@@ -40,21 +40,13 @@ LARGE = 4 * 2**20  # bytes from which NumPy asks for huge pages
 
 
 class Form(NamedTuple):
-    """What a RoI layer computes.
+    """What a RoI layer computes."""
 
-    Attributes:
-        kind: Mean or max of bilinear samples, or max of cells (RoIPool).
-        output_size: (rows, columns) of the output.
-        samples: Samples per bin side; 0 takes one per cell or more, as torchvision (mean only).
-        half_pixel: Whether feature i lies at i + 1/2 cells, not at i.
-        rounded: Whether the RoI is rounded to whole cells first (RoIWarp).
-    """
-
-    kind: Literal["mean", "max", "cells"]
-    output_size: tuple[int, int]
-    samples: int
-    half_pixel: bool = False
-    rounded: bool = False
+    kind: Literal["mean", "max", "cells"]  # of bilinear samples, or max of cells (RoIPool)
+    output_size: tuple[int, int]  # (rows, columns)
+    samples: int  # per bin side; 0 takes one per cell or more, as torchvision (mean only)
+    half_pixel: bool = False  # whether feature i lies at i + 1/2 cells, not at i
+    rounded: bool = False  # whether the RoI is rounded to whole cells first (RoIWarp)
 
 
 class _Plan(NamedTuple):
@@ -71,13 +63,8 @@ class _Plan(NamedTuple):
 def applies(maps: Sequence[torch.Tensor], rois: torch.Tensor, form: Form) -> bool:
     """Whether :func:`pool_rois` can compute a layer, and is faster than torchvision's operator.
 
-    It takes ordinary CPU tensors in eager mode. Tracing, compilation, export and fake tensors need
-    torchvision's operators.
-
-    Args:
-        maps: (N, C, H, W) each.
-        rois: (R, 5).
-        form: What to compute.
+    It takes ordinary CPU tensors in eager mode: maps (N, C, H, W) and RoIs (R, 5). Tracing,
+    compilation, export and fake tensors need torchvision's operators.
     """
     if torch.compiler.is_compiling() or torch.jit.is_tracing() or torch.jit.is_scripting():
         return False
@@ -216,16 +203,11 @@ def round_boxes(boxes: torch.Tensor, spatial_scale: Any) -> torch.Tensor:
 def cells_of(boxes: torch.Tensor, spatial_scale: Any) -> tuple[torch.Tensor, torch.Tensor]:
     """Returns the feature cells of RoIPool: the rounded edges and all cells between them.
 
-    Args:
-        boxes: (R, 4) XYXY in image pixels.
-        spatial_scale: 1 / stride, of all RoIs or (R, 1) of each.
-
-    Returns:
-        First cell (x, y) and number of cells (along x, along y), at least 1; each (R, 2), whole
-        numbers in the boxes' type. Not clipped to a map.
+    Arguments are those of :func:`round_boxes`. Returns the first cell (x, y) and the number of
+    cells (along x, along y), at least 1; each (R, 2), whole numbers in the boxes' type. Not clipped
+    to a map.
     """
-    rounded = round_boxes(boxes, spatial_scale)
-    start, end = rounded[:, :2], rounded[:, 2:]
+    start, end = round_boxes(boxes, spatial_scale).split(2, dim=1)
     return start, (end - start + 1).clamp(min=1)
 
 

@@ -38,10 +38,8 @@ def fused_kernels(dtype: torch.dtype) -> bool:
 
 def _kernels_agree(dtype: torch.dtype) -> bool:
     generator = torch.Generator().manual_seed(0)
-    weight = torch.randn(4, 3, 3, 3, generator=generator)
-    bias = torch.randn(4, generator=generator)
-    x = torch.randn(1, 3, 5, 6, generator=generator)
-    add = torch.randn(1, 4, 5, 6, generator=generator)
+    shapes = ((4, 3, 3, 3), (4,), (1, 3, 5, 6), (1, 4, 5, 6))
+    weight, bias, x, add = (torch.randn(shape, generator=generator) for shape in shapes)
     expected = (functional.conv2d(x, weight, bias, padding=1) + add).relu()
     matrix = weight.reshape(-1, 54)[:2].repeat(1, 2)[:, :90]
     flat = x.flatten(1)

@@ -28,18 +28,8 @@ def rpn_head(
 ) -> torch.Tensor:
     """Applies a 3x3 convolution, ReLU and a 1x1 convolution.
 
-    Follows autocast. Gradients are summed in float32 (float64 for float64 features). There is no
-    second derivative.
-
-    Args:
-        x: (N, C, H, W).
-        hidden_weight: (D, C, 3, 3).
-        hidden_bias: (D,).
-        out_weight: (O, D, 1, 1).
-        out_bias: (O,).
-
-    Returns:
-        (N, O, H, W).
+    Maps (N, C, H, W) to (N, O, H, W) by weights (D, C, 3, 3) and (O, D, 1, 1). Follows autocast.
+    Gradients are summed in float32 (float64 for float64 features). There is no second derivative.
     """
     out: torch.Tensor = _Head.apply(x, hidden_weight, hidden_bias, out_weight, out_bias)
     return out

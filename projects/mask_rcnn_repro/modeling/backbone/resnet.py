@@ -34,20 +34,12 @@ BLOCKS_PER_STAGE = {
 
 
 class ResNetWidths(NamedTuple):
-    """Channel counts of a network.
+    """Channel counts of a network. Each stage after stage 2 doubles those of stage 2."""
 
-    Attributes:
-        stem: Output channels of the stem.
-        res2: Output channels of stage 2; each later stage doubles them.
-        groups: Groups of each 3x3 convolution.
-        bottleneck: Channels of stage 2's 3x3 convolutions (all groups together); each later stage
-            doubles them. Unused in ResNet-18/34.
-    """
-
-    stem: int
-    res2: int
-    groups: int
-    bottleneck: int
+    stem: int  # output channels of the stem
+    res2: int  # output channels of stage 2
+    groups: int  # groups of each 3x3 convolution, in all stages
+    bottleneck: int  # of stage 2's 3x3 convolutions, all groups together; unused in ResNet-18/34
 
     def out_channels(self, stage: int) -> int:
         """Output channels of stage 2 to 5."""
@@ -58,13 +50,10 @@ class ResNetWidths(NamedTuple):
         return self.bottleneck * 2 ** (stage - 2)
 
 
-def _check_depth(depth: int) -> None:
+def _is_basic(depth: int) -> bool:
     if depth not in BLOCKS_PER_STAGE:
         allowed = ", ".join(map(str, BLOCKS_PER_STAGE))
         raise ConfigError(f"ResNet depth={depth} is unknown; allowed: {allowed}")
-
-
-def _is_basic(depth: int) -> bool:
     return depth < 50
 
 
@@ -102,17 +91,13 @@ def resnet_widths(
         ConfigError: For an unknown depth, groups in ResNet-18/34, or widths that are not positive
             whole numbers.
     """
-    _check_depth(depth)
     if _is_basic(depth) and num_groups != 1:
         raise ConfigError(f"num_groups={num_groups} needs depth 50, 101 or 152; got depth={depth}")
     if res2_out_channels is None:
         res2_out_channels = 64 if _is_basic(depth) else 256
-    for name, value in (
-        ("stem_out_channels", stem_out_channels),
-        ("res2_out_channels", res2_out_channels),
-        ("num_groups", num_groups),
-        ("width_per_group", width_per_group),
-    ):
+    numbers = {"num_groups": num_groups, "width_per_group": width_per_group}
+    channels = {"stem_out_channels": stem_out_channels, "res2_out_channels": res2_out_channels}
+    for name, value in {**channels, **numbers}.items():
         if value < 1:
             raise ConfigError(f"{name}={value} must be positive")
     groups, per_group = num_groups, width_per_group
@@ -120,12 +105,8 @@ def resnet_widths(
         groups = _scaled("num_groups", num_groups, width_multiplier)
     elif not _is_basic(depth):
         per_group = _scaled("width_per_group", width_per_group, width_multiplier)
-    return ResNetWidths(
-        stem=_scaled("stem_out_channels", stem_out_channels, width_multiplier),
-        res2=_scaled("res2_out_channels", res2_out_channels, width_multiplier),
-        groups=groups,
-        bottleneck=groups * per_group,
-    )
+    stem, res2 = (_scaled(name, value, width_multiplier) for name, value in channels.items())
+    return ResNetWidths(stem, res2, groups, bottleneck=groups * per_group)
 
 
 def resnet_channels(
@@ -140,9 +121,9 @@ def resnet_channels(
     """
     if stage not in (2, 3, 4, 5):
         raise ConfigError(f"stage={stage} is unknown; allowed: 2, 3, 4, 5")
-    _check_depth(depth)
+    standard = 64 if _is_basic(depth) else 256
     if res2_out_channels is None:
-        res2_out_channels = 64 if _is_basic(depth) else 256
+        res2_out_channels = standard
     return _scaled("res2_out_channels", res2_out_channels, width_multiplier) * 2 ** (stage - 2)
 
 

@@ -9,8 +9,3 @@
 | test_time_augmentation.py | several sizes and mirrored views of an image, merged (appendix B) |
 | tta_views.py | the views: images and boxes to and from them |
 """
-
-from mask_rcnn_repro.modeling.inference.optimize import optimize_for_inference, runs_in_threads
-from mask_rcnn_repro.modeling.inference.test_time_augmentation import TestTimeAugmentation
-
-__all__ = ["TestTimeAugmentation", "optimize_for_inference", "runs_in_threads"]

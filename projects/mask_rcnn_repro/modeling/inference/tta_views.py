@@ -21,25 +21,16 @@ class View:
 
     Coordinates are converted in float64. float32 coordinates of a view are then recovered exactly
     after conversion to the image's frame and back.
-
-    Attributes:
-        image_size: (H, W).
-        size: (h, w) in whole pixels. The scales of the two edges may differ slightly.
-        flip: Whether the view is mirrored horizontally.
     """
 
-    image_size: tuple[int, int]
-    size: tuple[int, int]
-    flip: bool
+    image_size: tuple[int, int]  # (H, W)
+    size: tuple[int, int]  # (h, w) in whole pixels; the scales of the two edges may differ slightly
+    flip: bool  # whether the view is mirrored horizontally
 
     def render(self, image: torch.Tensor) -> torch.Tensor:
-        """Resizes as Detectron2's mapper does (PIL, bilinear) and mirrors.
+        """Resizes as Detectron2's mapper does (PIL, bilinear) and mirrors: to (C, h, w) on the CPU.
 
-        Args:
-            image: (C, H, W), uint8 for results that equal the mapper's.
-
-        Returns:
-            (C, h, w), on the CPU.
+        `image` is (C, H, W), uint8 for results that equal the mapper's.
         """
         pixels = image.cpu().permute(1, 2, 0).numpy()
         resized = ResizeTransform(*self.image_size, *self.size).apply_image(pixels)
@@ -77,13 +68,9 @@ class View:
 def make_views(
     image_size: tuple[int, int], sizes: Sequence[int], flip: bool, max_size: int
 ) -> list[View]:
-    """Lists the views of an image: each size, followed by its mirrored view if wanted.
+    """Lists the views of an image (H, W): each size, followed by its mirrored view if wanted.
 
-    Args:
-        image_size: (H, W).
-        sizes: Shorter edges, in pixels.
-        flip: Whether to add mirrored views.
-        max_size: Limit of the longer edge, which takes precedence over `sizes`.
+    `sizes` are shorter edges in pixels. `max_size` limits the longer edge and takes precedence.
     """
     found = []
     for size in sizes:

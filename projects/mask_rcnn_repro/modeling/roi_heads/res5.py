@@ -29,7 +29,7 @@ class PaperRes5ROIHeads(BoundedInference, Res5ROIHeads):
     the same features. Images without objects, empty proposals and empty detections are allowed.
 
     Arguments are Detectron2's: ``in_features`` (one), ``pooler``, ``res5``
-    (:func:`~mask_rcnn_repro.modeling.backbone.build_res5`), ``box_predictor``, ``mask_head`` (None
+    (:func:`~mask_rcnn_repro.modeling.build_res5`), ``box_predictor``, ``mask_head`` (None
     omits the mask branch), and those of ``ROIHeads``: ``num_classes``,
     ``batch_size_per_image``, ``positive_fraction``, ``proposal_matcher``, ``proposal_append_gt``.
     """
