@@ -172,6 +172,23 @@ def test_keypoint_names(tmp_path: Path) -> None:
     assert counts(report_of(tmp_path, data, wanted)) == {"keypoint-names": 1}
 
 
+def test_ids_of_64_bits_stay_apart(tmp_path: Path) -> None:
+    """As float64, neighbours above 2**53 are equal."""
+    data = changed(content(), ("categories", 1), ...)
+    large = 2**63 - 100
+    for entry in data["images"]:
+        entry["id"] += large
+    for number, entry in enumerate(data["annotations"]):
+        entry.update(id=large + number, image_id=entry["image_id"] + large)
+    assert counts(report_of(tmp_path, data)) == {}
+    data["annotations"].append({**data["annotations"][0], "id": 5})
+    assert counts(report_of(tmp_path, data)) == {"duplicate-annotation": 1}
+    data["images"][0]["id"] = 2**63
+    report = report_of(tmp_path, data)
+    (refused,) = (f for f in report.findings if f.kind == "refused-record")
+    assert "from -2**63 to 2**63 - 1, got 9223372036854775808" in refused.examples[0]
+
+
 def test_what_the_model_asks(tmp_path: Path) -> None:
     data = changed(content(), ("categories", 1), ...)
     for record in data["annotations"]:

@@ -72,7 +72,9 @@ class _Checks:
         """Images that are not listed, and duplicate annotations."""
         self.add("annotation-without-image", ~self.listed & ~self.reported)
         c = self.columns
-        key = np.column_stack([c.image, c.category, c.crowd, c.boxes])
+        # Boxes by their bits: as floats, ids above 2**53 would become equal.
+        bits = np.ascontiguousarray(c.boxes + 0.0, np.float64).view(np.int64)
+        key = np.column_stack([c.image, c.category, c.crowd, bits])
         rows = np.flatnonzero(self.fine & ~self.crowd)
         _, first = np.unique(_as_bytes(key[rows]), return_index=True)
         copies = np.zeros(len(key), bool)

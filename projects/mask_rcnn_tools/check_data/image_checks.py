@@ -17,10 +17,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import Image
 
+from mask_rcnn_repro.data.coco.fields import backslash_hint
 from mask_rcnn_repro.data.loading.images import (
     LARGEST_FILE,
     PLAIN_MODES,
-    backslash_hint,
     read_image,
 )
 from mask_rcnn_repro.data.loading.workers import usable_cpus

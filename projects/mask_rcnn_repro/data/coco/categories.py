@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mask_rcnn_repro.data.coco.fields import is_id, records, required, short
+from mask_rcnn_repro.data.coco.fields import ID_RANGE, is_id, records, required, short
 from mask_rcnn_repro.errors import DataError
 
 
@@ -42,7 +42,9 @@ def parse_categories(value: Any, file: str) -> Categories:
         where = f"{file}: categories[{index}]"
         identity, name = required(entry, "id", where), required(entry, "name", where)
         if not is_id(identity) or type(name) is not str:
-            raise DataError(f"{where}: 'id' must be int and 'name' a string, got {short(entry)}.")
+            raise DataError(
+                f"{where}: 'id' must be {ID_RANGE} and 'name' a string, got {short(entry)}."
+            )
         if identity in names:
             raise DataError(f"{where}: category id {identity} is a duplicate; ids must be unique.")
         names[identity] = name

@@ -22,6 +22,9 @@ from mask_rcnn_repro.errors import DataError
 # Control characters, which could also play tricks on a terminal, and halves of characters.
 _NEVER_IN_NAMES = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 
+ID_RANGE = "a whole number from -2**63 to 2**63 - 1"
+"""Ids that :func:`is_id` takes. NumPy turns larger ones into floats, which confuses them."""
+
 
 def finite_numbers(value: Any, where: str) -> bool:
     """Checks whether a list of numbers is finite.
@@ -159,6 +162,13 @@ def missing_message(what: str, path: str) -> str:
         f"{'not set, so below ./datasets' if root is None else repr(root)}; datasets/README.md "
         "shows the expected tree."
     )
+
+
+def backslash_hint(file: str) -> str:
+    """Returns a sentence on a backslash in the name of a missing file, empty without one."""
+    if "\\" not in file:
+        return ""
+    return " Its name contains a backslash. Separate directories by '/'."
 
 
 def records(value: Any, field: str, file: str) -> list[dict[str, Any]]:

@@ -18,7 +18,9 @@ from detectron2.structures import BoxMode
 
 from mask_rcnn_repro.data.coco.categories import Categories, parse_categories
 from mask_rcnn_repro.data.coco.fields import (
+    ID_RANGE,
     Findings,
+    backslash_hint,
     finite_numbers,
     is_id,
     missing_message,
@@ -133,7 +135,7 @@ def parse_images(value: Any, file: str, root: str) -> dict[int, dict[str, Any]]:
         where = f"{file}: images[{index}]"
         identity = required(entry, "id", where)
         if not is_id(identity):
-            raise DataError(f"{where}: 'id' must be a whole number, got {short(identity)}.")
+            raise DataError(f"{where}: 'id' must be {ID_RANGE}, got {short(identity)}.")
         if identity in by_id:
             raise DataError(f"{where}: image id {identity} is a duplicate; ids must be unique.")
         where = f"{file}: image {identity}"
@@ -165,7 +167,7 @@ def _parse_annotations(
         identity = required(entry, "id", f"{file}: annotations[{index}]")
         if not is_id(identity):
             raise DataError(
-                f"{file}: annotations[{index}]: 'id' must be a whole number, got {short(identity)}."
+                f"{file}: annotations[{index}]: 'id' must be {ID_RANGE}, got {short(identity)}."
             )
         where = f"{file}: annotation {identity}"
         if identity in seen and unique:
@@ -173,7 +175,7 @@ def _parse_annotations(
         seen.add(identity)
         image_id = required(entry, "image_id", where)
         if not is_id(image_id):
-            raise DataError(f"{where}: 'image_id' must be a whole number, got {short(image_id)}.")
+            raise DataError(f"{where}: 'image_id' must be {ID_RANGE}, got {short(image_id)}.")
         record = by_id.get(image_id)
         if record is None:
             findings.add(NO_IMAGE, identity)
@@ -310,4 +312,5 @@ def _look_for_images(dicts: Sequence[Mapping[str, Any]], root: str, file: str) -
             f"{len(missing)} of {len(sample)} images looked for are missing, the first is "
             f"{missing[0]}. The file {file} lists {len(dicts)} images relative to the image root "
             f"{root}: check the image root, or fetch the missing images."
+            f"{backslash_hint(os.path.relpath(missing[0], root))}"
         )

@@ -12,6 +12,7 @@ from detectron2.data import detection_utils
 from detectron2.utils.file_io import PathManager
 from PIL import Image
 
+from mask_rcnn_repro.data.coco.fields import backslash_hint
 from mask_rcnn_repro.data.loading.jpeg import decode_jpeg
 from mask_rcnn_repro.errors import DataError
 
@@ -67,13 +68,6 @@ def read_image(record: Mapping[str, Any], image_format: str) -> np.ndarray:
         ) from error
     _check_size(record, image.shape[:2], which)
     return image
-
-
-def backslash_hint(file: str) -> str:
-    """Returns a sentence on a backslash in the name of a missing file, empty without one."""
-    if "\\" not in file:
-        return ""
-    return " Its name contains a backslash. Separate directories by '/'."
 
 
 def _check_size(
