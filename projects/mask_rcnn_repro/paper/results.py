@@ -25,13 +25,16 @@ EARLIER = "earlier"
 """Directory of records that count for no row, such as those of a layer that has changed since."""
 
 
+def counting_files(folder: Path, pattern: str) -> list[Path]:
+    """Returns the files below a directory that match a pattern, without those in `earlier`."""
+    files = sorted(folder.rglob(pattern))
+    return [file for file in files if EARLIER not in file.relative_to(folder).parts]
+
+
 def record_files(folder: Path) -> list[Path]:
     """Returns the files of committed records below a directory that may count for a row."""
-    return [
-        file
-        for file in folder.rglob("*.json")
-        if not file.name.endswith(COMPANIONS) and EARLIER not in file.relative_to(folder).parts
-    ]
+    files = counting_files(folder, "*.json")
+    return [file for file in files if not file.name.endswith(COMPANIONS)]
 
 
 def load_results(folder: Path) -> list[Record]:

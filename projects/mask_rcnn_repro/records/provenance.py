@@ -109,7 +109,10 @@ def dataset_info(loader: Any) -> dict[str, Any] | None:
 def file_sha256(path: str | os.PathLike[str]) -> str:
     """Returns the SHA-256 of a file's bytes, in hexadecimal."""
     with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        digest = hashlib.sha256()
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def _git(folder: Path, *command: str) -> str | None:

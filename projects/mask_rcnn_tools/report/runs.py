@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from mask_rcnn_repro.engine.run import RECORD_FILE
 from mask_rcnn_repro.errors import RecordError
-from mask_rcnn_repro.paper.results import load_results, recorded_file
+from mask_rcnn_repro.paper.results import counting_files, load_results, recorded_file
 from mask_rcnn_repro.records.curves import CURVES_FILE, Curves, load_curves
 from mask_rcnn_repro.records.record import Record, load_record
 from mask_rcnn_tools.report.examples import EXAMPLES_FILE, Examples, load_examples
@@ -73,11 +73,11 @@ def load_runs(folders: Iterable[Path]) -> Runs:
             raise RecordError(f"There is no folder {folder} to read records from.")
         of_runs = [load_record(file) for file in sorted(folder.rglob(RECORD_FILE))]
         records += of_runs or load_results(folder)
-        for file in sorted(folder.rglob(f"*{CURVES_FILE}")):
+        for file in counting_files(folder, f"*{CURVES_FILE}"):
             loaded = load_curves(file)
             of = loaded.record
             curves[RunKey(of.hash, of.seed, of.created)] = loaded
-        for file in sorted(folder.rglob(EXAMPLES_FILE)):
+        for file in counting_files(folder, EXAMPLES_FILE):
             drawn = load_examples(file)
             of = drawn.record
             examples[RunKey(of.hash, of.seed, of.created)] = (file.parent, drawn)
