@@ -107,9 +107,9 @@ def get_test_dicts(
 ) -> list[dict[str, Any]]:
     """Reads data sets for testing: all images, with or without annotations.
 
-    Args and errors are those of :func:`get_training_dicts`; ``oks_sigmas`` are, with ``json``, the
-    standard deviations of the object keypoint similarity, one a keypoint, which COCO's keypoints
-    have already.
+    Arguments and errors are those of :func:`get_training_dicts`. ``oks_sigmas``, only with
+    ``json``, has one standard deviation of the object keypoint similarity per keypoint. COCO's
+    keypoints need none.
     """
     chosen = register_names(names, json, image_root, oks_sigmas=oks_sigmas)
     return [record for name in chosen for record in read_registered(name)]

@@ -42,9 +42,9 @@ class MaskLoss(ABC):
     ) -> torch.Tensor:
         """Computes the training loss over the positive RoIs (section 3).
 
-        The target of a RoI is the part of its ground-truth mask inside the RoI, at M x M. By
-        default this is Detectron2's loss, which also logs the mask accuracy: binary cross-entropy
-        on the true class's output, or on the only output; its mean over all pixels of the RoIs.
+        The target of a RoI is the part of its ground-truth mask inside the RoI, at M x M. The
+        default is Detectron2's loss: binary cross-entropy of the true class's output, or of the
+        only output, averaged over all pixels of the RoIs. It also logs the mask accuracy.
 
         Args:
             logits: (R, O, M, M), float32.

@@ -1,4 +1,4 @@
-"""A COCO json's content for evaluation: of annotations the same that training takes.
+"""Remove from a COCO json the annotations that training omits, so that evaluation agrees.
 
 Metrics read the annotations of the json itself. Those that the loader omits must not
 count there: NaN boxes have no overlap with anything, and pycocotools takes a polygon of two points

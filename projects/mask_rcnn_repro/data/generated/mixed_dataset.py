@@ -52,8 +52,8 @@ def get_mixed_dicts(
     an iteration has the ratio on average.
 
     Args:
-        names: labeled data set or sets, as for :func:`get_training_dicts`, whose arguments `json`,
-            `image_root` and `flip_pairs` are, too.
+        names: Labeled data sets. This argument, `json`, `image_root` and `flip_pairs` are as in
+            :func:`get_training_dicts`.
         generated: file that ``tools/distill.py`` wrote; any annotations in COCO format will do.
             ``train_net.py`` fills in the teacher's where it is None.
         generated_images: folder of its images; None takes those that the file's "info" names.

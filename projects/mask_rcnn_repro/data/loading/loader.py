@@ -266,10 +266,10 @@ def _one_opencv_thread() -> None:
 
 
 def _check_targets(dataset: DatasetDicts, mapper: Mapper) -> None:
-    """Refuses data without a single mask or keypoint where the mapper is to produce them.
+    """Refuses data without a single mask or keypoint if the mapper must produce them.
 
-    Generated annotations that are mixed with labeled ones are looked at by themselves: their images
-    would be learned as if they were empty.
+    Generated annotations that are mixed with labeled ones are checked separately. Without targets,
+    their images would be trained on as empty.
     """
     labeled = [record for record in dataset if not record.get("generated")]
     generated = [record for record in dataset if record.get("generated")]

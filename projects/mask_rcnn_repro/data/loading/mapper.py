@@ -1,7 +1,7 @@
-"""From a data set dict to what Detectron2's models take.
+"""Turn a data set dict into the input of Detectron2's models.
 
 Shapes: image (C, H, W) uint8 after augmentation; boxes (N, 4) as absolute XYXY in the augmented
-image's frame; masks polygons or (N, H, W); keypoints (N, 17, 3).
+image's frame; masks polygons or (N, H, W); keypoints (N, K, 3).
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ class MaskRCNNMapper(DatasetMapper):
     Differences from the base class: a missing, broken or wrongly sized image is a
     :class:`DataError` that names file and image id; the mask format is chosen per image, bit masks
     where an instance is given as RLE and polygons elsewhere (Detectron2's mask loss asks each
-    image's masks themselves for targets); keypoints know COCO's left and right without further
-    configuration; instances without what is trained on are omitted (masks) or count as unlabeled
-    (keypoints); proposals come from stored proposals, and missing ones are an error. Randomness is
+    image's masks themselves for targets); COCO's left and right keypoints need no
+    configuration; instances without a mask are omitted, those without keypoints count as unlabeled;
+    proposals come from stored proposals, and missing ones are an error. Randomness is
     numpy's global generator, which the training loader seeds for each draw.
 
     Args:

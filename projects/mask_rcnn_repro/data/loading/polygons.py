@@ -1,9 +1,9 @@
 """Polygon masks of one image in a few arrays: choosing instances copies no polygon.
 
 Detectron2's ``PolygonMasks`` holds lists of lists of arrays, and each choice of instances checks
-and copies them all; a training step chooses twice an image, 512 times a ground truth at first.
-Here a choice is an index, which stays on the device of whoever chose: on a GPU polygons force no
-waiting before targets are made. Targets of all instances are rasterised together.
+and copies them all. A training step selects instances twice per image, the first time one entry per
+sampled RoI (512). Here a selection is an index on the device of the caller, so polygons cause no
+synchronization with a GPU before targets are made. All targets are rasterized together.
 
 Shapes: N instances as chosen, G polygons and P points of the image, M mask side.
 """

@@ -103,7 +103,7 @@ def _weights(old: int, new: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 @functools.cache
 def _same_as_pillow() -> bool:
-    """Whether compiled resizing is there and equals the installed Pillow's, which is looked at."""
+    """Returns whether compiled resizing equals the installed Pillow's on a test image."""
     if not compiled.HAVE_NUMBA:
         return False
     image = np.random.RandomState(0).randint(0, 256, (61, 47, 3), np.uint8)
