@@ -59,7 +59,7 @@ class RoILayer(nn.Module, ABC):
     fixed_samples = True
 
     def __init_subclass__(cls, **kwargs: object) -> None:
-        """Disables the compiled loops for a subclass that overrides the computation but not `form`."""
+        """Disables the compiled loops for a subclass with another `forward`, `pool` or `sample`."""
         super().__init_subclass__(**kwargs)
         changed = {"forward", "pool", "sample"} & set(vars(cls))
         if changed and "form" not in vars(cls):
