@@ -100,7 +100,7 @@ def test_what_is_missing_or_does_not_fit_is_told_before_training(
                 f"{TEST}.oks_sigmas={SIGMAS}",
                 "dataloader.train.mapper.keypoint_hflip_indices=[1, 2, 0, 3, 4]",
             ],
-            ["keypoint_hflip_indices is [1, 2, 0, 3, 4]", "[3, 4, 2, 0, 1] follows"],
+            ["keypoint_hflip_indices is [1, 2, 0, 3, 4]", "[3, 4, 2, 0, 1]"],
         ),
         (
             [f"{TEST}.oks_sigmas={SIGMAS}", "model.roi_heads.keypoint_head.num_keypoints=17"],
