@@ -16,3 +16,16 @@ def pytest_configure(config: pytest.Config) -> None:
     cache = getattr(config, "cache", None)
     if "MASK_RCNN_REPRO_CACHE" not in os.environ and cache is not None:
         os.environ["MASK_RCNN_REPRO_CACHE"] = str(cache.mkdir("embedded"))
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Groups that `--dist loadgroup` gives to one worker: a file, which shares its fixtures.
+
+    Files that need every config are one group: loading all of them takes half a minute.
+    """
+    for item in items:
+        file = item.nodeid.partition("::")[0]
+        rules = file.startswith("tests/configs/") and not file.endswith("/test_runs.py")
+        group = "every_config" if rules or file.endswith("/test_documentation.py") else file
+        item.add_marker(pytest.mark.xdist_group(group))

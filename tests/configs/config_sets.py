@@ -11,6 +11,7 @@ import functools
 from omegaconf import DictConfig
 
 from mask_rcnn_repro.config import config_root, get_config, list_configs
+from mask_rcnn_repro.paper.results import loaded_config
 
 from .paper_settings import RPN, SETTINGS
 
@@ -24,10 +25,7 @@ if any, names a counterpart."""
 IDS = list_configs()
 
 
-@functools.cache
-def load(config: str, profile: str = "paper") -> DictConfig:
-    """Loads a config once. Not to be changed."""
-    return get_config(config, profile)
+load = loaded_config
 
 
 @functools.cache
@@ -56,6 +54,12 @@ JOINT_ROWS = [
     if config.startswith("table8/") and config not in ("table8/original", "table8/updated_baseline")
 ]
 """Rows that the paper trains end to end: table 8 from `+ e2e training` on."""
+
+ON_TEST_DEV = [
+    config
+    for config, said in SETTINGS.items()
+    if said["dataloader.test.dataset.names"].endswith("test_dev")
+]
 
 PRINTED_TWICE = [
     ["section4_2/class_specific", "table2a/r50_c4", "table2b/sigmoid", "table2c/roi_align_ave"],

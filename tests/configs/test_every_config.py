@@ -27,6 +27,7 @@ from mask_rcnn_repro.paper import load_claims, load_tables
 from .config_sets import (
     IDS,
     JOINT_ROWS,
+    ON_TEST_DEV,
     PROFILES,
     ROWS,
     RPN_STAGES,
@@ -44,6 +45,8 @@ def test_there_are_configs():
     assert "table2a/r50_c4" in ROWS
     assert "quickstart/mask_rcnn_r18_fpn" not in ROWS
     assert [config for config in ROWS if load(config).paper.get("control")] == WITH_CONTROL
+    on_test_dev = [c for c in IDS if load(c).dataloader.test.dataset.names.endswith("test_dev")]
+    assert on_test_dev == sorted(ON_TEST_DEV)
     assert [config for config in IDS if load(config).train.proposals is not None] == STAGE_WISE
 
 

@@ -11,7 +11,16 @@ from mask_rcnn_repro.errors import CheckpointError
 from mask_rcnn_tools.train.cli import parse_args
 from mask_rcnn_tools.train.main import EXTENSIONS
 
-from .config_sets import IDS, JOINT_ROWS, PROFILES, ROWS, RPN_STAGES, load, load_joint
+from .config_sets import (
+    IDS,
+    JOINT_ROWS,
+    PROFILES,
+    ROWS,
+    RPN_STAGES,
+    STAGE_WISE,
+    load,
+    load_joint,
+)
 from .paper_settings import SETTINGS
 
 
@@ -93,6 +102,23 @@ def test_other_configs_train_jointly():
     for config in ("quickstart/mask_rcnn_r18_fpn", "model_zoo/mask_rcnn_R_50_FPN_3x"):
         assert load(config).train.proposals is None
         assert load(config).model.proposal_generator is not None
+
+
+@pytest.mark.parametrize("profile", ["paper", "tiny"])
+@pytest.mark.parametrize("config", STAGE_WISE)
+def test_null_proposals_make_the_row_joint(config, profile):
+    """The row's own RPN comes back, and the loader brings no proposals."""
+    row, joint = load(config, profile), load_joint(config, profile)
+    generator = joint.model.proposal_generator
+    counts = [row.dataloader.train.mapper.precomputed_proposal_topk]
+    counts.append(row.dataloader.test.mapper.get("precomputed_proposal_topk"))
+    if row.model.proposal_generator is None:
+        assert list(generator.post_nms_topk) == counts
+    else:  # section 4.4's network proposes for itself at test
+        assert generator.post_nms_topk[0] == counts[0] and counts[1] is None
+    for split in ("train", "test"):
+        assert joint.dataloader[split].mapper.get("precomputed_proposal_topk") is None
+    assert joint.train.proposals is None
 
 
 # --- tables 4 to 6: branches -------------------------------------------------------------------

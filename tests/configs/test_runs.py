@@ -26,8 +26,7 @@ from mask_rcnn_repro.registration import register
 from mask_rcnn_tools.train.cli import parse_args
 from mask_rcnn_tools.train.main import EXTENSIONS
 
-from .config_sets import DISTINCT_AT_TINY, IDS, RPN_STAGES, STAGE_WISE, load, load_joint
-from .paper_settings import SETTINGS
+from .config_sets import DISTINCT_AT_TINY, ON_TEST_DEV, RPN_STAGES
 
 MAX_CHECKPOINT_BYTES = 20e6
 UNLABELED = "unlabeled"  # in the name of splits without annotations
@@ -39,7 +38,7 @@ def steps(config):
     if config not in RPN_STAGES:
         # an untrained model detects as much as it may, and masks take time
         keys.append("model.roi_heads.box_predictor.test_topk_per_image=10")
-    if load(config).train.tta.enabled:
+    if config.endswith("/test_aug"):
         keys.append("train.tta.sizes=[48,64]")  # two of nine
     return keys
 
@@ -109,6 +108,7 @@ def test_it_trains_resumes_and_evaluates(config, shared, tmp_path):
     if "cityscapes" in tested_on:
         measured = measured - {"bbox"}  # its official metrics know no boxes
     assert (first.config.id, first.config.profile) == (config, "tiny")
+    assert cfg.train.tta.enabled is config.endswith("/test_aug")
     assert first.config.hash == config_hash(cfg)
     assert (first.iterations_done, first.iterations_planned) == (2, 2)
     assert set(first.metrics) == measured
@@ -205,18 +205,6 @@ def check_result_files(folder, dataset, tasks):
             assert len(coco.loadRes(rows).anns) == len(rows)
 
 
-ON_TEST_DEV = [
-    config
-    for config, said in SETTINGS.items()
-    if said["dataloader.test.dataset.names"].endswith("test_dev")
-]
-
-
-def test_which_rows_are_tested_on_test_dev():
-    found = [c for c in IDS if load(c).dataloader.test.dataset.names.endswith("test_dev")]
-    assert sorted(ON_TEST_DEV) == found
-
-
 @pytest.mark.parametrize(
     "config",
     [
@@ -248,23 +236,6 @@ def test_a_split_without_annotations_gives_a_submission(config, shared, tmp_path
 
 
 # --- joint training of rows that are trained stage by stage ----------------------------------
-
-
-@pytest.mark.parametrize("profile", ["paper", "tiny"])
-@pytest.mark.parametrize("config", STAGE_WISE)
-def test_null_proposals_make_the_row_joint(config, profile):
-    """The row's own RPN comes back, and the loader brings no proposals."""
-    row, joint = load(config, profile), load_joint(config, profile)
-    generator = joint.model.proposal_generator
-    counts = [row.dataloader.train.mapper.precomputed_proposal_topk]
-    counts.append(row.dataloader.test.mapper.get("precomputed_proposal_topk"))
-    if row.model.proposal_generator is None:
-        assert list(generator.post_nms_topk) == counts
-    else:  # section 4.4's network proposes for itself at test
-        assert generator.post_nms_topk[0] == counts[0] and counts[1] is None
-    for split in ("train", "test"):
-        assert joint.dataloader[split].mapper.get("precomputed_proposal_topk") is None
-    assert joint.train.proposals is None
 
 
 @pytest.mark.parametrize(

@@ -52,9 +52,13 @@ def recorded_file(config: str, profile: str, seed: int, folder: Path) -> Path:
     return folder / f"{config}{suffix}" / f"seed{seed}.json"
 
 
-@functools.cache
 def loaded_config(config: str, profile: str = "paper", seed: int | None = None) -> DictConfig:
     """A config of this project, loaded once. Not to be changed."""
+    return _loaded(config, profile, seed)
+
+
+@functools.cache
+def _loaded(config: str, profile: str, seed: int | None) -> DictConfig:
     return get_config(config, profile, seed=seed)
 
 
