@@ -81,7 +81,7 @@ def test_mistakes_are_told(trained: Path, tmp_path: Path, capsys: pytest.Capture
     broken.write_text("{")
     assert "cannot be read" in _fails(capsys, *config, "--predictions", str(broken))
     broken.write_text('[{"image_id": -5, "category_id": 1, "score": 1, "bbox": [0, 0, 1, 1]}]')
-    assert "are not in" in _fails(capsys, *config, "--predictions", str(broken))
+    assert "image_id -5 is not in" in _fails(capsys, *config, "--predictions", str(broken))
     for argv in ([], ["--run", "a", "--config-file", "b"], ["--run", "a", "--images", "-1"]):
         with pytest.raises(SystemExit):
             parse_args(argv)
