@@ -90,11 +90,16 @@ def test_what_python_reads_is_read(tmp_path: Path, text: str) -> None:
     assert repr(coco_file(file).content) == repr(json.loads(text))
 
 
+def test_a_byte_order_mark_is_read_over(tmp_path: Path) -> None:
+    file = tmp_path / "data.json"
+    file.write_bytes(b'\xef\xbb\xbf{"a": 1}')
+    assert coco_file(file).content == {"a": 1}
+
+
 @pytest.mark.parametrize(
     ("data", "fact"),
     [
         (b'{\n "a": [1,]}', "line 2 column 10"),
-        (b'\xef\xbb\xbf{"a": 1}', "BOM"),
         (b'{"a": "\xff"}', "'utf-8' codec"),
         (b'{"a": ' + b"[" * 2000, "maximum recursion depth"),
         (b"", "line 1 column 1"),
