@@ -124,7 +124,7 @@ def test_what_is_refused(tmp_path: Path, changes: dict[str, Any], reason: str) -
     assert len(str(error.value)) < 500
 
 
-@pytest.mark.parametrize("text", ["{", "{}", "[1]", "[[]]", "[" * 100_000, "\ufeff[]"])
+@pytest.mark.parametrize("text", ["{", "{}", "[1]", "[[]]", "[" * 100_000])
 def test_files_that_are_no_results(tmp_path: Path, text: str) -> None:
     file = tmp_path / "results.json"
     file.write_text(text)

@@ -30,7 +30,7 @@ from filelock import FileLock
 from mask_rcnn_repro.utils import locks
 from mask_rcnn_repro.engine.launch.hosts import check_hosts_agree
 from mask_rcnn_repro.errors import UserError
-from mask_rcnn_repro.evaluation.coco.evaluator import detections
+from mask_rcnn_repro.evaluation.coco import detections
 from mask_rcnn_repro.evaluation.coco.detections import Detections, ResultStream, gather_detections
 
 dist.init_process_group("gloo", timeout=timedelta(seconds=20))
