@@ -38,7 +38,7 @@ WATCHED = """
 import hashlib, os, sys
 sys.path.insert(0, sys.argv.pop(1))
 from mask_rcnn_tools.train.cli import parse_args
-from mask_rcnn_repro.engine import run as runs
+from mask_rcnn_repro.engine.train import run as runs
 from mask_rcnn_tools.train.main import main
 train = runs.train
 def watched(*args, **options):
