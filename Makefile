@@ -40,7 +40,7 @@ demo: $(STAMP)
 	@echo "Predictions beside ground truth: $(RUN)/drawings"
 
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) --dist loadgroup --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 bench: $(STAMP)
 	for script in benchmarks/*.py; do $(PY) -W ignore $$script --threads $(JOBS) --record || exit 1; done
