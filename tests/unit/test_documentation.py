@@ -392,6 +392,8 @@ def copy(tmp_path, monkeypatch):
     """A checkout with documents that can be spoilt."""
     for folder in ("docs", "configs"):
         shutil.copytree(ROOT / folder, tmp_path / folder)
+    shutil.copytree(ROOT / "projects", tmp_path / "projects")
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
     (tmp_path / "train_net.py").write_text("")
     monkeypatch.setattr(report_files, "config_root", lambda: tmp_path / "configs")
     return tmp_path
