@@ -30,10 +30,10 @@ from torch import nn
 
 from harness import Benchmark
 from mask_rcnn_repro import get_config, register
-from mask_rcnn_repro.engine.precision import autocast_context
 from mask_rcnn_repro.evaluation.loop import predict_small
 from mask_rcnn_repro.evaluation.masks.rle import instances_to_results
 from mask_rcnn_repro.modeling import optimize_for_inference
+from mask_rcnn_repro.utils.precision import autocast_context
 
 SAMPLE = Path(__file__).resolve().parents[2] / "shared" / "data" / "coco" / "val2017"
 

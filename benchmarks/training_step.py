@@ -34,8 +34,8 @@ from harness import Benchmark
 from mask_rcnn_repro import get_config
 from mask_rcnn_repro.data import MaskRCNNMapper, get_training_dicts
 from mask_rcnn_repro.engine.builders import build_model, build_optimizer
-from mask_rcnn_repro.engine.precision import autocast_context
 from mask_rcnn_repro.registration import register
+from mask_rcnn_repro.utils.precision import autocast_context
 
 SAMPLE = Path(__file__).resolve().parents[2] / "shared" / "data"
 ROW = "table2a/r50_fpn"
@@ -44,13 +44,14 @@ LR = 1e-4  # small: weights that were not trained must survive some steps
 Losses = dict[str, float]
 
 
-def detectron2_model(device: torch.device) -> tuple[nn.Module, torch.optim.Optimizer]:
+def detectron2_model(device: torch.device, rois: int) -> tuple[nn.Module, torch.optim.Optimizer]:
     """The model zoo's R50-FPN by name, with the settings of the paper's row."""
     cfg = model_zoo.get_config("COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_3x.yaml")
     cfg.MODEL.DEVICE = str(device)
     cfg.MODEL.RPN.POST_NMS_TOPK_TRAIN = 2000
     cfg.MODEL.RPN.SMOOTH_L1_BETA = 1 / 9
     cfg.MODEL.ROI_HEADS.NMS_THRESH_TEST = 0.3
+    cfg.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE = rois
     cfg.MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA = 1.0
     for head in (cfg.MODEL.ROI_BOX_HEAD, cfg.MODEL.ROI_MASK_HEAD):
         head.POOLER_TYPE = "ROIAlign"
@@ -66,9 +67,12 @@ def detectron2_model(device: torch.device) -> tuple[nn.Module, torch.optim.Optim
     return model.train(), build_optimizer_by_name(cfg, model)
 
 
-def our_model(device: torch.device, weights: Any) -> tuple[nn.Module, torch.optim.Optimizer]:
+def our_model(
+    device: torch.device, rois: int, weights: Any
+) -> tuple[nn.Module, torch.optim.Optimizer]:
     """As a run builds it."""
     overrides = ["train.proposals=null", f"optimizer.lr={LR}", f"train.device={device}"]
+    overrides.append(f"model.roi_heads.batch_size_per_image={rois}")
     cfg = get_config(ROW, overrides=overrides)
     model = build_model(cfg, device)
     model.load_state_dict(weights)
@@ -134,17 +138,18 @@ def main() -> None:
     height, width = args.size or usual
     batch = make_batch(bench, args.images, (height, width))
     torch.manual_seed(0)
-    stock = detectron2_model(device)
+    rois = 32 if bench.quick else 512
+    stock = detectron2_model(device, rois)
     weights = copy.deepcopy(stock[0].state_dict())
     steps = {
         "Detectron2": make_step(*stock, batch, device, bf16=False),
-        "ours": make_step(*our_model(device, weights), batch, device, bf16=False),
-        "ours, bf16": make_step(*our_model(device, weights), batch, device, bf16=True),
+        "ours": make_step(*our_model(device, rois, weights), batch, device, bf16=False),
+        "ours, bf16": make_step(*our_model(device, rois, weights), batch, device, bf16=True),
     }
     goals = {"ours": 1.35, "ours, bf16": 2.3}
     if device.type == "cuda":
         goals = {"ours, bf16": 2.0}
-        stock = detectron2_model(device)
+        stock = detectron2_model(device, rois)
         stock[0].load_state_dict(weights)
         steps["Detectron2, bf16"] = make_step(*stock, batch, device, bf16=True)
     work = f"{args.images} images, {height} x {width}"

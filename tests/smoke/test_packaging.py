@@ -80,7 +80,8 @@ def test_the_wheel_holds_every_config_and_the_papers_numbers(wheel):
         if f.suffix in (".py", ".json", ".typed", ".j2") and "__pycache__" not in f.parts
     }
     assert {f"mask_rcnn_repro/paper/{n}.json" for n in ("tables", "claims")} <= modules <= names
-    others = {n.split("/")[0] for n in names} - {"mask_rcnn_repro"}
+    packages = {"mask_rcnn_embedded", "mask_rcnn_repro", "mask_rcnn_tools"}
+    others = {n.split("/")[0] for n in names} - packages
     assert all(name.endswith(".dist-info") for name in others), "no tests, no folder `configs`"
 
 

@@ -5,10 +5,11 @@ import torch
 from detectron2.utils.events import EventStorage
 from torch import nn
 
-from mask_rcnn_repro.engine.precision import autocast_context
 from mask_rcnn_repro.engine.seeding import seed_everything
 from mask_rcnn_repro.engine.train.trainer import Trainer
 from mask_rcnn_repro.errors import ConfigError, NonFiniteLossError
+from mask_rcnn_repro.utils import precision
+from mask_rcnn_repro.utils.precision import autocast_context
 
 CPU = torch.device("cpu")
 
@@ -56,9 +57,11 @@ def test_accumulated_micro_batches_equal_one_batch():
     torch.testing.assert_close(whole.linear.weight, parts.linear.weight)
 
 
-def test_bf16_runs_on_cpu_and_is_used():
+@pytest.mark.parametrize(("instructions", "used"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_bf16_is_used_on_cpus_that_have_it(instructions, used, monkeypatch):
+    monkeypatch.setattr(precision, "cpu_has_bf16", lambda: instructions)
     model = run([examples(4)], 1, amp_enabled=True)
-    assert model.dtypes == [torch.bfloat16]
+    assert model.dtypes == [used]
     assert model.linear.weight.dtype == torch.float32
 
 

@@ -35,6 +35,7 @@ from mask_rcnn_repro.records.record import (
     parse_record,
     save_record,
 )
+from mask_rcnn_repro.utils import precision
 
 NAME = "unit_record"
 ROOT = Path(__file__).parents[2]
@@ -115,10 +116,15 @@ def test_record_holds_what_was_run(make):
     assert record.checkpoint.name == "model_final.pth"
     assert record.checkpoint.sha256 == hashlib.sha256(b"weights").hexdigest()
     assert record.device.type == "cpu" and record.device.threads == torch.get_num_threads()
-    assert record.amp.model_dump() == {"enabled": True, "dtype": "bf16"}
     assert record.seed == 3 and record.world_size == 1 and record.training_seconds == 12.5
     assert record.versions.torch == torch.__version__ and record.versions.pycocotools
     assert record.versions.detectron2
+
+
+@pytest.mark.parametrize(("instructions", "dtype"), [(True, "bf16"), (False, None)])
+def test_record_has_the_precision_that_was_used(make, monkeypatch, instructions, dtype):
+    monkeypatch.setattr(precision, "cpu_has_bf16", lambda: instructions)
+    assert make().amp.model_dump() == {"enabled": instructions, "dtype": dtype}
 
 
 RPN = {"id": "rpn/r50_c4", "hash": "ba9876543210", "seed": 0, "checkpoint": "0" * 64}

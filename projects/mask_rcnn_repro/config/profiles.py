@@ -52,7 +52,8 @@ class Scale:
     iterations: float
     warmup: float  # of the warm-up iterations
     data_prefix: str  # first part of the names of the data sets that replace COCO's
-    # Compute in bfloat16 and channels-last: about 2x faster on CPUs with bf16 instructions.
+    # Compute in bfloat16 and channels-last: about 2x faster on CPUs with bf16 instructions
+    # (others compute in float32).
     bf16: bool
     checkpoint_period: int
     log_period: int

@@ -45,7 +45,9 @@ class Amp(Section):
     enabled: bool = False
     """Run forward passes in reduced precision."""
     dtype: Literal["bf16", "fp16"] = "bf16"
-    """Reduced precision: `bf16` (CPU and GPU) or `fp16` (GPU only)."""
+    """Reduced precision: `bf16` (CPU and GPU) or `fp16` (GPU only).
+
+    A CPU without bf16 instructions computes in float32 instead, which is far faster there."""
 
 
 class Ddp(Section):

@@ -32,12 +32,12 @@ from mask_rcnn_repro.distillation.predictions import IMAGES_PER_FILE, Prediction
 from mask_rcnn_repro.distillation.threshold import Threshold, choose_threshold, labeled_average
 from mask_rcnn_repro.engine.builders import resolve_device
 from mask_rcnn_repro.engine.dependencies import DataSet, data_sets, find_rpn
-from mask_rcnn_repro.engine.precision import autocast_context
 from mask_rcnn_repro.engine.predictor import build_predictor
 from mask_rcnn_repro.engine.tta import tta_sizes, with_original_images, with_tta
 from mask_rcnn_repro.errors import ConfigError
 from mask_rcnn_repro.records.provenance import checkpoint_info
 from mask_rcnn_repro.utils.atomic import atomic_write_text
+from mask_rcnn_repro.utils.precision import autocast_context
 
 logger = logging.getLogger(__name__)
 

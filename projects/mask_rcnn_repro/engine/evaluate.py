@@ -15,13 +15,13 @@ from detectron2.config import instantiate
 from detectron2.utils import comm
 from omegaconf import DictConfig, OmegaConf
 
-from mask_rcnn_repro.engine.precision import AMP_DTYPES, autocast_context
 from mask_rcnn_repro.engine.predictor import join_rpn
 from mask_rcnn_repro.engine.tta import with_original_images, with_tta
 from mask_rcnn_repro.evaluation.coco.precision_recall import PrecisionRecall
 from mask_rcnn_repro.evaluation.loop import evaluate
 from mask_rcnn_repro.modeling import optimize_for_inference
 from mask_rcnn_repro.modeling.inference.optimize import runs_in_threads
+from mask_rcnn_repro.utils.precision import autocast_context, compute_dtype
 
 logger = logging.getLogger(__name__)
 
@@ -95,8 +95,9 @@ def evaluate_model(
 
 def faster_copy(cfg: DictConfig, model: torch.nn.Module) -> torch.nn.Module:
     """Returns a copy for inference in the config's precision, or the model if that fails."""
-    dtype = AMP_DTYPES[cfg.train.amp.dtype] if cfg.train.amp.enabled else torch.float32
+    amp = cfg.train.amp
     try:
+        dtype = compute_dtype(next(model.parameters()).device, amp.enabled, amp.dtype)
         return optimize_for_inference(model, dtype)
     except Exception as error:  # of any module; the training's result must not be lost
         logger.warning(

@@ -35,7 +35,6 @@ from mask_rcnn_repro.engine.dependencies import check_dependencies
 from mask_rcnn_repro.engine.evaluate import evaluate_model
 from mask_rcnn_repro.engine.extensions import Extensions
 from mask_rcnn_repro.engine.launch.processes import run_distributed, under_torchrun
-from mask_rcnn_repro.engine.precision import autocast_context
 from mask_rcnn_repro.engine.results import draw_examples, write_record
 from mask_rcnn_repro.engine.run import Run
 from mask_rcnn_repro.engine.run_folder import keep_logs, open_run_folder
@@ -55,6 +54,7 @@ from mask_rcnn_repro.records import Record
 from mask_rcnn_repro.registration import register
 from mask_rcnn_repro.utils.checkpoint_paths import check_exists
 from mask_rcnn_repro.utils.locks import exclusive
+from mask_rcnn_repro.utils.precision import autocast_context
 
 logger = logging.getLogger(__name__)
 

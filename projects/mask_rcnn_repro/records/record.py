@@ -103,7 +103,9 @@ class DeviceInfo(_Section):
 class AmpInfo(_Section):
     """Mixed precision."""
 
-    enabled: bool = Field(description="Whether it was used.")
+    enabled: bool = Field(
+        description="Whether it was used; false on a CPU without bf16 instructions."
+    )
     dtype: Literal["bf16", "fp16"] | None = Field(description="Its type; null if not used.")
 
 
@@ -253,12 +255,15 @@ def make_record(
     Raises:
         RecordError: The schema does not allow a value.
     """
+    import torch
     from detectron2.utils import comm
 
     from mask_rcnn_repro.config import config_hash
+    from mask_rcnn_repro.utils.precision import compute_dtype
 
     amp = cfg.train.get("amp") or {}
-    enabled = bool(amp.get("enabled", False))
+    asked = bool(amp.get("enabled", False)), amp.get("dtype", "bf16")
+    enabled = compute_dtype(torch.device(device), *asked) != torch.float32
     content: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "created": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),

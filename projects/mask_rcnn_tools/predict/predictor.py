@@ -24,12 +24,12 @@ from mask_rcnn_repro.data.loading.resize import to_planes
 from mask_rcnn_repro.engine.builders import resolve_device
 from mask_rcnn_repro.engine.dependencies import data_sets
 from mask_rcnn_repro.engine.evaluate import faster_copy
-from mask_rcnn_repro.engine.precision import autocast_context
 from mask_rcnn_repro.engine.predictor import build_predictor
 from mask_rcnn_repro.engine.tta import with_original_images, with_tta
 from mask_rcnn_repro.errors import ConfigError, DataError
 from mask_rcnn_repro.evaluation.loop import predict_small
 from mask_rcnn_repro.evaluation.masks.rle import instances_to_results
+from mask_rcnn_repro.utils.precision import autocast_context
 from mask_rcnn_tools.drawing.marks import Skeleton
 from mask_rcnn_tools.drawing.results import ClassNames
 

@@ -12,13 +12,13 @@ from detectron2.utils import comm
 from mask_rcnn_repro.engine.builders import build_model
 from mask_rcnn_repro.engine.checkpoint.checkpointer import SafeCheckpointer
 from mask_rcnn_repro.engine.dependencies import DataSet, data_sets
-from mask_rcnn_repro.engine.precision import autocast_context
 from mask_rcnn_repro.engine.run import Run
 from mask_rcnn_repro.engine.run_folder import setup_logging
 from mask_rcnn_repro.engine.seeding import seed_everything
 from mask_rcnn_repro.engine.stages.up_to_date import facts_of_run
 from mask_rcnn_repro.evaluation.loop import evaluate
 from mask_rcnn_repro.evaluation.proposals.evaluator import ProposalStore
+from mask_rcnn_repro.utils.precision import autocast_context
 
 logger = logging.getLogger(__name__)
 

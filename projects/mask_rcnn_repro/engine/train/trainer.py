@@ -13,10 +13,10 @@ from detectron2.utils import comm
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from mask_rcnn_repro.engine.precision import autocast_context
 from mask_rcnn_repro.engine.seeding import seed_everything
 from mask_rcnn_repro.errors import NonFiniteLossError
 from mask_rcnn_repro.utils.interruption import stop_together_if_asked
+from mask_rcnn_repro.utils.precision import autocast_context
 
 _LEAST_SCALE = 2.0**-10  # of fp16 losses; with smaller ones the gradients cannot be scaled
 _KEPT_VALUES = 2000  # of each metric; averages and medians need at most 1000 iterations

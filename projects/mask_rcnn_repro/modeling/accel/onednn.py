@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from torch.nn import functional
 
+from mask_rcnn_repro.utils.precision import cpu_has_bf16
+
 _ops: Any = torch.ops.mkldnn
 
 Conv = Callable[[torch.Tensor, bool, torch.Tensor | None], torch.Tensor]
@@ -29,7 +31,7 @@ def fused_kernels(dtype: torch.dtype) -> bool:
     if dtype not in (torch.float32, torch.bfloat16) or not torch.backends.mkldnn.is_available():
         return False
     try:
-        if dtype == torch.bfloat16 and not _ops._is_mkldnn_bf16_supported():
+        if dtype == torch.bfloat16 and not cpu_has_bf16():
             return False
         return _kernels_agree(dtype)
     except (AttributeError, RuntimeError, TypeError):  # removed, or with other arguments
