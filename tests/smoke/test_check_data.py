@@ -49,7 +49,7 @@ def _commands() -> list[list[str]]:
 @pytest.fixture(scope="module")
 def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """train.json, val.json and images/: the embedded data as if it were somebody's own."""
-    from mask_rcnn_embedded.coco import TINY_SPEC, ensure_generated
+    from mask_rcnn_embedded.quickstart import TINY_SPEC, ensure_generated
 
     folder, data = tmp_path_factory.mktemp("own"), Path(ensure_generated(TINY_SPEC))
     (folder / "images").mkdir()

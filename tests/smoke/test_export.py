@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from mask_rcnn_embedded.coco import TINY_SPEC, ensure_generated
+from mask_rcnn_embedded.quickstart import TINY_SPEC, ensure_generated
 from mask_rcnn_repro import build_predictor, get_config
 from mask_rcnn_repro.modeling import FCNMaskHead
 from mask_rcnn_tools.export import cli, main

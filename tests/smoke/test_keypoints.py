@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from mask_rcnn_embedded import coco as embedded
+from mask_rcnn_embedded import quickstart as embedded
 from mask_rcnn_repro.config import load_config
 from mask_rcnn_repro.records.record import load_record
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from mask_rcnn_embedded import coco as embedded
+from mask_rcnn_embedded import quickstart as embedded
 from mask_rcnn_repro.config import load_config
 from mask_rcnn_repro.engine.builders import build_train_data
 from mask_rcnn_repro.registration import register

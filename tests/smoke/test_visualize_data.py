@@ -15,7 +15,7 @@ import pytest
 import torch
 from detectron2.data import transforms as T
 
-from mask_rcnn_embedded import coco as embedded
+from mask_rcnn_embedded import quickstart as embedded
 from mask_rcnn_repro import get_config
 from mask_rcnn_repro.data import ProposalWriter, get_test_dicts, get_training_dicts
 from mask_rcnn_repro.engine.builders import build_train_data

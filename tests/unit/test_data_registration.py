@@ -295,7 +295,7 @@ def test_fingerprint(tmp_path: Path) -> None:
 
 
 def test_embedded_names() -> None:
-    from mask_rcnn_embedded import coco as embedded
+    from mask_rcnn_embedded import quickstart as embedded
 
     assert dataset_info("embedded_train") == list(embedded.THING_CLASSES)
     for split, number in (("train", embedded.TINY_SPEC.num_train), ("val", 12)):

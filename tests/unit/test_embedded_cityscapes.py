@@ -35,7 +35,12 @@ from mask_rcnn_embedded.cityscapes import (
     generate,
     is_complete,
 )
-from mask_rcnn_embedded.cityscapes.camera import (
+from mask_rcnn_embedded.cityscapes.data_set import file_names
+from mask_rcnn_embedded.cityscapes.scene import back_to_front, outline, render
+from mask_rcnn_embedded.cityscapes.stats import measure
+from mask_rcnn_embedded.cityscapes.street import Element
+from mask_rcnn_embedded.command_line import main
+from mask_rcnn_embedded.drawing.camera import (
     Camera,
     box,
     project_body,
@@ -43,11 +48,6 @@ from mask_rcnn_embedded.cityscapes.camera import (
     to_world,
     wheel,
 )
-from mask_rcnn_embedded.cityscapes.data_set import file_names
-from mask_rcnn_embedded.cityscapes.scene import back_to_front, outline, render
-from mask_rcnn_embedded.cityscapes.stats import measure
-from mask_rcnn_embedded.cityscapes.street import Element
-from mask_rcnn_embedded.command_line import main
 from mask_rcnn_repro.errors import DataError
 
 MICRO = dataclasses.replace(TINY_SPEC, name="micro", num_train=2, num_val=1, num_test=1)

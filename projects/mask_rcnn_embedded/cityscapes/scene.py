@@ -16,7 +16,6 @@ from cityscapesscripts.helpers.annotation import Annotation, CsPoly, Point
 from cityscapesscripts.helpers.labels import name2label
 from cityscapesscripts.preparation.json2instanceImg import createInstanceImage
 
-from mask_rcnn_embedded.cityscapes.camera import Camera
 from mask_rcnn_embedded.cityscapes.spec import THING_CLASSES, CityscapesSpec
 from mask_rcnn_embedded.cityscapes.street import (
     Element,
@@ -29,6 +28,8 @@ from mask_rcnn_embedded.cityscapes.street import (
     skyline,
 )
 from mask_rcnn_embedded.cityscapes.traffic import Traffic, fill_street
+from mask_rcnn_embedded.drawing.camera import Camera
+from mask_rcnn_embedded.drawing.figures import cycle_mask
 from mask_rcnn_embedded.drawing.photograph import photograph
 from mask_rcnn_embedded.drawing.solid import Part, Raster, ellipse, paint, rasterize
 from mask_rcnn_embedded.drawing.textures import random_color
@@ -151,15 +152,9 @@ def outline(mask: np.ndarray) -> np.ndarray | None:
 
 def _mask(element: Element, raster: Raster) -> np.ndarray:
     """(h, w) bool of what an annotator would label as the element."""
-    mask = raster.alpha >= 0.5
     if element.label in ("bicycle", "motorcycle", "bicyclegroup"):
-        # Tubes are thinner than pixels: the frame and the wheels count with what is between.
-        mask = raster.alpha >= 0.2
-        side = 2 * max(1, round(0.08 * mask.shape[0])) + 1
-        kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
-        padded = cv2.copyMakeBorder(mask.astype(np.uint8), side, side, side, side, 0)
-        mask = cv2.morphologyEx(padded, cv2.MORPH_CLOSE, kernel)[side:-side, side:-side] > 0
-    return mask
+        return cycle_mask(raster.alpha)
+    return raster.alpha >= 0.5
 
 
 def _drawn(element: Element, camera: Camera) -> _Drawn | None:

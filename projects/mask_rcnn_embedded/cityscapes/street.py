@@ -1,6 +1,6 @@
 """The street without traffic: sky, ground, buildings, trees, poles, signs and lights.
 
-World frame as in :mod:`mask_rcnn_embedded.cityscapes.camera` (metres).
+World frame as in :mod:`mask_rcnn_embedded.drawing.camera` (metres).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import dataclasses
 import cv2
 import numpy as np
 
-from mask_rcnn_embedded.cityscapes.camera import Camera, box, project_body
+from mask_rcnn_embedded.drawing.camera import Camera, box, project_body
 from mask_rcnn_embedded.drawing.solid import Part, Solid, ellipse
 from mask_rcnn_embedded.drawing.textures import fractal_noise, random_color, random_texture, vary
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from mask_rcnn_embedded.cityscapes.camera import Camera, project_body
-from mask_rcnn_embedded.cityscapes.figures import cycle, pedestrian
 from mask_rcnn_embedded.cityscapes.spec import CityscapesSpec
 from mask_rcnn_embedded.cityscapes.street import CROSSING_HALF, Element, Street, rails
-from mask_rcnn_embedded.cityscapes.vehicles import VEHICLES, vehicle_palette
-from mask_rcnn_embedded.drawing.solid import Part, Solid
-from mask_rcnn_embedded.drawing.textures import two_textures
+from mask_rcnn_embedded.drawing.camera import Camera, project_body
+from mask_rcnn_embedded.drawing.figures import cycle, pedestrian
+from mask_rcnn_embedded.drawing.solid import Solid
+from mask_rcnn_embedded.drawing.vehicles import VEHICLES, painted
 
 _TRIES = 24
 _RARE = {"truck": 0.22, "bus": 0.22, "train": 0.2, "motorcycle": 0.36}
@@ -129,22 +128,9 @@ class Traffic:
             if not parts:
                 continue
             extent = self._camera.scale(ahead) * made.height
-            self._add(category, self._painted(parts, extent), spot)
+            self._add(category, painted(rng, parts, extent), spot)
             return True
         return False
-
-    def _painted(self, parts: list[Part], extent: float) -> Solid:
-        rng = self._rng
-        palette = vehicle_palette(rng)
-        return Solid(
-            None,
-            parts,
-            palette,
-            np.zeros(len(palette), dtype=np.float32),
-            two_textures(rng, extent),
-            relief=float(rng.uniform(0.05, 0.3)),
-            seams=float(rng.uniform(0.0, 0.15)),
-        )
 
     def _add(self, label: str, solid: Solid, spot: Box, unit: int = 0, group: int = 0) -> None:
         if not group:
@@ -260,7 +246,7 @@ class Traffic:
             spot = (x - 0.9, at - 2.2, x + 0.9, at + 2.2)
             parts = project_body(made.layers, camera, np.array([x, at]), 0.0)
             if parts:
-                solid = self._painted(parts, camera.scale(at) * made.height)
+                solid = painted(rng, parts, camera.scale(at) * made.height)
                 self._add("cargroup", solid, spot, unit, self._groups)
             return
         px, at = x + offset + rng.normal(0.0, 0.08), ahead + rng.uniform(-0.4, 0.4)

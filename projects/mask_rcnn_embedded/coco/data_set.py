@@ -13,16 +13,17 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import cv2
+import numpy as np
 
 from mask_rcnn_embedded.coco.annotate import annotate
-from mask_rcnn_embedded.coco.scene import render
-from mask_rcnn_embedded.coco.sheet import tiles
+from mask_rcnn_embedded.coco.scene import Scene, render
+from mask_rcnn_embedded.coco.sheet import draw_annotations
 from mask_rcnn_embedded.coco.spec import (
-    CATEGORIES,
     FULL_SPEC,
     IDS_PER_SPLIT,
     SKELETON,
@@ -53,7 +54,7 @@ def _split_json(
         "licenses": _LICENSES,
         "images": [r["image"] for r in results],
     }
-    categories = [dict(c) for c in CATEGORIES]
+    categories = [dict(c) for c in spec.CATEGORIES]
     if split == "unlabeled":
         return {"image_info_unlabeled.json": {**head, "categories": categories}}
     instances, persons = [], []
@@ -78,13 +79,25 @@ def _split_json(
 
 
 class EmbeddedData(DataSet[EmbeddedSpec]):
-    """The embedded data set; see :mod:`mask_rcnn_embedded.coco`."""
+    """The embedded data set; see :mod:`mask_rcnn_embedded.coco`.
+
+    Attributes:
+        render: one scene and its random generator, given the spec, the split and the index.
+    """
 
     package = "mask_rcnn_embedded.coco"
     full, tiny = FULL_SPEC, TINY_SPEC
     images_per_worker = 150
-    sheet_count, tile_height = 20, 200
-    tiles, format_stats = staticmethod(tiles), staticmethod(format_stats)
+    sheet_count, tile_height = 16, 240
+    format_stats = staticmethod(format_stats)
+    render: Callable[..., tuple[Scene, np.random.Generator]] = staticmethod(render)
+
+    def tiles(
+        self, spec: EmbeddedSpec, split: str, index: int, annotated: bool
+    ) -> list[np.ndarray]:
+        """One picture, with its annotations if ``annotated``."""
+        scene, _ = self.render(spec, split, index)
+        return [draw_annotations(scene.image, annotate(scene) if annotated else [])]
 
     def directories(self, spec: EmbeddedSpec) -> tuple[str, ...]:
         """Directories of the images and of the annotations."""
@@ -92,7 +105,7 @@ class EmbeddedData(DataSet[EmbeddedSpec]):
 
     def write_image(self, root: Path, spec: EmbeddedSpec, split: str, index: int) -> dict[str, Any]:
         """Writes one image; returns its COCO entry, annotations and SHA-256."""
-        scene, rng = render(spec, split, index)
+        scene, rng = self.render(spec, split, index)
         image_id = SPLITS.index(split) * IDS_PER_SPLIT + index + 1
         if rng.random() < spec.png_fraction:
             suffix, options = ".png", [cv2.IMWRITE_PNG_COMPRESSION, 3]

@@ -8,18 +8,19 @@ import cv2
 import numpy as np
 from pycocotools import mask as mask_util
 
-from mask_rcnn_embedded.coco.annotate import annotate
-from mask_rcnn_embedded.coco.scene import render
-from mask_rcnn_embedded.coco.spec import CATEGORIES, SKELETON, EmbeddedSpec
+from mask_rcnn_embedded.coco.spec import CATEGORIES, SKELETON
 from mask_rcnn_embedded.sheet import ZOOM, put_name
 
 _NAMES = {int(category["id"]): str(category["name"]) for category in CATEGORIES}
 
-# BGR by category id; one hue per class.
-_COLORS = {
-    1: (60, 60, 255), 3: (255, 160, 40), 4: (255, 255, 60), 7: (60, 220, 60),
-    8: (255, 80, 255), 11: (40, 220, 255), 14: (255, 255, 255),
-}  # fmt: skip
+_HUES = {category: 180 * k // len(_NAMES) for k, category in enumerate(_NAMES)}
+
+
+def _color(category: int) -> tuple[int, int, int]:
+    """BGR; one hue per class."""
+    pixel = np.array([[[_HUES[category], 190, 255]]], np.uint8)
+    blue, green, red = cv2.cvtColor(pixel, cv2.COLOR_HSV2BGR)[0, 0]
+    return int(blue), int(green), int(red)
 
 
 def draw_annotations(image: np.ndarray, annotations: list[dict[str, Any]]) -> np.ndarray:
@@ -37,7 +38,7 @@ def draw_annotations(image: np.ndarray, annotations: list[dict[str, Any]]) -> np
     size = (image.shape[1] * ZOOM, image.shape[0] * ZOOM)
     canvas = cv2.resize(image, size, interpolation=cv2.INTER_CUBIC)
     for annotation in annotations:
-        color = _COLORS[annotation["category_id"]]
+        color = _color(annotation["category_id"])
         overlay = canvas.copy()
         if annotation["iscrowd"]:
             rle = annotation["segmentation"]
@@ -75,9 +76,3 @@ def _draw_keypoints(canvas: np.ndarray, keypoints: np.ndarray) -> None:
             thickness = -1 if flag == 2 else 1
             at = (int(spot[0]), int(spot[1]))
             cv2.circle(canvas, at, 40, color, thickness, cv2.LINE_AA, 4)
-
-
-def tiles(spec: EmbeddedSpec, split: str, index: int, annotated: bool) -> list[np.ndarray]:
-    """One picture, with its annotations if ``annotated``."""
-    scene, _ = render(spec, split, index)
-    return [draw_annotations(scene.image, annotate(scene) if annotated else [])]

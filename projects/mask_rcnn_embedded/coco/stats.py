@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from mask_rcnn_embedded.coco.spec import CATEGORIES
 from mask_rcnn_embedded.errors import DataError
 from mask_rcnn_embedded.stats import markdown_table
 
@@ -49,7 +48,7 @@ def measure(root: str | Path, split: str = "train") -> dict[str, Any]:
     areas = np.array([a["area"] for a in single])
     size = np.digitize(areas, [SMALL, LARGE])
     classes = {}
-    for category in CATEGORIES:
+    for category in instances["categories"]:
         chosen = np.array([a["category_id"] == category["id"] for a in single], dtype=bool)
         counts = np.bincount(size[chosen], minlength=3) if len(single) else np.zeros(3, int)
         classes[category["name"]] = (int(chosen.sum()), *(int(c) for c in counts))

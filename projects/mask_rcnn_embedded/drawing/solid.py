@@ -96,8 +96,8 @@ class Solid:
 
     def bounds(self) -> tuple[float, float, float, float]:
         """x0, y0, x1, y1 of all parts."""
-        low = np.min([part.polygon.min(axis=0) for part in self.parts], axis=0)
-        high = np.max([part.polygon.max(axis=0) for part in self.parts], axis=0)
+        points = np.concatenate([part.polygon for part in self.parts])
+        low, high = points.min(axis=0), points.max(axis=0)
         return float(low[0]), float(low[1]), float(high[0]), float(high[1])
 
     def transform(self, matrix: np.ndarray, offset: np.ndarray) -> None:

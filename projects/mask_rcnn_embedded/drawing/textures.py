@@ -144,6 +144,12 @@ def texture_bank() -> dict[str, np.ndarray]:
     return {k: np.round(np.clip(t, 0.0, 1.0) * 255.0).astype(np.uint8) for k, t in bank.items()}
 
 
+@functools.cache
+def _tiled_texture(name: str) -> np.ndarray:
+    """A texture four times in each direction: OpenCV is slow where it has to wrap around."""
+    return np.tile(texture_bank()[name], (4, 4))
+
+
 CLOTH = (
     "cloud", "rough", "grain", "blotch", "marble", "stripe", "thin_stripe", "wave", "check",
     "plaid", "dot", "ring", "bent_stripe", "bent_check", "bent_dot", "bent_wave",
@@ -180,8 +186,10 @@ class Texture:
         matrix = np.array(
             [[c, -s, self.origin[0] + c * x0 - s * y0], [s, c, self.origin[1] + s * x0 + c * y0]]
         )
+        corners = np.array([[0, 0, 1], [width, 0, 1], [0, height, 1], [width, height, 1]])
+        matrix[:, 2] -= BANK_SIDE * np.floor((corners @ matrix.T).min(axis=0) / BANK_SIDE)
         out = cv2.warpAffine(
-            texture_bank()[self.name],
+            _tiled_texture(self.name),
             matrix,
             (width, height),
             flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,

@@ -81,18 +81,31 @@ COCO_PERSON_SOURCES: Mapping[str, tuple[Source, ...]] = {
 }
 
 
-def _embedded(infix: str, kind: str) -> dict[str, tuple[str, str, str]]:
+def _embedded(infix: str, kind: str) -> dict[str, tuple[str, str, str, str]]:
     files = {"train": f"{kind}_train", "val": f"{kind}_val", "unlabeled": "image_info_unlabeled"}
     return {
-        f"{prefix}{infix}_{split}": (spec, json, split)
+        f"{prefix}{part}{infix}_{split}": (generator, spec, json, split)
+        for part, generator in (("_coco", "coco"), ("", "quickstart"))
         for prefix, spec in (("embedded", "FULL_SPEC"), ("embedded_tiny", "TINY_SPEC"))
         for split, json in files.items()
     }
 
 
-# Embedded data sets: name -> (name of the generator's spec, annotation file, folder).
-EMBEDDED: Mapping[str, tuple[str, str, str]] = _embedded("", "instances")
-EMBEDDED_PERSON: Mapping[str, tuple[str, str, str]] = _embedded("_person", "person_keypoints")
+# Embedded data sets: name -> (generator, name of its spec, annotation file, folder).
+EMBEDDED: Mapping[str, tuple[str, str, str, str]] = _embedded("", "instances")
+EMBEDDED_PERSON: Mapping[str, tuple[str, str, str, str]] = _embedded("_person", "person_keypoints")
+
+# Crops for pre-training: name -> (name of the generator's spec, split).
+EMBEDDED_CROPS: Mapping[str, tuple[str, str]] = {
+    f"embedded{tiny}{many}_crops_{split}": (spec, split)
+    for tiny, many, spec in (
+        ("", "", "FULL_SPEC"),
+        ("", "_many", "MANY_SPEC"),
+        ("_tiny", "", "TINY_SPEC"),
+        ("_tiny", "_many", "TINY_MANY_SPEC"),
+    )
+    for split in ("train", "val")
+}
 
 
 def find_parts(name: str) -> tuple[Part, ...]:
@@ -106,8 +119,8 @@ def find_parts(name: str) -> tuple[Part, ...]:
     """
     embedded = {**EMBEDDED, **EMBEDDED_PERSON}.get(name)
     if embedded is not None:
-        spec, json, folder = embedded
-        root = generated_root("coco", spec)
+        generator, spec, json, folder = embedded
+        root = generated_root(generator, spec)
         return (Part(str(root / "annotations" / f"{json}.json"), str(root / folder)),)
     return _find_real(name, {**COCO_SOURCES, **COCO_PERSON_SOURCES}[name])
 

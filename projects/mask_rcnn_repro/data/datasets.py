@@ -7,6 +7,7 @@ A data set is named by a registered name, or by a name of the user's choice with
 from __future__ import annotations
 
 import difflib
+import importlib
 import itertools
 import logging
 from collections.abc import Sequence
@@ -313,9 +314,8 @@ def _require_cityscapes(name: str) -> CityscapesMetadata:
 
 def _class_names(name: str) -> list[str] | None:
     if name in EMBEDDED:
-        from mask_rcnn_embedded.coco import THING_CLASSES
-
-        return list(THING_CLASSES)
+        generator, *_ = EMBEDDED[name]
+        return list(importlib.import_module(f"mask_rcnn_embedded.{generator}").THING_CLASSES)
     metadata = MetadataCatalog.get(name)
     classes = metadata.get("thing_classes")
     if classes is None and metadata.get("json_file") is not None and coco_parts(name) is not None:

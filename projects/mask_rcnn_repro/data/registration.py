@@ -21,6 +21,7 @@ from mask_rcnn_repro.data.catalog import Part
 from mask_rcnn_repro.data.cityscapes.registration import register_cityscapes
 from mask_rcnn_repro.data.coco.file import coco_file
 from mask_rcnn_repro.data.coco.load import load_coco_json
+from mask_rcnn_repro.data.crops import register_crops
 from mask_rcnn_repro.data.keypoint_metadata import (
     COCO_PERSON_SIGMAS,
     check_flip_pairs,
@@ -73,11 +74,12 @@ class LazyMetadata(Metadata):
 
 
 def register_all_datasets() -> None:
-    """Registers the paper's COCO splits, COCO's unlabeled images, Cityscapes and the embedded data.
+    """Registers the paper's splits of COCO, its unlabeled images, Cityscapes and all embedded data.
 
     Idempotent, and opens no file. Detectron2 registers COCO 2014 and 2017 itself on import.
     """
     register_cityscapes()
+    register_crops()
     coco = {"evaluator_type": "coco", **_get_builtin_metadata("coco")}
     person = {
         "evaluator_type": "coco_person",

@@ -12,8 +12,8 @@ from detectron2.config import instantiate
 from detectron2.data.transforms import AugInput, AugmentationList
 from omegaconf import DictConfig
 
-from mask_rcnn_embedded.coco import FULL_SPEC
-from mask_rcnn_embedded.coco.scene import render
+from mask_rcnn_embedded.quickstart import FULL_SPEC
+from mask_rcnn_embedded.quickstart.scene import render
 from mask_rcnn_repro.data.loading.images import read_image
 from mask_rcnn_repro.errors import DataError
 

@@ -1,14 +1,21 @@
-"""Things: unit shapes with a size, a pose, colours and textures that do not depend on the class."""
+"""Things: unit shapes with a size, a pose, colours and textures that do not depend on the class.
+
+:func:`make_solid` draws the classes of the quickstart, :func:`make_object` those of all other data.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 
-from mask_rcnn_embedded.coco.shapes import OBJECTS, UPRIGHT, Shape, distractor
+from mask_rcnn_embedded.drawing.camera import Camera, project_body
 from mask_rcnn_embedded.drawing.clothes import dressed
+from mask_rcnn_embedded.drawing.figures import cycle
+from mask_rcnn_embedded.drawing.outlines import LYING, OUTLINES, union_area
 from mask_rcnn_embedded.drawing.person import PERSON_AREA, make_person
+from mask_rcnn_embedded.drawing.shapes import OBJECTS, UPRIGHT, Shape, distractor
 from mask_rcnn_embedded.drawing.solid import Part, Solid, Stroke
 from mask_rcnn_embedded.drawing.textures import random_color, two_textures, vary
+from mask_rcnn_embedded.drawing.vehicles import VEHICLES, painted
 
 # BGR. Some things have a colour near their class's, as in nature; the rest have any colour, so that
 # colour helps and shape decides. Mug and cup share theirs: only the handle tells them apart.
@@ -40,16 +47,24 @@ def object_palette(
     return np.array(palette, dtype=np.float32), np.array([0.0, 1.0, 1.0, 1.0], dtype=np.float32)
 
 
-def _from_shape(
+def from_shape(
     rng: np.random.Generator,
     shape: Shape,
     category: str | None,
     extent: float,
     theme: list[np.ndarray],
+    typical: bool = False,
 ) -> Solid:
-    """Scales, turns and colours a unit shape; it stays around the origin."""
+    """Scales, turns and colours a unit shape; it stays around the origin.
+
+    Args:
+        shape: what to draw.
+        category: name of the class or None; decides how far the thing is turned.
+        extent: square root of the area in pixels that it will have.
+        typical: whether some things of a class have a colour that is typical of it.
+    """
     size = extent / float(np.sqrt(shape.area))
-    palette, slots = object_palette(rng, theme, category)
+    palette, slots = object_palette(rng, theme, category if typical else None)
     parts = [Part(p.polygon, p.tone, p.name, p.hole) for p in shape.parts]
     solid = Solid(
         category,
@@ -60,7 +75,7 @@ def _from_shape(
         [Stroke(s.points, s.width * size, s.strength) for s in shape.strokes],
         relief=float(rng.uniform(0.3, 1.0)),
     )
-    if category in UPRIGHT:
+    if category in UPRIGHT or (category in OUTLINES and category not in LYING):
         angle = rng.normal(0.0, 0.2) if rng.random() < 0.92 else rng.uniform(-np.pi, np.pi)
     elif category in ("fish", "leaf"):
         angle = rng.normal(0.0, 0.35) if rng.random() < 0.85 else rng.uniform(-np.pi, np.pi)
@@ -82,7 +97,7 @@ def _rotation(angle: float) -> np.ndarray:
     return np.array([[c, -s], [s, c]])
 
 
-def _person_solid(rng: np.random.Generator, extent: float, theme: list[np.ndarray]) -> Solid:
+def person_solid(rng: np.random.Generator, extent: float, theme: list[np.ndarray]) -> Solid:
     """A person of about ``extent`` squared pixels around the origin."""
     solid = dressed(rng, make_person(rng), extent, theme)
     size = extent / float(np.sqrt(PERSON_AREA))
@@ -91,6 +106,54 @@ def _person_solid(rng: np.random.Generator, extent: float, theme: list[np.ndarra
         roll += np.pi / 2 * (1 if rng.random() < 0.5 else -1)
     solid.transform(_rotation(roll) * size, np.zeros(2))
     return solid
+
+
+def _vehicle(rng: np.random.Generator, category: str, extent: float) -> Solid:
+    """A car, truck, bus or train as in the streets, from any side."""
+    made = VEHICLES[category](rng)
+    ahead = 0.5 * made.length + rng.uniform(3.5, 14.0)
+    camera = Camera(1000, 1000, 1000.0, 500.0, rng.uniform(1.0, 3.5))
+    aside = np.array([rng.normal(0.0, 0.15) * ahead, ahead])
+    parts = project_body(made.layers, camera, aside, rng.uniform(-np.pi, np.pi))
+    solid = painted(rng, parts, extent)
+    solid.category = category
+    return solid
+
+
+def make_object(
+    rng: np.random.Generator, category: str | None, extent: float, theme: list[np.ndarray]
+) -> list[Solid]:
+    """A thing of any class (None: a distractor), around the origin.
+
+    Args:
+        category: name of the class or None.
+        extent: square root of its area in pixels.
+
+    Returns:
+        One solid; two if a person rides a bicycle or a motorcycle, the rider last.
+    """
+    if category == "person":
+        return [person_solid(rng, extent, theme)]
+    if category in VEHICLES or category in ("bicycle", "motorcycle"):
+        if category in VEHICLES:
+            solids = [_vehicle(rng, category, extent)]
+        else:
+            yaw, ridden = rng.uniform(-np.pi, np.pi), rng.random() < 0.3
+            if rng.random() < 0.5:  # from the side, where most of it is seen
+                yaw = rng.choice([-0.5, 0.5]) * np.pi + rng.normal(0.0, 0.3)
+            solids = cycle(rng, category, np.zeros(2), extent, float(yaw), ridden, theme)
+        size = extent / np.sqrt(union_area(solids[0].parts))
+        x0, y0, x1, y1 = solids[0].bounds()
+        turn = _rotation(rng.normal(0.0, 0.06)) * size
+        for solid in solids:
+            solid.transform(turn, -turn @ np.array([0.5 * (x0 + x1), 0.5 * (y0 + y1)]))
+            solid.category = "person" if solid.category == "rider" else category
+        return solids
+    if category is None:
+        shape = distractor(rng)
+    else:
+        shape = (OUTLINES.get(category) or OBJECTS[category])(rng)
+    return [from_shape(rng, shape, category, extent, theme)]
 
 
 def make_solid(
@@ -103,6 +166,6 @@ def make_solid(
         extent: square root of its area in pixels.
     """
     if category == "person":
-        return _person_solid(rng, extent, theme)
+        return person_solid(rng, extent, theme)
     shape = OBJECTS[category](rng) if category else distractor(rng)
-    return _from_shape(rng, shape, category, extent, theme)
+    return from_shape(rng, shape, category, extent, theme, typical=True)

@@ -10,8 +10,9 @@ import itertools
 
 import numpy as np
 
-from mask_rcnn_embedded.cityscapes.camera import Face, Layer, box, shear_top, wheel
-from mask_rcnn_embedded.drawing.textures import random_color, vary
+from mask_rcnn_embedded.drawing.camera import Face, Layer, box, shear_top, wheel
+from mask_rcnn_embedded.drawing.solid import Part, Solid
+from mask_rcnn_embedded.drawing.textures import random_color, two_textures, vary
 
 # Rows of a vehicle's palette.
 BODY, SHADE, ROOF, SECOND, GLASS, DARK, HUB, LAMP, RED, PLATE, BAND = range(11)
@@ -25,7 +26,7 @@ class Vehicle:
     """A body with its size.
 
     Args:
-        layers: see :func:`~mask_rcnn_embedded.cityscapes.camera.project_body`.
+        layers: see :func:`~mask_rcnn_embedded.drawing.camera.project_body`.
         length: metres.
         width: metres.
         height: metres.
@@ -59,6 +60,25 @@ def vehicle_palette(rng: np.random.Generator) -> np.ndarray:
     ]
     palette = [np.stack([c, np.clip(c * 0.93 + 4.0, 0, 255)]) for c in colors]
     return np.clip(np.stack(palette), 3.0, 252.0).astype(np.float32)
+
+
+def painted(rng: np.random.Generator, parts: list[Part], extent: float) -> Solid:
+    """A vehicle of projected parts with its paint.
+
+    Args:
+        parts: from :func:`~mask_rcnn_embedded.drawing.camera.project_body`.
+        extent: its size in pixels.
+    """
+    palette = vehicle_palette(rng)
+    return Solid(
+        None,
+        parts,
+        palette,
+        np.zeros(len(palette), dtype=np.float32),
+        two_textures(rng, extent),
+        relief=float(rng.uniform(0.05, 0.3)),
+        seams=float(rng.uniform(0.0, 0.15)),
+    )
 
 
 def _wheels(places: list[float], half: float, radius: float) -> list[Face]:

@@ -12,6 +12,8 @@ import numpy as np
 
 from mask_rcnn_embedded.drawing.solid import Part
 
+_NEXT, _LAST = [1, 2, 0], [2, 0, 1]
+
 NEAR = 1.5
 """Nothing is drawn closer to the camera than this, in metres."""
 
@@ -171,24 +173,30 @@ def project_body(
         Parts; faces that turn away from the camera are left out.
     """
     eye = np.array([0.0, 0.0, camera.elevation])
+    faces = [face for layer in layers for block in layer for face in block]
+    # All points at once: numpy's calls cost more than the arithmetic.
+    flat = [points for face in faces for points in (face.points, *(p for p, _ in face.details))]
+    world = to_world(np.concatenate(flat), position, heading)
+    borders = np.cumsum([len(points) for points in flat])[:-1]
+    seen = iter(np.split(camera.project(world), borders))
+    corners = iter(np.split(world, borders))
     parts: list[Part] = []
     for layer in layers:
         blocks: list[tuple[float, list[Part]]] = []
         for block in layer:
             drawn: list[tuple[float, list[Part]]] = []
             for face in block:
-                world = to_world(face.points, position, heading)
-                centre = world.mean(axis=0)
-                normal = np.cross(world[1] - world[0], world[2] - world[1])
-                if normal @ (eye - centre) <= 0 or world[:, 1].max() <= NEAR:
-                    continue
-                flat = [face.points, *(points for points, _ in face.details)]
-                seen = camera.project(to_world(np.concatenate(flat), position, heading))
-                borders = np.cumsum([len(points) for points in flat])[:-1]
-                tones = [face.tone, *(tone for _, tone in face.details)]
-                outlines = np.split(seen, borders)
-                pieces = [Part(p, tone) for p, tone in zip(outlines, tones, strict=True)]
-                drawn.append((float(np.linalg.norm(centre - eye)), pieces))
+                pieces = [
+                    Part(next(seen), tone) for tone in (face.tone, *(t for _, t in face.details))
+                ]
+                outline = next(corners)
+                for _ in face.details:
+                    next(corners)
+                sight = eye - outline.mean(axis=0)
+                a, b = outline[1] - outline[0], outline[2] - outline[1]
+                normal = a[_NEXT] * b[_LAST] - a[_LAST] * b[_NEXT]  # as np.cross, which is slow
+                if normal @ sight > 0 and outline[:, 1].max() > NEAR:
+                    drawn.append((float(np.linalg.norm(sight)), pieces))
             drawn.sort(key=lambda item: -item[0])
             nearest = drawn[-1][0] if drawn else 0.0
             blocks.append((nearest, [part for _, pieces in drawn for part in pieces]))

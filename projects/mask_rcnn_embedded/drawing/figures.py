@@ -7,6 +7,7 @@ projection and scaled by their distance.
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 
 from mask_rcnn_embedded.drawing.clothes import dressed
@@ -39,7 +40,6 @@ def _solid_person(
     solid = dressed(
         rng, make_person(rng, body, view), scale * height * float(np.sqrt(PERSON_AREA)), theme
     )
-    solid.keypoints = None
     solid.transform(np.eye(2) * scale * height, np.zeros(2))
     return solid
 
@@ -293,6 +293,22 @@ def cycle(
         _helmet(rider, view @ joints["head"], scale * height)
     rider.transform(np.eye(2), foot + scale * (view @ hip)[:2])
     return [machine, rider]
+
+
+def cycle_mask(alpha: np.ndarray) -> np.ndarray:
+    """What an annotator labels as a cycle: frame and wheels count with what is between them.
+
+    Args:
+        alpha: (h, w) float32 coverage; tubes are thinner than pixels.
+
+    Returns:
+        (h, w) bool.
+    """
+    mask = alpha >= 0.2
+    side = 2 * max(1, round(0.08 * mask.shape[0])) + 1
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
+    padded = cv2.copyMakeBorder(mask.astype(np.uint8), side, side, side, side, 0)
+    return cv2.morphologyEx(padded, cv2.MORPH_CLOSE, kernel)[side:-side, side:-side] > 0
 
 
 def _helmet(rider: Solid, head: np.ndarray, size: float) -> None:
