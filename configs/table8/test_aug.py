@@ -9,6 +9,6 @@ from .non_local import dataloader, lr_multiplier, model, optimizer, train
 
 train.init_from = "table8/non_local"
 train.max_iter = 0
-train.tta = dict(enabled=True)
+train.tta = dict(enabled=True, max_size=2000, vote_iou=0.9)
 
 paper = dict(table="8", row="+ test-time augm.", control="table8/non_local")

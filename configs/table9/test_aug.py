@@ -9,6 +9,6 @@ from .data_distillation import dataloader, lr_multiplier, model, optimizer, trai
 
 train.init_from = "table9/data_distillation"
 train.max_iter = 0
-train.tta = dict(enabled=True)
+train.tta = dict(enabled=True, max_size=2000, vote_iou=0.9)
 
 paper = dict(table="9", row="+ test-time augm.", control="table9/data_distillation")

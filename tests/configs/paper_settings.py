@@ -241,6 +241,8 @@ def test_augmented(trained: str) -> Settings:
         "drops": {},
         "train.tta.enabled": True,
         "train.tta.flip": True,
+        "train.tta.max_size": 2000,  # these two: Detectron's config for X-152
+        "train.tta.vote_iou": 0.9,
         "tta": [400, 500, 600, 700, 800, 900, 1000, 1100, 1200],
     }
 

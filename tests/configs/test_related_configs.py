@@ -168,7 +168,13 @@ RESNEXT = {
     "model.backbone.bottom_up.width_per_group",
     "train.init_checkpoint",
 }
-TEST_AUG = {"train.tta.enabled", "train.init_from", "train.max_iter"}
+TEST_AUG = {
+    "train.tta.enabled",
+    "train.tta.max_size",
+    "train.tta.vote_iou",
+    "train.init_from",
+    "train.max_iter",
+}
 ADDED = {
     "table8/updated_baseline": {
         *SCHEDULE,

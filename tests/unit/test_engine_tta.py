@@ -9,6 +9,8 @@ from omegaconf import OmegaConf
 from mask_rcnn_repro.config import config_hash, get_config
 from mask_rcnn_repro.config.profiles import PROFILES
 from mask_rcnn_repro.config.schema import train_defaults
+from mask_rcnn_repro.distillation.run import transforms_of
+from mask_rcnn_repro.engine import evaluate
 from mask_rcnn_repro.engine.tta import tta_sizes, with_original_images, with_tta
 from mask_rcnn_repro.errors import ConfigError
 from mask_rcnn_tools.train.cli import parse_args
@@ -84,10 +86,39 @@ def test_images_come_as_they_are():
 
 def test_the_section_is_followed():
     keys = ["sizes=[32, 64]", "flip=false", "max_size=77", "views_per_batch=5"]
+    keys += ["vote_iou=0.8"]
     cfg = get_config(ROW, "tiny", [f"train.tta.{key}" for key in keys])
     cfg.dataloader.train.mapper.keypoint_hflip_indices = [2, 1, 0]
     tta = with_tta(cfg, PixelDetector())
     assert (tta.sizes, tta.flip, tta.max_size, tta.views_per_batch) == ([32, 64], False, 77, 5)
     assert tta.flip_indices == [2, 1, 0]
+    assert tta.vote_iou == 0.8
     (found,) = tta.inference([{"image": torch.full((3, 40, 60), 255, dtype=torch.uint8)}])
     assert len(found) == 1 and found.image_size == (40, 60)
+
+
+def test_an_evaluation_renders_views_ahead(monkeypatch, tmp_path):
+    calls = []
+
+    def keep(model, loader, evaluator, **keys):
+        calls.append((model, keys["read"], keys["at_once"]))
+        return {}, {}
+
+    monkeypatch.setattr(evaluate, "evaluate", keep)
+    monkeypatch.setattr(evaluate, "instantiate", lambda node: None)
+    monkeypatch.setattr(evaluate, "join_rpn", lambda cfg, model, device: model)
+    cfg = get_config(ROW, "tiny", [ON, "train.optimize_inference=false"])
+    model = PixelDetector(keypoint_on=False)
+    for final in (True, False):
+        evaluate.evaluate_model(cfg, model, torch.device("cpu"), tmp_path, final)
+    (augmented, read, at_once), (plain, plain_read, _) = calls
+    assert augmented.model is model and read == augmented.views_ahead and at_once == 1
+    assert plain is model and plain_read is iter
+
+
+def test_generated_annotations_name_how_views_were_merged():
+    """Only where it is set: annotations that were made before these keys stay valid."""
+    keys = ["train.tta.sizes=[32, 64]", "train.tta.vote_iou=0.9"]
+    plain = {"sizes": [32, 64], "flip": True, "max_size": 4000}
+    assert transforms_of(get_config(ROW, "tiny", keys[:1])) == plain
+    assert transforms_of(get_config(ROW, "tiny", keys)) == {**plain, "vote_iou": 0.9}

@@ -382,6 +382,13 @@ def test_loop_restores_modes_after_an_error():
     assert model.training and model.part.training
 
 
+def test_loop_takes_batches_as_they_are_read(register):
+    register(content(3))
+    model = Model()
+    evaluate(model, loader(3), CocoEvaluator(NAME), read=lambda batches: reversed(list(batches)))
+    assert model.seen == [3, 2, 1]
+
+
 def test_loop_without_images(register):
     register(content(0))
     metrics, seconds = evaluate(Model(), loader(0), CocoEvaluator(NAME))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,16 +11,24 @@ import torch
 from detectron2.config import LazyConfig
 from detectron2.data.transforms import AugInput, ResizeShortestEdge
 from detectron2.modeling.postprocessing import detector_postprocess
+from detectron2.modeling.roi_heads import keypoint_head
 from detectron2.structures import Boxes, Instances
+from detectron2.structures.keypoints import heatmaps_to_keypoints
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torchvision.ops import roi_align
 
+from mask_rcnn_repro.data.keypoint_metadata import keypoint_flip_indices
 from mask_rcnn_repro.errors import ConfigError
 from mask_rcnn_repro.modeling import StageWiseRCNN
 from mask_rcnn_repro.modeling import TestTimeAugmentation as TTA  # Test...: not for pytest
-from mask_rcnn_repro.modeling.inference.tta_views import View, batches, make_views
+from mask_rcnn_repro.modeling.inference.tta_views import (
+    View,
+    batches,
+    make_views,
+    one_ahead,
+)
 
 from .model_helpers import MODELS, build, narrow_config
 
@@ -91,6 +100,63 @@ def test_batches_hold_one_size_and_no_more_than_allowed():
     assert [len(b) for b in batches(views, 1)] == [1] * 6
     assert [v for b in batches(views, 3) for v in b] == views
     assert list(batches([], 2)) == []
+
+
+@pytest.mark.parametrize("count", [0, 1, 4])
+def test_items_are_prepared_while_the_caller_works(count):
+    """Waiting for what is prepared next: without a thread nobody would come back."""
+    prepared = [threading.Event() for _ in range(count)]
+    names = []
+
+    def prepare(item):
+        names.append(threading.current_thread().name)
+        prepared[item].set()
+        return -item
+
+    found = []
+    for result in one_ahead(range(count), prepare):
+        assert len(found) + 1 == count or prepared[len(found) + 1].wait(timeout=20)
+        found.append(result)
+    assert found == [-i for i in range(count)]
+    assert all(name.startswith("views") for name in names) and len(names) == count
+
+
+def test_an_error_of_a_view_comes_in_its_turn():
+    found = one_ahead([1, 0, 1], lambda item: 1 / item)
+    assert next(found) == 1.0
+    with pytest.raises(ZeroDivisionError):
+        next(found)
+
+
+def test_batches_with_views():
+    """Every size is resized once; equal sizes are one."""
+    images = [picture(), picture(30, 40), picture(40, 30)]
+    batches = [[{"image": images[0], "image_id": 7}], [{"image": i} for i in images[1:]]]
+    tta = TTA(PixelDetector(keypoint_on=False), [32, 64, 32], max_size=80)
+    found = list(tta.views_ahead(batches))
+    assert [[set(item) - {"views"} for item in batch] for batch in found] == [
+        [{"image", "image_id"}],
+        [{"image"}] * 2,
+    ]
+    for item in [item for batch in found for item in batch]:
+        views = make_views(tuple(item["image"].shape[1:]), [32, 64], False, 80)
+        assert list(item["views"]) == [view.size for view in views]
+        assert all(torch.equal(item["views"][v.size], v.render(item["image"])) for v in views)
+    assert [set(item) for batch in batches for item in batch] == [
+        {"image", "image_id"},
+        {"image"},
+        {"image"},
+    ]
+
+
+def test_views_of_the_loader_are_used(monkeypatch):
+    tta = TTA(PixelDetector(), [32, 64], keypoint_hflip_indices=[1, 0, 2])
+    (expected,) = tta.inference([{"image": figure()}])
+    ((item,),) = tta.views_ahead([[{"image": figure()}]])
+    monkeypatch.setattr(View, "render", None)  # not called again
+    (found,) = tta.inference([item])
+    for name in ("scores", "pred_masks", "pred_keypoints"):
+        assert torch.equal(found.get(name), expected.get(name))
 
 
 # --- a detector by hand -----------------------------------------------------------------------
@@ -332,6 +398,33 @@ def test_an_error_leaves_the_heads_as_they_were():
     assert model.roi_heads.mask_on is True and model.roi_heads.keypoint_on is False
 
 
+def test_voting_by_hand():
+    """At size 40 and mirrored, and at size 80: what overlaps by 0.9 moves the best box."""
+    views = [
+        ([[0.0, 0.0, 20.0, 20.0], [0.0, 0.0, 19.0, 20.0]], [0.6, 0.2], [0, 0]),  # 0.95
+        ([[60.0, 0.0, 78.0, 20.0]], [0.1], [0]),  # of another width: 18 / 20, from 2 to 20
+        ([[0.0, 0.0, 34.0, 40.0], [0.0, 0.0, 40.0, 40.0]], [0.5, 0.4], [0, 1]),  # 0.85; class 1
+        ([], [], []),
+    ]
+    model = PixelDetector([*views], mask_on=False, keypoint_on=False)
+    limits = []
+    run, predictor = model.boxes, model.roi_heads.box_predictor
+
+    def boxes(image):
+        limits.append((predictor.test_nms_thresh, predictor.test_topk_per_image))
+        return run(image)
+
+    model.boxes = boxes
+    image = torch.zeros(3, 40, 80, dtype=torch.uint8)
+    found = detect(model, image, sizes=[40, 80], vote_iou=0.9)
+    expected = [[0.2 / 0.9, 0, (12 + 3.8 + 2.0) / 0.9, 20], [0, 0, 20, 20]]
+    torch.testing.assert_close(found.pred_boxes.tensor, torch.tensor(expected))
+    torch.testing.assert_close(found.scores, torch.tensor([0.6, 0.4]))
+    assert found.pred_classes.tolist() == [0, 1]
+    assert limits == [(float("inf"), -1)] * 4  # NMS of a view would leave it fewer votes
+    assert (predictor.test_nms_thresh, predictor.test_topk_per_image) == (0.5, 3)
+
+
 # --- whole models -----------------------------------------------------------------------------
 
 
@@ -449,6 +542,111 @@ def test_masks_and_keypoints_are_predicted_for_the_merged_boxes_alone(model):
     assert counts == [len(found)] * 4
 
 
+@torch.no_grad()
+def candidates_of_views(model, image, views):
+    """What Detectron collects: all boxes above the score threshold, in the image's frame."""
+    predictor = model.roi_heads.box_predictor
+    kept = predictor.test_nms_thresh, predictor.test_topk_per_image
+    predictor.test_nms_thresh, predictor.test_topk_per_image = 1.0, -1
+    found = []
+    for view in views:
+        (one,) = model.inference([{"image": view.render(image)}], do_postprocess=False)
+        boxes = view.boxes_in_image(one.pred_boxes.tensor)
+        found += zip(boxes.numpy(), one.scores.tolist(), one.pred_classes.tolist(), strict=True)
+    predictor.test_nms_thresh, predictor.test_topk_per_image = kept
+    return found
+
+
+def overlap(a, b):
+    sides = np.clip(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0, None)
+    return sides.prod() / max((a[2:] - a[:2]).prod() + (b[2:] - b[:2]).prod() - sides.prod(), 1e-9)
+
+
+def test_voting_as_plain_loops(model):
+    """Union of candidates, NMS, limit, votes: an independent implementation in numpy."""
+    image = picture(HEIGHT, WIDTH)
+    views = make_views((HEIGHT, WIDTH), [64, 96], True, 4000)
+    candidates = sorted(candidates_of_views(model, image, views), key=lambda c: -c[1])
+    kept = []
+    for box, score, label in candidates:
+        if all(k[2] != label or overlap(k[0], box) <= 0.5 for k in kept):
+            kept.append((box, score, label))
+    kept, moved = kept[:25], 0
+    expected = []
+    for box, _, label in kept:
+        votes = [c for c in candidates if c[2] == label and overlap(c[0], box) >= 0.2]
+        expected.append(np.average([v[0] for v in votes], axis=0, weights=[v[1] for v in votes]))
+        moved += len(votes) > 1
+    assert moved >= 5 and len(kept) == 25
+    tta = TTA(model, [64, 96], vote_iou=0.2, views_per_batch=1)
+    (found,) = tta.inference([{"image": image}])
+    np.testing.assert_allclose(found.pred_boxes.tensor, expected, atol=2e-4)
+    np.testing.assert_allclose(found.scores, [k[1] for k in kept], rtol=1e-6)
+    assert found.pred_classes.tolist() == [k[2] for k in kept]
+    assert model.roi_heads.box_predictor.test_nms_thresh == 0.5
+
+
+@torch.no_grad()
+def test_masks_and_keypoints_are_means_of_what_each_view_predicts(model):
+    """Each view rendered and decoded by itself, as the model does."""
+    image = picture(HEIGHT, WIDTH)
+    (found,) = TTA(model, [64, 96]).inference([{"image": image}])
+    boxes = found.pred_boxes.tensor
+    views = make_views((HEIGHT, WIDTH), [64, 96], True, 4000)
+    masks, heatmaps = [], []
+    for view in views:
+        given = Instances(view.size, pred_boxes=Boxes(view.boxes_in_view(boxes)))
+        given.scores, given.pred_classes = found.scores, found.pred_classes
+        inputs = [{"image": view.render(image)}]
+        (one,) = model.inference(inputs, [given], do_postprocess=False)
+        masks.append(one.pred_masks.flip(3) if view.flip else one.pred_masks)
+        if one.has("pred_keypoint_heatmaps"):
+            maps = one.pred_keypoint_heatmaps
+            order = keypoint_flip_indices()
+            heatmaps.append(maps.flip(3)[:, order] if view.flip else maps)
+    torch.testing.assert_close(found.pred_masks, sum(masks) / 4, rtol=0, atol=1e-5)
+    if not heatmaps:
+        return
+    expected = heatmaps_to_keypoints(sum(heatmaps) / 4, views[2].boxes_in_view(boxes).float())
+    places = views[2].points_in_image(expected[..., :2]).float()
+    torch.testing.assert_close(found.pred_keypoints[..., :2], places, rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(found.pred_keypoints[..., 2], expected[..., 3], rtol=1e-3, atol=0)
+
+
+@torch.no_grad()
+def test_keypoints_of_single_views_are_not_decoded(monkeypatch):
+    model = detector("keypoints")
+    head = model.roi_heads.keypoint_head
+
+    def refuse(*args):
+        raise AssertionError("decoded")
+
+    monkeypatch.setattr(keypoint_head, "heatmaps_to_keypoints", refuse)
+    (found,) = TTA(model, [64]).inference([{"image": picture()}])
+    assert found.pred_keypoints.shape == (len(found), 17, 3) and len(found) > 0
+    assert model.roi_heads.keypoint_head is head
+    with pytest.raises(AssertionError, match="decoded"):
+        model.inference([mapped(picture(), 64)])
+
+
+@torch.no_grad()
+def test_a_head_with_its_own_inference_keeps_it():
+    model = detector("keypoints")
+    head = model.roi_heads.keypoint_head
+    calls = []
+
+    class Own(type(head)):
+        def forward(self, x, instances):
+            calls.append(len(x))
+            return super().forward(x, instances)
+
+    (expected,) = TTA(model, [64]).inference([{"image": picture()}])
+    head.__class__ = Own
+    (found,) = TTA(model, [64]).inference([{"image": picture()}])
+    assert calls == [2 * len(found)]
+    assert torch.equal(found.pred_keypoints, expected.pred_keypoints)
+
+
 def test_a_stage_wise_model_proposes_on_every_view():
     joint = detector("fpn")
     rpn = SimpleNamespace(views=[])
@@ -487,6 +685,8 @@ def test_a_stage_wise_model_proposes_on_every_view():
         ({"sizes": [400, 0]}, r"sizes=\[400, 0\]"),
         ({"max_size": 0}, "max_size=0"),
         ({"views_per_batch": 0}, "views_per_batch=0"),
+        ({"vote_iou": 0}, "at most 1, or None; got 0"),
+        ({"vote_iou": 90}, "got 90"),
         ({}, "has 3 keypoints"),  # COCO's 17
         ({"keypoint_hflip_indices": [1, 2, 0]}, "name each other"),
         ({"keypoint_hflip_indices": [1, 0, 3]}, "from 0 to 2"),

@@ -85,6 +85,9 @@ class Tta(Section):
     """Limit of the longer edge of a view."""
     views_per_batch: int = Field(default=2, ge=1)
     """Views of one size per forward pass; bounds memory."""
+    vote_iou: float | None = Field(default=None, gt=0, le=1)
+    """Average each merged box with the candidates of all views that overlap it at least this much,
+    such as 0.9, weighted by score. null: no box voting."""
 
 
 class Verify(Section):

@@ -18,6 +18,7 @@ from mask_rcnn_repro.data.loading.loader import Mapper, build_local_loader
 from mask_rcnn_repro.distillation.predictions import Detections, PredictionStore
 from mask_rcnn_repro.evaluation.loop import predict_small
 from mask_rcnn_repro.evaluation.masks.rle import instances_to_results
+from mask_rcnn_repro.modeling import TestTimeAugmentation
 from mask_rcnn_repro.utils.interruption import Phase
 
 logger = logging.getLogger(__name__)
@@ -62,7 +63,9 @@ def predict_missing(
         if mine:
             model = build()
             indices = [i for number in mine for i in store.images_of(number)]
-            loader = build_local_loader([records[i] for i in indices], mapper, num_workers)
+            loader: Any = build_local_loader([records[i] for i in indices], mapper, num_workers)
+            if isinstance(model, TestTimeAugmentation):
+                loader = model.views_ahead(loader)
             results = _predict(model, loader, len(indices), autocast, log_seconds, phase)
             for number in mine:
                 store.write(number, [next(results) for _ in store.images_of(number)])

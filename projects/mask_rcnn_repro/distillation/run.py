@@ -139,7 +139,8 @@ def distill(
 def transforms_of(cfg: DictConfig) -> dict[str, Any]:
     """Returns the transforms of `train.tta` as plain data."""
     tta = cfg.train.tta  # views_per_batch does not change results
-    return {"sizes": tta_sizes(cfg), "flip": tta.flip, "max_size": tta.max_size}
+    voting = {} if tta.vote_iou is None else {"vote_iou": tta.vote_iou}
+    return {"sizes": tta_sizes(cfg), "flip": tta.flip, "max_size": tta.max_size, **voting}
 
 
 def _mapper(cfg: DictConfig, single_view: bool) -> Mapper:

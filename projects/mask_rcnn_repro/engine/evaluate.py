@@ -19,7 +19,7 @@ from mask_rcnn_repro.engine.predictor import join_rpn
 from mask_rcnn_repro.engine.tta import with_original_images, with_tta
 from mask_rcnn_repro.evaluation.coco.precision_recall import PrecisionRecall
 from mask_rcnn_repro.evaluation.loop import evaluate
-from mask_rcnn_repro.modeling import optimize_for_inference
+from mask_rcnn_repro.modeling import TestTimeAugmentation, optimize_for_inference
 from mask_rcnn_repro.modeling.inference.optimize import runs_in_threads
 from mask_rcnn_repro.utils.precision import autocast_context, compute_dtype
 
@@ -86,6 +86,7 @@ def evaluate_model(
         loader,
         evaluator,
         autocast=lambda: autocast_context(device, cfg.train.amp.enabled, cfg.train.amp.dtype),
+        read=model.views_ahead if isinstance(model, TestTimeAugmentation) else iter,
         at_once=1 if augmented else _images_at_once(cfg, model, device),
     )
     comm.synchronize()

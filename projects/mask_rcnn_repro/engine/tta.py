@@ -31,6 +31,7 @@ def with_tta(cfg: DictConfig, model: nn.Module) -> TestTimeAugmentation:
         max_size=tta.max_size,
         views_per_batch=tta.views_per_batch,
         keypoint_hflip_indices=OmegaConf.select(cfg, key),
+        vote_iou=tta.vote_iou,
     )
 
 

@@ -53,6 +53,7 @@ def evaluate(
     *,
     autocast: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext,
     predict: Predict = predict_small,
+    read: Callable[[Any], Iterator[Any]] = iter,
     at_once: int = 1,
     log_seconds: float = 5.0,
 ) -> tuple[dict[str, Any], dict[str, float]]:
@@ -67,6 +68,7 @@ def evaluate(
         evaluator: Is reset, then receives the predictions through ``process``.
         autocast: Makes the context that inference runs in, for mixed precision.
         predict: Computes the predictions from model and batch.
+        read: Makes the iterator over the batches of the loader.
         at_once: Number of batches that are predicted concurrently, each by a thread with its share
             of PyTorch's threads. On a CPU two small images in two threads take less time than one
             after the other with two threads each. The model must be safe for threads. The
@@ -100,7 +102,7 @@ def evaluate(
         stack.enter_context(_evaluation_mode(model))
         stack.enter_context(torch.no_grad())
         clock.start()
-        results = in_order(iter(data_loader), predicted, predicted_alone, at_once, clock.stop)
+        results = in_order(read(data_loader), predicted, predicted_alone, at_once, clock.stop)
         stack.enter_context(contextlib.closing(results))
         for number, inputs, outputs in results:
             if torch.cuda.is_available() and torch.cuda.is_initialized():

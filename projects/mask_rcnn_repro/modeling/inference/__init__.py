@@ -8,4 +8,5 @@
 | fused_mask_heads.py | mask heads that compute only the predicted class's mask |
 | test_time_augmentation.py | several sizes and mirrored views of an image, merged (appendix B) |
 | tta_views.py | the views: images and boxes to and from them |
+| keypoint_decoding.py | keypoints from heatmaps, many persons at a time |
 """

@@ -1,7 +1,7 @@
 """Test-time augmentation (appendix B): detection on several sizes and mirrored views of an image.
 
-Boxes of all views go through NMS together. Masks and keypoint heatmaps are predicted for the
-remaining boxes in every view, and averaged.
+Boxes of all views go through NMS together, and may be refined by voting. Masks and keypoint
+heatmaps are predicted for the remaining boxes in every view, and averaged.
 
 Shapes: R detections of an image, K keypoints, M mask side, S heatmap side; boxes as absolute XYXY.
 """
@@ -9,33 +9,43 @@ Shapes: R detections of an image, K keypoints, M mask side, S heatmap side; boxe
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from detectron2.layers import batched_nms
 from detectron2.modeling.postprocessing import detector_postprocess
+from detectron2.modeling.roi_heads import BaseKeypointRCNNHead
 from detectron2.structures import Boxes, Instances
-from detectron2.structures.keypoints import heatmaps_to_keypoints
 from torch import nn
+from torchvision.ops import box_iou
 
 from mask_rcnn_repro.data.keypoint_metadata import keypoint_flip_indices
 from mask_rcnn_repro.errors import ConfigError
-from mask_rcnn_repro.modeling.inference.tta_views import View, batches, make_views
+from mask_rcnn_repro.modeling.inference.keypoint_decoding import decode_heatmaps
+from mask_rcnn_repro.modeling.inference.tta_views import View, batches, make_views, one_ahead
 from mask_rcnn_repro.modeling.meta_arch import StageWiseRCNN
+
+Item = dict[str, Any]
+Pixels = Mapping[tuple[int, int], torch.Tensor]
+_VOTED_AT_ONCE = 256  # boxes; bounds memory
 
 
 class TestTimeAugmentation(nn.Module):
-    """Wraps a detector; boxes and masks are those of Detectron2's ``GeneralizedRCNNWithTTA``.
+    """Wraps a detector; merges as Detectron2's ``GeneralizedRCNNWithTTA``, or as Detectron.
 
     Each view goes through the detector as an image of its own, with its score threshold, NMS and
-    limit of detections. The union goes through the same NMS (per class) and limit. Masks are
-    averaged as probabilities and heatmaps as logits, as in Detectron. Those of mirrored views are
-    mirrored back first, with left and right keypoints exchanged. Keypoints are decoded once from
-    the mean heatmaps, at the resolution of the largest view. The paper does not state how it
-    merges.
+    limit of detections. The union goes through the same NMS (per class) and limit. With `vote_iou`
+    the candidates of all views above the score threshold go through one NMS, and then refine the
+    boxes that it leaves (:func:`vote`). Detectron's published configs for boxes and masks do so at
+    0.9. The paper does not state how it merges.
 
-    A single view without mirroring gives the detector's own results.
+    Masks are averaged as probabilities and heatmaps as logits, as in Detectron. Those of mirrored
+    views are mirrored back first, with left and right keypoints exchanged. Keypoints are decoded
+    once from the mean heatmaps, at the resolution of the largest view.
+
+    A single view without mirroring or voting gives the detector's own results.
 
     Args:
         model: A ``GeneralizedRCNN`` with an RPN, or :class:`StageWiseRCNN`, bare or wrapped for
@@ -46,6 +56,7 @@ class TestTimeAugmentation(nn.Module):
         views_per_batch: Views of one size in a batch; limits memory.
         keypoint_hflip_indices: For each keypoint the one that replaces it in a mirrored image; None
             means COCO's 17.
+        vote_iou: Overlap from which a candidate votes, in (0, 1]. None: no voting.
 
     Raises:
         ConfigError: If a number is out of range, the model detects nothing or needs stored
@@ -60,6 +71,7 @@ class TestTimeAugmentation(nn.Module):
         max_size: int = 4000,
         views_per_batch: int = 2,
         keypoint_hflip_indices: Sequence[int] | None = None,
+        vote_iou: float | None = None,
     ) -> None:
         super().__init__()
         if isinstance(model, nn.parallel.DistributedDataParallel):
@@ -72,11 +84,14 @@ class TestTimeAugmentation(nn.Module):
                 f"views_per_batch from 1; got sizes={sizes}, max_size={max_size}, "
                 f"views_per_batch={views_per_batch}."
             )
+        if vote_iou is not None and not 0 < vote_iou <= 1:
+            raise ConfigError(f"vote_iou must be above 0 and at most 1, or None; got {vote_iou}.")
         self.model = model
         self.sizes = sizes
         self.flip = flip
         self.max_size = max_size
         self.views_per_batch = views_per_batch
+        self.vote_iou = vote_iou
         self.flip_indices = list(keypoint_hflip_indices or keypoint_flip_indices())
         if flip and getattr(model.roi_heads, "keypoint_on", False):
             _check_flip_indices(self.flip_indices, model.roi_heads.keypoint_head.num_keypoints)
@@ -88,14 +103,13 @@ class TestTimeAugmentation(nn.Module):
         return device
 
     @torch.no_grad()
-    def inference(
-        self, batched_inputs: Sequence[dict[str, Any]], do_postprocess: bool = False
-    ) -> Any:
+    def inference(self, batched_inputs: Sequence[Item], do_postprocess: bool = False) -> Any:
         """Detects, image by image.
 
         Args:
-            batched_inputs: Dicts with ``image``, (C, H, W), not resized. With ``do_postprocess``
-                also ``height`` and ``width`` of the output, H and W by default.
+            batched_inputs: Dicts with ``image``, (C, H, W), not resized, and optionally ``views``,
+                see :meth:`views_ahead`. With ``do_postprocess`` also ``height`` and ``width`` of
+                the output, H and W by default.
             do_postprocess: Whether to paste masks, as ``GeneralizedRCNN.inference`` does.
 
         Returns:
@@ -105,7 +119,7 @@ class TestTimeAugmentation(nn.Module):
             score. R may be 0. Otherwise dicts with ``instances``, whose masks are (R, height,
             width), bool.
         """
-        results = [self._detect(item["image"]) for item in batched_inputs]
+        results = [self._detect(item) for item in one_ahead(batched_inputs, self._with_views)]
         if not do_postprocess:
             return results
         outputs = []
@@ -115,19 +129,31 @@ class TestTimeAugmentation(nn.Module):
             outputs.append({"instances": detector_postprocess(result, *size)})
         return outputs
 
-    def forward(self, batched_inputs: Sequence[dict[str, Any]]) -> Any:
+    def forward(self, batched_inputs: Sequence[Item]) -> Any:
         """Detects; returns what ``GeneralizedRCNN`` returns in evaluation mode."""
         return self.inference(batched_inputs, do_postprocess=True)
 
-    def _detect(self, image: torch.Tensor) -> Instances:
-        height, width = image.shape[-2:]
-        views = make_views((height, width), self.sizes, self.flip, self.max_size)
-        boxes, scores, classes = self._merged_boxes(image, views)
-        found = Instances((height, width))
+    def views_ahead(self, batches: Iterable[Sequence[Item]]) -> Iterator[list[Item]]:
+        """Adds ``views`` to the inputs of each batch. A thread renders those of the next one."""
+        return one_ahead(batches, lambda batch: [self._with_views(item) for item in batch])
+
+    def _with_views(self, item: Item) -> Item:
+        """Adds ``views``: size (h, w) to pixels (C, h, w), not mirrored."""
+        if "views" in item:
+            return item
+        image = item["image"]
+        views = make_views(tuple(image.shape[-2:]), self.sizes, False, self.max_size)
+        return {**item, "views": {v.size: v.render(image) for v in dict.fromkeys(views)}}
+
+    def _detect(self, item: Item) -> Instances:
+        image_size, pixels = tuple(item["image"].shape[-2:]), item["views"]
+        views = make_views(image_size, self.sizes, self.flip, self.max_size)
+        boxes, scores, classes = self._merged_boxes(pixels, views)
+        found = Instances(image_size)
         found.pred_boxes = Boxes(boxes.float())
         found.scores = scores
         found.pred_classes = classes
-        maps = self._mean_maps(image, views, boxes, found)
+        maps = self._mean_maps(pixels, views, boxes, found)
         if "pred_masks" in maps:
             found.pred_masks = maps["pred_masks"]
         if "pred_keypoint_heatmaps" in maps:
@@ -135,27 +161,35 @@ class TestTimeAugmentation(nn.Module):
         return found
 
     def _merged_boxes(
-        self, image: torch.Tensor, views: Sequence[View]
+        self, pixels: Pixels, views: Sequence[View]
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Boxes (R, 4) in the image's frame, float64, scores and classes after NMS of all views."""
-        all_boxes, all_scores, all_classes = [], [], []
-        with _boxes_only(self.model.roi_heads):
+        heads = self.model.roi_heads
+        predictor = heads.box_predictor
+        threshold, most = predictor.test_nms_thresh, predictor.test_topk_per_image
+        # all candidates vote
+        open_to_all = {"test_nms_thresh": math.inf, "test_topk_per_image": -1}
+        found: list[Instances] = []
+        with (
+            _switched(heads, mask_on=False, keypoint_on=False),
+            _switched(predictor, **open_to_all if self.vote_iou else {}),
+        ):
             for batch in batches(views, self.views_per_batch):
-                for view, found in zip(batch, self._run(image, batch), strict=True):
-                    all_boxes.append(view.boxes_in_image(found.pred_boxes.tensor))
-                    all_scores.append(found.scores)
-                    all_classes.append(found.pred_classes)
-        boxes, scores, classes = (torch.cat(x) for x in (all_boxes, all_scores, all_classes))
-        if len(views) == 1:  # has been through this NMS already
+                found += self._run(pixels, batch)
+        boxes = torch.cat(
+            [v.boxes_in_image(f.pred_boxes.tensor) for v, f in zip(views, found, strict=True)]
+        )
+        scores, classes = (torch.cat([f.get(x) for f in found]) for x in ("scores", "pred_classes"))
+        if len(views) == 1 and not self.vote_iou:  # has been through this NMS already
             return boxes, scores, classes
-        predictor = self.model.roi_heads.box_predictor
-        keep = batched_nms(boxes, scores, classes, predictor.test_nms_thresh)
-        if predictor.test_topk_per_image >= 0:
-            keep = keep[: predictor.test_topk_per_image]
-        return boxes[keep], scores[keep], classes[keep]
+        keep = batched_nms(boxes, scores, classes, threshold)[: most if most >= 0 else None]
+        merged = boxes[keep]
+        if self.vote_iou:
+            merged = vote(boxes, scores, classes, keep, self.vote_iou)
+        return merged, scores[keep], classes[keep]
 
     def _mean_maps(
-        self, image: torch.Tensor, views: Sequence[View], boxes: torch.Tensor, merged: Instances
+        self, pixels: Pixels, views: Sequence[View], boxes: torch.Tensor, merged: Instances
     ) -> dict[str, torch.Tensor]:
         """Masks (R, 1, M, M) and heatmaps (R, K, S, S) of the boxes, averaged over the views."""
         heads = self.model.roi_heads
@@ -174,24 +208,53 @@ class TestTimeAugmentation(nn.Module):
                 )
                 for view in batch
             ]
-            for view, found in zip(batch, self._run(image, batch, given), strict=True):
-                for name in ("pred_masks", "pred_keypoint_heatmaps"):
-                    if not found.has(name):
-                        continue
+            with _heatmaps_only(heads):
+                results = self._run(pixels, batch, given)
+            for view, found in zip(batch, results, strict=True):
+                orders = {"pred_masks": [0], "pred_keypoint_heatmaps": self.flip_indices}
+                for name in filter(found.has, orders):
                     maps = found.get(name)
-                    if view.flip:
-                        maps = maps.flip(3)
-                        maps = maps if name == "pred_masks" else maps[:, self.flip_indices]
+                    maps = maps.flip(3)[:, orders[name]] if view.flip else maps
                     sums[name] = sums[name] + maps if name in sums else maps
         return {name: total / len(views) for name, total in sums.items()}
 
     def _run(
-        self, image: torch.Tensor, views: Sequence[View], given: list[Instances] | None = None
+        self, pixels: Pixels, views: Sequence[View], given: list[Instances] | None = None
     ) -> list[Instances]:
-        """Runs the model on some views, which are rendered each time to save memory."""
-        inputs = [{"image": view.render(image)} for view in views]
+        images = [pixels[v.size].flip(2) if v.flip else pixels[v.size] for v in views]
+        inputs = [{"image": image} for image in images]
         found: list[Instances] = self.model.inference(inputs, given, do_postprocess=False)
         return found
+
+
+def vote(
+    boxes: torch.Tensor,
+    scores: torch.Tensor,
+    classes: torch.Tensor,
+    keep: torch.Tensor,
+    threshold: float,
+) -> torch.Tensor:
+    """Averages the candidates around each kept box (Gidaris and Komodakis 2015, section 5).
+
+    Scores do not change. Detectron calls this box voting with the scoring method ``ID``.
+
+    Args:
+        boxes: (N, 4) all candidates.
+        scores: (N,) probabilities above 0, the weights.
+        classes: (N,) their classes. Only candidates of the box's class vote.
+        keep: (R,) indices of the boxes left by NMS; R may be 0.
+        threshold: A candidate with at least this IoU votes. The kept box itself always does.
+
+    Returns:
+        (R, 4) the new boxes of `keep`.
+    """
+    voted = []
+    for own in keep.split(_VOTED_AT_ONCE):
+        votes = (box_iou(boxes[own], boxes) >= threshold) & (classes[own, None] == classes)
+        votes[torch.arange(len(own)), own] = True  # also without area
+        weights = votes * scores.to(boxes)
+        voted.append(weights @ boxes / weights.sum(1, keepdim=True))
+    return torch.cat(voted)
 
 
 def _decode(heatmaps: torch.Tensor, boxes: torch.Tensor, views: Sequence[View]) -> torch.Tensor:
@@ -200,23 +263,45 @@ def _decode(heatmaps: torch.Tensor, boxes: torch.Tensor, views: Sequence[View]) 
     Heatmaps are decoded at whole pixels of a frame. This is the largest view's, as in the model.
     """
     largest = max((view for view in views if not view.flip), key=lambda view: view.size)
-    points = heatmaps_to_keypoints(heatmaps, largest.boxes_in_view(boxes).float())
+    points = decode_heatmaps(heatmaps, largest.boxes_in_view(boxes))
     places = largest.points_in_image(points[..., :2]).float()
-    return torch.cat([places, points[..., 3:]], dim=2)
+    return torch.cat([places, points[..., 2:]], dim=2)
+
+
+class _HeatmapsOnly(nn.Module):
+    """A keypoint head of Detectron2's kind whose heatmaps are not decoded."""
+
+    def __init__(self, head: BaseKeypointRCNNHead) -> None:
+        super().__init__()
+        self.head = head
+
+    def forward(self, x: torch.Tensor, instances: list[Instances]) -> list[Instances]:
+        """Adds `pred_keypoint_heatmaps` to detections."""
+        maps = self.head.layers(x).split([len(found) for found in instances])
+        for found, own in zip(instances, maps, strict=True):
+            found.pred_keypoint_heatmaps = own
+        return instances
 
 
 @contextlib.contextmanager
-def _boxes_only(roi_heads: nn.Module) -> Iterator[None]:
-    """Disables masks and keypoints by Detectron2's own switches."""
-    switches = ("mask_on", "keypoint_on")
-    before = {name: getattr(roi_heads, name) for name in switches if hasattr(roi_heads, name)}
+def _switched(module: nn.Module, **values: Any) -> Iterator[None]:
+    """Sets attributes that the module has, and restores them."""
+    before = {name: getattr(module, name) for name in values if hasattr(module, name)}
     try:
         for name in before:
-            setattr(roi_heads, name, False)
+            setattr(module, name, values[name])
         yield
     finally:
         for name, value in before.items():
-            setattr(roi_heads, name, value)
+            setattr(module, name, value)
+
+
+def _heatmaps_only(heads: nn.Module) -> contextlib.AbstractContextManager[None]:
+    """Disables the decoding of heatmaps, unless the keypoint head has its own."""
+    head = getattr(heads, "keypoint_head", None)
+    if getattr(type(head), "forward", None) is not BaseKeypointRCNNHead.forward:
+        return contextlib.nullcontext()
+    return _switched(heads, keypoint_head=_HeatmapsOnly(head))
 
 
 def _check_model(model: nn.Module) -> None:

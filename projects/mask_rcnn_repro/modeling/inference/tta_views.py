@@ -6,13 +6,18 @@ or of the view.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import groupby, islice
+from typing import TypeVar
 
 import numpy as np
 import torch
 from detectron2.data.transforms import ResizeShortestEdge, ResizeTransform
+
+Item = TypeVar("Item")
+Prepared = TypeVar("Prepared")
 
 
 @dataclass(frozen=True)
@@ -88,3 +93,19 @@ def batches(views: Iterable[View], most: int) -> Iterator[list[View]]:
     for _, same in groupby(views, key=lambda view: view.size):
         while batch := list(islice(same, most)):
             yield batch
+
+
+def one_ahead(
+    items: Iterable[Item], prepare: Callable[[Item], Prepared]
+) -> Generator[Prepared, None, None]:
+    """Yields `prepare(item)` of each item. A thread computes the next one meanwhile.
+
+    The caller's thread takes the items, one in advance. An error of `prepare` comes in its turn.
+    """
+    with ThreadPoolExecutor(1, thread_name_prefix="views") as pool:
+        started = (pool.submit(prepare, item) for item in items)
+        current = next(started, None)
+        while current is not None:
+            following = next(started, None)
+            yield current.result()
+            current = following
