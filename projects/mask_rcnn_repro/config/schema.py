@@ -144,7 +144,8 @@ class Train(Section):
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     """`auto` (CUDA if available, else CPU), `cpu`, `cuda` or `cuda:N`."""
     num_threads: Annotated[int, Field(ge=1)] | None = None
-    """CPU threads of a process. null: PyTorch's default."""
+    """CPU threads of a process. null: `OMP_NUM_THREADS`, else one for each usable core, and fewer
+    while other processes keep cores busy (unless `deterministic`)."""
     process_timeout: int = Field(default=1800, ge=1)
     """Seconds that a process waits for the others before it ends with an error. Must exceed the
     time in which the first process computes metrics."""

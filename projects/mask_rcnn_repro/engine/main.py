@@ -11,7 +11,6 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from detectron2.utils import comm
 from omegaconf import DictConfig, OmegaConf
 
@@ -55,6 +54,7 @@ from mask_rcnn_repro.registration import register
 from mask_rcnn_repro.utils.checkpoint_paths import check_exists
 from mask_rcnn_repro.utils.locks import exclusive
 from mask_rcnn_repro.utils.precision import autocast_context
+from mask_rcnn_repro.utils.threads import use_threads
 
 logger = logging.getLogger(__name__)
 
@@ -151,8 +151,7 @@ def _run(
 ) -> Record | None:
     cfg = this.cfg
     open_run_folder(this.folder, cfg, earlier)
-    if cfg.train.num_threads:
-        torch.set_num_threads(cfg.train.num_threads)
+    use_threads(cfg.train.num_threads)
     if cfg.train.deterministic:
         make_deterministic()
     logger.info(

@@ -5,8 +5,6 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import torch
-
 from mask_rcnn_repro.config import config_id, default_output_dir
 from mask_rcnn_repro.config.schema import train_fields
 from mask_rcnn_repro.data.generated.annotations import DISTILLED_FOLDER, default_unlabeled
@@ -16,6 +14,7 @@ from mask_rcnn_repro.engine.dependencies import DataSet, data_sets
 from mask_rcnn_repro.engine.launch.processes import run_distributed
 from mask_rcnn_repro.engine.run_folder import keep_logs, setup_logging
 from mask_rcnn_repro.utils.locks import exclusive
+from mask_rcnn_repro.utils.threads import use_threads
 from mask_rcnn_tools.common.command_line import run_command
 from mask_rcnn_tools.common.trained_run import last_checkpoint, load_given_config
 
@@ -64,8 +63,7 @@ def run(args: argparse.Namespace) -> None:
     device = resolve_device(cfg.train.device)
     with exclusive(output, purpose="this distillation", wait=False):
         setup_logging(output, earlier)
-        if cfg.train.num_threads:
-            torch.set_num_threads(cfg.train.num_threads)
+        use_threads(cfg.train.num_threads)
         distill(
             cfg,
             checkpoint,

@@ -7,9 +7,8 @@ import json
 import sys
 from pathlib import Path
 
-import torch
-
 from mask_rcnn_repro.config import config_id
+from mask_rcnn_repro.utils.threads import use_threads
 from mask_rcnn_tools.common.command_line import run_command
 from mask_rcnn_tools.common.trained_run import find_checkpoint, load_given_config
 from mask_rcnn_tools.export.formats import open_exported
@@ -38,8 +37,7 @@ def run(args: argparse.Namespace) -> int:
     output = Path(args.output)
     check_request(cfg, args.format, output)
     checkpoint = find_checkpoint(args, cfg)
-    if cfg.train.num_threads:
-        torch.set_num_threads(cfg.train.num_threads)
+    use_threads(cfg.train.num_threads)
     result = export_detector(
         cfg,
         checkpoint,

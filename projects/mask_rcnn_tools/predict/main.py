@@ -21,6 +21,7 @@ from mask_rcnn_repro.engine.dependencies import data_sets
 from mask_rcnn_repro.engine.tta import tta_sizes
 from mask_rcnn_repro.errors import ConfigError, DataError
 from mask_rcnn_repro.records.provenance import checkpoint_info
+from mask_rcnn_repro.utils.threads import use_threads
 from mask_rcnn_tools.common.command_line import run_command
 from mask_rcnn_tools.common.trained_run import find_checkpoint, load_given_config
 from mask_rcnn_tools.predict.coco_file import FORMAT_VERSION
@@ -55,8 +56,7 @@ def run(args: argparse.Namespace) -> int:
     cfg = load_given_config(args)
     device = resolve_device(cfg.train.device)
     checkpoint = find_checkpoint(args, cfg)
-    if cfg.train.num_threads:
-        torch.set_num_threads(cfg.train.num_threads)
+    use_threads(cfg.train.num_threads)
     options = Options(
         output=output,
         pictures=not args.no_pictures,

@@ -25,6 +25,7 @@ from mask_rcnn_repro.engine.launch.fresh_store import fresh_store
 from mask_rcnn_repro.errors import ConfigError, StorageError, UserError
 from mask_rcnn_repro.utils.disk_errors import full_storage
 from mask_rcnn_repro.utils.interruption import SIGNALS, Interrupted, stopping_on_signals
+from mask_rcnn_repro.utils.threads import choose_threads
 
 Main = Callable[[argparse.Namespace], None]
 
@@ -198,6 +199,6 @@ def _run_under_torchrun(main: Main, args: argparse.Namespace, timeout: float) ->
 def _limit_threads(processes: int) -> None:
     """Divides the cores among the processes of this host."""
     if not torch.cuda.is_available() and "OMP_NUM_THREADS" not in os.environ:
-        threads = max(1, (os.cpu_count() or 1) // processes)
+        threads = max(1, choose_threads(None).count // processes)
         os.environ["OMP_NUM_THREADS"] = str(threads)
         torch.set_num_threads(threads)

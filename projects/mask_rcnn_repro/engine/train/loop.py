@@ -42,6 +42,7 @@ from mask_rcnn_repro.engine.train.trainer import Trainer
 from mask_rcnn_repro.errors import NonFiniteLossError, UserError
 from mask_rcnn_repro.utils.disk_errors import full_storage
 from mask_rcnn_repro.utils.interruption import Interrupted, deferred
+from mask_rcnn_repro.utils.threads import ThreadBalance, choose_threads
 
 logger = logging.getLogger(__name__)
 
@@ -139,6 +140,7 @@ def train(
             _periodic_checkpointer(cfg, checkpointer) if comm.is_main_process() else None,
             MissedEvalHook(cfg.train.eval_period, evaluate, output_dir / "metrics.json"),
             build_writer_hook(output_dir, cfg.train.max_iter, cfg.train.log_period),
+            _balance_threads(cfg, device),
         ]
     )
     began = time.perf_counter()
@@ -186,6 +188,15 @@ def _periodic_checkpointer(
     hook = hooks.PeriodicCheckpointer(checkpointer, period, max_to_keep=most)
     hook.recent_checkpoints = keep_within_limit(checkpointer.save_dir, most)
     return hook
+
+
+def _balance_threads(cfg: DictConfig, device: torch.device) -> hooks.HookBase | None:
+    """Leaves cores to other processes, unless the threads are fixed or bits must not change."""
+    fixed = choose_threads(cfg.train.num_threads).fixed
+    if fixed or cfg.train.deterministic or device.type != "cpu" or comm.get_world_size() > 1:
+        return None
+    balance = ThreadBalance(torch.get_num_threads(), torch.set_num_threads)
+    return hooks.CallbackHook(after_step=lambda _: balance.update())
 
 
 def _way_out(checkpointer: SafeCheckpointer) -> str:
