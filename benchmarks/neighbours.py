@@ -29,7 +29,9 @@ BUSY = [sys.executable, "-c", "while True: pass"]
 GNU_OPENMP_SPINS = "300000"  # its default, if nothing is set
 
 
-def start(folder: Path, iterations: int, threads: int | None, policy: bool, tiny: bool):
+def start(
+    folder: Path, iterations: int, threads: int | None, policy: bool, tiny: bool
+) -> subprocess.Popen[str]:
     """Starts a training whose metrics go to `folder`."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("OMP_", "GOMP_"))}
     environment["PYTHONPATH"] = str(ROOT / "projects")
