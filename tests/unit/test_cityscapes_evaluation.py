@@ -391,7 +391,15 @@ def colour(image):
 
 
 def train_ids(image):
-    Image.fromarray(np.full(SIZE, 255, np.uint8)).save(image["instance_ids_file"])
+    Image.fromarray(np.full(SIZE, 255, np.uint16)).save(image["instance_ids_file"])
+
+
+def numbered_train_ids(image):
+    Image.fromarray(np.full(SIZE, 13002, np.uint16)).save(image["instance_ids_file"])
+
+
+def label_ids(image):
+    Image.fromarray(np.full(SIZE, 26, np.uint8)).save(image["instance_ids_file"])
 
 
 def other_size(image):
@@ -405,7 +413,9 @@ def other_size(image):
         (lambda image: overwrite(image, b"no png"), "cannot be decoded"),
         (truncate, "cannot be decoded"),
         (colour, r"shape \(60, 80, 3\)"),
-        (train_ids, r"holds \[255\]"),
+        (train_ids, r"ids \[255\], of label ids that are not public"),
+        (numbered_train_ids, r"ids \[13002\], which would be numbered instances of fence"),
+        (label_ids, "16 bits .*not color.png or labelIds.png"),
         (other_size, r"size \(60, 80\), but the annotation has size \(30, 80\)"),
     ],
 )

@@ -131,6 +131,17 @@ def _train_ids(files: dict[str, Path]) -> None:
     write_ids(files["instance_ids"], np.full((HEIGHT, WIDTH), 255))
 
 
+def _instance_train_ids(files: dict[str, Path]) -> None:
+    """As cityscapesscripts writes them: of evaluated labels the train ids, 11 to 18, are numbered.
+
+    Label ids 11 to 18 are building, wall, fence and so on, which have no instances.
+    """
+    ids = np.full((HEIGHT, WIDTH), 255)
+    ids[:, :9] = 0  # road
+    ids[5:9, 5:9] = 11003
+    write_ids(files["instance_ids"], np.where(ids == 255, 7, ids))
+
+
 @pytest.mark.parametrize(
     ("damage", "told"),
     [
@@ -143,7 +154,8 @@ def _train_ids(files: dict[str, Path]) -> None:
         (_eight_bits, "mode 'L'.*16 bits"),
         (_coloured, "mode 'RGB'"),
         (_smaller, f"{HEIGHT} x {WIDTH - 1} .*{HEIGHT} x {WIDTH}"),
-        (_unknown_ids, r"\[34001\].*\[34\]"),
+        (_unknown_ids, r"\[34001\], of label ids that are not public"),
+        (_instance_train_ids, r"\[11003\], .* numbered instances of building: .*json2instanceImg"),
         (_train_ids, r"\[255\].*train ids"),
     ],
 )

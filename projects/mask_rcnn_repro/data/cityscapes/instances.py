@@ -21,10 +21,15 @@ from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from cityscapesscripts.helpers.labels import id2label
 from PIL import Image
 
-from mask_rcnn_repro.data.cityscapes.labels import LABEL_TO_CLASS, is_group, is_known_name, label_id
+from mask_rcnn_repro.data.cityscapes.labels import (
+    LABEL_TO_CLASS,
+    check_ids,
+    is_group,
+    is_known_name,
+    label_id,
+)
 from mask_rcnn_repro.data.cityscapes.mask_outlines import mask_to_polygons
 from mask_rcnn_repro.errors import DataError
 
@@ -59,7 +64,8 @@ def read_instance_ids(file: str, size: tuple[int, int]) -> np.ndarray:
         (H, W) uint16.
 
     Raises:
-        DataError: missing, truncated, not 16 bit, of another size, or with ids of unknown labels.
+        DataError: missing, truncated, not 16 bit, of another size, or with ids of unknown labels
+            or of train ids.
     """
     with _explained(file), Image.open(file) as image:
         image.verify()  # all checksums, which decoding skips; the file must be opened anew
@@ -215,15 +221,7 @@ def _check_size(file: str, found: tuple[int, ...], size: tuple[int, int]) -> Non
 
 
 def _check_ids(file: str, ids: np.ndarray) -> np.ndarray:
-    present = np.flatnonzero(np.bincount(ids.ravel(), minlength=1))
-    unknown = [int(value) for value in present if label_id(int(value)) not in id2label]
-    if unknown:
-        raise DataError(
-            f"{file} has the instance ids {unknown[:5]}{' ...' if len(unknown) > 5 else ''}, whose "
-            f"label ids {sorted({label_id(value) for value in unknown})[:5]} are not among the "
-            "public Cityscapes labels (cityscapesscripts.helpers.labels). Ids are 1000 * label id "
-            "+ number, or the label id alone; train ids do not work. Fetch the file again."
-        )
+    check_ids(file, np.flatnonzero(np.bincount(ids.ravel(), minlength=1)))
     return ids
 
 

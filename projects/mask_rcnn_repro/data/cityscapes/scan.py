@@ -44,7 +44,7 @@ from mask_rcnn_repro.utils.atomic import atomic_write
 _logger = logging.getLogger(__name__)
 
 # To be raised whenever the same files would give other entries.
-SCAN_VERSION = 1
+SCAN_VERSION = 2
 
 # A process for every so many images: fewer do not pay for its start.
 _IMAGES_PER_PROCESS = 25

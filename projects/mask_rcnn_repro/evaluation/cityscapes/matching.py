@@ -20,11 +20,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
+from mask_rcnn_repro.data.cityscapes.labels import check_ids, label_id
 from mask_rcnn_repro.data.coco.run_lengths import decode_counts
 from mask_rcnn_repro.errors import DataError
 
 _LARGEST = 1 << 16  # of instanceIds files: 16 bits
-_GROUPS_BELOW = 1000  # an instance's value is 1000 * label + number, a group's is the label
 
 
 def official_scripts() -> ModuleType:
@@ -72,7 +72,7 @@ def read_instance_ids(path: str | os.PathLike[str]) -> np.ndarray:
         Integers (H, W) from 0 to 65535: a label id, or 1000 times a label id plus a number.
 
     Raises:
-        DataError: the file is missing, broken, or not a grey image of 8 or 16 bits.
+        DataError: the file is missing, broken, or not a grey image of 16 bits.
     """
     try:
         with Image.open(path) as image:
@@ -88,10 +88,12 @@ def read_instance_ids(path: str | os.PathLike[str]) -> np.ndarray:
             f"The annotation {os.fspath(path)!r} cannot be decoded: {error}. It is truncated, "
             "damaged or no image; unpack gtFine_trainvaltest.zip again."
         ) from error
-    if ids.ndim != 2 or ids.dtype.kind not in "ui" or (ids.size and ids.max() >= _LARGEST):
+    good = ids.ndim == 2 and ids.dtype.kind in "ui" and ids.dtype.itemsize > 1
+    if not good or (ids.size and ids.max() >= _LARGEST):
         raise DataError(
             f"The annotation {os.fspath(path)!r} has shape {ids.shape} and type {ids.dtype}; "
-            "expected is a grey image of 8 or 16 bits (*_gtFine_instanceIds.png, not color.png)."
+            "expected is a grey image of 16 bits (*_gtFine_instanceIds.png, not color.png or "
+            "labelIds.png)."
         )
     return ids
 
@@ -100,7 +102,7 @@ def annotation_runs(ids: np.ndarray) -> AnnotationRuns:
     """Cuts an instanceIds image (H, W), see :func:`read_instance_ids`, into runs; not empty.
 
     Raises:
-        DataError: a value that belongs to no Cityscapes label.
+        DataError: a value of no Cityscapes label, or of train ids.
     """
     # a transposed copy is (W, H) in memory order: pixels go down the columns
     flat = np.ascontiguousarray(ids.astype(np.uint16, copy=False).T).ravel()
@@ -111,13 +113,7 @@ def annotation_runs(ids: np.ndarray) -> AnnotationRuns:
     # sums of integers below 2**53 are exact in the float64 that bincount adds up
     pixels = np.bincount(run_values, weights=ends - starts, minlength=_LARGEST).astype(np.int64)
     values = np.flatnonzero(pixels)
-    known = official_scripts().id2label
-    if unknown := [int(v) for v in values if _label_of(int(v)) not in known]:
-        raise DataError(
-            f"An annotation holds {unknown[:5]}, which belong to no Cityscapes label: values are "
-            f"label ids (0 to {max(known)}), or 1000 times a label id plus a number. Evaluation "
-            "needs *_gtFine_instanceIds.png, not labelTrainIds.png or instanceTrainIds.png."
-        )
+    check_ids("An annotation", values)
     column = np.searchsorted(values, run_values)
     height, width = ids.shape
     return AnnotationRuns((height, width), starts, ends, column, values, pixels[values])
@@ -210,7 +206,7 @@ def match_image(
     ground_truth: dict[str, list[dict[str, Any]]] = {name: [] for name in evaluated.values()}
     columns: dict[str, list[int]] = {name: [] for name in evaluated.values()}
     for column, value in enumerate(annotation.values.tolist()):
-        label = _label_of(value)
+        label = label_id(value)
         if label in evaluated:
             count = int(annotation.pixels[column])
             facts = {"instID": value, "labelID": label, "pixelCount": count}
@@ -241,8 +237,3 @@ def match_image(
         predictions[name].append(prediction)
         number += 1
     return {"groundTruth": ground_truth, "prediction": predictions}
-
-
-def _label_of(value: int) -> int:
-    """The label id of a pixel value."""
-    return value if value < _GROUPS_BELOW else value // _GROUPS_BELOW
