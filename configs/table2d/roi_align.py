@@ -1,8 +1,8 @@
 """Table 2d, row `RoIAlign`: features of stage 5 at stride 32, RoIAlign (R50-C5, minival).
 
-Claim: with RoIAlign stride 32 is as good as or better than stride 16 (control). RoIs per image,
+Claim: with RoIAlign stride 32 is more accurate than stride 16 (control). RoIs per image,
 proposals at test, anchors and channels for C5 are not in the paper; ours are those of the FPN rows,
-whose branches this model has, with C4's anchors. Aggregation is not in this table; ours averages.
+whose branches this model has, with C4's anchors. Samples are averaged (section 4.2).
 """
 
 from ..common.models.mask_rcnn_c5 import model

@@ -1,6 +1,7 @@
 """Table 3, row `Faster R-CNN, RoIAlign`: trained without the mask branch (R101-FPN, test-dev).
 
-Claim: multi-task training with masks helps boxes.
+Claim: multi-task training with masks helps boxes (+0.9 AP). Section 4.3 also compares this row with
+another system's `Faster R-CNN w FPN`: RoIAlign alone brings +1.1 AP.
 """
 
 from .r101_fpn import dataloader, lr_multiplier, model, optimizer, train

@@ -1,6 +1,6 @@
 """Table 5, row `keypoint-only`: without the mask branch (R50-FPN, minival).
 
-Claim: the keypoint branch takes from the boxes: 50.7 AP, and 52.5 without it.
+Claim: the keypoint branch alone costs box AP against Faster R-CNN: 50.7, and 52.5 without it.
 """
 
 from .keypoint_and_mask import dataloader, lr_multiplier, model, optimizer, train

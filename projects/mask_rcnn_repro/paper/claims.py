@@ -28,7 +28,7 @@ class Claim:
     Attributes:
         id: in claims.json.
         text: what is claimed.
-        relation: "greater", "nearly equal" or "at least".
+        relation: "greater" or "nearly equal".
         metric: that the difference is in.
         delta: the paper's difference, in points.
         terms: whose sum the difference is.
@@ -66,9 +66,6 @@ _COMPOSITE: Mapping[str, tuple[Term, ...]] = {
     "gain-masks-over-boxes": (*_gain(*_C5, "segm/AP"), *_gain(*_C5, "bbox/AP", -1)),
 }
 
-_RELATIONS = {"c5-over-c4-with-align": "at least"}
-"""Claims that are weaker than "greater": "as good as or better"."""
-
 
 @functools.cache
 def claims_to_test() -> tuple[Claim, ...]:
@@ -84,17 +81,23 @@ def _claims_of(entry: Mapping[str, Any]) -> list[Claim]:
         return [_claim(entry, entry["metric"], entry["delta"], _COMPOSITE[entry["id"]])]
     if entry["better"] is None or entry["metric"] == "seconds":
         return []
-    metrics = {entry["metric"]: entry["delta"], **entry.get("also", {})}
+    metrics = {entry["metric"]: entry["delta"]}
+    for name, delta in entry.get("also", {}).items():
+        if isinstance(delta, list):  # by class: "rare classes (truck, bus, train), val"
+            task, classes = entry["metric"].partition("/")[0], name.partition("(")[2]
+            names = classes.partition(")")[0].split(", ")
+            metrics.update(zip((f"{task}/AP ({of})" for of in names), delta, strict=True))
+        else:
+            metrics[name] = delta
     return [
         _claim(entry, metric, delta, _gain(entry["table"], entry["better"], entry["worse"], metric))
         for metric, delta in metrics.items()
-        if isinstance(delta, (int, float)) and "/" in metric
     ]
 
 
 def _claim(entry: Mapping[str, Any], metric: str, delta: float, terms: tuple[Term, ...]) -> Claim:
-    relation = _RELATIONS.get(entry["id"], entry["relation"])
-    return Claim(entry["id"], entry["claim"], relation, metric, delta, terms, entry["stated"])
+    words = (entry["id"], entry["claim"], entry["relation"])
+    return Claim(*words, metric, delta, terms, entry["stated"])
 
 
 def claims_of(table: str) -> list[Claim]:

@@ -60,7 +60,8 @@ def number_of(record: Record, metric: str) -> float | None:
 
     Args:
         record: a run.
-        metric: such as "segm/AP", in percent; "timing/ms" is milliseconds of inference per image.
+        metric: such as "segm/AP" or, of a class, "segm/AP (person)", in percent; "timing/ms" is
+            milliseconds of inference per image.
     """
     if metric == TIMING:
         seconds = record.seconds_per_image
@@ -151,6 +152,8 @@ def _ours(record: Record, task: str, name: str) -> float | None:
     task = _task(record, task)
     if task.endswith("_person") and name == "AP":
         return _class_ap(record, task.removesuffix("_person"), "person")
+    if name.startswith("AP ("):
+        return _class_ap(record, task, name[len("AP (") : -1])
     metrics = record.metrics.get(task)
     return metrics.values().get(name) if metrics else None
 

@@ -233,7 +233,7 @@ def _by_seed(claim: Claim, runs: Mapping[PaperRow, Mapping[int, Record]]) -> dic
     return {seed: sum(sign * values[seed] for sign, values in terms) for seed in sorted(shared)}
 
 
-_RELATIONS = {"nearly equal": "nearly equal", "at least": "at least as good", "greater": "better"}
+_RELATIONS = {"nearly equal": "nearly equal", "greater": "better"}
 
 
 def claims_table(evidence: Sequence[Evidence]) -> Table:

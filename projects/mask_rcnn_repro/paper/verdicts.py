@@ -10,11 +10,10 @@ chance of 5 % (were the differences normal and the seeds all that varies).
 |---|---|---|---|
 | D > 0 ("greater") | interval above 0 | interval below 0 | 0 inside |
 | D about 0 ("nearly equal") | interval within +-1 point | interval outside | it crosses +-1 |
-| D >= 0 ("at least") | interval above -1 point | interval below -1 | -1 inside |
 
 The first line is the three-way reading of a test (Jones and Tukey, Psychological Methods 5, 2000),
-the second is two one-sided tests of equivalence (Schuirmann, J. Pharmacokinetics 15, 1987), the
-third one of them (non-inferiority). One seed has no spread, so it is never more than undecided.
+the second is two one-sided tests of equivalence (Schuirmann, J. Pharmacokinetics 15, 1987). One
+seed has no spread, so it is never more than undecided.
 """
 
 from __future__ import annotations
@@ -33,10 +32,9 @@ RULE = f"""\
 Verdicts: differences are formed seed by seed; brackets hold Student's 90 % interval of their mean
 (either end is wrong in 5 % of cases). A claim that a row is better is *confirmed* if the interval
 lies above 0, *not confirmed* if it lies below; that rows are nearly equal, if it lies within
-+-{NEARLY:g} point or wholly outside; "as good as or better", if it lies above or below -{NEARLY:g}.
-Everything else is *undecided*, and so is one seed alone, which has no spread. Judged is the
-direction, not the size, for these data and this RPN stage (all seeds share it). No correction is
-made for the number of claims."""
++-{NEARLY:g} point or wholly outside. Everything else is *undecided*, and so is one seed alone,
+which has no spread. Judged is the direction, not the size, for these data and this RPN stage (all
+seeds share it). No correction is made for the number of claims."""
 """The rule in words, for every output that shows verdicts."""
 
 # 95 % quantiles of Student's t by degrees of freedom, from 1
@@ -90,7 +88,7 @@ def judge(relation: str, differences: Sequence[float], profile: str = "paper") -
     """Applies the rule.
 
     Args:
-        relation: "greater", "nearly equal" or "at least".
+        relation: "greater" or "nearly equal".
         differences: D for each seed, in points; may be empty.
         profile: scale of the runs; nothing is concluded from `tiny`.
     """
@@ -98,12 +96,11 @@ def judge(relation: str, differences: Sequence[float], profile: str = "paper") -
         return Judgement("not run", "")
     if profile == "tiny":
         return Judgement("undecided", "tiny only shows that rows run")
-    limit = -NEARLY if relation == "at least" else 0.0
     equal = relation == "nearly equal"
     interval = interval_of(differences)
     if interval is None:
         only = differences[0]
-        shown = abs(only) <= NEARLY if equal else only > limit
+        shown = abs(only) <= NEARLY if equal else only > 0
         sides = "as claimed" if shown else "against the claim"
         return Judgement("undecided", f"{sides}, but one seed has no spread")
     if max(differences) - min(differences) < _SAME:
@@ -114,8 +111,8 @@ def judge(relation: str, differences: Sequence[float], profile: str = "paper") -
         return Judgement("not confirmed", f"interval beyond {NEARLY:g} point")
     if equal:
         return Judgement("undecided", f"interval crosses {NEARLY:g} point")
-    if interval.low > limit:
-        return Judgement("confirmed", f"interval above {limit:g}")
-    if interval.high < limit:
-        return Judgement("not confirmed", f"interval below {limit:g}")
-    return Judgement("undecided", f"{limit:g} is inside the interval")
+    if interval.low > 0:
+        return Judgement("confirmed", "interval above 0")
+    if interval.high < 0:
+        return Judgement("not confirmed", "interval below 0")
+    return Judgement("undecided", "0 is inside the interval")
