@@ -266,6 +266,7 @@ def test_image_files(tmp_path: Path) -> None:
         "wrong-size": 2,
         "truncated-image": 1,
         "odd-image": 4,
+        "unused-bits": 1,
         "thin-image": 1,
         "symlink-outside": 1,
         "duplicate-content": 1,

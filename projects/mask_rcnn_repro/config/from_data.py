@@ -1,4 +1,4 @@
-"""What a config takes from its data: numbers of classes and keypoints, and left and right.
+"""What a config takes from its data: classes, keypoints, left and right, bits of the images.
 
 A data set that is given by `json` or named on the command line brings its own classes and
 keypoints. They replace the numbers in the config file unless the command line sets them. The data
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from mask_rcnn_repro.config.targets import target_signature
 from mask_rcnn_repro.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def fit_to_data(cfg: DictConfig, overrides: Sequence[str] = ()) -> DictConfig:
             other classes or keypoints, or sigmas are needed and unknown.
         DataError: If a json is missing or broken.
     """
-    return _fit_keypoints(fit_num_classes(cfg, overrides), overrides)
+    return _fit_keypoints(fit_num_classes(_fit_image_bits(cfg), overrides), overrides)
 
 
 def fit_num_classes(cfg: DictConfig, overrides: Sequence[str] = ()) -> DictConfig:
@@ -67,6 +68,30 @@ def fit_num_classes(cfg: DictConfig, overrides: Sequence[str] = ()) -> DictConfi
             "dataloader.test.dataset that belong together."
         )
     _fit_number(cfg, overrides, CLASSES, heads, heads.num_classes, classes)
+    return cfg
+
+
+def _fit_image_bits(cfg: DictConfig) -> DictConfig:
+    """Gives training and test data one `dataset.image_bits`, that of the training data."""
+    from mask_rcnn_repro.data import datasets
+
+    nodes = [cfg.dataloader[split].dataset for split in ("train", "test")]
+    keys = [(node.names, node.get("json"), node.get("image_root")) for node in nodes]
+    if not all("image_bits" in target_signature(node.get("_target_")).params for node in nodes):
+        return cfg
+    bits = nodes[0].get("image_bits")
+    if bits is None and (bits := datasets.dataset_image_bits(*keys[0])) is None:
+        return cfg
+    for node, given in zip(nodes, keys, strict=True):
+        if node.get("image_bits") is None:
+            node.image_bits = bits
+        datasets.register_names(*given, image_bits=node.image_bits)
+    if bits < 16:
+        logger.warning(
+            "%s: the 16-bit images use %d bits, so values from 0 to %d are scaled to 8 bits. Set "
+            "dataloader.train.dataset.image_bits to scale from another range.",
+            *(nodes[0].get("json") or nodes[0].names, bits, 2**bits - 1),
+        )
     return cfg
 
 

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mask_rcnn_repro.data.cityscapes.load import load_cityscapes
     from mask_rcnn_repro.data.datasets import (
-        check_num_classes,
         dataset_info,
         dataset_keypoints,
         get_cityscapes_dicts,
@@ -34,7 +33,6 @@ _LAZY = {
     "ProposalWriter": "proposals.writer",
     "build_test_loader": "loading.loader",
     "build_train_loader": "loading.loader",
-    "check_num_classes": "datasets",
     "check_proposals": "proposals.files",
     "dataset_fingerprint": "fingerprint",
     "dataset_info": "datasets",

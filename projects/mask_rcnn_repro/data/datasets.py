@@ -10,6 +10,8 @@ import difflib
 import importlib
 import itertools
 import logging
+import os
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,6 +27,7 @@ from mask_rcnn_repro.data.cityscapes.instances import Masks
 from mask_rcnn_repro.data.cityscapes.load import load_cityscapes
 from mask_rcnn_repro.data.cityscapes.registration import CityscapesMetadata, cityscapes_metadata
 from mask_rcnn_repro.data.coco.file import coco_file
+from mask_rcnn_repro.data.deep_images import used_bits
 from mask_rcnn_repro.data.keypoint_metadata import (
     KeypointSet,
     check_flip_pairs,
@@ -42,6 +45,8 @@ from mask_rcnn_repro.errors import ConfigError, DataError
 
 _logger = logging.getLogger(__name__)
 
+_MAYBE_DEEP = re.compile(rb"\.(png|tiff?)\"", re.IGNORECASE)
+
 
 def get_training_dicts(
     names: str | Sequence[str],
@@ -50,6 +55,7 @@ def get_training_dicts(
     filter_empty: bool = True,
     min_keypoints: int = 0,
     flip_pairs: Sequence[Sequence[str]] | None = None,
+    image_bits: int | None = None,
 ) -> list[dict[str, Any]]:
     """Reads data sets for training, one after the other.
 
@@ -61,15 +67,17 @@ def get_training_dicts(
         min_keypoints: omit images with fewer labelled keypoints (visibility 1 or 2).
         flip_pairs: with ``json``, the pairs of keypoint names that change places in a mirrored
             image; None takes left and right from the names.
+        image_bits: bits that the values of 16-bit images use, 8 to 16: 12 maps [0, 4096) to
+            [0, 256). None takes them from a sample of the images.
 
     Returns:
-        Dicts in Detectron2's format.
+        Dicts in Detectron2's format; with ``image_bits`` where there are 16-bit images.
 
     Raises:
         ConfigError: json without image_root or the reverse, or a name that is taken.
         DataError: unknown names, missing or broken files, or nothing to train on.
     """
-    chosen = register_names(names, json, image_root, flip_pairs=flip_pairs)
+    chosen = register_names(names, json, image_root, flip_pairs=flip_pairs, image_bits=image_bits)
     records = [_read_annotated(name) for name in chosen]
     classes = {name: _class_names(name) for name in chosen}
     for name in chosen[1:]:
@@ -105,6 +113,7 @@ def get_test_dicts(
     json: str | None = None,
     image_root: str | None = None,
     oks_sigmas: Sequence[float] | None = None,
+    image_bits: int | None = None,
 ) -> list[dict[str, Any]]:
     """Reads data sets for testing: all images, with or without annotations.
 
@@ -112,7 +121,7 @@ def get_test_dicts(
     ``json``, has one standard deviation of the object keypoint similarity per keypoint. COCO's
     keypoints need none.
     """
-    chosen = register_names(names, json, image_root, oks_sigmas=oks_sigmas)
+    chosen = register_names(names, json, image_root, oks_sigmas=oks_sigmas, image_bits=image_bits)
     return [record for name in chosen for record in read_registered(name)]
 
 
@@ -174,23 +183,6 @@ def dataset_info(
     return classes[0]
 
 
-def check_num_classes(
-    num_classes: int,
-    names: str | Sequence[str],
-    json: str | None = None,
-    image_root: str | None = None,
-) -> None:
-    """Raises a DataError unless a head has one output for each class of a data set."""
-    classes = dataset_info(names, json, image_root)
-    if classes is not None and len(classes) != num_classes:
-        first = ", ".join(classes[:8]) + (", ..." if len(classes) > 8 else "")
-        raise DataError(
-            f"The head has {num_classes} classes, but {names} has {len(classes)} ({first}). Set "
-            f"model.roi_heads.num_classes={len(classes)}, or choose the data set that the model "
-            "was made for."
-        )
-
-
 def dataset_keypoints(
     names: str | Sequence[str],
     json: str | None = None,
@@ -248,12 +240,13 @@ def register_names(
     *,
     flip_pairs: Sequence[Sequence[str]] | None = None,
     oks_sigmas: Sequence[float] | None = None,
+    image_bits: int | None = None,
 ) -> list[str]:
     """Registers what the keys of a config's ``dataset`` name, and returns the names as a list.
 
     Raises:
         ConfigError: no name, or a json without image_root, or the reverse, or a name taken;
-            keypoint pairs or sigmas without json, or that do not fit.
+            keypoint pairs or sigmas without json, or that do not fit; bits outside [8, 16].
         DataError: a name that is not registered.
     """
     register_all_datasets()
@@ -285,7 +278,35 @@ def register_names(
                 "format needs dataset.json and dataset.image_root too. Registered are, "
                 f"beside Detectron2's own: {', '.join(sorted(ours))}."
             )
+    if image_bits is not None:
+        if not 8 <= image_bits <= 16:
+            raise ConfigError(
+                f"dataset.image_bits is {image_bits}, but 16-bit images use 8 to 16 bits. Omit it "
+                "to take the bits from the images."
+            )
+        for name in chosen:
+            MetadataCatalog.get(name).__dict__["image_bits"] = image_bits
     return chosen
+
+
+def dataset_image_bits(
+    names: str | Sequence[str], json: str | None = None, image_root: str | None = None
+) -> int | None:
+    """Returns the bits that a user's 16-bit images use; None: 8-bit images, or not known.
+
+    Raises:
+        ConfigError: as :func:`get_training_dicts`.
+        DataError: unknown names, or a json that is missing or broken.
+    """
+    files: list[str] = []
+    for name in register_names(names, json, image_root):
+        metadata = MetadataCatalog.get(name)
+        if not isinstance(metadata, LazyMetadata) or "_custom" in metadata.__dict__:
+            for part in coco_parts(name) or ():
+                if os.path.isfile(part.json_file):  # the loader reports missing ones
+                    listed = coco_file(part.json_file).file_names(_MAYBE_DEEP)
+                    files += [os.path.join(part.image_root, file) for file in listed]
+    return used_bits(files)
 
 
 def _read_annotated(name: str) -> list[dict[str, Any]]:

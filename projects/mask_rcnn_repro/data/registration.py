@@ -22,6 +22,7 @@ from mask_rcnn_repro.data.cityscapes.registration import register_cityscapes
 from mask_rcnn_repro.data.coco.file import coco_file
 from mask_rcnn_repro.data.coco.load import load_coco_json
 from mask_rcnn_repro.data.crops import register_crops
+from mask_rcnn_repro.data.deep_images import used_bits
 from mask_rcnn_repro.data.keypoint_metadata import (
     COCO_PERSON_SIGMAS,
     check_flip_pairs,
@@ -214,6 +215,9 @@ def _read_part(metadata: Metadata, part: Part) -> list[dict[str, Any]]:
             )
         for key, value in keypoint_metadata(data.categories).items():
             fields.setdefault(key, value)
+    bits = fields.get("image_bits") or used_bits(record["file_name"] for record in data.dicts)
+    for record in data.dicts if bits else ():
+        record["image_bits"] = bits
     return data.dicts
 
 

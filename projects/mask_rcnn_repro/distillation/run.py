@@ -90,7 +90,10 @@ def distill(
     folder = Path(output)
     device = device or resolve_device(cfg.train.device)
     unlabeled = unlabeled or DataSet(default_unlabeled(data_sets(cfg, "train")[0].name))
-    records = get_test_dicts(unlabeled.name, unlabeled.json, unlabeled.image_root)
+    records = get_test_dicts(
+        *(unlabeled.name, unlabeled.json, unlabeled.image_root),
+        image_bits=cfg.dataloader.train.dataset.get("image_bits"),
+    )
     image_root = _image_root(unlabeled)
     transforms = None if single_view else transforms_of(cfg)
     image_ids = [record["image_id"] for record in records]

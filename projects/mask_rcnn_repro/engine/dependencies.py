@@ -230,7 +230,7 @@ def _data_overrides(row: DictConfig, stage: DictConfig) -> list[str]:
     overrides = []
     for split in ("train", "test"):
         node = row.dataloader[split].dataset
-        for key in ("names", "json", "image_root"):
+        for key in ("names", "json", "image_root", "image_bits"):
             value = node.get(key)
             if value != stage.dataloader[split].dataset.get(key):
                 plain = list(value) if OmegaConf.is_list(value) else value

@@ -103,6 +103,7 @@ def dataset_info(loader: Any) -> dict[str, Any] | None:
         "fingerprint": f"sha256:{facts['sha256']}",
         "images": facts["num_images"],
         "instances": facts["num_instances"],
+        "image_bits": dataset.get("image_bits"),
     }
 
 

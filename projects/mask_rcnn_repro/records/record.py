@@ -119,6 +119,9 @@ class DatasetInfo(_Section):
     )
     images: int = Field(ge=0, description="Images in it.")
     instances: int = Field(ge=0, description="Annotations in it, crowd regions included.")
+    image_bits: int | None = Field(
+        None, ge=8, le=16, description="Bits that its 16-bit images are scaled from; null: 8 bits."
+    )
 
 
 class CheckpointInfo(_Section):

@@ -18,11 +18,8 @@ import numpy as np
 from PIL import Image
 
 from mask_rcnn_repro.data.coco.fields import backslash_hint
-from mask_rcnn_repro.data.loading.images import (
-    LARGEST_FILE,
-    PLAIN_MODES,
-    read_image,
-)
+from mask_rcnn_repro.data.deep_images import used_bits
+from mask_rcnn_repro.data.loading.images import LARGEST_FILE, PLAIN_MODES, read_image
 from mask_rcnn_repro.data.loading.workers import usable_cpus
 from mask_rcnn_repro.errors import DataError
 from mask_rcnn_tools.check_data.findings import Report
@@ -209,6 +206,9 @@ def check_images(
             ],
         )
     add("odd-image", [f"{names[row]}: {', '.join(f.odd)}" for row, f in read.items() if f.odd])
+    bits = used_bits(table.path(row) for row, f in read.items())
+    if bits is not None and bits < 16:
+        add("unused-bits", [f"{bits} of 16 bits in use: dataset.image_bits={bits}"])
     if table.root:
         inside = os.path.join(os.path.realpath(table.root), "")
         out = [f"{names[r]} -> {f.real}" for r, f in files.items() if f.real and _out(f, inside)]

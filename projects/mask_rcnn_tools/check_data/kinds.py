@@ -251,8 +251,13 @@ KINDS: dict[str, Kind] = {
     "odd-image": Kind(
         "note",
         "images that are not plain 8-bit colour or grey",
-        "They are converted: transparency is dropped, of 16 bits the upper 8 stay, EXIF turns, of "
+        "They are converted: transparency is dropped, 16 bits are scaled to 8, EXIF turns, of "
         "several frames the first is taken.",
+    ),
+    "unused-bits": Kind(
+        "warning",
+        "16-bit images whose values need fewer bits",
+        "All images are scaled from this range. Predict with the same dataset.image_bits.",
     ),
     "duplicate-file": Kind(
         "warning",

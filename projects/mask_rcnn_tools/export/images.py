@@ -59,7 +59,9 @@ def _images(
     if missing:
         raise DataError(f"--images: there is no file {', '.join(missing)}.")
     if files:
-        return [read_image({"file_name": f}, channels) for f in files], f"{len(files)} given images"
+        bits = cfg.dataloader.test.dataset.get("image_bits")
+        given = [read_image({"file_name": f, "image_bits": bits}, channels) for f in files]
+        return given, f"{len(files)} given images"
     try:
         dataset = instantiate(cfg.dataloader.test.dataset)
         found = [read_image(item, channels) for item in itertools.islice(dataset, count)]

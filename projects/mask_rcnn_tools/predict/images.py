@@ -27,7 +27,8 @@ def predict_images(job: Job, batch: Sequence[Source], ids: Mapping[Path, int | s
     good: list[tuple[Source, Picture]] = []
     for source in batch:
         try:
-            pixels = read_image({"file_name": str(source.path)}, job.predictor.image_format)
+            record = {"file_name": str(source.path), "image_bits": job.predictor.image_bits}
+            pixels = read_image(record, job.predictor.image_format)
             number = job.summary.images + len(good)
             picture = job.predictor.prepare(pixels, ids[source.path], number)
         except DataError as error:

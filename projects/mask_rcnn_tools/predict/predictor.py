@@ -74,6 +74,7 @@ class Predictor:
         is_rpn: Whether the model is an RPN stage.
         keypoints: Whether the model predicts keypoints.
         image_format: Channel order of images, "BGR" or "RGB".
+        image_bits: Bits that 16-bit images are scaled from; None: 16.
 
     Raises:
         CheckpointError: Weights are missing or do not fit the model.
@@ -103,6 +104,7 @@ class Predictor:
         self.skeleton = Skeleton.of(self.metadata)
         self.mapper = _mapper(cfg, original=tta)
         self.image_format: str = self.mapper.image_format
+        self.image_bits: int | None = cfg.dataloader.test.dataset.get("image_bits")
         self._amp = cfg.train.amp
         model = build_predictor(cfg, checkpoint, rpn_checkpoint, self.device)
         if tta:

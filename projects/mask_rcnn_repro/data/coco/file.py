@@ -90,6 +90,23 @@ class CocoFile:
         found = _scan_categories(self.path) if self.size and self not in _parsed else None
         return found or parse_categories(self.content.get("categories"), self.path)
 
+    def file_names(self, pattern: re.Pattern[bytes]) -> list[str]:
+        """Returns the images' file names; none if `pattern` occurs nowhere in the file's bytes.
+
+        Raises:
+            DataError: See :attr:`content`.
+        """
+        with (
+            contextlib.suppress(OSError, ValueError),  # what is wrong is reported below
+            open(self.path, "rb") as stream,
+            mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content,
+        ):
+            if pattern.search(content) is None:
+                return []
+        entries = self.content.get("images")
+        entries = entries if isinstance(entries, list) else []
+        return [str(e["file_name"]) for e in entries if isinstance(e, dict) and "file_name" in e]
+
     @property
     def facts(self) -> FileFacts:
         """What identifies the annotations.

@@ -44,6 +44,7 @@ def get_mixed_dicts(
     flip_pairs: Sequence[Sequence[str]] | None = None,
     teacher: str | None = None,
     unlabeled: str | None = None,
+    image_bits: int | None = None,
 ) -> list[dict[str, Any]]:
     """Reads labeled data and generated annotations for training, mixed in a stated ratio.
 
@@ -68,6 +69,7 @@ def get_mixed_dicts(
             is given: of the same labeled data, in the same profile. Here it is in messages alone.
         unlabeled: registered name of the images that it annotates; None takes those that belong to
             the labeled data. Here in messages alone.
+        image_bits: see :func:`get_training_dicts`; generated images have the labeled ones' bits.
 
     Returns:
         Dicts in Detectron2's format, labeled ones first; generated ones have ``generated=True``.
@@ -92,7 +94,9 @@ def get_mixed_dicts(
     made_keypoints = categories.keypoint_names if categories is not None else ()
     if made_keypoints and known is not None and made_keypoints != known.names:
         raise _other_labels("keypoints", made_keypoints, known.names, file, names)
-    labeled = get_training_dicts(names, json, image_root, filter_empty, min_keypoints, flip_pairs)
+    labeled = get_training_dicts(
+        names, json, image_root, filter_empty, min_keypoints, flip_pairs, image_bits
+    )
     usable = usable_images(data.dicts, filter_empty, min_keypoints)
     if not usable:
         wanted = f" with at least {min_keypoints} keypoints" if min_keypoints else ""
@@ -101,7 +105,8 @@ def get_mixed_dicts(
             "Generate them with a better trained model or a lower score threshold "
             "(tools/distill.py --instances-per-image)."
         )
-    made = [{**record, GENERATED: True} for record in usable]
+    bits = {key: value for key, value in labeled[0].items() if key == "image_bits"}
+    made = [{**record, **bits, GENERATED: True} for record in usable]
     first, second = mixed_indices(len(labeled), len(made), generated_part, seed)
     _logger.info(
         "An epoch: %d labeled images (%d draws) and %d generated ones (%d draws), %.1f %% "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import stat
 from collections.abc import Mapping
@@ -10,9 +11,11 @@ from typing import Any
 import numpy as np
 from detectron2.data import detection_utils
 from detectron2.utils.file_io import PathManager
+from detectron2.utils.logger import log_first_n
 from PIL import Image
 
 from mask_rcnn_repro.data.coco.fields import backslash_hint
+from mask_rcnn_repro.data.deep_images import channel_bits, deep_values, to_eight_bits
 from mask_rcnn_repro.data.loading.jpeg import decode_jpeg
 from mask_rcnn_repro.errors import DataError
 
@@ -22,7 +25,6 @@ PLAIN_MODES = frozenset({"RGB", "L"})
 LARGEST_FILE = 1 << 30
 """Bytes; larger files are refused, as are images of over 179 million pixels (set by Pillow)."""
 
-_SIXTEEN_BITS = ("I;16", "I;16L", "I;16B", "I;16N")
 _ORIENTATION = 0x0112
 
 
@@ -30,11 +32,12 @@ def read_image(record: Mapping[str, Any], image_format: str) -> np.ndarray:
     """Reads the image of a data set dict and checks its size against the dict.
 
     The size is compared before anything is decoded: a small file that claims to be huge takes no
-    memory unless the annotations claim so, too. Grey images of 16 bits give their upper 8, as
-    coloured ones do (Pillow alone would turn all above 255 white).
+    memory unless the annotations claim so, too. Images of 16 bits are scaled from `image_bits`.
 
     Args:
-        record: with ``file_name`` and, where known, ``image_id``, ``height`` and ``width``.
+        record: with ``file_name`` and, where known, ``image_id``, ``height``, ``width`` and
+            ``image_bits``, the bits that 16-bit images of its data set use (default 16: the upper
+            8 bits remain). A file that states fewer itself, as TIFF may, has the last word.
         image_format: ``"BGR"``, ``"RGB"`` or another that Detectron2's ``read_image`` takes.
 
     Returns:
@@ -107,19 +110,37 @@ def _read(record: Mapping[str, Any], image_format: str, which: str) -> np.ndarra
             return image if image_format == "BGR" else image[:, :, ::-1]
     with PathManager.open(file, "rb") as opened:
         picture: Image.Image = Image.open(opened)
+        stored = channel_bits(picture)  # first, as reading EXIF may decode
         _check_size(record, (picture.height, picture.width), which, turned=_on_its_side(picture))
-        deep = picture.mode in _SIXTEEN_BITS or (picture.mode, picture.format) == ("I", "PNG")
-        if picture.mode in ("I", "F") and not deep:
+        if picture.mode in ("I", "F") and stored == 8:
             raise DataError(
                 f"{which} has pixels of 32 bits (mode {picture.mode}), whose range is not known. "
                 "Convert it to 8 bits a channel."
             )
-        picture.load()  # newer Pillow turns TIFF as it loads; unloaded, it would be turned twice
-        picture = detection_utils._apply_exif_orientation(picture)
-        if deep:
-            upper = np.asarray(picture).astype(np.uint16) >> 8
-            picture = Image.fromarray(upper.astype(np.uint8))
+        if stored > 8:
+            values = deep_values(picture, opened)
+            bits = stored if stored < 16 else record.get("image_bits") or 16
+            _warn_of_range(int(values.max(initial=0)), bits, which)
+            picture = Image.fromarray(to_eight_bits(values, bits))
+        else:
+            picture.load()  # newer Pillow turns TIFF as it loads; unloaded, it would turn twice
+            picture = detection_utils._apply_exif_orientation(picture)
         return detection_utils.convert_PIL_to_numpy(picture, image_format)
+
+
+def _warn_of_range(largest: int, bits: int, which: str) -> None:
+    if largest >= 1 << bits:
+        fault = "values above it are white"
+    elif largest < 1 << (bits - 4):
+        fault = f"its largest value is {largest}, so it is nearly black"
+    else:
+        return
+    log_first_n(
+        logging.WARNING,
+        f"{which} is scaled from {bits} bits (dataset.image_bits), and {fault}. Others are not "
+        "reported.",
+        key="caller",
+    )
 
 
 def _on_its_side(picture: Image.Image) -> bool:
