@@ -41,7 +41,7 @@ setup(
     packages=find_packages("projects"),
     package_data={
         "mask_rcnn_embedded": ["py.typed"],
-        "mask_rcnn_repro": ["paper/*.json", "py.typed"],
+        "mask_rcnn_repro": ["paper/*.json", "py.typed", "weights/*/*"],
         "mask_rcnn_tools": ["report/*.j2", "py.typed"],
     },
     cmdclass={"build_py": BuildWithConfigs},
@@ -64,6 +64,7 @@ setup(
         "PyYAML>=6.0",
         "tabulate>=0.9",
         "tensorboard>=2.13",
+        "safetensors>=0.4",
         "tqdm>=4.65",
         "filelock>=3.12",
         "jinja2>=3.1",

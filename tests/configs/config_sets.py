@@ -19,7 +19,7 @@ PROFILES = ("paper", "mini", "tiny")
 
 ROW_FOLDERS = ("table", "section")
 """Folders whose names begin so hold rows that the paper prints, and such rows have `paper`. Configs
-elsewhere (`quickstart`, `model_zoo`, `rpn`, ablations of one's own) are no rows; their `paper`,
+elsewhere (`quickstart`, `model_zoo`, `rpn`, `pretrain`, ablations of one's own) are no rows; their `paper`,
 if any, names a counterpart."""
 
 IDS = list_configs()
@@ -43,6 +43,7 @@ WITH_CONTROL = [
     config for config in ROWS if "control=" in (config_root() / f"{config}.py").read_text("utf-8")
 ]
 RPN_STAGES = [config for config in IDS if config.startswith("rpn/")]
+PRETRAINING = [config for config in IDS if config.startswith("pretrain/")]
 STAGE_WISE = sorted(
     [config for config, said in SETTINGS.items() if said.get(RPN)]
     + ["enhanced_r50/updated_baseline", "enhanced_r50/data_distillation"]
@@ -73,7 +74,7 @@ PRINTED_TWICE = [
 """All rows that the paper prints in several places: one model, one training, one test set."""
 
 SAME_FROM_RANDOM_WEIGHTS = [["table8/e2e", "table8/imagenet5k"]]
-"""Rows that differ in their initial weights alone, which small profiles omit."""
+"""Rows that differ in their initial weights alone, which `tiny` omits."""
 
 DISTINCT_AT_TINY = [
     config

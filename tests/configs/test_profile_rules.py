@@ -30,7 +30,7 @@ SCALED = re.compile(
     | model\.proposal_generator\.(batch_size_per_image|(pre|post)_nms_topk)
     | model\.proposal_generator\.anchor_generator\.sizes
     | model\.roi_heads\.batch_size_per_image
-    | dataloader\.(train|test)\.mapper\.augmentations\.\d+\.(short_edge_length|max_size)
+    | dataloader\.(train|test)\.mapper\.augmentations\.\d+\.(short_edge_length|max_size|shape)
     | dataloader\.(train|test)\.mapper\.precomputed_proposal_topk
     | dataloader\.train\.total_batch_size
     | lr_multiplier\.(milestones|warmup_iters)
@@ -220,7 +220,7 @@ def test_a_lost_ratio_is_noticed():
 @pytest.mark.parametrize("config", IDS)
 def test_small_profiles_need_neither_downloads_nor_real_data(config, profile):
     cfg = load(config, profile)
-    assert cfg.train.init_checkpoint == ""
+    assert cfg.train.init_checkpoint == "" or cfg.train.init_checkpoint.startswith("stage://")
     prefix = "embedded_tiny_" if profile == "tiny" else "embedded_"
     for split in ("train", "test"):
         assert cfg.dataloader[split].dataset.names.startswith(prefix)

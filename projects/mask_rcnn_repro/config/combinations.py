@@ -11,6 +11,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from mask_rcnn_repro.config.config_files import find_config
 from mask_rcnn_repro.config.targets import is_node, target_name, target_signature
 from mask_rcnn_repro.errors import ConfigError
+from mask_rcnn_repro.utils.checkpoint_paths import stage_of
 
 _logger = logging.getLogger(__name__)
 
@@ -163,13 +164,13 @@ def _proposals(cfg: DictConfig) -> Iterator[str]:
 
 def _stages(cfg: DictConfig) -> Iterator[str]:
     """Configs that this one depends on must exist; frozen weights must be loaded."""
-    for key in ("proposals", "init_from"):
-        name = cfg.train.get(key)
+    named = {key: cfg.train.get(key) for key in ("proposals", "init_from", "statistics_from")}
+    for key, name in {**named, "init_checkpoint": stage_of(str(cfg.train.init_checkpoint))}.items():
         try:
             if name is not None:
                 find_config(name)
         except ConfigError as error:
-            yield f"train.{key}={name!r} names no config: {str(error).rstrip('.')}"
+            yield f"train.{key}={cfg.train[key]!r} names no config: {str(error).rstrip('.')}"
     started = cfg.train.get("init_from") or cfg.train.get("init_checkpoint")
     if cfg.train.get("init_classes") is not None and not started:
         yield (

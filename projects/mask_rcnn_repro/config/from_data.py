@@ -49,11 +49,12 @@ def fit_to_data(cfg: DictConfig, overrides: Sequence[str] = ()) -> DictConfig:
 
 
 def fit_num_classes(cfg: DictConfig, overrides: Sequence[str] = ()) -> DictConfig:
-    """Makes `model.roi_heads.num_classes` agree with the training data; see :func:`fit_to_data`."""
+    """Makes the number of classes agree with the training data; see :func:`fit_to_data`."""
     from mask_rcnn_repro.data import dataset_info
 
-    heads = cfg.model.get("roi_heads")
-    if heads is None or "num_classes" not in heads:
+    key = CLASSES if cfg.model.get("roi_heads") is not None else "model.backbone.num_classes"
+    node = OmegaConf.select(cfg, key.rpartition(".")[0])
+    if node is None or "num_classes" not in node:
         return cfg
     train, test = (cfg.dataloader[split].dataset for split in ("train", "test"))
     classes = dataset_info(train.names, train.get("json"), train.get("image_root"))
@@ -67,7 +68,7 @@ def fit_num_classes(cfg: DictConfig, overrides: Sequence[str] = ()) -> DictConfi
             "model must mean the same in both: choose dataloader.train.dataset and "
             "dataloader.test.dataset that belong together."
         )
-    _fit_number(cfg, overrides, CLASSES, heads, heads.num_classes, classes)
+    _fit_number(cfg, overrides, key, node, node.num_classes, classes)
     return cfg
 
 
@@ -117,7 +118,7 @@ def _fit_number(
     """Sets the last part of `key` in `node` to the number of names, or refuses the difference."""
     if number == len(names):
         return
-    what = "classes" if key == CLASSES else "keypoints"
+    what = "keypoints" if key == KEYPOINTS else "classes"
     given = {override.lstrip("+").partition("=")[0] for override in overrides}
     dataset = cfg.dataloader.train.dataset
     if key not in given and (dataset.get("json") or NAMES in given):

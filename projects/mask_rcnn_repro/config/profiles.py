@@ -2,9 +2,10 @@
 
 A profile is a function from config to config. It is applied after the file and before the command
 line. `mini` and `tiny` replace COCO by the embedded data and scale sizes, widths, counts and
-schedules by fixed factors. They train from random weights, which the paper's frozen batch norm and
-SGD cannot do. They never change what distinguishes two rows: RoI layers, heads, losses, thresholds,
-depth.
+schedules by fixed factors. A scale is either pre-trained or not. A pre-trained one has the paper's
+frozen batch norm and SGD, and starts from a pre-training stage (`configs/pretrain/`), which stands
+for ImageNet's weights. The other starts from random weights, with batch norm and AdamW. Profiles
+never change what distinguishes two rows: RoI layers, heads, losses, thresholds, depth.
 """
 
 from __future__ import annotations
@@ -33,6 +34,16 @@ Most of the 128 RoIs that the FPN heads would sample are repetitions. C4's 16 ar
 """
 
 
+_PRETRAINING = {
+    "detectron2://ImageNetPretrained/MSRA/R-50.pkl": "pretrain/r50",
+    "detectron2://ImageNetPretrained/MSRA/R-101.pkl": "pretrain/r101",
+    "catalog://ImageNetPretrained/FAIR/X-101-64x4d": "pretrain/x101",
+    "ImageNetPretrained/X-101-64x4d-IN5k.pkl": "pretrain/x101_5k",
+    "catalog://ImageNetPretrained/FAIR/X-152-32x8d-IN5k": "pretrain/x152_5k",
+}
+"""The stage that stands for published weights. Configs with others start from random weights."""
+
+
 @dataclass(frozen=True)
 class Scale:
     """Factors of a small profile. A whole number v becomes `max(1, round(v * factor))`.
@@ -47,7 +58,9 @@ class Scale:
     counts: float  # of proposals and sampled anchors per image
     rois: float  # of sampled RoIs per image
     batch: float  # of images per iteration
-    lr: float  # AdamW's learning rate divided by SGD's
+    pretrained: bool  # whether networks start from a pre-training stage
+    sgd_lr: float  # the learning rate divided by the paper's, if pre-trained
+    lr: float  # AdamW's learning rate divided by SGD's, from random weights
     # Of the iterations and milestones of a schedule of 160k. Others become equally long.
     iterations: float
     warmup: float  # of the warm-up iterations
@@ -68,6 +81,8 @@ MINI = Scale(
     counts=1 / 4,
     rois=1 / 4,
     batch=1 / 2,
+    pretrained=False,
+    sgd_lr=1.0,
     lr=1 / 10,
     iterations=1 / 160,
     warmup=1 / 10,
@@ -87,6 +102,8 @@ TINY = Scale(
     counts=1 / 16,
     rois=1 / 16,
     batch=1 / 8,
+    pretrained=False,
+    sgd_lr=1.0,
     lr=1 / 20,
     iterations=1 / 16_000,
     warmup=1 / 500,
@@ -144,7 +161,11 @@ def _shrink(cfg: DictConfig, scale: Scale) -> DictConfig:
     for split in ("train", "test"):  # proposals from files, if the config sets the number itself
         _scale(cfg, f"dataloader.{split}.mapper.precomputed_proposal_topk", scale.counts)
     _use_embedded_data(cfg, scale)
-    _train_from_random_weights(cfg, scale)
+    started = cfg.train.init_from or cfg.train.init_checkpoint in _PRETRAINING
+    if scale.pretrained and started:
+        _start_pretrained(cfg, scale)
+    else:
+        _train_from_random_weights(cfg, scale)
     _shorten(cfg, scale, usual)
     return cfg
 
@@ -170,20 +191,14 @@ def _shrink_model(model: DictConfig, scale: Scale, persons: bool) -> None:
     # The pyramid's canonical box is not scaled: it sets the number of cells of an RoI in a level,
     # whatever the size of the image.
     _scale(model, "proposal_generator.anchor_generator.sizes", scale.objects)
-    for key in ("backbone", "backbone.bottom_up"):
-        # Frozen statistics do not normalize random weights.
-        if OmegaConf.select(model, f"{key}.norm") == "FrozenBN":
-            OmegaConf.update(model, f"{key}.norm", "BN")
-        if OmegaConf.select(model, f"{key}.freeze_at") is not None:
-            OmegaConf.update(model, f"{key}.freeze_at", 0)
-    # Random weights need inputs of unit variance.
+    # Random weights, with which pre-training begins, too, need inputs of unit variance.
     model.pixel_std = [57.375, 57.12, 58.395]
 
 
 def _shrink_images(dataloader: DictConfig, scale: Scale) -> None:
     for split in ("train", "test"):
         for augmentation in OmegaConf.select(dataloader, f"{split}.mapper.augmentations") or []:
-            for key in ("short_edge_length", "max_size"):
+            for key in ("short_edge_length", "max_size", "shape"):
                 if key in augmentation:
                     _scale(augmentation, key, scale.pixels)
         # On two cores a worker costs more than the 20 ms that it saves.
@@ -210,8 +225,20 @@ def _use_embedded_data(cfg: DictConfig, scale: Scale) -> None:
             heads.num_classes = 1 if person else EMBEDDED_NUM_CLASSES
 
 
+def _start_pretrained(cfg: DictConfig, scale: Scale) -> None:
+    stage = _PRETRAINING.get(cfg.train.init_checkpoint)
+    cfg.train.init_checkpoint = f"stage://{stage}" if stage else ""
+    _scale(cfg, "optimizer.lr", scale.sgd_lr, whole=False)
+
+
 def _train_from_random_weights(cfg: DictConfig, scale: Scale) -> None:
     cfg.train.init_checkpoint = ""
+    for key in ("backbone", "backbone.bottom_up"):
+        # Frozen statistics do not normalize random weights.
+        if OmegaConf.select(cfg.model, f"{key}.norm") == "FrozenBN":
+            OmegaConf.update(cfg.model, f"{key}.norm", "BN")
+        if OmegaConf.select(cfg.model, f"{key}.freeze_at") is not None:
+            OmegaConf.update(cfg.model, f"{key}.freeze_at", 0)
     old = cfg.optimizer
     if "AdamW" in str(old["_target_"]):
         return

@@ -110,7 +110,16 @@ class Train(Section):
     output_root: str = "output"
     """Directory of all runs, including those that this one depends on."""
     init_checkpoint: str = ""
-    """Weights to start from or to evaluate. Empty: random weights."""
+    """Weights to start from or to evaluate: a file, an address, or `stage://<config>` for those of
+    a pre-training stage, which is run first if necessary. Empty: random weights."""
+    published_weights: bool = True
+    """Start from the published weights of a pre-training stage if they are of its config. false:
+    train the stage here. A finished stage in `output_root` takes precedence."""
+    statistics_from: str | None = None
+    """Pre-training stages: config (id or path) on whose training images the statistics of batch
+    norm are estimated after the training. null: those of the training."""
+    statistics_batches: int = Field(default=50, ge=1)
+    """Number of batches that these statistics are estimated on."""
     strict_init: bool = True
     """Require the initial checkpoint to fill the whole backbone, and to fit every other part that
     it contains. false starts at random what does not fit."""

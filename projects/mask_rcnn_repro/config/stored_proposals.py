@@ -58,13 +58,18 @@ def use_stored_proposals(cfg: DictConfig, overrides: Iterable[str] = ()) -> None
 
 def keeps_rpn(cfg: DictConfig) -> bool:
     """Whether the model has an RPN although it trains on stored proposals."""
+    return model_is(cfg, "SharedFeatureRCNN")
+
+
+def model_is(cfg: DictConfig, name: str) -> bool:
+    """Whether the model is of the class of this name, or of a subclass."""
     target = cfg.model.get("_target_")
     if isinstance(target, str):
         try:
             target = locate_target(target)
         except ConfigError:  # reported by validation
             return False
-    return any(c.__name__ == "SharedFeatureRCNN" for c in getattr(target, "__mro__", ()))
+    return any(c.__name__ == name for c in getattr(target, "__mro__", ()))
 
 
 def _changed(text: str) -> Iterator[str]:

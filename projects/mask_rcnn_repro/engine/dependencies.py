@@ -1,6 +1,7 @@
 """Find what a run depends on, from configs alone: other runs, their configs and their data.
 
-A row names its RPN stage in `train.proposals` and the run that it starts from in `train.init_from`.
+A row names its RPN stage in `train.proposals`, its pre-training stage in `train.init_checkpoint`
+and another run that it starts from in `train.init_from`.
 For data distillation it names the run that generates annotations in `dataset.teacher`.
 :mod:`mask_rcnn_repro.engine.stages.prepare` makes what is missing.
 """
@@ -34,7 +35,7 @@ from mask_rcnn_repro.engine.builders import build_model, check_batch_size
 from mask_rcnn_repro.engine.checkpoint.init_classes import class_map_of
 from mask_rcnn_repro.engine.run import Run
 from mask_rcnn_repro.errors import ConfigError
-from mask_rcnn_repro.utils.checkpoint_paths import check_exists
+from mask_rcnn_repro.utils.checkpoint_paths import check_exists, stage_of
 
 _DATASET = "dataloader.train.dataset"
 
@@ -42,6 +43,7 @@ _INHERITED = (
     "train.output_root",
     "train.device",
     "train.num_threads",
+    "train.published_weights",
     "dataloader.train.num_workers",
     "dataloader.test.num_workers",
 )
@@ -89,11 +91,14 @@ def check_dependencies(run: Run, *, eval_only: bool = False, above: tuple[str, .
     """
     if not eval_only:
         if not above and not run.has_begun and not run.cfg.train.init_from:
-            check_exists(str(run.cfg.train.init_checkpoint))
+            check_exists("" if pretraining_of(run.cfg) else str(run.cfg.train.init_checkpoint))
         _check_early(run)
     chain, train, source = (*above, run.config_id), run.cfg.train, None
-    teacher = None if eval_only else teacher_of(run.cfg)
-    for path in dict.fromkeys(filter(None, (train.init_from, train.proposals, teacher))):
+    teacher, pretraining = (
+        None if eval_only else of(run.cfg) for of in (teacher_of, pretraining_of)
+    )
+    others = (train.init_from, train.proposals, teacher, pretraining)
+    for path in dict.fromkeys(filter(None, others)):
         other = dependency(run, path, chain)
         if path == train.proposals:
             check_rpn(run, other)
@@ -101,6 +106,12 @@ def check_dependencies(run: Run, *, eval_only: bool = False, above: tuple[str, .
             source = other.cfg
         if path == teacher:
             check_teacher(run, other)
+        if path == pretraining and not other.is_classifier:
+            raise ConfigError(
+                f"train.init_checkpoint names {other.config_id}, which is no pre-training stage. "
+                "Name a config of configs/pretrain/ or one like it, or start from another run with "
+                f"train.init_from={path}."
+            )
         check_dependencies(other, eval_only=eval_only, above=chain)
     if not eval_only:
         class_map_of(run.cfg, source)
@@ -186,8 +197,8 @@ def _check_early(run: Run) -> None:
 def dependency(run: Run, path: str, chain: tuple[str, ...]) -> Run:
     """Returns the run of another config that `run` depends on.
 
-    It has the same profile and seed 0. It has the same data, too, unless it provides weights
-    whose classes are mapped by name.
+    It has the same profile and seed 0. It has the same data, too, unless it is a pre-training stage
+    or provides weights whose classes are mapped by name.
 
     Args:
         run: The run that depends on it.
@@ -204,7 +215,8 @@ def dependency(run: Run, path: str, chain: tuple[str, ...]) -> Run:
     handed = [_override(key, OmegaConf.select(run.cfg, key)) for key in _INHERITED]
     plain = load_config(file, run.profile, handed)
     fine_tunes = path == run.cfg.train.init_from and run.cfg.train.init_classes is not None
-    data = [] if fine_tunes else _data_overrides(run.cfg, plain)
+    own_data = fine_tunes or path == pretraining_of(run.cfg)
+    data = [] if own_data else _data_overrides(run.cfg, plain)
     cfg = load_config(file, run.profile, [*handed, *data]) if data else plain
     cfg = fit_to_data(cfg, data)
     root = str(cfg.train.output_root)
@@ -251,6 +263,11 @@ def teacher_of(cfg: DictConfig) -> str | None:
     needed = cfg.train.max_iter != 0 and node.get("generated") is None
     teacher: str | None = node.get("teacher") if needed else None
     return teacher
+
+
+def pretraining_of(cfg: DictConfig) -> str | None:
+    """Returns the config of the pre-training stage that a config starts from, or None."""
+    return None if cfg.train.init_from else stage_of(str(cfg.train.init_checkpoint))
 
 
 def unlabeled_of(cfg: DictConfig) -> DataSet:

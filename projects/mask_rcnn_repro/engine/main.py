@@ -38,7 +38,7 @@ from mask_rcnn_repro.engine.results import draw_examples, write_record
 from mask_rcnn_repro.engine.run import Run
 from mask_rcnn_repro.engine.run_folder import keep_logs, open_run_folder
 from mask_rcnn_repro.engine.seeding import make_deterministic, seed_everything
-from mask_rcnn_repro.engine.stages.prepare import prepare, store_own_proposals, train_stage
+from mask_rcnn_repro.engine.stages.prepare import prepare, store_results, train_stage
 from mask_rcnn_repro.engine.train.resuming import report_other_runs
 from mask_rcnn_repro.errors import CheckpointError, ConfigError
 from mask_rcnn_repro.paper import format_results
@@ -51,7 +51,7 @@ from mask_rcnn_repro.paper.verify import (
 )
 from mask_rcnn_repro.records import Record
 from mask_rcnn_repro.registration import register
-from mask_rcnn_repro.utils.checkpoint_paths import check_exists
+from mask_rcnn_repro.utils.checkpoint_paths import check_exists, stage_of
 from mask_rcnn_repro.utils.locks import exclusive
 from mask_rcnn_repro.utils.precision import autocast_context
 from mask_rcnn_repro.utils.threads import use_threads
@@ -116,9 +116,9 @@ def run(args: argparse.Namespace, extensions: Extensions) -> None:
     this = Run(config_id(args.config_file), cfg, output_dir, device, tuple(args.overrides))
     expected = expected_numbers(cfg, this.config_id, args.verify) if args.verify else None
     check_dependencies(this, eval_only=args.eval_only)
-    if cfg.train.tta.enabled and this.is_rpn:  # reported now, not after the training
+    if cfg.train.tta.enabled and (this.is_rpn or this.is_classifier):  # not after the training
         raise ConfigError(
-            f"{this.config_id} is an RPN stage, which has no detections for test-time augmentation "
+            f"{this.config_id} is no detector, so it has no detections for test-time augmentation "
             "to merge. Omit --tta or train.tta.enabled=true."
         )
     with contextlib.ExitStack() as stack:
@@ -198,8 +198,7 @@ def _train(this: Run, extensions: Extensions, resume: bool) -> Record | None:
     finished = this.finished_record() if resume else None
     if finished is not None:
         logger.info("This run is complete already; its record follows.")
-        if this.is_rpn:
-            store_own_proposals(this)
+        store_results(this)
         return finished if comm.is_main_process() else None
     return train_stage(this, prepare(this, extensions), extensions, resume=resume)
 
@@ -243,7 +242,8 @@ def _checkpoint_to_evaluate(args: argparse.Namespace, cfg: DictConfig, output_di
         return str(last)
     given = cfg.train.init_checkpoint
     explicit = any(o.lstrip("+").startswith("train.init_checkpoint=") for o in args.overrides)
-    if not given or ("ImageNetPretrained" in str(given) and not explicit):
+    classifier = stage_of(str(given)) or ("ImageNetPretrained" in str(given) and not explicit)
+    if not given or classifier:
         raise CheckpointError(
             f"--eval-only needs trained weights, and train.init_checkpoint is {given!r}. Give a "
             "trained checkpoint: train.init_checkpoint=output/.../model_final.pth, or --resume "

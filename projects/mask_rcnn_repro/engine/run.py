@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from mask_rcnn_repro.config.stored_proposals import model_is
 from mask_rcnn_repro.engine.checkpoint.checkpointer import FINAL_CHECKPOINT, POINTER
 from mask_rcnn_repro.engine.checkpoint.init_classes import ClassMap
 from mask_rcnn_repro.records import Record, load_record
@@ -55,6 +56,11 @@ class Run:
         return generator is not None and OmegaConf.select(self.cfg, "model.roi_heads") is None
 
     @property
+    def is_classifier(self) -> bool:
+        """Whether it is a pre-training stage."""
+        return model_is(self.cfg, "ImageClassifier")
+
+    @property
     def has_begun(self) -> bool:
         """Whether the directory holds a record or a pointer to a checkpoint."""
         return any((self.folder / name).is_file() for name in (RECORD_FILE, POINTER))
@@ -80,6 +86,7 @@ class Inputs:
         classes: Maps the classes of the initial weights. None if they are the same.
         proposals: Facts about the RPN stage, for the record.
         init_from: Facts about the run of the initial weights, for the record.
+        pretrained: Weights of the pre-training stage in `train.init_checkpoint`.
         generated: File of generated annotations to train on beside the labeled ones.
         generated_data: Facts about that file, for the record.
         teacher: Facts about the run whose model generated it, for the record.
@@ -92,16 +99,19 @@ class Inputs:
     classes: ClassMap | None = None
     proposals: dict[str, Any] | None = None
     init_from: dict[str, Any] | None = None
+    pretrained: Path | None = None
     generated: Path | None = None
     generated_data: dict[str, Any] | None = None
     teacher: dict[str, Any] | None = None
 
     def fill(self, cfg: DictConfig) -> DictConfig:
-        """Returns a copy of `cfg` whose loaders read these files. Records hash `cfg` itself."""
+        """Returns a copy of `cfg` that names these files. Records hash `cfg` itself."""
         filled = copy.deepcopy(cfg)
         for split, folders in (("train", self.train_proposals), ("test", self.test_proposals)):
             if folders:
                 filled.dataloader[split].mapper.proposal_files = [str(f) for f in folders]
         if self.generated is not None:
             filled.dataloader.train.dataset.generated = str(self.generated)
+        if self.pretrained is not None:
+            filled.train.init_checkpoint = str(self.pretrained)
         return filled

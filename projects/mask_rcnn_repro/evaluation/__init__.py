@@ -1,6 +1,7 @@
 """Evaluation: evaluators by data set type, the inference loop, and metrics."""
 
 from mask_rcnn_repro.evaluation.cityscapes.evaluator import CityscapesInstanceEvaluator
+from mask_rcnn_repro.evaluation.classification import ClassificationEvaluator
 from mask_rcnn_repro.evaluation.coco.backends import COCO_BACKENDS, coco_metrics
 from mask_rcnn_repro.evaluation.coco.evaluator import CocoEvaluator
 from mask_rcnn_repro.evaluation.loop import evaluate
@@ -12,6 +13,7 @@ __all__ = [
     "COCO_BACKENDS",
     "EVALUATOR_REGISTRY",
     "CityscapesInstanceEvaluator",
+    "ClassificationEvaluator",
     "CocoEvaluator",
     "ProposalEvaluator",
     "ProposalStore",

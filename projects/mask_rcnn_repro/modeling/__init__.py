@@ -11,6 +11,7 @@
 | mask_heads.py | mask branch: FCN and MLP | section 3, figure 4, table 2e |
 | mask_losses.py | per-class sigmoid, softmax, class-agnostic | section 3, table 2b, section 4.2 |
 | keypoint_head.py | keypoint branch | section 5 |
+| classifier.py | image classifier, which a backbone is pre-trained in | section 3.1 |
 | meta_arch.py | detectors that are trained in several stages | sections 3.1 and 4.4 |
 | inference/ | faster models for inference; test-time augmentation | appendix B |
 | accel/ | computations that replace PyTorch's, mostly on the CPU | - |
@@ -28,6 +29,7 @@ from mask_rcnn_repro.modeling.backbone.resnet import (
     resnet_channels,
 )
 from mask_rcnn_repro.modeling.box_head import BoxPredictor, FCBoxHead
+from mask_rcnn_repro.modeling.classifier import ImageClassifier
 from mask_rcnn_repro.modeling.inference.optimize import optimize_for_inference
 from mask_rcnn_repro.modeling.inference.test_time_augmentation import TestTimeAugmentation
 from mask_rcnn_repro.modeling.keypoint_head import KeypointHead
@@ -55,6 +57,7 @@ __all__ = [
     "ClassAgnosticMaskLoss",
     "FCBoxHead",
     "FCNMaskHead",
+    "ImageClassifier",
     "KeypointHead",
     "MLPMaskHead",
     "MaskHead",

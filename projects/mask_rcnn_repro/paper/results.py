@@ -17,6 +17,7 @@ from omegaconf import DictConfig
 from mask_rcnn_repro.config import config_hash, get_config, list_configs
 from mask_rcnn_repro.errors import ConfigError
 from mask_rcnn_repro.records.record import Record, load_record
+from mask_rcnn_repro.utils.checkpoint_paths import stage_of
 
 COMPANIONS = ("curves.json", "examples.json")
 """Ends of names of files that lie beside records and are none."""
@@ -62,10 +63,11 @@ def _loaded(config: str, profile: str, seed: int | None) -> DictConfig:
     return get_config(config, profile, seed=seed)
 
 
-def stages_of(config: str) -> dict[str, str]:
+def stages_of(config: str, profile: str = "paper") -> dict[str, str]:
     """What a config stands on: `proposals`, `init_from`, `teacher` to the config that gives it."""
-    cfg = loaded_config(config)
+    cfg = loaded_config(config, profile)
     named = {key: cfg.train.get(key) for key in ("proposals", "init_from")}
+    named["init_from"] = named["init_from"] or stage_of(str(cfg.train.init_checkpoint))
     if cfg.train.max_iter > 0:
         named["teacher"] = cfg.dataloader.train.dataset.get("teacher")
     return {key: other for key, other in named.items() if other is not None}
@@ -122,7 +124,7 @@ def _is_current(config: str, record: Record) -> bool:
     profile = record.config.profile
     if record.config.hash != _hash(config, profile, record.seed):
         return False
-    runs = [(getattr(record, key), stage) for key, stage in stages_of(config).items()]
+    runs = [(getattr(record, key), stage) for key, stage in stages_of(config, profile).items()]
     return all(run and run.hash == _hash(stage, profile, run.seed) for run, stage in runs)
 
 

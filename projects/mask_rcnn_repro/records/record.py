@@ -195,7 +195,9 @@ class Record(_Section):
         description="RPN stage of a row that is trained stage by stage; null: proposes for itself.",
     )
     init_from: InputRun | None = Field(
-        default=None, description="Run that gave the initial weights (`train.init_from`), if any."
+        default=None,
+        description="Run that gave the initial weights (`train.init_from`, or a pre-training stage "
+        "in `train.init_checkpoint`), if any.",
     )
     teacher: InputRun | None = Field(
         default=None,

@@ -8,6 +8,13 @@ from detectron2.utils.file_io import PathManager
 
 from mask_rcnn_repro.errors import CheckpointError
 
+_STAGE = "stage://"
+
+
+def stage_of(path: str) -> str | None:
+    """Returns the config of a pre-training stage whose weights a path stands for, else None."""
+    return path.removeprefix(_STAGE) if path.startswith(_STAGE) else None
+
 
 def local_path(path: str) -> str:
     """Resolves an address or path to an existing local file.
@@ -40,5 +47,5 @@ def _check_is_file(path: str, local: str) -> None:
     if not os.path.isfile(local):
         raise CheckpointError(
             f"Checkpoint {path!r} does not exist (looked for {os.path.abspath(local)!r}). Give the "
-            "path of an existing .pth, .pyth or .pkl file."
+            "path of an existing .pth, .pyth, .pkl or .safetensors file."
         )

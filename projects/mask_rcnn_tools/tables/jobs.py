@@ -31,7 +31,7 @@ class Job:
         folder: where it writes; what identifies the job.
         overrides: for its command line, beside the profile and the seed.
         inputs: jobs that must be finished before, by the key of a record: `proposals`, `init_from`
-            and `teacher`; for an evaluation `weights`.
+            (of pre-training stages, too) and `teacher`; for an evaluation `weights`.
         what: purpose, where the config's name is not enough.
     """
 

@@ -24,7 +24,7 @@ from mask_rcnn_repro.config import (
 )
 from mask_rcnn_repro.config.from_data import fit_to_data
 from mask_rcnn_repro.config.serialization import WHERE_KEYS
-from mask_rcnn_repro.engine.dependencies import dependency, teacher_of
+from mask_rcnn_repro.engine.dependencies import dependency, pretraining_of, teacher_of
 from mask_rcnn_repro.engine.run import Run
 from mask_rcnn_repro.errors import ConfigError
 from mask_rcnn_repro.paper.rows import Row, all_rows, parent_of
@@ -175,7 +175,7 @@ class _Planner:
     def _find_inputs(self, run: Run, chain: tuple[str, ...]) -> tuple[tuple[str, Job], ...]:
         train = run.cfg.train
         named = {
-            "init_from": train.init_from,
+            "init_from": train.init_from or pretraining_of(run.cfg),
             "proposals": train.proposals,
             "teacher": teacher_of(run.cfg),
         }

@@ -11,11 +11,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from mask_rcnn_repro.config.stored_proposals import keeps_rpn
 from mask_rcnn_repro.data.proposals.files import proposals_exist
 from mask_rcnn_repro.engine.dependencies import data_sets
-from mask_rcnn_repro.engine.run import RECORD_FILE
+from mask_rcnn_repro.engine.run import RECORD_FILE, Run
 from mask_rcnn_repro.engine.stages.prepare import PROPOSAL_FOLDER
+from mask_rcnn_repro.engine.stages.pretrained import find_weights
 from mask_rcnn_repro.errors import RecordError
 from mask_rcnn_repro.paper.results import is_complete, record_files
 from mask_rcnn_repro.records.record import Record, load_record
@@ -104,6 +107,9 @@ def stage_is_ready(stage: Job, key: str, job: Job) -> bool:
         key: as in `job.inputs`: its weights, or as `proposals` also what it has stored.
         job: what needs it.
     """
+    run = Run(stage.config, stage.cfg, stage.folder, torch.device("cpu"))
+    if run.is_classifier:
+        return find_weights(run) is not None
     if key == "proposals" and job.iterations > 0 and not keeps_rpn(job.cfg):
         sets = [data for split in ("train", "test") for data in data_sets(job.cfg, split)]
         folders = [stage.folder / PROPOSAL_FOLDER / data.folder for data in sets]

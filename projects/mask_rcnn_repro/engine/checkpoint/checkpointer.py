@@ -17,7 +17,11 @@ from detectron2.layers import FrozenBatchNorm2d
 from fvcore.common.checkpoint import _filter_reused_missing_keys, _IncompatibleKeys
 from torch import nn
 
-from mask_rcnn_repro.engine.checkpoint.safe_load import safe_pickle_load, safe_torch_load
+from mask_rcnn_repro.engine.checkpoint.safe_load import (
+    safe_pickle_load,
+    safe_torch_load,
+    safetensors_load,
+)
 from mask_rcnn_repro.errors import CheckpointError, StorageError
 from mask_rcnn_repro.utils.atomic import atomic_write, atomic_write_text, clean_leftovers
 from mask_rcnn_repro.utils.checkpoint_paths import local_path
@@ -36,7 +40,8 @@ class SafeCheckpointer(DetectionCheckpointer):
 
     Reads the files that Detectron2 reads: ``.pth`` (a checkpoint or a bare state dict), ``.pyth``
     (pycls) and ``.pkl`` (Detectron2's model zoo, Detectron's Caffe2 blobs, ImageNet weights), local
-    or from ``detectron2://`` and ``https://`` addresses. Matches names in files that ask for it.
+    or from ``detectron2://`` and ``https://`` addresses, and ``.safetensors``. Matches names in
+    files that ask for it.
 
     The policy decides which differences between file and model raise an error:
 
@@ -177,6 +182,8 @@ class SafeCheckpointer(DetectionCheckpointer):
         suffix = Path(filename).suffix
         if suffix == ".pkl":
             checkpoint = _zoo_checkpoint(self._mapping(safe_pickle_load(filename)))
+        elif suffix == ".safetensors":
+            checkpoint = {"model": safetensors_load(filename), "matching_heuristics": True}
         elif suffix == ".pyth":
             checkpoint = self._pycls_checkpoint(self._mapping(safe_torch_load(filename)))
         else:
@@ -384,7 +391,7 @@ def checkpoint_iteration(path: str | os.PathLike[str]) -> int | None:
         CheckpointError: The file is missing, unsafe or damaged.
     """
     local = local_path(os.fspath(path))
-    if local.endswith(".pkl"):
+    if local.endswith((".pkl", ".safetensors")):
         return None
     loaded = safe_torch_load(local, mmap=True)
     # the trainer counts from zero and saves the number of the last completed iteration

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 
 from mask_rcnn_repro.errors import CheckpointError, DamagedCheckpointError
 
@@ -49,6 +50,19 @@ def safe_torch_load(path: str | os.PathLike[str], mmap: bool = False) -> Any:
         return _plain(loaded)
     except CheckpointError:
         raise
+    except Exception as error:
+        raise _translated(path, error) from error
+
+
+def safetensors_load(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
+    """Loads the tensors of a ``.safetensors`` file, which holds no code, on the CPU.
+
+    Raises:
+        CheckpointError: The file is missing or damaged.
+    """
+    _require_file(path)
+    try:
+        return load_file(path)
     except Exception as error:
         raise _translated(path, error) from error
 

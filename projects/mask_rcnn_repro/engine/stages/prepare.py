@@ -3,7 +3,8 @@
 :mod:`mask_rcnn_repro.engine.dependencies` finds the configs that a run depends on. Each has a run
 of its own with seed 0 below `train.output_root`, which all rows and seeds share. Stored proposals
 are in `<run of the RPN>/proposals/<data set>` (docs/proposals.md), generated annotations in
-`<run of the teacher>/distilled/<data set>` (docs/data_distillation.md).
+`<run of the teacher>/distilled/<data set>` (docs/data_distillation.md), pre-trained weights in
+:mod:`mask_rcnn_repro.engine.stages.pretrained`.
 """
 
 from __future__ import annotations
@@ -17,7 +18,13 @@ from detectron2.utils import comm
 from mask_rcnn_repro.config.stored_proposals import keeps_rpn
 from mask_rcnn_repro.data.proposals.files import proposals_exist
 from mask_rcnn_repro.engine.checkpoint.init_classes import class_map_of
-from mask_rcnn_repro.engine.dependencies import DataSet, command, data_sets, dependency
+from mask_rcnn_repro.engine.dependencies import (
+    DataSet,
+    command,
+    data_sets,
+    dependency,
+    pretraining_of,
+)
 from mask_rcnn_repro.engine.extensions import Extensions
 from mask_rcnn_repro.engine.run import Inputs, Run
 from mask_rcnn_repro.engine.run_folder import open_run_folder, setup_logging
@@ -29,6 +36,12 @@ from mask_rcnn_repro.engine.stages.generated import (
     generated_file,
     generated_images,
     outlived,
+)
+from mask_rcnn_repro.engine.stages.pretrained import (
+    WEIGHTS_FILE,
+    facts_of_weights,
+    find_weights,
+    store_weights,
 )
 from mask_rcnn_repro.engine.stages.stored_proposals import PROPOSAL_FOLDER, store_proposals
 from mask_rcnn_repro.engine.stages.up_to_date import (
@@ -75,12 +88,16 @@ def _prepare(run: Run, above: tuple[str, ...], trains_with: Extensions | None) -
     eval_only, cfg, chain = trains_with is None, run.cfg, (*above, run.config_id)
     train_folders: tuple[Path, ...] = ()
     test_folders: tuple[Path, ...] = ()
-    weights = rpn_weights = None
+    weights = rpn_weights = pretrained = None
     proposals = init_from = source = None
     if cfg.train.init_from and trains_with is not None:
         source = dependency(run, cfg.train.init_from, chain)
         _ensure_trained(source, chain, trains_with, f"the initial weights of {run.config_id}")
         weights, init_from = source.checkpoint, facts_of_run(source)
+    if (stage := pretraining_of(cfg)) and trains_with is not None:
+        purpose = f"the initial weights of {run.config_id}"
+        pretrained = _pretrained(dependency(run, stage, chain), chain, trains_with, purpose)
+        init_from = facts_of_weights(pretrained)
     trains = trains_with is not None and cfg.train.max_iter > 0
     generated = _generated(run, chain, trains_with) if trains_with and trains else None
     generated_data, teacher = facts_of(generated) if generated is not None else (None, None)
@@ -110,10 +127,26 @@ def _prepare(run: Run, above: tuple[str, ...], trains_with: Extensions | None) -
         classes=classes,
         proposals=proposals,
         init_from=init_from,
+        pretrained=pretrained,
         generated=generated,
         generated_data=generated_data,
         teacher=teacher,
     )
+
+
+def _pretrained(run: Run, chain: tuple[str, ...], extensions: Extensions, purpose: str) -> Path:
+    """Returns the weights of a pre-training stage, after training it if there are none."""
+    file = find_weights(run)
+    if not _agreed(file is not None):
+        _ensure_trained(run, chain, extensions, purpose)
+        store_weights(run)
+    elif _agreed(file == run.folder / WEIGHTS_FILE):
+        check_finished(run, purpose)
+    found = find_weights(run)
+    if found is None:
+        raise CheckpointError(f"The weights in {run.folder} are damaged. Delete this directory.")
+    logger.info("%s starts from %s.", chain[-1], found)
+    return found
 
 
 def _generated(run: Run, chain: tuple[str, ...], extensions: Extensions) -> Path | None:
@@ -129,20 +162,21 @@ def _generated(run: Run, chain: tuple[str, ...], extensions: Extensions) -> Path
 
 
 def train_stage(run: Run, inputs: Inputs, extensions: Extensions, *, resume: bool) -> Record | None:
-    """Trains a run. If it is an RPN stage, stores the proposals of its data.
+    """Trains a run. An RPN stage then stores the proposals of its data, a classifier its weights.
 
     Returns:
         The record. None in all processes but the first.
     """
     record = train_run(run, inputs, extensions, resume=resume)
-    if run.is_rpn:
-        store_own_proposals(run)
+    store_results(run)
     return record
 
 
-def store_own_proposals(run: Run) -> None:
-    """Stores missing proposals of a trained RPN for its own training and test data."""
-    for split in ("train", "test"):
+def store_results(run: Run) -> None:
+    """Stores what a trained stage lacks: proposals for its own data, or a classifier's weights."""
+    if run.is_classifier:
+        store_weights(run)
+    for split in ("train", "test") if run.is_rpn else ():
         _stored(run, data_sets(run.cfg, split), (), None)
 
 

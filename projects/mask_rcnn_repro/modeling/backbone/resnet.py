@@ -172,12 +172,14 @@ def build_resnet(
     res5_dilation: int = 1,
     freeze_at: int = 2,
     non_local: Sequence[str] = (),
+    num_classes: int | None = None,
 ) -> ResNet:
     """Builds a ResNet or ResNeXt up to the last of ``out_features``.
 
     Args:
         depth: 18, 34, 50, 101 or 152.
-        out_features: Which of ``stem``, ``res2`` ... ``res5`` to return.
+        out_features: Which of ``stem``, ``res2`` ... ``res5`` to return; ``["linear"]`` is the
+            logits of a classifier.
         in_channels: Channels of the image.
         stem_out_channels: See :func:`resnet_widths`, like the next four.
         res2_out_channels: None is the standard width of the depth.
@@ -191,9 +193,11 @@ def build_resnet(
         freeze_at: Number of frozen stages: 0 none, 1 the stem, 2 stem and ``res2``, ...
         non_local: Stages with a non-local block before their last residual block, such as
             ``["res4"]`` (:func:`~mask_rcnn_repro.modeling.backbone.non_local.insert_non_local`).
+        num_classes: Number of logits of a classifier; None for none.
 
     Returns:
-        Detectron2's module; maps (N, 3, H, W) normalized images to {name: (N, C, H / s, W / s)}.
+        Detectron2's module; maps (N, 3, H, W) normalized images to {name: (N, C, H / s, W / s)}, or
+        to {"linear": (N, num_classes)}.
 
     Raises:
         ConfigError: As :func:`resnet_widths`, for unknown features, norms or dilations, and for
@@ -208,6 +212,9 @@ def build_resnet(
         width_multiplier=width_multiplier,
     )
     allowed = ("stem", "res2", "res3", "res4", "res5")
+    classifies = num_classes is not None and list(out_features) == ["linear"]
+    if classifies:
+        out_features = ["res5"]
     if not out_features or any(name not in allowed for name in out_features):
         raise ConfigError(
             f"out_features={list(out_features)} must name at least one of {', '.join(allowed)}"
@@ -223,7 +230,8 @@ def build_resnet(
         stride = 1 if stage == 2 or dilation == 2 else 2
         stages.append(_make_stage(stage, depth, widths, norm, stride, stride_in_1x1, dilation))
     stem = BasicStem(in_channels=in_channels, out_channels=widths.stem, norm=resolve_norm(norm))
-    network = ResNet(stem, stages, out_features=list(out_features), freeze_at=freeze_at)
+    features = None if classifies else list(out_features)  # None: of the last layer
+    network = ResNet(stem, stages, num_classes if classifies else None, features, freeze_at)
     insert_non_local(network, non_local, norm, freeze_at)
     return network
 
