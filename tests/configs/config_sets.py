@@ -19,8 +19,8 @@ PROFILES = ("paper", "mini", "tiny")
 
 ROW_FOLDERS = ("table", "section")
 """Folders whose names begin so hold rows that the paper prints, and such rows have `paper`. Configs
-elsewhere (`quickstart`, `model_zoo`, `rpn`, `pretrain`, ablations of one's own) are no rows; their `paper`,
-if any, names a counterpart."""
+elsewhere (`quickstart`, `model_zoo`, `rpn`, `pretrain`, ablations of one's own) are no rows; their
+`paper`, if any, names a counterpart."""
 
 IDS = list_configs()
 

@@ -13,6 +13,7 @@ from torch import nn
 
 from mask_rcnn_repro.config import get_config, list_configs, profiles
 from mask_rcnn_repro.config.config_files import find_config
+from mask_rcnn_repro.config.from_data import fit_to_data
 from mask_rcnn_repro.config.load import read_config
 from mask_rcnn_repro.engine.builders import build_model
 from mask_rcnn_repro.engine.checkpoint.checkpointer import SafeCheckpointer, checkpoint_iteration
@@ -20,7 +21,7 @@ from mask_rcnn_repro.engine.dependencies import check_dependencies
 from mask_rcnn_repro.engine.main import run as launch
 from mask_rcnn_repro.engine.run import Run
 from mask_rcnn_repro.engine.stages import prepare, pretrained
-from mask_rcnn_repro.errors import CheckpointError, ConfigError, DataError
+from mask_rcnn_repro.errors import CheckpointError, ConfigError
 from mask_rcnn_repro.evaluation import ClassificationEvaluator, build_evaluator
 from mask_rcnn_repro.modeling import ImageClassifier, build_resnet
 from mask_rcnn_repro.records import load_record
@@ -101,8 +102,6 @@ def test_accuracy_by_hand():
     assert evaluator.evaluate() == {"classification": {"top1": 50.0, "top5": 75.0}}
     evaluator.reset()
     assert evaluator.evaluate() == {}
-    with pytest.raises(DataError, match=r"class 6, but the model predicts 6 .*num_classes=7"):
-        evaluator.process([{"category_id": 6, "image_id": 3}], outputs[:1])
 
 
 def stage_run(folder, *overrides):
@@ -279,6 +278,17 @@ def test_safetensors_of_another_network_are_refused(tmp_path):
     (tmp_path / "b.safetensors").write_bytes(b"\x10\0\0\0\0\0\0\0cut")
     with pytest.raises(CheckpointError, match="damaged"):
         SafeCheckpointer(model).load(str(tmp_path / "b.safetensors"), policy="init")
+
+
+def test_weights_of_a_stage_do_not_count_as_trained_ones(tmp_path):
+    with pytest.raises(CheckpointError, match=r"--eval-only needs trained weights.*stage://"):
+        train("table2a/r50_fpn", tmp_path, "--eval-only", *ROW)
+
+
+def test_a_stage_has_the_classes_of_its_data(trained):
+    cfg = get_config("pretrain/r50", "tiny", ["model.backbone.num_classes=29"])
+    with pytest.raises(ConfigError, match=r"model\.backbone\.num_classes is 29, .* has 30 classes"):
+        fit_to_data(cfg, ["model.backbone.num_classes=29"])
 
 
 # --- configs ---------------------------------------------------------------------------------

@@ -19,5 +19,4 @@ model = L(ImageClassifier)(
     ),
     pixel_mean=[103.530, 116.280, 123.675],
     pixel_std=[57.375, 57.12, 58.395],
-    input_format="BGR",
 )

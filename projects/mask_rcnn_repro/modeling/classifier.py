@@ -1,7 +1,4 @@
-"""Image classification, which backbones are pre-trained with (section 3.1: on ImageNet).
-
-Shapes: N images, K classes.
-"""
+"""Image classification, in which backbones are pre-trained (section 3.1: on ImageNet)."""
 
 from __future__ import annotations
 
@@ -14,26 +11,20 @@ from torch import nn
 
 
 class ImageClassifier(nn.Module):
-    """A backbone that classifies whole images.
+    """A backbone that classifies whole images. Shapes: N images, K classes.
 
     Args:
         backbone: Maps normalized images (N, C, H, W) to `{"linear": logits (N, K)}`, as
             :func:`~mask_rcnn_repro.modeling.build_resnet` with `num_classes`.
         pixel_mean: One value per channel, subtracted from the images.
         pixel_std: One value per channel, which the difference is divided by.
-        input_format: Order of the channels, such as "BGR". For checks of the config alone.
     """
 
     def __init__(
-        self,
-        backbone: nn.Module,
-        pixel_mean: Sequence[float],
-        pixel_std: Sequence[float],
-        input_format: str | None = None,
+        self, backbone: nn.Module, pixel_mean: Sequence[float], pixel_std: Sequence[float]
     ) -> None:
         super().__init__()
         self.backbone = backbone
-        self.input_format = input_format
         for name, values in (("pixel_mean", pixel_mean), ("pixel_std", pixel_std)):
             self.register_buffer(name, torch.tensor(values).view(-1, 1, 1), persistent=False)
 
@@ -45,15 +36,14 @@ class ImageClassifier(nn.Module):
         return padded
 
     def forward(self, batched_inputs: Sequence[dict[str, Any]]) -> Any:
-        """Computes the loss in training, else the probabilities.
+        """Returns the mean cross-entropy in training, else the probabilities of each image.
 
         Args:
             batched_inputs: One dict or more with `image` (C, H, W) and, in training, `category_id`
                 from 0 to K - 1.
 
         Returns:
-            Training: `{"loss_cls": mean cross-entropy}`. Otherwise per image
-            `{"probabilities": (K,)}`.
+            Training: `{"loss_cls": scalar}`. Otherwise `{"probabilities": (K,)}` per image.
         """
         logits = self.backbone(self.preprocess(batched_inputs))["linear"].float()
         if not self.training:

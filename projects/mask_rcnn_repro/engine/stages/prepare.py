@@ -142,11 +142,9 @@ def _pretrained(run: Run, chain: tuple[str, ...], extensions: Extensions, purpos
         store_weights(run)
     elif _agreed(file == run.folder / WEIGHTS_FILE):
         check_finished(run, purpose)
-    found = find_weights(run)
-    if found is None:
-        raise CheckpointError(f"The weights in {run.folder} are damaged. Delete this directory.")
-    logger.info("%s starts from %s.", chain[-1], found)
-    return found
+    file = file or run.folder / WEIGHTS_FILE
+    logger.info("%s starts from %s.", chain[-1], file)
+    return file
 
 
 def _generated(run: Run, chain: tuple[str, ...], extensions: Extensions) -> Path | None:
