@@ -31,8 +31,6 @@ from mask_rcnn_tools.tables.usable_records import stage_is_ready
 from mask_rcnn_tools.train.cli import parse_args
 from mask_rcnn_tools.train.main import EXTENSIONS
 
-from .crop_helpers import register_crops
-
 CPU = torch.device("cpu")
 
 
@@ -142,8 +140,6 @@ def test_statistics_are_those_of_the_detection_images(tmp_path, monkeypatch):
 def trained(tmp_path_factory):
     """`output_root` with the stage of ResNet-50, trained for two iterations at `tiny`."""
     root = tmp_path_factory.mktemp("root")
-    for split, seed in (("train", 0), ("val", 1)):
-        register_crops(root / split, f"embedded_tiny_crops_{split}", 30, 60, seed)
     train("pretrain/r50", root)
     return root
 
