@@ -1,4 +1,4 @@
-"""Pre-training of ResNet-50: stands for its ImageNet weights at `mini`.
+"""Pre-training of ResNet-50: stands for its ImageNet weights on embedded data.
 
 A classifier of crops of single objects, from random weights. The statistics of batch norm are then
 estimated on images of detection, where the rows freeze them. Written for the embedded data, as the

@@ -15,6 +15,7 @@ from mask_rcnn_repro.config import get_config, list_configs, profiles
 from mask_rcnn_repro.config.config_files import find_config
 from mask_rcnn_repro.config.from_data import fit_to_data
 from mask_rcnn_repro.config.load import read_config
+from mask_rcnn_repro.data import dataset_fingerprint
 from mask_rcnn_repro.engine.builders import build_model
 from mask_rcnn_repro.engine.checkpoint.checkpointer import SafeCheckpointer, checkpoint_iteration
 from mask_rcnn_repro.engine.dependencies import check_dependencies
@@ -285,6 +286,15 @@ def test_a_stage_has_the_classes_of_its_data(trained):
     cfg = get_config("pretrain/r50", "tiny", ["model.backbone.num_classes=29"])
     with pytest.raises(ConfigError, match=r"model\.backbone\.num_classes is 29, .* has 30 classes"):
         fit_to_data(cfg, ["model.backbone.num_classes=29"])
+
+
+def test_crops_are_identified_without_being_made(tmp_path, monkeypatch):
+    monkeypatch.setenv("MASK_RCNN_REPRO_CACHE", str(tmp_path / "cache"))
+    names = [f"embedded{n}_crops_{s}" for n in ("", "_many", "_tiny") for s in ("train", "val")]
+    facts = [dataset_fingerprint(name) for name in names]
+    assert len({f["sha256"] for f in facts}) == 6
+    assert [f["num_images"] for f in facts] == [20_000, 1_500, 50_000, 3_000, 60, 30]
+    assert not (tmp_path / "cache").exists()
 
 
 # --- configs ---------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""ResNet-50 as a classifier of images, at a quarter of its width: that of the rows at `mini`.
+"""ResNet-50 as a classifier of images, at a quarter of its width, which the rows have at `mini`.
 
 Batch norm is trained. Its statistics become those of the rows' frozen norms.
 """

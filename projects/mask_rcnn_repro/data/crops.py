@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 from typing import TYPE_CHECKING, Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -40,6 +41,16 @@ def _spec(spec_name: str) -> CropSpec:
 
     spec: CropSpec = getattr(crops, spec_name)
     return spec
+
+
+def crops_facts(name: str) -> tuple[str, int, int] | None:
+    """Returns digest, images and instances of crops without making them; None for other data."""
+    if name not in EMBEDDED_CROPS:
+        return None
+    spec_name, split = EMBEDDED_CROPS[name]
+    spec = _spec(spec_name)
+    digest = hashlib.sha256(f"{spec.fingerprint()}/{split}".encode()).hexdigest()
+    return digest, spec.num_images(split), 0
 
 
 def load_crops(spec_name: str, split: str) -> list[dict[str, Any]]:

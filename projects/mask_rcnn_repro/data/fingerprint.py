@@ -10,6 +10,7 @@ from typing import Any
 from mask_rcnn_repro.data.cityscapes.load import annotation_facts
 from mask_rcnn_repro.data.cityscapes.registration import cityscapes_metadata
 from mask_rcnn_repro.data.coco.file import coco_file
+from mask_rcnn_repro.data.crops import crops_facts
 from mask_rcnn_repro.data.datasets import register_names
 from mask_rcnn_repro.data.registration import coco_parts, read_registered
 
@@ -28,8 +29,8 @@ def dataset_fingerprint(
 
     Returns:
         ``names`` (list), ``sha256`` (hex digest over the contents of all annotation files, in
-        order; of Cityscapes over image ids and the pixels' instance ids), ``num_images`` and
-        ``num_instances`` (annotations in the files, crowd regions included).
+        order; of Cityscapes over image ids and the pixels' instance ids; of crops over their
+        spec), ``num_images`` and ``num_instances`` (annotations, crowd regions included).
 
     Raises:
         DataError: missing or broken files.
@@ -50,7 +51,9 @@ def _parts(name: str) -> list[tuple[str, int, int]]:
     if cityscapes is not None:
         root, split = cityscapes.cityscapes_root, cityscapes.cityscapes_split
         return [annotation_facts(root, split, cityscapes.expected_images)]
-    parts = coco_parts(name)
+    crops, parts = crops_facts(name), coco_parts(name)
+    if crops is not None:
+        return [crops]
     if parts is not None:
         return [coco_file(part.json_file).facts for part in parts]
     records = read_registered(name)  # another format: hash what was read

@@ -7,7 +7,7 @@ from mask_rcnn_repro.paper.numbers import load_tables
 FOLDER_TITLES = {
     "enhanced_r50": "Tables 8 and 9 on ResNet-50-FPN: their components on a network that one "
     "machine can train",
-    "pretrain": "Pre-training stages: weights for the rows at `mini`, in place of ImageNet's",
+    "pretrain": "Pre-training stages: weights on embedded data in place of ImageNet's",
     "rpn": "RPN stages: proposals for the rows that are trained stage by stage",
     "quickstart": "Quickstart: embedded data, no row of the paper",
     "model_zoo": "Model zoo: Detectron2's published models, for `--eval-only`",
