@@ -9,11 +9,11 @@ from pathlib import Path
 
 from mask_rcnn_repro.paper.claims import claims_to_test
 from mask_rcnn_repro.paper.numbers import load_tables
-from mask_rcnn_repro.paper.outcomes import Evidence, RowOutcome, TableOutcome, collect_evidence
 from mask_rcnn_repro.paper.results import records_of, state_without_result
 from mask_rcnn_repro.paper.rows import Row
-from mask_rcnn_repro.paper.verdicts import Verdict
 from mask_rcnn_repro.records.record import Record
+from mask_rcnn_tools.common.outcomes import Evidence, RowOutcome, TableOutcome, collect_evidence
+from mask_rcnn_tools.common.verdicts import Verdict
 from mask_rcnn_tools.report.examples import Examples
 from mask_rcnn_tools.report.runs import Runs, key_of
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 from mask_rcnn_repro.paper.numbers import TIMING
-from mask_rcnn_repro.paper.outcomes import (
+from mask_rcnn_repro.paper.tables import Table
+from mask_rcnn_repro.paper.words import metric_title, number
+from mask_rcnn_tools.common.outcomes import (
     BySeed,
     Evidence,
     RowOutcome,
     TableOutcome,
     claims_table,
 )
-from mask_rcnn_repro.paper.tables import Table
-from mask_rcnn_repro.paper.verdicts import RULE
-from mask_rcnn_repro.paper.words import metric_title, number
+from mask_rcnn_tools.common.verdicts import RULE
 
 _SCALES = {
     "mini": " Embedded data and narrow networks: only differences compare with the paper's.",

@@ -1,6 +1,6 @@
 """Records as outcomes of rows, by seed: numbers, differences to the control row, claims.
 
-:mod:`mask_rcnn_repro.paper.verdicts` has the rule by which a claim is confirmed.
+:mod:`mask_rcnn_tools.common.verdicts` has the rule by which a claim is confirmed.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from mask_rcnn_repro.paper.claims import Claim
 from mask_rcnn_repro.paper.comparison import number_of
 from mask_rcnn_repro.paper.rows import PaperRow, Row
 from mask_rcnn_repro.paper.tables import Cell, Table
-from mask_rcnn_repro.paper.verdicts import Interval, Verdict, interval_of, judge
 from mask_rcnn_repro.paper.words import metric_title, number, table_title
 from mask_rcnn_repro.records.curves import Curves
 from mask_rcnn_repro.records.record import Record
+from mask_rcnn_tools.common.verdicts import Interval, Verdict, interval_of, judge
 
 
 @dataclass(frozen=True)
