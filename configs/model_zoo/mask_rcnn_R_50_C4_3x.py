@@ -16,6 +16,7 @@ model.roi_heads.pooler.pooler_type = "ROIAlignV2"
 model.roi_heads.res5.first_stride = 2
 model.roi_heads.box_predictor.smooth_l1_beta = 0.0
 model.roi_heads.box_predictor.test_nms_thresh = 0.5
+del model.roi_heads.mask_head["predictor_init"]
 
 train.init_checkpoint = (
     "detectron2://COCO-InstanceSegmentation/mask_rcnn_R_50_C4_3x/137849525/model_final_4ce675.pkl"

@@ -16,6 +16,7 @@ model.roi_heads.box_pooler.sampling_ratio = 0  # the mask pooler follows
 model.roi_heads.box_pooler.pooler_type = "ROIAlignV2"
 model.roi_heads.box_predictor.smooth_l1_beta = 0.0
 model.roi_heads.box_predictor.test_nms_thresh = 0.5
+del model.roi_heads.mask_head["predictor_init"]
 
 dataloader.train.dataset.names = "coco_2017_train"
 dataloader.test.dataset.names = "coco_2017_val"

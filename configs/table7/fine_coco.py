@@ -14,5 +14,6 @@ lr_multiplier.milestones = [3000]
 train.init_checkpoint = ""
 train.init_from = "table2a/r50_fpn"
 train.init_classes = {}
+train.init_classes_random = "weights"  # Detectron's; the paper says "randomly"
 
 paper = dict(table="7", row="Mask R-CNN fine + COCO", control="table7/fine")

@@ -46,6 +46,10 @@ REPLACED = re.compile(
     | model\.roi_heads\.num_classes                      # the embedded data's
     | dataloader\.(train|test)\.dataset\.names
     | dataloader\.(train|test)\.num_workers
+    # Detectron's under `paper` alone
+    | dataloader\.train\.mapper\.crowd_overlap
+    | model\.roi_heads\.mask_head\.predictor_init
+    | train\.init_classes_random
     | optimizer\.(_target_|momentum|weight_decay|betas|fused)  # AdamW
     | optimizer\.params\.(base_lr|bias_lr_factor|weight_decay_bias)
     | train\.(init_checkpoint|eval_period|log_period|checkpointer\.period)

@@ -184,6 +184,7 @@ ADDED = {
     "table8/e2e": {
         "model.proposal_generator",
         "train.proposals",
+        "dataloader.train.mapper.crowd_overlap",
         "dataloader.train.mapper.precomputed_proposal_topk",
         "dataloader.test.mapper.precomputed_proposal_topk",
     },

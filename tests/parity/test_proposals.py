@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pycocotools.mask as mask_util
 import pytest
 import torch
 from detectron2.data import DatasetCatalog, DatasetMapper, MetadataCatalog
@@ -110,6 +111,38 @@ def test_mapped_proposals_are_detectron2s(
             assert torch.equal(x.objectness_logits, y.objectness_logits)
         kept.append(len(a["proposals"]))
     assert kept[4] == 0 and 20 <= max(kept) <= topk
+
+
+@pytest.mark.parametrize("mode", [BoxMode.XYXY_ABS, BoxMode.XYWH_ABS])
+@pytest.mark.parametrize("overlap", [0.3, 0.7])
+def test_parts_inside_crowds_are_pycocotools(overlap: float, mode: BoxMode) -> None:
+    """Detectron omits proposals whose `iou` with a crowd exceeds the limit."""
+    record = copy.deepcopy(get_test_dicts(DATA)[0])
+    generator = np.random.RandomState(0)
+    size = np.array([record["width"], record["height"]])
+
+    def corners(count: int) -> np.ndarray:
+        return np.concatenate([c := generator.uniform(0, 0.6, (count, 2)), c + 0.4], 1)
+
+    crowds = corners(3) * [*size, *size]
+    record["annotations"] = [
+        {"bbox": BoxMode.convert(list(box), BoxMode.XYXY_ABS, mode), "bbox_mode": mode}
+        | {"category_id": 0, "iscrowd": 1}
+        for box in crowds
+    ]
+    ends = np.sort(generator.uniform(0, 1, (500, 2, 2)), axis=1).reshape(-1, 4)
+    boxes = (ends * [*size, *size]).astype(np.float32)
+    record["proposal_boxes"], record["proposal_bbox_mode"] = boxes, BoxMode.XYXY_ABS
+    record["proposal_objectness_logits"] = np.arange(500, 0, -1, dtype=np.float32)
+    made = MaskRCNNMapper(
+        True, augmentations=[], precomputed_proposal_topk=500, crowd_overlap=overlap
+    )(record)
+    xywh = [np.c_[b[:, :2], b[:, 2:] - b[:, :2]].astype(np.float64) for b in (boxes, crowds)]
+    inside = mask_util.iou(*xywh, [1, 1, 1]).max(axis=1)
+    assert np.abs(inside - overlap).min() > 1e-5  # float32 decides as float64 does
+    expected = boxes[inside <= overlap]
+    assert 100 < len(expected) < 450
+    np.testing.assert_array_equal(made["proposals"].proposal_boxes.tensor.numpy(), expected)
 
 
 @pytest.fixture

@@ -32,7 +32,30 @@ def test_counts_go_to_the_loader_and_the_rpn_goes():
     cfg.model.proposal_generator = joint.model.proposal_generator
     for split in ("train", "test"):
         del cfg.dataloader[split].mapper["precomputed_proposal_topk"]
+    del cfg.dataloader.train.mapper["crowd_overlap"]
     assert config_hash(cfg) == config_hash(joint)
+
+
+def test_stage_wise_training_omits_proposals_inside_crowds(tmp_path):
+    """As Detectron: neither in joint training, nor in the RPN stage, nor at test."""
+    key, overlap = "dataloader.train.mapper.crowd_overlap", {}
+    for row in (ROW, SHARED, "table5/faster_rcnn", "table7/fine"):
+        cfg = get_config(row)
+        overlap[row] = cfg.dataloader.train.mapper.crowd_overlap
+        assert "crowd_overlap" not in cfg.dataloader.test.mapper
+        save_config(cfg, tmp_path / "saved.yaml")
+        assert config_hash(load_config(tmp_path / "saved.yaml")) == config_hash(cfg)
+        for profile in ("mini", "tiny"):
+            assert "crowd_overlap" not in get_config(row, profile).dataloader.train.mapper
+    assert set(overlap.values()) == {0.7}
+    for row in ("rpn/r50_fpn", "table8/e2e", "quickstart/mask_rcnn_r18_fpn"):
+        assert "crowd_overlap" not in get_config(row).dataloader.train.mapper
+    for value in (None, 0.5):
+        text = "null" if value is None else value
+        cfg = get_config(ROW, overrides=[f"{key}={text}"])
+        assert cfg.dataloader.train.mapper.crowd_overlap == value
+    own = "dataloader.train.mapper._target_=detectron2.data.DatasetMapper"
+    assert "crowd_overlap" not in get_config(ROW, overrides=[own]).dataloader.train.mapper
 
 
 def test_c4_rows_test_on_fewer():

@@ -28,7 +28,7 @@ from mask_rcnn_repro.data import (
 from mask_rcnn_repro.data.coco.load import load_coco_json
 from mask_rcnn_repro.errors import ConfigError, DataError
 
-from .data_helpers import HEIGHT, WIDTH, content, write
+from .data_helpers import HEIGHT, WIDTH, annotation, content, write
 from .model_helpers import build, infer, narrow_config
 from .proposal_helpers import random_proposals, write_folder
 
@@ -99,6 +99,53 @@ def test_integer_proposals_of_a_dict_are_not_rounded(dicts: list[dict[str, Any]]
     assert result.proposal_boxes.tensor.tolist() == [[4.5, 4.5, 12.0, 12.0]]
     assert result.objectness_logits.tolist() == [2.0]
     assert record["proposal_boxes"] is boxes
+
+
+IN_CROWDS = [  # part of each box in the crowds (10, 10) - (20, 20) and (20, 10) - (30, 20)
+    ([13, 10, 23, 20], 0.7),  # exactly Detectron's limit, in the first
+    ([12, 10, 22, 20], 0.8),
+    ([15, 10, 25, 20], 0.5),  # half in each of the two, which do not add up
+    ([0, 0, 40, 30], 1 / 12),  # contains both
+    ([11, 11, 19, 12], 1.0),
+    ([10, 10, 20, 45], 0.5),  # clipped to 20 rows before it is measured, of 35
+    ([2, 2, 9, 9], 0.0),
+]
+
+
+@pytest.mark.parametrize("overlap", [0.05, 0.49, 0.5, 0.7, 0.8, 1.0, None])
+@pytest.mark.parametrize("change", [(), (T.Resize((90, 80)), T.RandomFlip(prob=1.0))])
+def test_proposals_inside_crowds_by_hand(tmp_path: Path, overlap: Any, change: Any) -> None:
+    data = content(2)
+    for number, x in enumerate((10, 20)):
+        crowd = annotation(number, 10, bbox=[x, 10, 10, 10], iscrowd=1, category_id=3)
+        data["annotations"].append(crowd)
+    crowded, plain = load_coco_json(*write(tmp_path / "data", data)).dicts
+    boxes = np.array([box for box, _ in IN_CROWDS], np.float32)
+    logits = np.arange(len(boxes), 0, -1, dtype=np.float32)
+    folder = write_folder(tmp_path / "p", {10: (boxes, logits), 20: (boxes, logits)})
+
+    def kept(record: Any, **options: Any) -> list[float]:
+        made = mapper(folder, *change, crowd_overlap=overlap, **options)(record)
+        return [float(logit) for logit in made["proposals"].objectness_logits]
+
+    everything = logits.tolist()
+    wanted = [
+        logit
+        for logit, (_, part) in zip(everything, IN_CROWDS, strict=True)
+        if overlap is None or part <= overlap
+    ]
+    assert kept(crowded) == wanted
+    assert kept(crowded, precomputed_proposal_topk=2) == wanted[:2]
+    assert kept(crowded, is_train=False) == kept(plain) == everything
+    without = mapper(folder, *change)(crowded)
+    assert without["instances"].gt_boxes.tensor.shape == (1, 4)
+    assert len(without["proposals"]) == len(boxes)
+
+
+@pytest.mark.parametrize("overlap", [0, -0.7, 70])
+def test_parts_that_are_none_are_refused(overlap: float) -> None:
+    with pytest.raises(ConfigError, match=rf"crowd_overlap={overlap} must be a part .* or null"):
+        mapper(None, crowd_overlap=overlap)
 
 
 def test_missing_proposals(tmp_path: Path, dicts: list[dict[str, Any]]) -> None:

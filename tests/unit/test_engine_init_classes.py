@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 import pytest
 import torch
@@ -110,6 +111,27 @@ def test_stated_pairs_and_random_starts(tmp_path):
     assert equal(rows(model, "mask_head.predictor", 2), before)
 
 
+def test_random_classes_distributed_as_the_weights():
+    """Detectron's: mean and deviation of all outputs of a layer, background among them."""
+    classes = replace(map_classes(STREET, COCO, {}, "it"), random="weights")
+    model, trained = model_of(STREET, seed=1), model_of(COCO)
+    state = trained.state_dict()
+    for layer, _ in LAYERS:
+        state[f"roi_heads.{layer}.bias"].fill_(-2.5)  # no deviation: known to the bit
+        weight = state[f"roi_heads.{layer}.weight"]
+        weight.copy_(weight * 3 + 7)
+    model.load_state_dict(take_classes(model, state, classes, "f"))
+    for layer, unit in LAYERS:
+        assert equal(rows(model, layer, 0, unit), rows(trained, layer, 0, unit))
+        weight, bias = rows(model, layer, 1, unit)
+        assert bias.tolist() == [-2.5] * unit
+        theirs, count = state[f"roi_heads.{layer}.weight"], weight.numel()
+        assert weight.mean().item() == pytest.approx(theirs.mean().item(), abs=15 / count**0.5)
+        assert weight.std().item() == pytest.approx(theirs.std().item(), rel=4 / count**0.5)
+    score = "box_predictor.cls_score"
+    assert equal(rows(model, score, 3), rows(trained, score, 4))
+
+
 def test_multinomial_masks_take_their_background():
     trained = model_of(COCO, MultinomialMaskLoss)
     model = model_of(STREET, MultinomialMaskLoss, seed=1)
@@ -206,6 +228,15 @@ def test_classes_come_from_the_data_of_both_configs():
         class_map_of(persons, None)
 
 
+@pytest.mark.parametrize(("profile", "random"), [("paper", "weights"), ("mini", "layer")])
+def test_rider_starts_as_in_detectron_under_paper(profile, random):
+    row, coco = (get_config(name, profile) for name in ("table7/fine_coco", "table2a/r50_fpn"))
+    found = class_map_of(row, coco)
+    assert found.random == random
+    if profile == "paper":
+        assert [h for h, s in zip(found.here, found.source, strict=True) if s is None] == ["rider"]
+
+
 def test_a_mapping_without_weights_is_refused():
     cfg = get_config("table2a/r50_fpn", "tiny")
     cfg.train.init_classes = {}
@@ -213,4 +244,7 @@ def test_a_mapping_without_weights_is_refused():
         validate_config(cfg)
     cfg.train.init_classes, cfg.train.init_classes_of = None, "coco_minival"
     with pytest.raises(ConfigError, match="init_classes_of has no effect"):
+        validate_config(cfg)
+    cfg.train.init_classes_of, cfg.train.init_classes_random = None, "weights"
+    with pytest.raises(ConfigError, match="init_classes_random has no effect"):
         validate_config(cfg)

@@ -138,6 +138,7 @@ model = L(GeneralizedRCNN)(
             num_conv=0,
             conv_dim=256,
             conv_norm="",
+            predictor_init="msra",  # Detectron's; Detectron2 draws with deviation 0.001
         ),
     ),
     # ImageNet's mean in BGR. The deviation is 1: the MSRA weights have it in their first layer.

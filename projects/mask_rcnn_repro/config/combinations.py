@@ -177,11 +177,12 @@ def _stages(cfg: DictConfig) -> Iterator[str]:
             "train.init_classes maps the classes of initial weights, but there are none; give "
             "train.init_from or train.init_checkpoint, or set train.init_classes=null"
         )
-    if cfg.train.get("init_classes_of") is not None and cfg.train.get("init_classes") is None:
-        yield (
-            "train.init_classes_of has no effect while train.init_classes is null; match classes "
-            "by name with train.init_classes='{}'"
-        )
+    for key, default in (("init_classes_of", None), ("init_classes_random", "layer")):
+        if cfg.train.get(key, default) != default and cfg.train.get("init_classes") is None:
+            yield (
+                f"train.{key} has no effect while train.init_classes is null; match classes by "
+                "name with train.init_classes='{}'"
+            )
     frozen = list(cfg.train.get("freeze") or [])
     if frozen and not started:
         give = "train.init_from or train.init_checkpoint"

@@ -161,6 +161,7 @@ def _shrink(cfg: DictConfig, scale: Scale) -> DictConfig:
     for split in ("train", "test"):  # proposals from files, if the config sets the number itself
         _scale(cfg, f"dataloader.{split}.mapper.precomputed_proposal_topk", scale.counts)
     _use_embedded_data(cfg, scale)
+    cfg.train.init_classes_random = "layer"
     started = cfg.train.init_from or cfg.train.init_checkpoint in _PRETRAINING
     if scale.pretrained and started:
         _start_pretrained(cfg, scale)
@@ -181,6 +182,9 @@ def _shrink_model(model: DictConfig, scale: Scale, persons: bool) -> None:
         "keypoint_head.conv_dim",
     ):
         _scale(model, f"roi_heads.{key}", scale.width)
+    mask_head = OmegaConf.select(model, "roi_heads.mask_head")
+    if mask_head is not None:  # Detectron2's first weights, with which the records were made
+        mask_head.pop("predictor_init", None)
     for key in ("batch_size_per_image", "pre_nms_topk", "post_nms_topk"):
         _scale(model, f"proposal_generator.{key}", scale.counts)
     heads = model.get("roi_heads")

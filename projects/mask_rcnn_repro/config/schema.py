@@ -134,6 +134,9 @@ class Train(Section):
     initializes the class randomly. null: the classes are the same."""
     init_classes_of: str | None = None
     """Data set whose classes the initial weights have. null: the training data of `init_from`."""
+    init_classes_random: Literal["layer", "weights"] = "layer"
+    """How classes without a source start. `layer`: as in a new layer. `weights`: normal, with mean
+    and deviation of all outputs of that layer in the initial weights, as in Detectron."""
     freeze: list[str] = []
     """Modules, such as `backbone`, whose weights and norm statistics do not change."""
     max_iter: int = Field(ge=0)

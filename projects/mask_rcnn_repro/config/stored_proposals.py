@@ -7,13 +7,14 @@ from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from mask_rcnn_repro.config.dotted_keys import format_key
+from mask_rcnn_repro.config.dotted_keys import format_key, known_params
 from mask_rcnn_repro.config.overrides import parse_override
 from mask_rcnn_repro.config.targets import locate_target
 from mask_rcnn_repro.errors import ConfigError
 
 _GENERATOR = "model.proposal_generator"
 _COUNT = f"{_GENERATOR}.post_nms_topk"
+_CROWD_OVERLAP = 0.7  # Detectron's TRAIN.CROWD_FILTER_THRESH
 
 
 def use_stored_proposals(cfg: DictConfig, overrides: Iterable[str] = ()) -> None:
@@ -22,7 +23,8 @@ def use_stored_proposals(cfg: DictConfig, overrides: Iterable[str] = ()) -> None
     Config files always contain the RPN, so that `train.proposals=null` gives joint training.
     Otherwise its `post_nms_topk` gives the number of stored proposals per image in training and
     testing, and the RPN is removed. A :class:`~mask_rcnn_repro.modeling.SharedFeatureRCNN` keeps
-    its RPN.
+    its RPN. Training omits proposals inside crowds, as Detectron does in stage-wise training only;
+    the small profiles keep them.
 
     Args:
         cfg: a config after all overrides. Without `train.proposals` it is not changed.
@@ -52,6 +54,10 @@ def use_stored_proposals(cfg: DictConfig, overrides: Iterable[str] = ()) -> None
         own = f"dataloader.{split}.mapper.precomputed_proposal_topk"
         if mapper.get("precomputed_proposal_topk") is None or (counted and own not in given):
             mapper.precomputed_proposal_topk = _count(cfg, index)
+        if split == "train" and cfg.train.profile == "paper" and "crowd_overlap" not in mapper:
+            place = ("dataloader", split, "mapper")
+            if "crowd_overlap" in known_params(mapper, place)[0]:  # a mapper may be a user's own
+                mapper.crowd_overlap = _CROWD_OVERLAP
     if not keeps:
         cfg.model.proposal_generator = None
 

@@ -15,6 +15,7 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling.roi_heads import ROI_MASK_HEAD_REGISTRY
 from detectron2.modeling.roi_heads.mask_head import BaseMaskRCNNHead, MaskRCNNConvUpsampleHead
 from detectron2.structures import Instances
+from fvcore.nn.weight_init import c2_msra_fill
 from torch import nn
 
 from mask_rcnn_repro.errors import ConfigError
@@ -82,11 +83,14 @@ class FCNMaskHead(MaskHead, MaskRCNNConvUpsampleHead):
         num_conv: 3x3 convolutions before the deconvolution.
         conv_dim: Channels of the convolutions and the deconvolution.
         conv_norm: Norm of the 3x3 convolutions; the paper has none.
+        predictor_init: First weights of the last layer. ``"normal"`` draws them with deviation
+            0.001, as Detectron2. ``"msra"`` is Detectron's: MSRA's initialization where outputs
+            belong to classes, ``"normal"`` where one output serves all classes.
         loss_weight: Factor of the loss.
         vis_period: See :meth:`MaskLoss.loss`.
 
     Raises:
-        ConfigError: For an unknown norm.
+        ConfigError: For an unknown norm or initialization.
     """
 
     @configurable
@@ -99,9 +103,14 @@ class FCNMaskHead(MaskHead, MaskRCNNConvUpsampleHead):
         num_conv: int = 4,
         conv_dim: int = 256,
         conv_norm: str = "",
+        predictor_init: str = "normal",
         loss_weight: float = 1.0,
         vis_period: int = 0,
     ) -> None:
+        if predictor_init not in ("normal", "msra"):
+            raise ConfigError(
+                f"FCNMaskHead's predictor_init must be 'normal' or 'msra', got {predictor_init!r}"
+            )
         super().__init__(
             input_shape,
             loss=loss,
@@ -111,6 +120,8 @@ class FCNMaskHead(MaskHead, MaskRCNNConvUpsampleHead):
             loss_weight=loss_weight,
             vis_period=vis_period,
         )
+        if predictor_init == "msra" and loss.class_specific:
+            c2_msra_fill(self.predictor)
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: ShapeSpec) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from detectron2.data import DatasetMapper, detection_utils
 from detectron2.data import transforms as T
-from detectron2.structures import BoxMode
+from detectron2.structures import Boxes, BoxMode, pairwise_ioa
 from PIL import Image
 
 from mask_rcnn_repro.data.keypoint_metadata import keypoint_flip_indices
@@ -47,6 +47,9 @@ class MaskRCNNMapper(DatasetMapper):
         proposal_files: folders of stored proposals (:class:`ProposalFile`), one for each data set
             that is read; opened when the first image is mapped. None: proposals are in the dicts,
             as Detectron2's ``load_proposals_into_dataset`` puts them there.
+        crowd_overlap: in training, omit proposals of which more than this part lies in the box of
+            one crowd region, as Detectron's stage-wise training does (0.7). None: keep them all;
+            those that match no object are negatives.
         recompute_boxes: take boxes from the augmented masks, for augmentations that crop.
 
     Raises:
@@ -64,8 +67,14 @@ class MaskRCNNMapper(DatasetMapper):
         keypoint_hflip_indices: Sequence[int] | None = None,
         precomputed_proposal_topk: int | None = None,
         proposal_files: Sequence[str] | None = None,
+        crowd_overlap: float | None = None,
         recompute_boxes: bool = False,
     ) -> None:
+        if crowd_overlap is not None and not 0 < crowd_overlap <= 1:
+            raise ConfigError(
+                f"mapper.crowd_overlap={crowd_overlap} must be a part above 0 and up to 1 of a "
+                "proposal's area, such as 0.7, or null to keep all proposals."
+            )
         if recompute_boxes and not use_instance_mask:
             raise ConfigError(
                 "mapper.recompute_boxes=true takes boxes from masks: set "
@@ -88,6 +97,7 @@ class MaskRCNNMapper(DatasetMapper):
             recompute_boxes=recompute_boxes,
         )
         self.proposal_files = [str(folder) for folder in proposal_files or ()]
+        self.crowd_overlap = crowd_overlap
         self._opened: list[ProposalFile] = []
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
@@ -99,9 +109,9 @@ class MaskRCNNMapper(DatasetMapper):
         Returns:
             The dict without ``annotations``, with ``image`` (uint8 tensor (C, H, W)), if configured
             ``proposals`` (``proposal_boxes`` in the augmented image's frame, clipped to it, empty
-            ones omitted, and ``objectness_logits``, descending), and, in training, ``instances``:
-            ``gt_boxes`` (clipped to the image), ``gt_classes`` and, as configured, ``gt_masks``,
-            ``gt_keypoints``. Crowd regions and instances without area are omitted; without any
+            ones and those inside crowds omitted, and ``objectness_logits``, descending), and, in
+            training, ``instances``: ``gt_boxes`` (clipped to the image), ``gt_classes`` and, as
+            configured, ``gt_masks``, ``gt_keypoints``. Crowd regions and instances without area are omitted; without any
             instance the fields are empty and masks absent.
 
         Raises:
@@ -110,11 +120,15 @@ class MaskRCNNMapper(DatasetMapper):
         """
         record = {key: value for key, value in dataset_dict.items() if key != "annotations"}
         inputs = ImageInput(read_image(record, self.image_format))
+        image_size = inputs.image.shape[:2]
         transforms = self.augmentations(inputs)
         shape = inputs.image.shape[:2]
         record["image"] = torch.as_tensor(to_planes(inputs.image))
         if self.proposal_topk is not None:
             self._add_proposals(record)
+            if self.is_train and self.crowd_overlap is not None:
+                crowds = [a for a in dataset_dict.get("annotations", ()) if a.get("iscrowd", 0)]
+                _omit_inside(crowds, record, image_size, self.crowd_overlap)
             detection_utils.transform_proposals(
                 record, shape, transforms, proposal_topk=self.proposal_topk
             )
@@ -216,6 +230,28 @@ class ImageInput(T.AugInput):
             self.image = resize_bilinear(image, tfm.new_h, tfm.new_w)
         else:
             super().transform(tfm)
+
+
+def _omit_inside(
+    crowds: Sequence[dict[str, Any]],
+    record: dict[str, Any],
+    image_size: tuple[int, int],
+    overlap: float,
+) -> None:
+    """Removes, in place, proposals of which more than a part lies in one of the crowds' boxes.
+
+    The part is intersection over proposal area, as pycocotools computes for crowds; both boxes are
+    in pixels of the image before augmentation, and proposals are clipped to it.
+    """
+    if not crowds:
+        return
+    mode = record["proposal_bbox_mode"]
+    proposals = Boxes(BoxMode.convert(record["proposal_boxes"], mode, BoxMode.XYXY_ABS))
+    proposals.clip(image_size)
+    boxes = [BoxMode.convert(list(a["bbox"]), a["bbox_mode"], BoxMode.XYXY_ABS) for a in crowds]
+    keep = (pairwise_ioa(Boxes(boxes), proposals) <= overlap).all(dim=0).numpy()
+    for key in ("proposal_boxes", "proposal_objectness_logits"):
+        record[key] = record[key][keep]
 
 
 def _open_disjoint(folders: Sequence[str]) -> list[ProposalFile]:

@@ -3,7 +3,7 @@
 The last layers of a detector have outputs per class: box score, box deltas, mask. If the initial
 weights are of other classes, each class of the model takes the outputs of its source class.
 Classes without a source are initialized randomly (appendix A, "fine + COCO": seven classes of
-Cityscapes are in COCO, `rider` is not).
+Cityscapes are in COCO, `rider` is not), as a new layer or with the distribution of the weights.
 
 Shapes: K classes of the model, K' of the weights.
 """
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from detectron2.modeling.roi_heads import FastRCNNOutputLayers
@@ -35,11 +35,13 @@ class ClassMap:
         here: Classes of the model, in the order of its outputs.
         there: Classes of the weights.
         source: Source class of each class of the model. None initializes it randomly.
+        random: How to do so, see `train.init_classes_random`.
     """
 
     here: tuple[str, ...]
     there: tuple[str, ...]
     source: tuple[str | None, ...]
+    random: str = "layer"
 
     @property
     def pairs(self) -> list[tuple[int, int]]:
@@ -83,7 +85,8 @@ def class_map_of(cfg: DictConfig, source: DictConfig | None) -> ClassMap | None:
             "not known. Set train.init_classes_of to a data set with the same classes, "
             "such as coco_trainval35k."
         )
-    return map_classes(here, there, cfg.train.init_classes, name)
+    classes = map_classes(here, there, cfg.train.init_classes, name)
+    return replace(classes, random=cfg.train.init_classes_random)
 
 
 def map_classes(
@@ -126,7 +129,8 @@ def take_classes(
     """Selects class-specific weights for the classes of the model.
 
     Args:
-        model: Bare model. Classes without a source keep its weights.
+        model: Bare model. Classes without a source keep its weights, or get random ones that
+            are distributed as those of `state`.
         state: Weights of the same model for K' classes.
         classes: The class map.
         where: File of the weights, for messages.
@@ -166,8 +170,8 @@ def _class_layers(model: nn.Module, classes: ClassMap) -> Iterator[_Layer]:
             if module.bbox_pred.out_features == 4 * count:
                 yield _Layer(f"{name}.bbox_pred", 4, 0)
         elif isinstance(module, MaskHead):
-            outputs = module.loss.num_outputs(count)
-            if outputs != module.loss.num_outputs(count + 1):  # else class-agnostic
+            if module.loss.class_specific:
+                outputs = module.loss.num_outputs(count)
                 unit = module.predictor.weight.shape[0] // outputs
                 yield _Layer(f"{name}.predictor", unit, outputs - count)
         elif isinstance(module, MaskRCNNConvUpsampleHead) and (
@@ -191,6 +195,8 @@ def _rows(
         )
     result = own.clone().unflatten(0, (-1, layer.unit))
     given = theirs.to(result).unflatten(0, (-1, layer.unit))
+    if classes.random == "weights":
+        result.normal_(given.mean().item(), given.std(correction=0).item())
     for here, there in classes.pairs:
         result[here] = given[there]
     if layer.extra:  # background is last
