@@ -111,8 +111,8 @@ class MaskRCNNMapper(DatasetMapper):
             ``proposals`` (``proposal_boxes`` in the augmented image's frame, clipped to it, empty
             ones and those inside crowds omitted, and ``objectness_logits``, descending), and, in
             training, ``instances``: ``gt_boxes`` (clipped to the image), ``gt_classes`` and, as
-            configured, ``gt_masks``, ``gt_keypoints``. Crowd regions and instances without area are omitted; without any
-            instance the fields are empty and masks absent.
+            configured, ``gt_masks``, ``gt_keypoints``. Crowd regions and instances without area are
+            omitted; without any instance the fields are empty and masks absent.
 
         Raises:
             DataError: see :func:`read_image` and :class:`ProposalFile`; or keypoints of another
