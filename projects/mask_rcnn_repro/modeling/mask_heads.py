@@ -84,8 +84,8 @@ class FCNMaskHead(MaskHead, MaskRCNNConvUpsampleHead):
         conv_dim: Channels of the convolutions and the deconvolution.
         conv_norm: Norm of the 3x3 convolutions; the paper has none.
         predictor_init: First weights of the last layer. ``"normal"`` draws them with deviation
-            0.001, as Detectron2. ``"msra"`` is Detectron's: MSRA's initialization where outputs
-            belong to classes, ``"normal"`` where one output serves all classes.
+            0.001, as Detectron2. ``"msra"`` is Detectron's: MSRA's initialization for several
+            outputs, and ``"normal"`` for a single one, where MSRA's deviation of 1.4 can diverge.
         loss_weight: Factor of the loss.
         vis_period: See :meth:`MaskLoss.loss`.
 
@@ -120,7 +120,7 @@ class FCNMaskHead(MaskHead, MaskRCNNConvUpsampleHead):
             loss_weight=loss_weight,
             vis_period=vis_period,
         )
-        if predictor_init == "msra" and loss.class_specific:
+        if predictor_init == "msra" and self.predictor.out_channels > 1:
             c2_msra_fill(self.predictor)
 
     @classmethod

@@ -37,11 +37,6 @@ class MaskLoss(ABC):
     def num_outputs(self, num_classes: int) -> int:
         """Number of channels O that the head predicts for K classes."""
 
-    @property
-    def class_specific(self) -> bool:
-        """Whether the outputs belong to classes: O grows with K."""
-        return self.num_outputs(2) != self.num_outputs(1)
-
     def loss(
         self, logits: torch.Tensor, instances: list[Instances], vis_period: int = 0
     ) -> torch.Tensor:

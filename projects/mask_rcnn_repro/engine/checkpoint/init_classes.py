@@ -170,8 +170,8 @@ def _class_layers(model: nn.Module, classes: ClassMap) -> Iterator[_Layer]:
             if module.bbox_pred.out_features == 4 * count:
                 yield _Layer(f"{name}.bbox_pred", 4, 0)
         elif isinstance(module, MaskHead):
-            if module.loss.class_specific:
-                outputs = module.loss.num_outputs(count)
+            outputs = module.loss.num_outputs(count)
+            if outputs != module.loss.num_outputs(count + 1):  # else class-agnostic
                 unit = module.predictor.weight.shape[0] // outputs
                 yield _Layer(f"{name}.predictor", unit, outputs - count)
         elif isinstance(module, MaskRCNNConvUpsampleHead) and (
