@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import logging
 import subprocess
 import sys
 import uuid
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import cv2
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
@@ -290,19 +293,43 @@ def test_fingerprint(tmp_path: Path) -> None:
         dataset_fingerprint(names[0])
 
 
-def test_embedded_names() -> None:
-    from mask_rcnn_embedded import quickstart as embedded
-
-    assert dataset_info("embedded_train") == list(embedded.THING_CLASSES)
+@pytest.mark.parametrize(
+    ("generator", "infix", "classes"), [("coco", "_coco", 18), ("quickstart", "", 7)]
+)
+def test_embedded_names(generator: str, infix: str, classes: int) -> None:
+    embedded = importlib.import_module(f"mask_rcnn_embedded.{generator}")
+    names = list(embedded.THING_CLASSES)
+    assert dataset_info(f"embedded{infix}_train") == names and len(names) == classes
+    tiny = f"embedded_tiny{infix}"
     for split, number in (("train", embedded.TINY_SPEC.num_train), ("val", 12)):
-        dicts = get_test_dicts(f"embedded_tiny_{split}")
-        assert len(dicts) == number
-        metadata = MetadataCatalog.get(f"embedded_tiny_{split}")
-        assert metadata.thing_classes == list(embedded.THING_CLASSES)
-    assert not any(d["annotations"] for d in get_test_dicts("embedded_tiny_unlabeled"))
-    people = get_training_dicts("embedded_tiny_person_train", min_keypoints=1)
+        assert len(get_test_dicts(f"{tiny}_{split}")) == number
+        assert MetadataCatalog.get(f"{tiny}_{split}").thing_classes == names
+    assert not any(d["annotations"] for d in get_test_dicts(f"{tiny}_unlabeled"))
+    people = get_training_dicts(f"{tiny}_person_train", min_keypoints=1)
     assert all(len(a["keypoints"]) == 51 for d in people for a in d["annotations"])
-    assert MetadataCatalog.get("embedded_tiny_person_train").thing_classes == ["person"]
+    assert MetadataCatalog.get(f"{tiny}_person_train").thing_classes == ["person"]
+
+
+def test_the_streets_and_coco_share_seven_classes() -> None:
+    classes = set(dataset_info("embedded_coco_train") or ())
+    streets = set(MetadataCatalog.get("embedded_cityscapes_train").thing_classes)
+    assert streets - classes == {"rider"}
+
+
+@pytest.mark.parametrize(("many", "classes", "images"), [("", 30, 60), ("_many", 60, 120)])
+def test_embedded_crops(many: str, classes: int, images: int) -> None:
+    name = f"embedded_tiny{many}_crops_train"
+    names = MetadataCatalog.get(name).thing_classes
+    assert names == sorted(names) and len(names) == classes
+    assert set(dataset_info("embedded_coco_train") or ()) < set(names)
+    dicts = DatasetCatalog.get(name)
+    assert [d["image_id"] for d in dicts] == list(range(1, images + 1))
+    assert Counter(d["category_id"] for d in dicts) == dict.fromkeys(range(classes), 2)
+    for d in dicts:  # ImageNet's directories: one for each class
+        assert Path(d["file_name"]).parent.name == names[d["category_id"]]
+    shape = cv2.imread(dicts[0]["file_name"]).shape
+    assert shape == (dicts[0]["height"], dicts[0]["width"], 3)
+    assert len(DatasetCatalog.get(f"embedded_tiny{many}_crops_val")) == images // 2
 
 
 def test_importing_the_package_does_not_import_torch() -> None:
