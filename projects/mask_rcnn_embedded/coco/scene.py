@@ -250,10 +250,18 @@ def _plan(rng: np.random.Generator, spec: EmbeddedSpec, width: int, height: int)
     return planned[:MAX_SOLIDS]
 
 
-def backdrop(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """A background drawn at half size, with grain at full size; (3, H, W) float32 BGR."""
-    half = make_background(rng, (height + 1) // 2, (width + 1) // 2)
-    image = np.stack([cv2.resize(plane, (width, height)) for plane in half])
+def enlarged(
+    rng: np.random.Generator, background: np.ndarray, height: int, width: int
+) -> np.ndarray:
+    """A background that was drawn at half size, with grain at full size.
+
+    Args:
+        background: (3, h, w) float32.
+
+    Returns:
+        (3, height, width) float32.
+    """
+    image = np.stack([cv2.resize(plane, (width, height)) for plane in background])
     grain = random_texture(rng, 40.0, ("cloud", "rough", "grain")).sample(0, 0, width, height)
     grain -= np.float32(0.5)
     grain *= np.float32(rng.uniform(5.0, 60.0))
@@ -269,7 +277,8 @@ def make_scene(rng: np.random.Generator, spec: EmbeddedSpec) -> Scene:
     """
     side = round(spec.short_side * rng.uniform(1.0, MOST_OF_SIDE))
     width, height = image_size(rng, side, max(side, spec.max_long_side))
-    image = backdrop(rng, height, width)
+    half = make_background(rng, (height + 1) // 2, (width + 1) // 2)
+    image = enlarged(rng, half, height, width)
     return compose(rng, image, _plan(rng, spec, width, height), spec.min_visible)
 
 

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 
 from mask_rcnn_embedded.coco.background import make_background
-from mask_rcnn_embedded.coco.scene import Scene, compose, log_uniform
+from mask_rcnn_embedded.coco.scene import Scene, compose, enlarged, log_uniform
 from mask_rcnn_embedded.crops.spec import CLASSES, FULL_SPEC, SPLITS, TINY_SPEC, CropSpec
 from mask_rcnn_embedded.data_set import DataSet
 from mask_rcnn_embedded.drawing.solid import Solid
@@ -38,6 +38,14 @@ def _centred(solids: list[Solid], center: np.ndarray) -> None:
         solid.transform(np.eye(2), center - middle)
 
 
+def _background(rng: np.random.Generator, side: int) -> np.ndarray:
+    """A part of a larger background, which is as coarse as in the detection images."""
+    half, whole = (side + 1) // 2, round(side * rng.uniform(0.6, 1.8))
+    top, left = rng.integers(0, whole - half + 1, 2)
+    image = make_background(rng, whole, whole)[:, top : top + half, left : left + half]
+    return enlarged(rng, image, side, side)
+
+
 def render(spec: CropSpec, split: str, index: int) -> Scene:
     """One thing about the middle of the picture, with others beside, behind and before it."""
     rng = spec.image_rng(split, index)
@@ -54,7 +62,7 @@ def render(spec: CropSpec, split: str, index: int) -> Scene:
         angle, reach = rng.uniform(0.0, 2 * np.pi), rng.uniform(0.4, 0.75) * side
         _centred(solids, 0.5 * side + reach * np.array([np.cos(angle), np.sin(angle)]))
         (behind if rng.random() < 0.65 else before).extend(solids)
-    image = make_background(rng, spec.side, spec.side)
+    image = _background(rng, spec.side)
     state = rng.bit_generator.state
     scene = compose(rng, image.copy(), [*behind, *target, *before], MIN_VISIBLE)
     if before and not any(solid is target[0] for solid in scene.solids):  # too much is hidden

@@ -10,7 +10,7 @@ import numpy as np
 from mask_rcnn_embedded.coco.spec import THING_CLASSES
 from mask_rcnn_embedded.spec import DataSetSpec
 
-VERSION = 1
+VERSION = 2
 """Version of the drawing code. Raise it whenever a picture changes."""
 
 SPLITS = ("train", "val")

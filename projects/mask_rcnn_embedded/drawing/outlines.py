@@ -62,8 +62,8 @@ _ANIMALS: dict[str, tuple[float, ...]] = {
 }
 
 
-def _area(parts: list[Part]) -> float:
-    """Area of the union of parts, by drawing them small."""
+def union_area(parts: list[Part]) -> float:
+    """Area that parts cover together, in their own units, to about two percent."""
     every = np.concatenate([part.polygon for part in parts])
     low, high = every.min(axis=0), every.max(axis=0)
     scale = 100.0 / max(float((high - low).max()), 1e-6)
@@ -71,29 +71,24 @@ def _area(parts: list[Part]) -> float:
     for part in parts:
         points = np.round((part.polygon - low) * scale * 16).astype(np.int32)
         cv2.fillPoly(canvas, [points], 0 if part.hole else 1, shift=4)
-    return float(cv2.countNonZero(canvas)) / scale**2
+    return max(float(cv2.countNonZero(canvas)) / scale**2, 1e-6)
 
 
-def union_area(parts: list[Part]) -> float:
-    """Area that parts cover together, in their own units, to about two percent."""
-    return max(_area(parts), 1e-6)
+class _Parts(list[Part]):
+    """Parts of a thing, back to front."""
 
+    def part(self, points: object, tone: int = MAIN) -> None:
+        self.append(Part(np.asarray(points, dtype=np.float32), tone))
 
-def _shape(parts: list[Part], strokes: list[Stroke] | None = None) -> Shape:
-    return Shape(parts, strokes or [], union_area(parts))
+    def disc(self, x: float, y: float, rx: float, ry: float, tone: int, hole: bool = False) -> None:
+        self.append(Part(ellipse((x, y), (rx, ry), n=24), tone, hole=hole))
 
+    def limb(self, *balls: tuple[float, float, float], tone: int = MAIN) -> None:
+        """The hull of discs, each (x, y, radius)."""
+        self.append(Part(hull(*((np.array(ball[:2]), ball[2]) for ball in balls)), tone))
 
-def _part(points: object, tone: int = MAIN, hole: bool = False) -> Part:
-    return Part(np.asarray(points, dtype=np.float32), tone, hole=hole)
-
-
-def _disc(x: float, y: float, rx: float, ry: float, tone: int, hole: bool = False) -> Part:
-    return Part(ellipse((x, y), (rx, ry), n=24), tone, hole=hole)
-
-
-def _limb(*balls: tuple[float, float, float], tone: int = MAIN) -> Part:
-    """The hull of discs, each (x, y, radius)."""
-    return Part(hull(*((np.array(ball[:2]), ball[2]) for ball in balls)), tone)
+    def shape(self, strokes: list[Stroke] | None = None) -> Shape:
+        return Shape(self, strokes or [], union_area(self))
 
 
 def _smooth(points: np.ndarray) -> np.ndarray:
@@ -113,7 +108,8 @@ def _chain(rng: np.random.Generator, name: str) -> Shape:
     if rng.random() < 0.55:
         half = _smooth(half)
     outline = np.concatenate([half, half[::-1] * [-1.0, 1.0]])
-    parts = [_part(outline)]
+    parts = _Parts()
+    parts.part(outline)
     rows, widths = np.maximum.accumulate(half[:, 1]), half[:, 0]
     for tone, low, high in (band.split(":") for band in bands.split()):
         if rng.random() < 0.2:
@@ -121,31 +117,29 @@ def _chain(rng: np.random.Generator, name: str) -> Shape:
         level = np.linspace(float(low), float(high), 9) / 100.0 + rng.normal(0.0, 0.02)
         inside = np.interp(level, rows, widths) * 0.995
         edge = np.stack([inside, np.clip(level, rows[0], rows[-1])], axis=1)
-        parts.append(_part(np.concatenate([edge, edge[::-1] * [-1, 1]]), int(tone)))
+        parts.part(np.concatenate([edge, edge[::-1] * [-1, 1]]), int(tone))
     if name == "house":
         for x, y in ((-0.2, 0.04), (0.2, 0.04)):
             w = rng.uniform(0.05, 0.09)
-            parts.append(
-                _part([[x - w, y], [x + w, y], [x + w, y + 0.14], [x - w, y + 0.14]], DARK)
-            )
+            parts.part([[x - w, y], [x + w, y], [x + w, y + 0.14], [x - w, y + 0.14]], DARK)
         door = rng.uniform(0.06, 0.1)
-        parts.append(_part([[-door, 0.24], [door, 0.24], [door, 0.455], [-door, 0.455]], LIGHT))
+        parts.part([[-door, 0.24], [door, 0.24], [door, 0.455], [-door, 0.455]], LIGHT)
     elif name == "butterfly":
         for sign in (-1.0, 1.0):
-            parts.append(_disc(sign * 0.3, -0.26, 0.09, 0.08, SECOND))
-            parts.append(_disc(sign * 0.24, 0.22, 0.06, 0.06, LIGHT))
-        parts.append(_disc(0.0, 0.0, 0.035, 0.28, DARK))
+            parts.disc(sign * 0.3, -0.26, 0.09, 0.08, SECOND)
+            parts.disc(sign * 0.24, 0.22, 0.06, 0.06, LIGHT)
+        parts.disc(0.0, 0.0, 0.035, 0.28, DARK)
     elif name == "snowman":
         for x, y in ((-0.05, -0.38), (0.05, -0.38), (0.0, -0.1), (0.0, 0.1), (0.0, 0.28)):
-            parts.append(_disc(x, y, 0.018, 0.018, DARK))
+            parts.disc(x, y, 0.018, 0.018, DARK)
     elif name == "anchor":
-        parts.append(_disc(0.0, -0.45, 0.08, 0.08, MAIN))
-        parts.append(_disc(0.0, -0.45, 0.04, 0.04, MAIN, hole=True))
+        parts.disc(0.0, -0.45, 0.08, 0.08, MAIN)
+        parts.disc(0.0, -0.45, 0.04, 0.04, MAIN, hole=True)
     elif name in ("airplane", "spoon"):
-        parts.append(_disc(0.0, -0.33, 0.03 if name == "airplane" else 0.1, 0.1, DARK))
+        parts.disc(0.0, -0.33, 0.03 if name == "airplane" else 0.1, 0.1, DARK)
     middle = np.array([[0.05, half[0, 1] * 0.6], [0.05, half[-1, 1] * 0.6]])
     gloss = Stroke(middle.astype(np.float32), 0.03, float(rng.uniform(-0.3, 0.4)))
-    return _shape(parts, [gloss] if rng.random() < 0.4 else [])
+    return parts.shape([gloss] if rng.random() < 0.4 else [])
 
 
 def _animal(rng: np.random.Generator, name: str) -> Shape:
@@ -153,105 +147,74 @@ def _animal(rng: np.random.Generator, name: str) -> Shape:
     values = np.array(_ANIMALS[name]) * np.exp(rng.normal(0.0, 0.08, 10))
     length, girth, leg, thick, neck, angle, head, skull, tail, ear = values
     back, front, ground = -0.5 * length, 0.5 * length, girth + leg
-    parts = []
+    parts = _Parts()
     swing = rng.uniform(0.0, 0.45) * (1.0 if rng.random() < 0.5 else -1.0)
     for tone, sign in ((SECOND if rng.random() < 0.5 else MAIN, -1.0), (MAIN, 1.0)):
         for x, turn in ((back + girth * 0.4, swing), (front - girth * 0.4, -swing)):
             bend = sign * turn * rng.uniform(0.5, 1.0)
             knee = (x + 0.5 * leg * np.sin(bend), girth * 0.6 + 0.5 * leg, thick)
             foot = (knee[0] + 0.5 * leg * np.sin(bend * 0.4 - 0.1), ground, thick * 0.85)
-            parts += [_limb((x, 0.2 * girth, thick * 1.9), knee, tone=tone)]
-            parts += [_limb(knee, foot, tone=tone)]
+            parts.limb((x, 0.2 * girth, thick * 1.9), knee, tone=tone)
+            parts.limb(knee, foot, tone=tone)
         if sign < 0:
             droop = rng.uniform(-0.9, 1.2)
-            tip = (
-                back - 0.8 * girth - tail * np.cos(droop) * 0.7,
-                tail * np.sin(droop),
-                thick * 0.5,
-            )
-            parts.append(_limb((back - 0.6 * girth, -0.3 * girth, thick * 0.8), tip))
-            parts.append(
-                _limb(
-                    (back, 0.0, girth),
-                    (0.0, rng.normal(0.02, 0.02), girth * 0.92),
-                    (front, -0.02, girth),
-                )
-            )
+            away = back - 0.8 * girth - tail * np.cos(droop) * 0.7
+            tip = (away, tail * np.sin(droop), thick * 0.5)
+            parts.limb((back - 0.6 * girth, -0.3 * girth, thick * 0.8), tip)
+            belly = (0.0, rng.normal(0.02, 0.02), girth * 0.92)
+            parts.limb((back, 0.0, girth), belly, (front, -0.02, girth))
     for _ in range(int(rng.integers(0, 4))):  # spots of the coat
         x, y = rng.uniform(back, front), rng.uniform(-0.5, 0.4) * girth
-        parts.append(
-            _disc(x, y, rng.uniform(0.2, 0.5) * girth, rng.uniform(0.2, 0.4) * girth, SECOND)
-        )
+        wide, high = rng.uniform(0.2, 0.5) * girth, rng.uniform(0.2, 0.4) * girth
+        parts.disc(x, y, wide, high, SECOND)
     bow = angle + rng.normal(0.0, 0.15)
     top = np.array([front + girth * 0.3 + neck * np.cos(bow), -0.4 * girth - neck * np.sin(bow)])
-    parts.append(_limb((front, -0.1 * girth, girth * 0.7), (*top, skull * 0.75)))
+    parts.limb((front, -0.1 * girth, girth * 0.7), (*top, skull * 0.75))
     drop = rng.normal(0.35, 0.2)
     nose = top + head * np.array([np.cos(drop), np.sin(drop)])
     if name == "elephant":  # the trunk
         low = nose + np.array([0.05, 0.28 + rng.normal(0.0, 0.05)])
         curl = low + np.array([rng.uniform(-0.08, 0.12), 0.02])
-        parts += [_limb((*nose, 0.06), (*low, 0.035)), _limb((*low, 0.035), (*curl, 0.03))]
-    parts.append(_limb((*top, skull), (*nose, skull * 0.62)))
-    parts.append(_disc(nose[0] + skull * 0.4, nose[1], skull * 0.22, skull * 0.25, DARK))
+        parts.limb((*nose, 0.06), (*low, 0.035))
+        parts.limb((*low, 0.035), (*curl, 0.03))
+    parts.limb((*top, skull), (*nose, skull * 0.62))
+    parts.disc(nose[0] + skull * 0.4, nose[1], skull * 0.22, skull * 0.25, DARK)
     eye = top + np.array([0.35 * head * np.cos(drop), -0.3 * skull])
-    parts.append(_disc(eye[0], eye[1], 0.018, 0.018, DARK))
+    parts.disc(eye[0], eye[1], 0.018, 0.018, DARK)
     flap = top + np.array([-0.6 * ear, (0.8 if name in ("dog", "elephant") else -0.9) * ear])
-    parts.append(
-        _limb(
-            (top[0] - 0.2 * skull, top[1] - 0.5 * skull, skull * 0.35),
-            (*flap, ear * 0.25),
-            tone=SECOND,
-        )
+    parts.limb(
+        (top[0] - 0.2 * skull, top[1] - 0.5 * skull, skull * 0.35), (*flap, ear * 0.25), tone=SECOND
     )
-    return _shape(parts)
+    return parts.shape()
 
 
 def _bird(rng: np.random.Generator, swan: bool) -> Shape:
     """A bird from the side, which looks to +x; a swan has a long neck and no legs to be seen."""
     rx, ry = rng.uniform(0.26, 0.32), rng.uniform(0.13, 0.18)
     neck = rng.uniform(0.3, 0.4) if swan else rng.uniform(0.04, 0.1)
-    shoulder, top = (
-        np.array([0.8 * rx, -0.3 * ry]),
-        np.array([rx * rng.uniform(0.9, 1.15), -ry - neck]),
-    )
-    parts = [
-        _limb(
-            (-0.7 * rx, 0.0, 0.07),
-            (-rx - rng.uniform(0.1, 0.24), rng.uniform(-0.08, 0.1), 0.035),
-            tone=SECOND,
-        )
-    ]
-    if not swan:
-        for x in (-0.03, 0.06):
-            foot = (x + rng.normal(0.02, 0.03), ry + rng.uniform(0.12, 0.2), 0.012)
-            parts += [
-                _limb((x, 0.8 * ry, 0.018), foot, tone=DARK),
-                _limb(foot, (foot[0] + 0.07, foot[1], 0.01), tone=DARK),
-            ]
-    parts.append(_disc(0.0, 0.0, rx, ry, MAIN))
-    parts.append(_limb((*shoulder, 0.07), (*top, 0.05)))
+    shoulder = np.array([0.8 * rx, -0.3 * ry])
+    top = np.array([rx * rng.uniform(0.9, 1.15), -ry - neck])
+    parts = _Parts()
+    tail = (-rx - rng.uniform(0.1, 0.24), rng.uniform(-0.08, 0.1), 0.035)
+    parts.limb((-0.7 * rx, 0.0, 0.07), tail, tone=SECOND)
+    for x in () if swan else (-0.03, 0.06):
+        foot = (x + rng.normal(0.02, 0.03), ry + rng.uniform(0.12, 0.2), 0.012)
+        parts.limb((x, 0.8 * ry, 0.018), foot, tone=DARK)
+        parts.limb(foot, (foot[0] + 0.07, foot[1], 0.01), tone=DARK)
+    parts.disc(0.0, 0.0, rx, ry, MAIN)
+    parts.limb((*shoulder, 0.07), (*top, 0.05))
     head = rng.uniform(0.065, 0.08) if swan else rng.uniform(0.09, 0.12)
     beak = np.array([[0.4 * head, -0.5 * head], [head + rng.uniform(0.07, 0.16), 0.0]])
-    parts.append(_part(top + np.concatenate([beak, beak[:1] * [1.0, -1.0]]), DARK))
-    parts.append(_disc(top[0], top[1], head, head * 0.95, MAIN if rng.random() < 0.6 else SECOND))
-    parts.append(_disc(top[0] + 0.35 * head, top[1] - 0.2 * head, 0.022, 0.022, LIGHT))
-    parts.append(_disc(top[0] + 0.38 * head, top[1] - 0.2 * head, 0.013, 0.013, DARK))
+    parts.part(top + np.concatenate([beak, beak[:1] * [1.0, -1.0]]), DARK)
+    parts.disc(top[0], top[1], head, head * 0.95, MAIN if rng.random() < 0.6 else SECOND)
+    parts.disc(top[0] + 0.35 * head, top[1] - 0.2 * head, 0.022, 0.022, LIGHT)
+    parts.disc(top[0] + 0.38 * head, top[1] - 0.2 * head, 0.013, 0.013, DARK)
     raised = not swan and rng.random() < 0.35
-    tip = np.array(
-        [
-            -rx * rng.uniform(0.6, 1.1),
-            -rng.uniform(0.3, 0.45) if raised else rng.uniform(-0.05, 0.08),
-        ]
-    )
-    parts.append(
-        _limb(
-            (0.2 * rx, -0.1 * ry, 0.6 * ry),
-            (-0.3 * rx, 0.5 * tip[1], 0.5 * ry),
-            (*tip, 0.02),
-            tone=SECOND,
-        )
-    )
-    return _shape(parts)
+    rise = -rng.uniform(0.3, 0.45) if raised else rng.uniform(-0.05, 0.08)
+    tip = (-rx * rng.uniform(0.6, 1.1), rise, 0.02)
+    middle = (-0.3 * rx, 0.5 * rise, 0.5 * ry)
+    parts.limb((0.2 * rx, -0.1 * ry, 0.6 * ry), middle, tip, tone=SECOND)
+    return parts.shape()
 
 
 def _umbrella(rng: np.random.Generator) -> Shape:
@@ -266,140 +229,145 @@ def _umbrella(rng: np.random.Generator) -> Shape:
         for a, b in itertools.pairwise(edges)
     ]
     end, hook = rng.uniform(0.34, 0.5), rng.uniform(0.04, 0.07)
-    parts = [_limb((0, -high - 0.05, 0.012), (0, end, 0.014), tone=DARK)]
+    parts = _Parts()
+    parts.limb((0, -high - 0.05, 0.012), (0, end, 0.014), tone=DARK)
     angle = np.linspace(0.0, np.pi, 9)
     arc = np.stack([hook - hook * np.cos(angle), end + hook * np.sin(angle)], axis=1)
-    parts += [_limb((*a, 0.016), (*b, 0.016), tone=DARK) for a, b in itertools.pairwise(arc)]
-    parts.append(_part(np.concatenate([dome, *low])))
+    for a, b in itertools.pairwise(arc):
+        parts.limb((*a, 0.016), (*b, 0.016), tone=DARK)
+    parts.part(np.concatenate([dome, *low]))
     for k in range(rng.integers(0, 2), ribs, 2):  # panels of another tone
         w = np.linspace(0.0, np.pi / 2, 9)
         sides = [np.stack([x * np.cos(w), -high * np.sin(w)], axis=1) for x in edges[k : k + 2]]
-        parts.append(_part(np.concatenate([sides[0], sides[1][::-1]]) * 0.99, SECOND))
-    return _shape(parts)
+        parts.part(np.concatenate([sides[0], sides[1][::-1]]) * 0.99, SECOND)
+    return parts.shape()
 
 
 def _flower(rng: np.random.Generator) -> Shape:
     """Round petals around a disc, often on a stem with leaves."""
     petals, size = int(rng.integers(5, 10)), rng.uniform(0.1, 0.14)
     angle = np.arange(petals) * 2 * np.pi / petals + rng.uniform(0, 6)
-    parts = []
+    parts = _Parts()
     if rng.random() < 0.6:
         bend = rng.normal(0.0, 0.08)
-        parts += [_limb((0, 0, 0.018), (bend, 0.6, 0.018), tone=DARK)]
-        parts += [
-            _limb(
-                (0.5 * bend, 0.4, 0.01),
-                (0.5 * bend + 0.12, 0.33, 0.04),
-                (0.5 * bend + 0.2, 0.28, 0.005),
-                tone=DARK,
-            )
-        ]
+        parts.limb((0, 0, 0.018), (bend, 0.6, 0.018), tone=DARK)
+        parts.limb(
+            (0.5 * bend, 0.4, 0.01),
+            (0.5 * bend + 0.12, 0.33, 0.04),
+            (0.5 * bend + 0.2, 0.28, 0.005),
+            tone=DARK,
+        )
     for a in angle:
         ring = ellipse((0.0, 0.0), (1.35 * size, min(size, 0.8 / petals)), float(a), 16)
-        parts.append(_part(ring + 0.17 * np.array([np.cos(a), np.sin(a)])))
-    parts.append(_disc(0.0, 0.0, 0.1, 0.1, SECOND))
-    return _shape(parts)
+        parts.part(ring + 0.17 * np.array([np.cos(a), np.sin(a)]))
+    parts.disc(0.0, 0.0, 0.1, 0.1, SECOND)
+    return parts.shape()
 
 
 def _round(rng: np.random.Generator, ball: bool) -> Shape:
     """A clock with marks and hands, or a ball with panels."""
     turn = rng.uniform(0.0, 2 * np.pi)
-    parts, strokes = [_disc(0, 0, 0.5, 0.5, MAIN)], []
+    parts, strokes = _Parts(), []
+    parts.disc(0, 0, 0.5, 0.5, MAIN)
     if ball:
         panels = int(rng.integers(4, 9))
         for k in range(0, panels - 1, 2):
             t = turn + np.linspace(k, k + 1, 7) * 2 * np.pi / panels
             rim = 0.497 * np.stack([np.cos(t), np.sin(t)], axis=1)
-            parts.append(_part(np.concatenate([[[0.12, -0.1]], rim]), SECOND))
-        parts.append(_disc(0.12, -0.1, 0.07, 0.07, LIGHT))
-        return _shape(parts)
-    parts.append(_disc(0, 0, 0.42, 0.42, LIGHT if rng.random() < 0.6 else SECOND))
+            parts.part(np.concatenate([[[0.12, -0.1]], rim]), SECOND)
+        parts.disc(0.12, -0.1, 0.07, 0.07, LIGHT)
+        return parts.shape()
+    parts.disc(0, 0, 0.42, 0.42, LIGHT if rng.random() < 0.6 else SECOND)
     for k in range(12):
         a = k * np.pi / 6
         ends = np.array([[np.cos(a), np.sin(a)]]) * np.array([[0.32], [0.38]])
         strokes.append(Stroke(ends.astype(np.float32), 0.03, -0.8))
     for reach, width in ((0.22, 0.022), (0.33, 0.015)):
         a = rng.uniform(0, 2 * np.pi)
-        parts.append(_limb((0, 0, width), (reach * np.cos(a), reach * np.sin(a), width), tone=DARK))
-    return _shape(parts, strokes)
+        parts.limb((0, 0, width), (reach * np.cos(a), reach * np.sin(a), width), tone=DARK)
+    return parts.shape(strokes)
 
 
 def _cactus(rng: np.random.Generator) -> Shape:
     """A column with two bent arms, in a pot or not."""
     wide = rng.uniform(0.08, 0.11)
-    parts = [_limb((0, -0.4, wide), (0, 0.5, wide))]
+    parts = _Parts()
+    parts.limb((0, -0.4, wide), (0, 0.5, wide))
     for sign in (-1.0, 1.0):
         low, reach, up = rng.uniform(-0.1, 0.25), rng.uniform(0.2, 0.28), rng.uniform(0.15, 0.35)
         bend = (sign * reach, low, 0.065)
-        parts += [_limb((0, low, 0.06), bend), _limb(bend, (sign * reach, low - up, 0.06))]
+        parts.limb((0, low, 0.06), bend)
+        parts.limb(bend, (sign * reach, low - up, 0.06))
     if rng.random() < 0.5:
-        parts.append(_part([[-0.2, 0.3], [0.2, 0.3], [0.14, 0.56], [-0.14, 0.56]], SECOND))
+        parts.part([[-0.2, 0.3], [0.2, 0.3], [0.14, 0.56], [-0.14, 0.56]], SECOND)
     lines = [np.array([[x, -0.4], [x, 0.3]], np.float32) for x in (-0.04, 0.0, 0.04)]
-    return _shape(parts, [Stroke(line, 0.012, -0.4) for line in lines])
+    return parts.shape([Stroke(line, 0.012, -0.4) for line in lines])
 
 
 def _snowflake(rng: np.random.Generator) -> Shape:
     """Six thin arms with side branches."""
     thin, where, length = rng.uniform(0.018, 0.03), rng.uniform(0.22, 0.34), rng.uniform(0.1, 0.18)
-    parts = []
+    parts = _Parts()
     for a in np.arange(6) * np.pi / 3:
         along = np.array([np.cos(a), np.sin(a)])
-        parts.append(_limb((0, 0, thin), (*(0.5 * along), thin)))
+        parts.limb((0, 0, thin), (*(0.5 * along), thin))
         for turn in (-0.8, 0.8):
             tip = where * along + length * np.array([np.cos(a + turn), np.sin(a + turn)])
-            parts.append(_limb((*(where * along), thin), (*tip, thin * 0.8)))
-    return _shape(parts)
+            parts.limb((*(where * along), thin), (*tip, thin * 0.8))
+    return parts.shape()
 
 
 def _glasses(rng: np.random.Generator) -> Shape:
     """Two rims with a bridge and temples."""
     r, thin = rng.uniform(0.15, 0.2), rng.uniform(0.02, 0.035)
-    tall, parts = r * rng.uniform(0.7, 1.05), []
+    tall, parts = r * rng.uniform(0.7, 1.05), _Parts()
     for sign in (-1.0, 1.0):
-        parts.append(_limb((sign * (0.22 + r), 0, thin), (sign * 0.52, -0.14, thin * 0.8)))
-        parts.append(_disc(sign * 0.24, 0, r + thin, tall + thin, MAIN))
+        parts.limb((sign * (0.22 + r), 0, thin), (sign * 0.52, -0.14, thin * 0.8))
+        parts.disc(sign * 0.24, 0, r + thin, tall + thin, MAIN)
         see_through = rng.random() < 0.5
-        parts.append(_disc(sign * 0.24, 0, r - thin, tall - thin, DARK, hole=see_through))
-    parts.append(_limb((-0.07, -0.02, thin), (0.07, -0.02, thin)))
-    return _shape(parts)
+        parts.disc(sign * 0.24, 0, r - thin, tall - thin, DARK, hole=see_through)
+    parts.limb((-0.07, -0.02, thin), (0.07, -0.02, thin))
+    return parts.shape()
 
 
 def _key(rng: np.random.Generator) -> Shape:
     """A ring, a shaft and a bit of two or three teeth."""
     bow, shaft = rng.uniform(0.13, 0.18), rng.uniform(0.03, 0.045)
-    parts = [_disc(-0.35, 0, bow, bow * rng.uniform(0.8, 1.1), MAIN)]
-    parts += [_disc(-0.35, 0, bow * 0.55, bow * 0.5, MAIN, hole=True)]
-    parts += [_limb((-0.35 + bow, 0, shaft), (0.48, 0, shaft))]
+    parts = _Parts()
+    parts.disc(-0.35, 0, bow, bow * rng.uniform(0.8, 1.1), MAIN)
+    parts.disc(-0.35, 0, bow * 0.55, bow * 0.5, MAIN, hole=True)
+    parts.limb((-0.35 + bow, 0, shaft), (0.48, 0, shaft))
     for x in np.linspace(0.28, 0.46, int(rng.integers(2, 4))):
         deep = rng.uniform(0.08, 0.16)
-        parts.append(_part([[x - 0.03, 0], [x + 0.03, 0], [x + 0.03, deep], [x - 0.03, deep]]))
-    return _shape(parts)
+        parts.part([[x - 0.03, 0], [x + 0.03, 0], [x + 0.03, deep], [x - 0.03, deep]])
+    return parts.shape()
 
 
 def _ladder(rng: np.random.Generator) -> Shape:
     """Two rails and four to seven rungs."""
     half, thin, top = rng.uniform(0.12, 0.2), rng.uniform(0.02, 0.032), rng.uniform(0.7, 1.0)
-    parts = [_limb((s * half * top, -0.5, thin), (s * half, 0.5, thin)) for s in (-1.0, 1.0)]
+    parts = _Parts()
+    for sign in (-1.0, 1.0):
+        parts.limb((sign * half * top, -0.5, thin), (sign * half, 0.5, thin))
     for y in np.linspace(-0.4, 0.4, int(rng.integers(4, 8))):
-        parts.append(_limb((-half * 0.9, y, thin * 0.8), (half * 0.9, y, thin * 0.8), tone=SECOND))
-    return _shape(parts)
+        parts.limb((-half * 0.9, y, thin * 0.8), (half * 0.9, y, thin * 0.8), tone=SECOND)
+    return parts.shape()
 
 
 def _windmill(rng: np.random.Generator) -> Shape:
     """A tower with four sails."""
     wide, turn = rng.uniform(0.1, 0.15), rng.uniform(0.0, np.pi / 2)
-    parts = [_part([[-wide, -0.15], [wide, -0.15], [1.6 * wide, 0.5], [-1.6 * wide, 0.5]])]
-    parts += [_part([[-wide * 1.2, -0.14], [0, -0.3], [wide * 1.2, -0.14]], DARK)]
+    parts = _Parts()
+    parts.part([[-wide, -0.15], [wide, -0.15], [1.6 * wide, 0.5], [-1.6 * wide, 0.5]])
+    parts.part([[-wide * 1.2, -0.14], [0, -0.3], [wide * 1.2, -0.14]], DARK)
     for a in turn + np.arange(4) * np.pi / 2:
         along, side = np.array([np.cos(a), np.sin(a)]), np.array([-np.sin(a), np.cos(a)])
         blade = np.array(
             [0.06 * along, 0.42 * along, 0.42 * along + 0.1 * side, 0.1 * along + 0.1 * side]
         )
-        parts.append(_part(blade - np.array([0.0, 0.16]), SECOND))
-        parts.append(
-            _limb((0, -0.16, 0.015), (0.44 * along[0], -0.16 + 0.44 * along[1], 0.012), tone=DARK)
-        )
-    return _shape(parts)
+        parts.part(blade - np.array([0.0, 0.16]), SECOND)
+        parts.limb((0, -0.16, 0.015), (0.44 * along[0], -0.16 + 0.44 * along[1], 0.012), tone=DARK)
+    return parts.shape()
 
 
 def _furniture(rng: np.random.Generator, kind: str) -> Shape:
@@ -409,30 +377,28 @@ def _furniture(rng: np.random.Generator, kind: str) -> Shape:
     seat = {"chair": 0.45, "table": 0.74, "bench": 0.44}[kind] * rng.uniform(0.9, 1.1)
     leg, board = rng.uniform(0.018, 0.035), rng.uniform(0.025, 0.05)
 
-    def block(
-        x0: float, x1: float, y: float, wide: float, z0: float, z1: float, tone: int
-    ) -> list[Face]:
-        faces = list(
-            box(x0, x1, wide, z0, z1, (tone, tone, LIGHT if tone == MAIN else tone)).values()
-        )
+    def block(x: tuple[float, float], y: float, wide: float, z: tuple[float, float], tone: int) -> (
+        list[Face]
+    ):  # fmt: skip
+        faces = list(box(*x, wide, *z, (tone, tone, LIGHT if tone == MAIN else tone)).values())
         for face in faces:
             face.points[:, 1] += y
         return faces
 
     legs = [
-        block(x - leg, x + leg, y, leg, 0.0, seat, SECOND)
+        block((x - leg, x + leg), y, leg, (0.0, seat), SECOND)
         for x in (-0.5 * deep + leg, 0.5 * deep - leg)
         for y in (-half + leg, half - leg)
     ]
-    layers = [legs, [block(-0.5 * deep, 0.5 * deep, 0.0, half, seat - board, seat, MAIN)]]
+    layers = [legs, [block((-0.5 * deep, 0.5 * deep), 0.0, half, (seat - board, seat), MAIN)]]
     if kind != "table":
         rear, high = -0.5 * deep, seat + rng.uniform(0.35, 0.55)
-        back = [
-            block(rear, rear + 0.04, y, leg, seat, high, SECOND) for y in (leg - half, half - leg)
-        ]
+        ends = (leg - half, half - leg)
+        back = [block((rear, rear + 0.04), y, leg, (seat, high), SECOND) for y in ends]
         full = rng.random() < 0.4
         for z in (high - 0.3,) if full else np.arange(seat + 0.12, high - 0.05, 0.13):
-            back.append(block(rear, rear + 0.03, 0.0, half, z, high if full else z + 0.07, MAIN))
+            rail = (z, high if full else z + 0.07)
+            back.append(block((rear, rear + 0.03), 0.0, half, rail, MAIN))
         layers.append(back)
     heading = rng.uniform(-np.pi, np.pi)
     if kind != "table" and abs(heading) < np.pi / 2:  # seen from behind the back is in front
@@ -440,12 +406,12 @@ def _furniture(rng: np.random.Generator, kind: str) -> Shape:
     elif kind != "table":
         layers = [layers[0], layers[2], layers[1]] if abs(heading) > 2.2 else layers
     camera = Camera(1000, 1000, 1000.0, 500.0, rng.uniform(0.9, 1.7))
-    parts = project_body(layers, camera, np.array([0.0, rng.uniform(2.2, 4.0)]), heading)
+    parts = _Parts(project_body(layers, camera, np.array([0.0, rng.uniform(2.2, 4.0)]), heading))
     points = np.concatenate([part.polygon for part in parts])
     low, high = points.min(axis=0), points.max(axis=0)
     for part in parts:
         part.polygon = ((part.polygon - 0.5 * (low + high)) / (high - low).max()).astype(np.float32)
-    return _shape(parts)
+    return parts.shape()
 
 
 OUTLINES: dict[str, Callable[[np.random.Generator], Shape]] = {

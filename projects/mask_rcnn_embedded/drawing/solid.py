@@ -8,6 +8,7 @@ of each pixel) and the annotation (outline of the fine mask) agree to a fraction
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import cv2
 import numpy as np
@@ -20,12 +21,19 @@ SS = 4
 _SHIFT = 4  # fractional bits of the coordinates given to OpenCV
 
 
+@functools.cache
+def _circle(n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Cosine and sine of n angles."""
+    t = np.linspace(0.0, 2.0 * np.pi, n, endpoint=False)
+    return np.cos(t), np.sin(t)
+
+
 def ellipse(
     center: tuple[float, float], radii: tuple[float, float], angle: float = 0.0, n: int = 20
 ) -> np.ndarray:
     """(n, 2) float32 vertices of an ellipse."""
-    t = np.linspace(0.0, 2.0 * np.pi, n, endpoint=False)
-    x, y = radii[0] * np.cos(t), radii[1] * np.sin(t)
+    x, y = _circle(n)
+    x, y = radii[0] * x, radii[1] * y
     c, s = np.cos(angle), np.sin(angle)
     points = np.stack([center[0] + c * x - s * y, center[1] + s * x + c * y], axis=1)
     return points.astype(np.float32)
@@ -159,9 +167,13 @@ def rasterize(solid: Solid, width: int, height: int) -> Raster | None:
         return None
     labels = np.zeros(((y1 - y0) * SS, (x1 - x0) * SS), dtype=np.uint8)
     origin = np.array([x0, y0], dtype=np.float32)
+    outlines = to_fixed(np.concatenate([part.polygon for part in solid.parts]) - origin, SS)
+    start = 0
     for index, part in enumerate(solid.parts):
+        end = start + len(part.polygon)
         value = 0 if part.hole else index + 1
-        cv2.fillPoly(labels, [to_fixed(part.polygon - origin, SS)], value, shift=_SHIFT)
+        cv2.fillPoly(labels, [outlines[start:end]], value, shift=_SHIFT)
+        start = end
     _, mask = cv2.threshold(labels, 0, 255, cv2.THRESH_BINARY)
     cover = cv2.resize(mask, (x1 - x0, y1 - y0), interpolation=cv2.INTER_AREA)
     alpha = cover.astype(np.float32) * np.float32(1.0 / 255.0)
