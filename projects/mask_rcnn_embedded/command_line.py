@@ -1,4 +1,4 @@
-"""The command line of both data sets: make, measure and show."""
+"""The command line of all data sets: make, measure and show."""
 
 from __future__ import annotations
 
