@@ -68,6 +68,7 @@ setup(
         "tqdm>=4.65",
         "filelock>=3.12",
         "jinja2>=3.1",
+        "scipy>=1.10",
     ],
     extras_require={
         # Faster at the same numbers; without them PyTorch, torchvision and pycocotools do the work.

@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 
 from mask_rcnn_repro.paper import results
-from mask_rcnn_repro.records.curves import load_curves
+from mask_rcnn_repro.records.curves import load_curves, record_identity
 from mask_rcnn_repro.records.record import load_record
+from mask_rcnn_tools.common.verdicts import BOOTSTRAP_SAMPLES
+from mask_rcnn_tools.evidence.image_bootstrap import load_bootstrap
 from mask_rcnn_tools.report.cli import parse_args
 from mask_rcnn_tools.report.main import main
 from mask_rcnn_tools.report.runs import record_file
@@ -59,12 +61,26 @@ def test_a_run_leaves_its_curves(trained: Path) -> None:
     assert curves.training["total_loss"][-1][0] == record.iterations_planned
 
 
+def test_a_run_leaves_its_metrics_on_samples_of_the_test_images(trained: Path) -> None:
+    record = load_record(trained / "record.json")
+    made = load_bootstrap(trained / "bootstrap.json")
+    assert made.record == record_identity(record)
+    assert made.images == record.test_data.images
+    assert {"bbox/AP", "segm/AP", "segm/AP50", "segm/AP75"} <= set(made.values)
+    for name, values in made.values.items():
+        assert len(values) == BOOTSTRAP_SAMPLES, name
+        assert all(0 <= value <= 100 for value in values)
+
+
 def test_curves_of_the_folder_are_those_that_the_run_wrote(copied: Path) -> None:
     file = copied / RUN / "curves.json"
     written = file.read_bytes()
     file.unlink()
+    samples = file.with_name("bootstrap.json").read_bytes()
+    file.with_name("bootstrap.json").unlink()
     assert "curves.json: written" in report(copied, "--curves-of", str(RUN)).succeeded()
     assert file.read_bytes() == written
+    assert file.with_name("bootstrap.json").read_bytes() == samples
 
 
 def test_from_a_run_to_a_page(copied: Path) -> None:
@@ -98,6 +114,7 @@ def test_examples_and_curves_go_beside_the_collected_record(copied: Path) -> Non
     both = ("--curves-of", str(RUN), "--examples-of", str(RUN), "--count", "1", "--into", "results")
     report(copied, *both).succeeded()
     assert load_curves(target.with_suffix(".curves.json")).belong_to(record)
+    assert load_bootstrap(target.with_suffix(".bootstrap.json")).record == record_identity(record)
     (picture,) = target.with_suffix(".examples").glob("*.jpg")
     manifest = json.loads((picture.parent / "examples.json").read_text())
     assert manifest["record"]["id"] == CONFIG

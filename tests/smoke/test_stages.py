@@ -116,7 +116,7 @@ def test_other_rows_and_seeds_share_them(first: tuple[Path, Outcome]) -> None:
     folder, _ = first
     before = state(folder / RPN_RUN)
     pool = REPOSITORY / "configs" / "section4_2" / "fpn_roi_pool.py"
-    for argv, config in (([], pool), (["--seed", "1"], R50_FPN)):
+    for argv, config in (([], pool), (["--seed", "2"], R50_FPN)):
         outcome = launch(folder, *SHORT, *argv, config=config)
         assert made(outcome) == []
     assert state(folder / RPN_RUN) == before
@@ -294,7 +294,7 @@ def test_changed_rpn_config_is_detected_and_named(tmp_path: Path) -> None:
     rpn.write_text(rpn.read_text() + "model.proposal_generator.nms_thresh = 0.6\n")
 
     # proposals of the old config lie there
-    message = launch(tmp_path, *keys, "--seed", "1", config=R50_FPN).failed_plainly()
+    message = launch(tmp_path, *keys, "--seed", "2", config=R50_FPN).failed_plainly()
     assert "my_rpn" in message and "hash" in message
     assert {k: v for k, v in state(run).items() if k != "log.txt"} == {
         k: v for k, v in before.items() if k != "log.txt"
@@ -303,11 +303,11 @@ def test_changed_rpn_config_is_detected_and_named(tmp_path: Path) -> None:
     # or only the run of the old config
     shutil.rmtree(run / "proposals", ignore_errors=True)
     if run.exists():
-        message = launch(tmp_path, *keys, "--seed", "1", config=R50_FPN).failed_plainly()
+        message = launch(tmp_path, *keys, "--seed", "2", config=R50_FPN).failed_plainly()
         assert "stale" in message and "my_rpn" in message
         assert "nms_thresh: 0.7 -> 0.6" in message
         assert deletes_what_it_names(message, tmp_path) == run
-    outcome = launch(tmp_path, *keys, "--seed", "1", config=R50_FPN)
+    outcome = launch(tmp_path, *keys, "--seed", "2", config=R50_FPN)
     assert made(outcome)[0].startswith("Missing")
 
 
@@ -357,7 +357,7 @@ def test_own_data_has_an_rpn_of_its_own_and_changes_are_detected(
     assert "complete already" in again.succeeded()
 
     leave_out_an_annotation(data / "train.json")
-    seed = (*SHORT, *keys, "--seed", "1")
+    seed = (*SHORT, *keys, "--seed", "2")
     message = launch(copied, *seed, config=R50_FPN).failed_plainly()
     assert names[0] in message and "annotations" in message
     deletes_what_it_names(message, copied)

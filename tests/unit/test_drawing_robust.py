@@ -15,7 +15,7 @@ from PIL import Image
 
 from mask_rcnn_repro.data import get_test_dicts, register_custom
 from mask_rcnn_repro.engine.extensions import Extensions
-from mask_rcnn_repro.engine.results import draw_examples
+from mask_rcnn_repro.engine.results import add_to_record
 from mask_rcnn_tools.analyze.cli import parse_args
 from mask_rcnn_tools.analyze.evaluation_data import load_evaluation_data
 from mask_rcnn_tools.analyze.image_scores import image_scores
@@ -152,7 +152,7 @@ def test_a_run_survives_its_drawings(
         dataloader=SimpleNamespace(test=SimpleNamespace(dataset=dataset)),
     )
     run: Any = SimpleNamespace(cfg=cfg, folder=tmp_path)
-    draw_examples(run, Extensions(draw=draw))
+    add_to_record(run, None, Extensions(draw=draw))
     assert error.__name__ in caplog.text
 
 

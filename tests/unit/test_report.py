@@ -13,11 +13,13 @@ import numpy as np
 import pytest
 
 from mask_rcnn_repro.errors import RecordError
+from mask_rcnn_repro.paper.claims import claims_to_test
 from mask_rcnn_repro.paper.rows import Row
 from mask_rcnn_repro.records.curves import Curves, TaskCurves, record_identity, save_curves
 from mask_rcnn_repro.records.record import load_record, save_record
 from mask_rcnn_tools.common.outcomes import BySeed, claims_table
 from mask_rcnn_tools.common.plot_style import inline_svg, same_plot
+from mask_rcnn_tools.evidence.seed_plan import SeedPlan, measure_scatter, plan_claims, save_plan
 from mask_rcnn_tools.report import scales
 from mask_rcnn_tools.report.cli import parse_args
 from mask_rcnn_tools.report.examples import Examples, Picture, load_examples
@@ -120,6 +122,7 @@ def folder(tmp_path, records):
         save_record(record, record_file(record, folder))
     for record in records[::2]:
         save_curves(curves(record), curves_file(record, folder))
+    save_plan(SeedPlan(), folder)
     examples = folder / "table2c" / "roi_align_ave@mini" / "seed0.examples"
     examples.mkdir()
     cv2.imwrite(str(examples / "7.jpg"), np.full((40, 80, 3), 200, np.uint8))
@@ -214,10 +217,36 @@ def test_claims_count_once_by_their_main_metric(report):
     counts = mini.count_verdicts()
     table = claims_table([e for e in mini.evidence if e.by_seed])
     assert "RoIAlign beats RoIPool at stride 16" in {line[0] for line in texts(table)}
-    assert counts["confirmed"] == 1
+    assert counts["interim"] == 1
+    assert mini.false_confirmations() == ""
     assert sum(counts.values()) == len({e.claim.id for e in mini.evidence})
     in_ap = next(line for line in texts(table) if line[1] == "mask AP")
-    assert in_ap[2:6] == ["+3.4, better", "+6.5 [+3.3, +9.7]", "0, 1", "confirmed"]
+    numbers = ["+3.4, better", "+6.5 [+3.3, +9.7]", "0.5, -"]
+    assert in_ap[2:] == [*numbers, "0, 1", "none", "interim", "no number of seeds was planned"]
+
+
+def test_chance_is_stated_once_claims_are_judged(known):
+    values = {
+        "table2c/roi_pool_max": (24.0, 25.0, 24.2),
+        "table2c/roi_align_ave": (30.0, 32.0, 31.0),
+    }
+    stage = load_record(TEMPLATE).model_dump()["proposals"]
+    records = [
+        make(config, s, v, proposals=stage | {"seed": s % 2})
+        for config, aps in values.items()
+        for s, v in enumerate(aps)
+    ]
+    claims = [c for c in claims_to_test() if c.id == "align-over-pool" and c.metric == "segm/AP"]
+    baseline = {"a": dict(enumerate(records[:3]))}
+    made = plan_claims([(claims[0], 0)], measure_scatter(baseline, ["segm/AP"]), None, 0.8, 3)
+    runs = load_runs([])._replace(records=records, plan=SeedPlan(profiles={"mini": made}))
+    mini = build_scales(ROWS, runs)[1]
+    assert mini.count_verdicts()["confirmed"] == 1
+    assert mini.false_confirmations() == (
+        "By the plan, 1 claims (each metric counted) can get a verdict; 1 have one. A false claim "
+        "is confirmed with a chance of about 5 %: if all were false, 0.1 false confirmations would "
+        "be expected, 0.1 so far."
+    )
 
 
 def test_differences_need_a_shared_seed(known):
@@ -271,7 +300,7 @@ def test_plots_of_another_machine_are_the_same(report):
 def test_plots_show_the_numbers(report):
     differences = report.figures["mini"]["differences"][0].svg
     assert "RoIAlign beats RoIPool at stride 16" in differences
-    assert "confirmed" in differences
+    assert "interim" in differences
     learning = next(f for f in report.figures["mini"]["2c"] if "learning" in f.name)
     assert "mask AP, %" in learning.svg
     assert "at the end" in learning.svg, "one evaluation a run: side by side"
@@ -377,7 +406,7 @@ def test_the_page_stands_alone(report):
     assert len(page.images) == 1
     words = " ".join(" ".join(page.text).split())
     assert "partial: 12 % of the schedule" in words
-    assert "1 claim confirmed" in words
+    assert "1 claim interim" in words
     assert text == format_html_page(report)
 
 

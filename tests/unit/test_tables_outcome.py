@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from mask_rcnn_repro.paper.claims import claims_of
 from mask_rcnn_repro.records.record import load_record, save_record
+from mask_rcnn_tools.evidence.seed_plan import PlannedClaim, ScalePlan, SeedPlan
 from mask_rcnn_tools.tables.choose import choose_rows
 from mask_rcnn_tools.tables.collect import collect
 from mask_rcnn_tools.tables.outcomes import table_outcomes
@@ -51,7 +53,22 @@ def save(made, **metrics):
     save_record(facts, made.folder / "record.json")
 
 
+def fixed(*tables):
+    """A plan of three seeds for every claim."""
+    facts = {"seed_sd": 1.0, "image_sd": 0.0, "seeds": 3, "power": 0.9, "seen": 0}
+    claims = {(c.id, c.metric): c for table in tables for c in claims_of(table)}
+    planned = [
+        PlannedClaim(
+            id=c.id, metric=c.metric, relation=c.relation, effect=c.delta, margin=c.margin, **facts
+        )
+        for c in claims.values()
+    ]
+    scale = ScalePlan(wanted_power=0.8, most_seeds=8, error=0.05, scatter={}, claims=planned)
+    return SeedPlan(profiles={"mini": scale})
+
+
 def outcomes(plan, seeds=(0, 1, 2), **options):
+    options.setdefault("fixed", fixed(*{row.row.table for row in plan.rows}))
     return table_outcomes(plan, seeds, find_records(Path("output"), None), **options)
 
 
@@ -100,13 +117,13 @@ def test_what_is_missing_is_said(here):
     assert "No claim can be judged yet." in text
 
 
-def test_one_seed_is_undecided(here):
+def test_one_seed_is_interim(here):
     plan = plan_of("2b", seeds=(0,))
     for row, ap in zip(plan.rows, (20.0, 60.0), strict=True):
         save(row.jobs[0], segm_AP=ap)
     (outcome,) = outcomes(plan, (0,))
     text = " ".join(format_outcome(outcome).split())
-    assert "+40.0 0 undecided as claimed, but one seed" in text
+    assert "+40.0 -, - 0 3, 90 % interim 1 of 3 planned" in text
 
 
 def test_rows_on_test_dev_say_so_and_show_val(here):
@@ -127,23 +144,24 @@ def test_rows_on_test_dev_say_so_and_show_val(here):
 
 def test_controls_and_claims_of_other_tables_are_looked_up(here):
     """Table 2d's stride 32 against table 2c's stride 16."""
-    plan = plan_of("2d", seeds=(0, 1))
-    beside = plan_of("2c", ["roi_align_ave"], seeds=(0, 1))
-    for seed in (0, 1):
+    plan = plan_of("2d")
+    beside = plan_of("2c", ["roi_align_ave"])
+    for seed in (0, 1, 2):
         save(plan.rows[1].jobs[seed], segm_AP=30.0 + seed)
         save(beside.rows[0].jobs[seed], segm_AP=29.0 + 1.01 * seed)
-    (outcome,) = outcomes(plan, (0, 1))
+    (outcome,) = outcomes(plan)
     found = next(e for e in outcome.claims if e.claim.id == "c5-over-c4-with-align")
-    assert found.by_seed == pytest.approx({0: 1.0, 1: 0.99})
+    assert found.by_seed == pytest.approx({0: 1.0, 1: 0.99, 2: 0.98})
+    assert found.stages == (0, 1)
     assert found.verdict == "confirmed"
 
 
 def test_rows_on_another_network_are_judged_by_the_kind_of_their_difference(here):
-    plan = plan_of("enhanced_r50", ["e2e", "updated_baseline"], seeds=(0, 1))
+    plan = plan_of("enhanced_r50", ["e2e", "updated_baseline"])
     for row, ap in zip(plan.rows, (31.0, 33.0), strict=True):
-        for seed in (0, 1):
+        for seed in (0, 1, 2):
             save(row.jobs[seed], segm_AP=ap + 0.1 * seed * ap, bbox_AP=ap)
-    (outcome,) = outcomes(plan, (0, 1))
+    (outcome,) = outcomes(plan)
     e2e = next(row for row in outcome.rows if row.row.name == "e2e")
     assert e2e.row.printed_number("segm/AP") is None
     assert e2e.row.printed_difference("segm/AP") == pytest.approx(0.6)
@@ -165,6 +183,7 @@ def test_collecting_copies_what_counts(here):
     save(stage, proposals_AR=50.0)
     save(softmax, segm_AP=20.0)
     (softmax.folder / "curves.json").write_text("[]")
+    (softmax.folder / "bootstrap.json").write_text("{}")
     results = here / "results"
 
     def collected():
@@ -173,6 +192,7 @@ def test_collecting_copies_what_counts(here):
 
     assert collected() == {
         "rpn/r50_c4 seed 0": "written",
+        "rpn/r50_c4 seed 1": "not run here",
         "table2b/softmax seed 0": "written",
         "table2b/sigmoid seed 0": "not run here",
         "table2b/softmax seed 1": "not run here",
@@ -181,6 +201,7 @@ def test_collecting_copies_what_counts(here):
     copy = results / "table2b/softmax@mini/seed0.json"
     assert load_record(copy) == load_record(softmax.folder / "record.json")
     assert copy.with_name("seed0.curves.json").read_text() == "[]"
+    assert copy.with_name("seed0.bootstrap.json").read_text() == "{}"
     assert collected()["table2b/softmax seed 0"] == "unchanged"
     # a collected record counts like a run's own
     assert len(find_records(Path("nowhere"), results)) == 2

@@ -99,18 +99,22 @@ def names(jobs):
 
 
 def test_stages_come_first_and_once():
-    plan = plan_of("2b", seeds=(0, 1))
+    plan = plan_of("2b", seeds=(0, 1, 2))
     assert names(plan.jobs) == [
         "rpn/r50_c4 seed 0",
         "table2b/softmax seed 0",
         "table2b/sigmoid seed 0",
+        "rpn/r50_c4 seed 1",
         "table2b/softmax seed 1",
         "table2b/sigmoid seed 1",
+        "table2b/softmax seed 2",
+        "table2b/sigmoid seed 2",
     ]
-    stage, *rows = plan.jobs
-    assert stage.kind == "stage"
-    assert all(row.inputs == (("proposals", stage),) for row in rows)
-    assert stage.folder == Path("output/rpn/r50_c4@tiny/seed0")
+    stages = [j for j in plan.jobs if j.kind == "stage"]
+    rows = [j for j in plan.jobs if j.kind == "row"]
+    assert all(row.inputs == (("proposals", stages[row.seed % 2]),) for row in rows)
+    assert stages[1].folder == Path("output/rpn/r50_c4@tiny/seed1")
+    assert stages[1].arguments()[4:6] == ["--seed", "1"]
     assert rows[2].arguments() == [
         *("--config-file", "table2b/softmax", "--profile", "tiny", "--seed", "1", "--resume")
     ]
@@ -120,8 +124,20 @@ def test_the_seed_of_a_job_is_that_of_its_config():
     """Planning loads a config once for all seeds; its hash must be that of the loaded one."""
     plan = plan_of("2b", ["softmax"], seeds=(0, 3))
     own = get_config("table2b/softmax", "tiny", seed=3)
-    assert plan.jobs[2].seed == 3
-    assert plan.jobs[2].cfg == own
+    job = plan.rows[0].jobs[3]
+    assert (job.seed, job.cfg) == (3, own)
+
+
+def test_stages_of_another_seed_can_be_named():
+    plan = plan_of("2b", ["softmax"], seeds=(0, 1), overrides=("train.stage_seed=5",))
+    assert [j.name for j in plan.jobs if j.kind == "stage"] == ["rpn/r50_c4 seed 5"]
+
+
+def test_stages_of_stages_have_the_same_seed():
+    """The model with shared features: four steps, whose RPN starts from a detector's backbone."""
+    plan = plan_of("timing", ["r101_fpn_shared"], seeds=(1,))
+    assert {j.seed for j in plan.jobs} == {1}
+    assert len(plan.jobs) > 2
 
 
 def test_equal_configs_run_once():
@@ -132,10 +148,14 @@ def test_equal_configs_run_once():
 
 
 def test_a_row_that_trains_nothing_has_the_seed_of_its_weights():
-    plan = plan_of("enhanced_r50", ["test_aug"], seeds=(0, 1))
-    assert [len(row.jobs) for row in plan.rows] == [1]
-    assert names(plan.jobs) == ["enhanced_r50/non_local seed 0", "enhanced_r50/test_aug seed 0"]
-    assert dict(plan.jobs[1].inputs)["init_from"] is plan.jobs[0]
+    plan = plan_of("enhanced_r50", ["test_aug"], seeds=(0, 3))
+    assert names(plan.jobs) == [
+        "enhanced_r50/non_local seed 0",
+        "enhanced_r50/test_aug seed 0",
+        "enhanced_r50/non_local seed 3",
+        "enhanced_r50/test_aug seed 3",
+    ]
+    assert dict(plan.jobs[3].inputs)["init_from"] is plan.jobs[2]
 
 
 def test_a_teacher_is_run_before_its_pupil():
@@ -178,14 +198,18 @@ def test_overrides_make_other_runs_and_places_do_not():
 
 
 def test_records_count_as_they_do_for_the_results_page():
-    """The committed records of table 2c: the same ones as `paper.results` lets count."""
+    """The committed records of table 2c: the same ones as `paper.results` lets count.
+
+    The page also shows runs on a stage of another seed than the rule's; a plan runs them again.
+    """
     plan = make_plan(choose_rows(["2c"]), "mini", (0, 1, 2))
     found = find_records(Path("nowhere"), RESULTS)
     records = load_results(RESULTS)
     for row in plan.rows:
         theirs = records_of(row.row.config, records).get("mini", {})
         ours = {s: f.record for s, j in row.jobs.items() if (f := find_valid(j, found))}
-        assert ours == {seed: r for seed, r in theirs.items() if seed < 3}
+        by_rule = {s: r for s, r in theirs.items() if s < 3 and r.proposals.seed == s % 2}
+        assert ours == by_rule
 
 
 def saved(root, made, name="record.json", **changes):
@@ -299,6 +323,8 @@ def test_times_in_words():
         (["2c", "--seeds", "0"], "1 to 100 seeds"),
         (["2c", "--seeds", "1,1"], "names a seed twice"),
         (["2c", "--seeds", "-1"], "neither a number of seeds"),
+        (["2c", "--plan-seeds", "--show"], "exclude each other"),
+        (["2c", "--plan-seeds", "train.max_iter=3"], "plans whole tables"),
         (["2c", "--jobs", "0"], "at least 1"),
         (["2c", "--gpus-per-row", "0"], "needs --slurm"),
         (["2c", "--show", "--dry-run"], "exclude"),
@@ -321,6 +347,7 @@ def test_command_line():
     assert args.seeds == (0, 7)
     assert parse_args(["2c", "--seeds", "3"]).seeds == (0, 1, 2)
     assert parse_args(["2c", "--seeds", "3,"]).seeds == (3,)
+    assert parse_args(["2c", "--seeds", "planned"]).seeds == ()
 
 
 def slots_of(monkeypatch, *argv, gpus=4):

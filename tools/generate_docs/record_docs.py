@@ -10,6 +10,8 @@ from pydantic import BaseModel
 from mask_rcnn_repro.paper.tables import Table
 from mask_rcnn_repro.records import curves
 from mask_rcnn_repro.records import record as records
+from mask_rcnn_tools.evidence import seed_plan
+from mask_rcnn_tools.evidence.image_bootstrap import BOOTSTRAP_FILE, Bootstrap
 
 _SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("The record", records.Record),
@@ -36,6 +38,26 @@ _CURVES_INTRODUCTION = f"""\
 Written beside the record at the end of every run; `tools/report.py --curves-of FOLDER` makes it for
 a run of an earlier version. [The report](report.md) draws it.
 """
+
+_BOOTSTRAP_INTRODUCTION = f"""\
+# `{BOOTSTRAP_FILE}`: the metrics on samples of the test images
+
+Written beside the record at the end of every run with COCO metrics. `tools/report.py --curves-of
+FOLDER` makes it for a run of an earlier version. [Statistics](statistics.md) explains its use.
+"""
+
+_PLAN_INTRODUCTION = f"""\
+# `results/{seed_plan.PLAN_FILE}`: the number of seeds of each claim
+
+`tools/run_table.py TABLE --plan-seeds` writes it. [Statistics](statistics.md) explains its use.
+"""
+
+_PLAN: tuple[tuple[str, type[BaseModel]], ...] = (
+    ("The plan", seed_plan.SeedPlan),
+    ("profiles.<profile>", seed_plan.ScalePlan),
+    ("scatter.<metric>", seed_plan.Scatter),
+    ("claims", seed_plan.PlannedClaim),
+)
 
 _INTRODUCTION = f"""\
 # Result records
@@ -68,6 +90,8 @@ def format_record_schema() -> str:
         parts.append(_section(heading, model))
     parts += [_CURVES_INTRODUCTION, _section("The curves", curves.Curves)]
     parts += [_section(f"`{title}`", model) for title, model in _CURVES]
+    parts += [_BOOTSTRAP_INTRODUCTION, _section("The bootstrap", Bootstrap), _PLAN_INTRODUCTION]
+    parts += [_section(f"`{t}`" if t.islower() else t, model) for t, model in _PLAN]
     return "\n".join(parts)
 
 

@@ -151,6 +151,9 @@ class Train(Section):
     """Images per iteration for which the learning rate is given."""
     seed: int = Field(default=0, ge=0, lt=2**32)
     """Seed of every source of randomness."""
+    stage_seed: Annotated[int, Field(ge=0, lt=2**32)] | None = None
+    """Seed of the runs that this one depends on: RPN stage, initial weights, teacher. null: the
+    remainder of `seed` divided by 2, so that seeds share two of each in rotation."""
     deterministic: bool = False
     """Use deterministic algorithms where available and warn elsewhere. Slower on a GPU."""
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")

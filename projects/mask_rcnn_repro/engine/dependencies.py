@@ -194,11 +194,30 @@ def _check_early(run: Run) -> None:
         build_model(cfg, torch.device("cpu"))
 
 
+STAGES = 2
+"""Number of runs of a stage that the seeds of a row use in rotation."""
+
+
+def stage_seed(train: DictConfig, path: str) -> int:
+    """Returns the seed of a run that another one depends on.
+
+    Seeds vary all that a person repeating the work would vary, so they do not share one RPN. A
+    run without training evaluates weights of its own seed.
+
+    Args:
+        train: Section `train` of the run that depends on it.
+        path: The other config, as `train` names it.
+    """
+    if train.max_iter == 0 and path == train.init_from:
+        return int(train.seed)
+    return int(train.seed % STAGES if train.stage_seed is None else train.stage_seed)
+
+
 def dependency(run: Run, path: str, chain: tuple[str, ...]) -> Run:
     """Returns the run of another config that `run` depends on.
 
-    It has the same profile and seed 0. It has the same data, too, unless it is a pre-training stage
-    or provides weights whose classes are mapped by name.
+    It has the same profile, and the seed of :func:`stage_seed`. It has the same data, too, unless
+    it is a pre-training stage or provides weights whose classes are mapped by name.
 
     Args:
         run: The run that depends on it.
@@ -213,11 +232,12 @@ def dependency(run: Run, path: str, chain: tuple[str, ...]) -> Run:
     if name in chain:
         raise ConfigError(f"Configs depend on each other: {' -> '.join((*chain, name))}.")
     handed = [_override(key, OmegaConf.select(run.cfg, key)) for key in _INHERITED]
-    plain = load_config(file, run.profile, handed)
+    seed = stage_seed(run.cfg.train, path)
+    plain = load_config(file, run.profile, handed, seed)
     fine_tunes = path == run.cfg.train.init_from and run.cfg.train.init_classes is not None
     own_data = fine_tunes or path == pretraining_of(run.cfg)
     data = [] if own_data else _data_overrides(run.cfg, plain)
-    cfg = load_config(file, run.profile, [*handed, *data]) if data else plain
+    cfg = load_config(file, run.profile, [*handed, *data], seed) if data else plain
     cfg = fit_to_data(cfg, data)
     root = str(cfg.train.output_root)
     folder = default_output_dir(name, run.profile, cfg.train.seed, data, root=root)
@@ -285,6 +305,7 @@ def command(run: Run) -> str:
     inside = run.file is None or run.file.is_relative_to(config_root().resolve())
     config = run.config_id if inside else str(run.file)
     words = ["python", "train_net.py", "--config-file", config, "--profile", run.profile]
+    words += ["--seed", str(run.cfg.train.seed)] if run.cfg.train.seed else []
     words += run.overrides
     if run.cfg.train.output_root != "output":
         words.append(_override("train.output_root", run.cfg.train.output_root))

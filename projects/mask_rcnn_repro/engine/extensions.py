@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 
 from mask_rcnn_repro.engine.dependencies import DataSet
 from mask_rcnn_repro.engine.run import Run
+from mask_rcnn_repro.records import Record
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,8 @@ class Extensions:
         draw: Draws predictions beside the ground truth after the record is written. Takes the
             name of the data set, the directory of result files, the directory of drawings and the
             number of images. None draws nothing.
+        resample: Computes the metrics on samples of the test images after the record is written.
+            Takes the record, the directory of result files and the file to write. None does not.
         annotate: Annotates unlabeled images (data distillation). Takes the finished run of the
             teacher, the directory to write to and the data set; returns the file of annotations.
             None refuses a run that names a teacher.
@@ -32,4 +35,5 @@ class Extensions:
 
     check_data: Callable[[DictConfig, str, Sequence[str]], object] | None = None
     draw: Callable[[str, Path, Path, int], object] | None = None
+    resample: Callable[[Record, Path, Path], object] | None = None
     annotate: Callable[[Run, Path, DataSet], Path] | None = None

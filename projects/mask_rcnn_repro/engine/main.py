@@ -34,11 +34,12 @@ from mask_rcnn_repro.engine.dependencies import check_dependencies
 from mask_rcnn_repro.engine.evaluate import evaluate_model
 from mask_rcnn_repro.engine.extensions import Extensions
 from mask_rcnn_repro.engine.launch.processes import run_distributed, under_torchrun
-from mask_rcnn_repro.engine.results import draw_examples, write_record
+from mask_rcnn_repro.engine.results import add_to_record, write_record
 from mask_rcnn_repro.engine.run import Run
 from mask_rcnn_repro.engine.run_folder import keep_logs, open_run_folder
 from mask_rcnn_repro.engine.seeding import make_deterministic, seed_everything
 from mask_rcnn_repro.engine.stages.prepare import prepare, store_results, train_stage
+from mask_rcnn_repro.engine.stages.up_to_date import check_stage_seeds
 from mask_rcnn_repro.engine.train.resuming import report_other_runs
 from mask_rcnn_repro.errors import CheckpointError, ConfigError
 from mask_rcnn_repro.paper import format_results
@@ -197,6 +198,7 @@ def _train(this: Run, extensions: Extensions, resume: bool) -> Record | None:
         report_other_runs(this.folder, this.cfg)
     finished = this.finished_record() if resume else None
     if finished is not None:
+        check_stage_seeds(this, finished)
         logger.info("This run is complete already; its record follows.")
         store_results(this)
         return finished if comm.is_main_process() else None
@@ -218,7 +220,7 @@ def _evaluate_only(this: Run, extensions: Extensions, checkpoint: str) -> Record
         checkpoint=checkpoint,
         train_seconds=None,
     )
-    draw_examples(this, extensions)
+    add_to_record(this, record, extensions)
     comm.synchronize()
     return record
 

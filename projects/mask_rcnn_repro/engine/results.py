@@ -59,7 +59,14 @@ def write_record(
     return record
 
 
-def draw_examples(run: Run, extensions: Extensions) -> None:
+def add_to_record(run: Run, record: Record | None, extensions: Extensions) -> None:
+    """Adds what :class:`~.extensions.Extensions` compute from the result files of a record."""
+    if record is not None and extensions.resample is not None:
+        extensions.resample(record, run.folder / RESULTS_FOLDER, run.folder / "bootstrap.json")
+    _draw_examples(run, extensions)
+
+
+def _draw_examples(run: Run, extensions: Extensions) -> None:
     """Draws `train.draw` test images into `drawings/`. A failure is logged: the record stays."""
     draw = extensions.draw
     if draw is None or run.cfg.train.draw <= 0 or not comm.is_main_process():

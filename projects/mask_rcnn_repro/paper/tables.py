@@ -74,7 +74,7 @@ def _markdown_cell(cell: Cell, configs: str | None) -> str:
     text = cell.text.replace("|", "\\|")
     if cell.config is not None and configs is not None:
         return f"[{text}]({configs}{cell.config}.py)"
-    return f"**{text}**" if cell.kind in ("confirmed", "not confirmed") else text
+    return f"**{text}**" if cell.kind in ("confirmed", "contradicted") else text
 
 
 def _html_cell(cell: Cell) -> str:

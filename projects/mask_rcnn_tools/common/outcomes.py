@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean, stdev
 
@@ -16,7 +16,15 @@ from mask_rcnn_repro.paper.tables import Cell, Table
 from mask_rcnn_repro.paper.words import metric_title, number, table_title
 from mask_rcnn_repro.records.curves import Curves
 from mask_rcnn_repro.records.record import Record
-from mask_rcnn_tools.common.verdicts import Interval, Verdict, interval_of, judge
+from mask_rcnn_tools.common.verdicts import (
+    Interval,
+    Judgement,
+    Planned,
+    Verdict,
+    estimates_only,
+    interval_of,
+    judge,
+)
 
 
 @dataclass(frozen=True)
@@ -56,34 +64,81 @@ class BySeed:
         return number(self.mean, sign=True) + (f" [{ends}]" if ends else "")
 
 
+Replicates = Mapping[str, Sequence[float]]
+"""Metric to its values, in percent, on the same samples of test images for every run."""
+
+ClaimKey = tuple[str, str]
+"""Id and metric of a claim."""
+
+
 @dataclass(frozen=True)
 class Evidence(BySeed):
     """The difference that a claim is about, as runs show it.
 
     Attributes:
-        by_seed: the difference for each seed for which all rows were run, in points.
+        by_seed: the difference for each seed for which all rows were run on the same stages, in
+            points.
         claim: the claim.
         profile: scale of the runs.
         missing: table and row of those without any run.
+        planned: what was fixed before the runs; None for nothing.
+        image_sd: standard deviation of the mean over samples of test images, in points; None if
+            it is not known for every run.
+        stages: seeds of the RPN stages of the runs.
     """
 
     claim: Claim
     profile: str = "paper"
     missing: tuple[PaperRow, ...] = ()
+    planned: Planned | None = None
+    image_sd: float | None = None
+    stages: tuple[int, ...] = ()
+
+    @property
+    def interval(self) -> Interval | None:
+        """The 90 % interval of the mean; None for fewer than two seeds."""
+        return interval_of(list(self.by_seed.values()), self.image_sd)
+
+    @property
+    def judgement(self) -> Judgement:
+        """Whether the runs confirm the claim, by :mod:`mask_rcnn_tools.common.verdicts`."""
+        return judge(
+            self.claim.relation,
+            self.by_seed,
+            self.planned,
+            effect=self.claim.delta,
+            margin=self.claim.margin,
+            image_sd=self.image_sd,
+            stages=self.stages,
+            profile=self.profile,
+        )
 
     @property
     def verdict(self) -> Verdict:
-        """Whether the runs confirm the claim, by the rule of :mod:`.verdicts`."""
-        return judge(self.claim.relation, list(self.by_seed.values()), self.profile).verdict
+        """The verdict of :attr:`judgement`."""
+        return self.judgement.verdict
+
+    @property
+    def is_estimate(self) -> bool:
+        """Whether the plan allows an estimate only."""
+        return self.planned is not None and estimates_only(self.claim.delta, self.planned.power)
 
     @property
     def reason(self) -> str:
         """Why, in a few words."""
         if self.by_seed:
-            return judge(self.claim.relation, list(self.by_seed.values()), self.profile).reason
+            return self.judgement.reason
         if self.missing:
             return "no run of " + ", ".join(f"{row} ({table})" for table, row in self.missing)
         return "no seed has all rows and numbers"
+
+    @property
+    def parts(self) -> str:
+        """What the interval is made of: standard errors over seeds and over test images."""
+        seeds = (
+            "-" if self.deviation is None else f"{self.deviation / len(self.by_seed) ** 0.5:.1f}"
+        )
+        return f"{seeds}, {number(self.image_sd)}"
 
 
 @dataclass(frozen=True)
@@ -189,17 +244,22 @@ def _numbers(runs: Mapping[int, Record], metric: str) -> BySeed:
 
 
 def collect_evidence(
-    claims: Sequence[Claim], runs: Mapping[PaperRow, Mapping[int, Record]]
+    claims: Sequence[Claim],
+    runs: Mapping[PaperRow, Mapping[int, Record]],
+    plan: Mapping[ClaimKey, Planned] | None = None,
+    replicates_of: Callable[[Record], Replicates | None] = lambda record: None,
 ) -> list[Evidence]:
     """Works out the differences, seed by seed.
 
     A row without training evaluates the weights of another run (test-time augmentation); it is
-    compared at the seed of those weights alone.
+    compared at the seed of those weights alone. So are rows whose stages have the same seeds.
 
     Args:
         claims: which.
         runs: (table, row) to seed to the record of the row's run with that seed; all of one
             profile.
+        plan: what was fixed about claims before the runs.
+        replicates_of: a record's metrics on samples of test images; None where there are none.
 
     Returns:
         One entry per claim, in order.
@@ -211,8 +271,58 @@ def collect_evidence(
     for claim in claims:
         rows = dict.fromkeys((term.table, term.row) for term in claim.terms)
         missing = tuple(row for row in rows if not kept.get(row))
-        found.append(Evidence(_by_seed(claim, kept), claim, profile, missing))
+        planned = (plan or {}).get((claim.id, claim.metric))
+        of_rows = {row: kept.get(row, {}) for row in rows}
+        shared = set.intersection(*map(set, of_rows.values()))
+        pairs = {s: {row: of_rows[row][s] for row in rows} for s in sorted(shared)}
+        pairs = {s: records for s, records in pairs.items() if _same_stages(records.values())}
+        by_seed = {s: _difference(claim, records) for s, records in pairs.items()}
+        values = {seed: value for seed, value in by_seed.items() if value is not None}
+        if planned is not None and set(values) >= (asked := set(range(planned.seeds))):
+            values = {seed: value for seed, value in values.items() if seed in asked}
+        used = [pairs[seed] for seed in values]
+        stages = {r.proposals.seed for rs in used for r in rs.values() if r.proposals is not None}
+        image_sd = _image_sd(claim, used, replicates_of)
+        found.append(
+            Evidence(values, claim, profile, missing, planned, image_sd, tuple(sorted(stages)))
+        )
     return found
+
+
+def _same_stages(records: Iterable[Record]) -> bool:
+    """Whether no two of them stand on stages of the same kind with unlike seeds."""
+    of_each = [(r.proposals, r.init_from, r.teacher) for r in records]
+    kinds = zip(*of_each, strict=True)
+    return all(len({run.seed for run in kind if run is not None}) < 2 for kind in kinds)
+
+
+def _difference(claim: Claim, records: Mapping[PaperRow, Record]) -> float | None:
+    numbers = [(t.sign, number_of(records[t.table, t.row], t.metric)) for t in claim.terms]
+    known = [sign * value for sign, value in numbers if value is not None]
+    return sum(known) if len(known) == len(numbers) else None
+
+
+def _image_sd(
+    claim: Claim,
+    runs: Sequence[Mapping[PaperRow, Record]],
+    replicates_of: Callable[[Record], Replicates | None],
+) -> float | None:
+    """The difference is formed on each sample of images, so that what rows share cancels out."""
+    known = {
+        record.test_data.fingerprint
+        for by_row in runs
+        for record in by_row.values()
+        if record.test_data is not None
+    }
+    total: list[float] | None = None
+    for by_row in runs:
+        for term in claim.terms:
+            values = (replicates_of(by_row[term.table, term.row]) or {}).get(term.metric)
+            if values is None or len(known) != 1:
+                return None
+            total = total or [0.0] * len(values)
+            total = [t + term.sign * v / len(runs) for t, v in zip(total, values, strict=True)]
+    return stdev(total) if total else None
 
 
 def _of_own_weights(by_seed: Mapping[int, Record]) -> dict[int, Record]:
@@ -224,15 +334,7 @@ def _of_own_weights(by_seed: Mapping[int, Record]) -> dict[int, Record]:
     }
 
 
-def _by_seed(claim: Claim, runs: Mapping[PaperRow, Mapping[int, Record]]) -> dict[int, float]:
-    terms = [
-        (term.sign, _numbers(runs.get((term.table, term.row), {}), term.metric).by_seed)
-        for term in claim.terms
-    ]
-    shared = set.intersection(*(set(values) for _, values in terms))
-    return {seed: sum(sign * values[seed] for sign, values in terms) for seed in sorted(shared)}
-
-
+_LAST = ("seed", "planned, power", "verdict", "because")
 _RELATIONS = {"nearly equal": "nearly equal", "greater": "better"}
 
 
@@ -243,9 +345,13 @@ def claims_table(evidence: Sequence[Evidence]) -> Table:
         claim = item.claim
         text = claim.text + ("" if claim.stated else " (in the table, not in the text)")
         paper = f"{number(claim.delta, sign=True)}, {_RELATIONS[claim.relation]}"
-        numbers = [Cell(paper, kind="number"), Cell(item.with_interval(), kind="number")]
+        paper += f" (±{claim.margin:g})" if claim.margin else ""
+        here = (item.with_interval(), item.parts)
+        numbers = [Cell(text, kind="number") for text in (paper, *here)]
         verdict = Cell(item.verdict, kind=item.verdict)
-        seeds, reason = item.seeds or "none", item.reason or "-"
-        lines.append([text, metric_title(claim.metric), *numbers, seeds, verdict, reason])
-    header = ["claim", "in", "paper", "here [90 %]", "seed", "verdict", "because"]
+        fixed = item.planned
+        plan = f"{fixed.seeds}, {100 * fixed.power:.0f} %" if fixed else "none"
+        last = (item.seeds or "none", plan, verdict, item.reason or "-")
+        lines.append([text, metric_title(claim.metric), *numbers, *last])
+    header = ["claim", "in", "paper", "here [90 %]", "SE: seeds, images", *_LAST]
     return Table(header, lines)

@@ -1,48 +1,65 @@
-"""The rule by which runs with several seeds confirm a claim about a difference, or do not.
+"""The rule by which runs with several seeds confirm or contradict a claim about a difference.
 
 A claim is about a difference D between rows, in points. Each seed for which all rows were run gives
-one value of D (rows of one seed see the same images in the same order, so they are compared in
-pairs). From n of them comes Student's 90 % interval, mean +- t * s / sqrt(n): s their standard
-deviation, t the 95 % quantile with n - 1 degrees of freedom, so that either end is wrong with a
-chance of 5 % (were the differences normal and the seeds all that varies).
+one value of D. Rows of one seed see the same images in the same order, so they are compared in
+pairs. The interval of the mean of n values is mean +- t * sqrt(s^2 / n + v): s is their standard
+deviation, v the variance that the choice of test images gives the mean (an image bootstrap; 0 where
+it is not known), t the 95 % quantile of Student's distribution. Its degrees of freedom are n - 1
+for v = 0, else those of Welch and Satterthwaite. Either end is wrong in 5 % of cases.
 
-| the claim | confirmed | not confirmed | undecided |
+| the claim | confirmed | contradicted | undecided |
 |---|---|---|---|
 | D > 0 ("greater") | interval above 0 | interval below 0 | 0 inside |
-| D about 0 ("nearly equal") | interval within +-1 point | interval outside | it crosses +-1 |
+| abs(D) < m ("nearly equal") | interval within +-m | interval outside | it crosses m or -m |
 
 The first line is the three-way reading of a test (Jones and Tukey, Psychological Methods 5, 2000),
-the second is two one-sided tests of equivalence (Schuirmann, J. Pharmacokinetics 15, 1987). One
-seed has no spread, so it is never more than undecided.
+the second is two one-sided tests of equivalence (Schuirmann, J. Pharmacokinetics 15, 1987). m is
+the claim's margin.
+
+The number of seeds is fixed before the runs (:class:`Planned`). With fewer, a claim is "interim".
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-NEARLY = 1.0
-"""Points up to which a difference counts as "nearly equal" (the paper calls 0.6 so)."""
+import numpy as np
+from scipy.special import stdtrit
 
-Verdict = Literal["confirmed", "not confirmed", "undecided", "not run"]
+FEWEST_SEEDS = 3
+"""Of a verdict."""
 
-RULE = f"""\
-Verdicts: differences are formed seed by seed; brackets hold Student's 90 % interval of their mean
-(either end is wrong in 5 % of cases). A claim that a row is better is *confirmed* if the interval
-lies above 0, *not confirmed* if it lies below; that rows are nearly equal, if it lies within
-+-{NEARLY:g} point or wholly outside. Everything else is *undecided*, and so is one seed alone,
-which has no spread. Judged is the direction, not the size, for these data and this RPN stage (all
-seeds share it). No correction is made for the number of claims."""
+SMALL_EFFECT, LOW_POWER = 1.0, 0.6
+"""A claim about less than this many points with less than this power gets no verdict."""
+
+ERROR = 0.05
+"""Chance with which each end of an interval is wrong, and so with which a false claim is
+confirmed."""
+
+BOOTSTRAP_SAMPLES = 200
+"""Samples of test images from which the variance over them is estimated."""
+
+Verdict = Literal[
+    "confirmed", "contradicted", "undecided", "estimate only", "interim", "not run"
+]  # fmt: skip
+VERDICTS: tuple[Verdict, ...] = (
+    "confirmed", "contradicted", "undecided", "estimate only", "interim", "not run"
+)  # fmt: skip
+"""In the order in which they are shown."""
+
+RULE = """\
+Verdicts: differences are formed seed by seed. Brackets hold the 90 % interval of their mean, from
+the scatter over seeds and, where known, over test images; either end is wrong in 5 % of cases.
+A claim that a row is better is *confirmed* if the interval lies above 0, *contradicted* if it lies
+below. That rows are nearly equal is *confirmed* if it lies within the margin, *contradicted* if
+wholly outside. Everything else is *undecided*. The number of seeds was fixed before the runs
+(results/plan.json). With fewer seeds than planned, or fewer than 3, a claim is *interim*. A claim
+about less than 1 point is an *estimate only* if the planned seeds would confirm it with a chance
+below 60 %. Judged is the direction, not the size. docs/statistics.md explains the rule with an
+example."""
 """The rule in words, for every output that shows verdicts."""
-
-# 95 % quantiles of Student's t by degrees of freedom, from 1
-_T95 = (
-    *(6.3138, 2.9200, 2.3534, 2.1318, 2.0150, 1.9432, 1.8946, 1.8595, 1.8331, 1.8125),
-    *(1.7959, 1.7823, 1.7709, 1.7613, 1.7531, 1.7459, 1.7396, 1.7341, 1.7291, 1.7247),
-    *(1.7207, 1.7171, 1.7139, 1.7109, 1.7081, 1.7056, 1.7033, 1.7011, 1.6991, 1.6973),
-)
 
 _SAME = 1e-9  # points; differences closer than this are one number
 
@@ -54,6 +71,18 @@ class Interval(NamedTuple):
     high: float
 
 
+class Planned(NamedTuple):
+    """What was fixed about a claim before its runs.
+
+    Attributes:
+        seeds: number of seeds: 0, 1, ... are the planned ones.
+        power: chance that they confirm the claim if the paper's difference is true.
+    """
+
+    seeds: int
+    power: float
+
+
 class Judgement(NamedTuple):
     """A verdict (see the table above), and why in a few words."""
 
@@ -61,58 +90,90 @@ class Judgement(NamedTuple):
     reason: str
 
 
-def t_quantile(degrees: int) -> float:
-    """The 95 % quantile of Student's t distribution, right to 0.001.
+def half_width(deviation: Any, count: int, image_sd: float = 0.0) -> Any:
+    """Half of the 90 % interval of a mean.
 
     Args:
-        degrees: of freedom, at least 1.
+        deviation: standard deviation over seeds, in points; a number or an array.
+        count: number of seeds, at least 2.
+        image_sd: standard deviation of the mean over samples of test images, in points.
+
+    Returns:
+        Of the shape of `deviation`.
     """
-    if degrees <= len(_T95):
-        return _T95[degrees - 1]
-    # two terms of the Cornish-Fisher expansion (Abramowitz and Stegun, 26.7.5)
-    z = 1.6449
-    return z + (z**3 + z) / (4 * degrees) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * degrees**2)
+    seeds = np.maximum(np.asarray(deviation, float), 1e-12) ** 2 / count  # never 0 / 0
+    images = image_sd**2
+    shares = seeds**2 / (count - 1) + images**2 / (BOOTSTRAP_SAMPLES - 1)
+    return stdtrit((seeds + images) ** 2 / shares, 1 - ERROR) * np.sqrt(seeds + images)
 
 
-def interval_of(differences: Sequence[float]) -> Interval | None:
-    """Student's 90 % interval of the mean of differences; None for fewer than two."""
-    count = len(differences)
-    if count < 2:
+def estimates_only(effect: float, power: float) -> bool:
+    """Whether a claim about `effect` points with this power gets no verdict."""
+    return abs(effect) < SMALL_EFFECT and power < LOW_POWER
+
+
+def interval_of(differences: Sequence[float], image_sd: float | None = None) -> Interval | None:
+    """The 90 % interval of the mean of differences; None for fewer than two."""
+    if len(differences) < 2:
         return None
     mean = fmean(differences)
-    half = t_quantile(count - 1) * stdev(differences) / math.sqrt(count)
+    half = float(half_width(stdev(differences), len(differences), image_sd or 0.0))
     return Interval(mean - half, mean + half)
 
 
-def judge(relation: str, differences: Sequence[float], profile: str = "paper") -> Judgement:
+def judge(
+    relation: str,
+    by_seed: Mapping[int, float],
+    planned: Planned | None,
+    *,
+    effect: float,
+    margin: float = 0.0,
+    image_sd: float | None = None,
+    stages: Sequence[int] = (),
+    profile: str = "paper",
+) -> Judgement:
     """Applies the rule.
 
     Args:
         relation: "greater" or "nearly equal".
-        differences: D for each seed, in points; may be empty.
+        by_seed: seed to D in points; may be empty. Only planned seeds count.
+        planned: what was fixed before the runs; None for nothing.
+        effect: the paper's D.
+        margin: m of the table above.
+        image_sd: as for :func:`half_width`; None if it is not known.
+        stages: seeds of the RPN stages that the runs stand on; empty if they stand on none.
         profile: scale of the runs; nothing is concluded from `tiny`.
     """
-    if not differences:
+    if not by_seed:
         return Judgement("not run", "")
     if profile == "tiny":
         return Judgement("undecided", "tiny only shows that rows run")
-    equal = relation == "nearly equal"
-    interval = interval_of(differences)
-    if interval is None:
-        only = differences[0]
-        shown = abs(only) <= NEARLY if equal else only > 0
-        sides = "as claimed" if shown else "against the claim"
-        return Judgement("undecided", f"{sides}, but one seed has no spread")
-    if max(differences) - min(differences) < _SAME:
+    if planned is None:
+        return Judgement("interim", "no number of seeds was planned")
+    count = max(planned.seeds, FEWEST_SEEDS)
+    values = [value for seed, value in by_seed.items() if seed < count]
+    if len(values) < count:
+        return Judgement("interim", f"{len(values)} of {count} planned seeds")
+    if max(values) - min(values) < _SAME:
         return Judgement("undecided", "seeds agree in every digit: no independent runs")
-    if equal and interval.low > -NEARLY and interval.high < NEARLY:
-        return Judgement("confirmed", f"interval within {NEARLY:g} point")
-    if equal and (interval.low > NEARLY or interval.high < -NEARLY):
-        return Judgement("not confirmed", f"interval beyond {NEARLY:g} point")
-    if equal:
-        return Judgement("undecided", f"interval crosses {NEARLY:g} point")
+    if len(set(stages)) == 1:
+        return Judgement("interim", f"all seeds share RPN stage {stages[0]}")
+    if estimates_only(effect, planned.power):
+        return Judgement("estimate only", f"power {100 * planned.power:.0f} %")
+    interval = interval_of(values, image_sd)
+    assert interval is not None
+    return _compared(relation, interval, margin)
+
+
+def _compared(relation: str, interval: Interval, margin: float) -> Judgement:
+    if relation == "nearly equal":
+        if -margin < interval.low and interval.high < margin:
+            return Judgement("confirmed", f"interval within {margin:g} point")
+        if interval.low > margin or interval.high < -margin:
+            return Judgement("contradicted", f"interval beyond {margin:g} point")
+        return Judgement("undecided", f"interval crosses {margin:g} point")
     if interval.low > 0:
         return Judgement("confirmed", "interval above 0")
     if interval.high < 0:
-        return Judgement("not confirmed", "interval below 0")
+        return Judgement("contradicted", "interval below 0")
     return Judgement("undecided", "0 is inside the interval")

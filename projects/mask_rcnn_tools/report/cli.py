@@ -60,7 +60,8 @@ def build_parser() -> CommandParser:
         nargs="+",
         default=[],
         metavar="RUN",
-        help="write curves.json of finished runs, from their metrics.json and result files",
+        help="write curves.json and bootstrap.json of finished runs, from their metrics.json and "
+        "result files",
     )
     add(
         "--examples-of",

@@ -12,6 +12,11 @@ from mask_rcnn_repro.records.curves import CURVES_FILE, save_curves
 from mask_rcnn_repro.records.record import Record, load_record
 from mask_rcnn_repro.utils.atomic import atomic_write_text
 from mask_rcnn_tools.common.command_line import run_command
+from mask_rcnn_tools.evidence.image_bootstrap import (
+    BOOTSTRAP_FILE,
+    bootstrap_of_run,
+    save_bootstrap,
+)
 from mask_rcnn_tools.report.examples import make_examples
 from mask_rcnn_tools.report.figures import Report
 from mask_rcnn_tools.report.files import (
@@ -23,8 +28,14 @@ from mask_rcnn_tools.report.files import (
 )
 from mask_rcnn_tools.report.markdown import COMMAND, format_results_page
 from mask_rcnn_tools.report.page import format_html_page
-from mask_rcnn_tools.report.run_curves import curves_of_run
-from mask_rcnn_tools.report.runs import curves_file, examples_folder, key_of, record_file
+from mask_rcnn_tools.report.run_curves import RESULTS_FOLDER, curves_of_run
+from mask_rcnn_tools.report.runs import (
+    bootstrap_file,
+    curves_file,
+    examples_folder,
+    key_of,
+    record_file,
+)
 from mask_rcnn_tools.report.scales import counting_records
 
 _PAGE = Path("output", "report.html")
@@ -92,12 +103,18 @@ def _add_to_runs(args: argparse.Namespace) -> None:
             target = curves_file(_collected(run, Path(args.into)), Path(args.into))
         save_curves(curves_of_run(run), target)
         print(f"{target}: written")
+        record = load_record(run / RECORD_FILE)
+        made = bootstrap_of_run(record, run / RESULTS_FOLDER)
+        if made is not None:
+            beside = bootstrap_file(record, Path(args.into)) if args.into else run / BOOTSTRAP_FILE
+            save_bootstrap(made, beside)
+            print(f"{beside}: written")
     for run in _folders(args.examples_of):
         target = run / "examples"
         if args.into:
             target = examples_folder(_collected(run, Path(args.into)), Path(args.into))
-        made = make_examples(run, target, args.count)
-        print(f"{target}: {len(made.pictures)} pictures written")
+        drawn = make_examples(run, target, args.count)
+        print(f"{target}: {len(drawn.pictures)} pictures written")
 
 
 def _folders(given: Iterable[str]) -> list[Path]:

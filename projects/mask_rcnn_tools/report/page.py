@@ -8,10 +8,10 @@ from typing import Any
 
 from mask_rcnn_tools.common.outcomes import claims_table
 from mask_rcnn_tools.common.plot_style import css_variables, inline_svg
-from mask_rcnn_tools.common.verdicts import RULE
+from mask_rcnn_tools.common.verdicts import RULE, VERDICTS
 from mask_rcnn_tools.report.examples import EXAMPLES_NOTE, Examples
 from mask_rcnn_tools.report.figures import DIFFERENCES, Figure, Report
-from mask_rcnn_tools.report.scales import NOTES, VERDICTS, Scale
+from mask_rcnn_tools.report.scales import NOTES, Scale
 from mask_rcnn_tools.report.tables import rows_table, runs_table
 
 _TEMPLATE = "page.html.j2"
@@ -70,6 +70,7 @@ def _scale(report: Report, scale: Scale) -> dict[str, Any]:
         "rows_run": run,
         "rows": rows,
         "counts": scale.count_verdicts(),
+        "chance": scale.false_confirmations(),
         "differences": [_figure(f) for f in figures.get(DIFFERENCES, ())],
         "sections": sections,
         "missing": [(s.title, "; ".join(names)) for s, names in scale.without_run()],

@@ -16,6 +16,7 @@ from mask_rcnn_repro.paper.words import metric_title, table_label, task_title
 from mask_rcnn_repro.records.curves import Curves, Point
 from mask_rcnn_tools.common import plot_style as style
 from mask_rcnn_tools.common.outcomes import Evidence, RowOutcome, TableOutcome
+from mask_rcnn_tools.common.verdicts import VERDICTS
 from mask_rcnn_tools.report.scales import Scale
 
 _WIDTH = 5.2  # inches
@@ -78,8 +79,8 @@ def draw_differences(scale: Scale) -> str | None:
                 (1.01, place),
                 xycoords=("axes fraction", "data"),
                 va="center",
-                color=style.MUTED if item.verdict == "undecided" else style.TEXT,
-                weight="normal" if item.verdict == "undecided" else "bold",
+                color=style.TEXT if item.verdict in VERDICTS[:2] else style.MUTED,
+                weight="bold" if item.verdict in VERDICTS[:2] else "normal",
             )
         axes.set_yticks(places, [textwrap.fill(_label(item), 44) for item in items])
         axes.invert_yaxis()

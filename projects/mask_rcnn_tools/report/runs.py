@@ -6,11 +6,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from mask_rcnn_repro.config import config_root
 from mask_rcnn_repro.engine.run import RECORD_FILE
 from mask_rcnn_repro.errors import RecordError
 from mask_rcnn_repro.paper.results import counting_files, load_results, recorded_file
 from mask_rcnn_repro.records.curves import CURVES_FILE, Curves, load_curves
 from mask_rcnn_repro.records.record import Record, load_record
+from mask_rcnn_tools.evidence.image_bootstrap import BOOTSTRAP_FILE, KnownReplicates
+from mask_rcnn_tools.evidence.seed_plan import PLAN_FILE, SeedPlan, load_plan
 from mask_rcnn_tools.report.examples import EXAMPLES_FILE, Examples, load_examples
 
 
@@ -35,11 +38,15 @@ class Runs(NamedTuple):
         records: oldest first.
         curves: by the run that they are of.
         examples: the same; with the folder of their pictures.
+        replicates: of a record, its metrics on samples of test images.
+        plan: what was fixed about claims before the runs.
     """
 
     records: list[Record]
     curves: Mapping[RunKey, Curves]
     examples: Mapping[RunKey, tuple[Path, Examples]]
+    replicates: KnownReplicates = KnownReplicates()
+    plan: SeedPlan = SeedPlan()
 
     def curves_of(self, record: Record) -> Curves | None:
         """The curves of a record's run, if there are any."""
@@ -56,7 +63,9 @@ def key_of(record: Record) -> RunKey:
 
 
 def load_runs(folders: Iterable[Path]) -> Runs:
-    """Reads records, curves and examples below folders.
+    """Reads records and what lies beside them, below folders.
+
+    The plan of seeds is that of the first folder which has one, else that of the checkout.
 
     Args:
         folders: of committed records (``results``: all json files are records or belong to one),
@@ -68,11 +77,15 @@ def load_runs(folders: Iterable[Path]) -> Runs:
     records: list[Record] = []
     curves: dict[RunKey, Curves] = {}
     examples: dict[RunKey, tuple[Path, Examples]] = {}
+    bootstraps: list[Path] = []
+    planned: Path | None = None
     for folder in folders:
         if not folder.is_dir():
             raise RecordError(f"There is no folder {folder} to read records from.")
         of_runs = [load_record(file) for file in sorted(folder.rglob(RECORD_FILE))]
         records += of_runs or load_results(folder)
+        bootstraps += counting_files(folder, f"*{BOOTSTRAP_FILE}")
+        planned = planned or (folder if (folder / PLAN_FILE).is_file() else None)
         for file in counting_files(folder, f"*{CURVES_FILE}"):
             loaded = load_curves(file)
             of = loaded.record
@@ -83,7 +96,9 @@ def load_runs(folders: Iterable[Path]) -> Runs:
             examples[RunKey(of.hash, of.seed, of.created)] = (file.parent, drawn)
     # a run that is in two folders counts once
     by_key = {key_of(record): record for record in records}
-    return Runs(sorted(by_key.values(), key=lambda r: r.created), curves, examples)
+    plan = load_plan(planned or config_root().parent / "results")
+    records = sorted(by_key.values(), key=lambda r: r.created)
+    return Runs(records, curves, examples, KnownReplicates(bootstraps), plan)
 
 
 def record_file(record: Record, folder: Path) -> Path:
@@ -94,6 +109,11 @@ def record_file(record: Record, folder: Path) -> Path:
 def examples_folder(record: Record, folder: Path) -> Path:
     """Where the drawn examples of a committed record belong: ``seed<k>.examples`` beside it."""
     return record_file(record, folder).with_suffix(".examples")
+
+
+def bootstrap_file(record: Record, folder: Path) -> Path:
+    """Where a committed record's bootstrap belongs: beside it, ``seed<k>.bootstrap.json``."""
+    return record_file(record, folder).with_suffix(f".{BOOTSTRAP_FILE}")
 
 
 def curves_file(record: Record, folder: Path) -> Path:

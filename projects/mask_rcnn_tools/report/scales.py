@@ -13,11 +13,9 @@ from mask_rcnn_repro.paper.results import records_of, state_without_result
 from mask_rcnn_repro.paper.rows import Row
 from mask_rcnn_repro.records.record import Record
 from mask_rcnn_tools.common.outcomes import Evidence, RowOutcome, TableOutcome, collect_evidence
-from mask_rcnn_tools.common.verdicts import Verdict
+from mask_rcnn_tools.common.verdicts import ERROR, VERDICTS, Verdict
 from mask_rcnn_tools.report.examples import Examples
 from mask_rcnn_tools.report.runs import Runs, key_of
-
-VERDICTS: tuple[Verdict, ...] = ("confirmed", "not confirmed", "undecided", "not run")
 
 PROFILES = {
     "paper": "Full scale",
@@ -76,6 +74,19 @@ class Scale:
         counts = Counter(by_claim.values())
         return {verdict: counts[verdict] for verdict in VERDICTS}
 
+    def false_confirmations(self) -> str:
+        """What chance does to many claims, in two sentences; empty without a plan."""
+        planned = [i for i in self.evidence if i.planned is not None and not i.is_estimate]
+        judged = sum(i.verdict in VERDICTS[:3] for i in planned)
+        if not planned:
+            return ""
+        return (
+            f"By the plan, {len(planned)} claims (each metric counted) can get a verdict; {judged} "
+            f"have one. A false claim is confirmed with a chance of about {100 * ERROR:g} %: if "
+            f"all were false, {ERROR * len(planned):.1f} false confirmations would be expected, "
+            f"{ERROR * judged:.1f} so far."
+        )
+
     def count_rows(self) -> tuple[int, int]:
         """Rows with numbers in the paper that have a result, and all of them."""
         rows = [row for row in self.rows if row.row.numbers]
@@ -133,7 +144,8 @@ def build_scales(rows: Sequence[Row], runs: Runs) -> list[Scale]:
         shown = [row for row in rows if row.table != _ONE_SCALE or profile != "paper"]
         outcomes = [outcome(row, profile) for row in shown]
         runs_by_key = {o.row.key: o.runs for o in outcomes if o.runs}
-        evidence = collect_evidence(claims_to_test(), runs_by_key)
+        plan = runs.plan.planned(profile)
+        evidence = collect_evidence(claims_to_test(), runs_by_key, plan, runs.replicates)
         tables = [
             TableOutcome(
                 table,

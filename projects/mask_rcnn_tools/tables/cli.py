@@ -35,15 +35,19 @@ examples:
     tools/run_table.py 2c --rows roi_align_ave,roi_pool_max --jobs 2 train.accumulate=16
   on a cluster, 8 GPUs a row; with --dry-run the job scripts are written and not submitted:
     tools/run_table.py 2a --gpus-per-row 8 --slurm --slurm-set partition=gpu --slurm-set time=4320
+  the number of seeds of its claims, from the scatter of baseline rows:
+    tools/run_table.py 2c --profile mini --plan-seeds
   only the table, from the records that there are:
     tools/run_table.py 2c --profile mini --show"""
 
 
 def _seeds(text: str) -> tuple[int, ...]:
-    """`3` is the seeds 0, 1, 2; `0,7` and `7,` are those named."""
+    """`3` is the seeds 0, 1, 2; `0,7` and `7,` are those named; `planned` is empty."""
+    if text == "planned":
+        return ()
     if not re.fullmatch(r"\d+(,\d+)*,?", text):
         raise argparse.ArgumentTypeError(
-            f"{text!r} is neither a number of seeds, such as 3, nor seeds, such as 0,7"
+            f"{text!r} is neither a number of seeds, such as 3, nor seeds, such as 0,7, nor planned"
         )
     numbers = [int(part) for part in text.split(",") if part]
     if "," not in text:
@@ -78,7 +82,8 @@ def build_parser() -> CommandParser:
         type=_seeds,
         default=(0,),
         metavar="N",
-        help="number of seeds, from 0, or the seeds themselves, such as 0,7 (default 1)",
+        help="number of seeds, from 0, or the seeds themselves, such as 0,7; planned: as many as "
+        "the claims need (default 1)",
     )
     add(
         "--rows",
@@ -120,6 +125,12 @@ def build_parser() -> CommandParser:
         action="store_true",
         help="copy finished records to that folder, those of stages too; runs nothing",
     )
+    add(
+        "--plan-seeds",
+        action="store_true",
+        help="fix the number of seeds of the tables' claims in plan.json of that folder, from the "
+        "scatter of baseline rows; runs nothing",
+    )
     add = parser.add_argument_group("on a cluster (needs the package submitit)").add_argument
     add(
         "--slurm",
@@ -153,10 +164,14 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     for key, flag in (("train.seed", "--seeds"), ("train.output_dir", "train.output_root")):
         if any(o.lstrip("+~").partition("=")[0] == key for o in args.overrides):
             parser.error(f"{key} would be the same for all rows; use {flag}")
-    if sum((args.dry_run, args.show, args.collect)) > 1 or (
-        args.slurm and (args.show or args.collect)
-    ):
-        parser.error("--dry-run, --show and --collect exclude each other; --slurm and the last two")
+    runs_nothing = (args.show, args.collect, args.plan_seeds)
+    if sum((args.dry_run, *runs_nothing)) > 1 or (args.slurm and any(runs_nothing)):
+        parser.error(
+            "--dry-run, --show, --collect and --plan-seeds exclude each other; --slurm and the "
+            "last three"
+        )
+    if args.plan_seeds and (args.overrides or args.rows):
+        parser.error("--plan-seeds plans whole tables as they are; omit --rows and key=value")
     if args.gpus_per_row == 0 and not args.slurm:
         parser.error("--gpus-per-row 0 needs --slurm; on a machine with GPUs: train.device=cpu")
     if args.slurm_set and not args.slurm:

@@ -10,6 +10,7 @@ from pathlib import Path
 from mask_rcnn_repro.paper.results import recorded_file
 from mask_rcnn_repro.records.curves import CURVES_FILE
 from mask_rcnn_repro.records.record import save_record
+from mask_rcnn_tools.evidence.image_bootstrap import BOOTSTRAP_FILE
 from mask_rcnn_tools.tables.jobs import Job
 from mask_rcnn_tools.tables.plan import Plan
 from mask_rcnn_tools.tables.usable_records import Found, find_valid
@@ -54,10 +55,10 @@ def _collect(job: Job, records: Sequence[Found], results: Path) -> Collected:
     # a row of an equal config counts for both, and is collected under the name that it was run by
     target = recorded_file(found.record.config.id, job.profile, job.seed, results)
     text = found.file.read_bytes()
-    curves = found.file.parent / CURVES_FILE
-    if curves.is_file():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(curves, target.with_suffix(f".{CURVES_FILE}"))
+    for name in (CURVES_FILE, BOOTSTRAP_FILE):
+        if (found.file.parent / name).is_file():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(found.file.parent / name, target.with_suffix(f".{name}"))
     if target.is_file() and target.read_bytes() == text:
         return Collected(job, "unchanged", target)
     save_record(found.record, target)

@@ -19,6 +19,7 @@ from mask_rcnn_repro.paper.tables import Table
 from mask_rcnn_repro.records.provenance import device_info
 from mask_rcnn_repro.utils.atomic import atomic_write_text
 from mask_rcnn_tools.common.command_line import run_command
+from mask_rcnn_tools.evidence.seed_plan import SeedPlan, load_plan
 from mask_rcnn_tools.tables import cost
 from mask_rcnn_tools.tables.choose import choose_rows, find_tables
 from mask_rcnn_tools.tables.collect import collect
@@ -27,6 +28,7 @@ from mask_rcnn_tools.tables.execute import Ending, Executor, Slot, visible_gpus
 from mask_rcnn_tools.tables.jobs import Job, launcher
 from mask_rcnn_tools.tables.outcomes import table_outcomes
 from mask_rcnn_tools.tables.plan import Plan, make_plan
+from mask_rcnn_tools.tables.seeds import planned_seeds, write_seed_plan
 from mask_rcnn_tools.tables.show import as_json, format_outcome
 from mask_rcnn_tools.tables.usable_records import Found, find_records, find_valid, jobs_to_run
 
@@ -53,13 +55,20 @@ def run(args: argparse.Namespace) -> int:
         The exit status.
     """
     tables = find_tables(args.tables)
-    plan = make_plan(choose_rows(tables, args.rows), args.profile, args.seeds, args.overrides)
     results = _results(args.results)
+    fixed = load_plan(results)
+    args.seeds = args.seeds or planned_seeds(tables, args.profile, fixed)
+    plan = make_plan(choose_rows(tables, args.rows), args.profile, args.seeds, args.overrides)
     records = find_records(plan.output_root, results)
+    if args.plan_seeds:
+        if results is None:
+            raise ConfigError("There is no results/ here for the plan; give --results FOLDER.")
+        print(write_seed_plan(tables, args.profile, records, results))
+        return 0
     if args.collect:
         return _collect(plan, records, results)
     if args.show:
-        return _show(plan, args, records, {})
+        return _show(plan, args, records, {}, fixed)
     jobs = jobs_to_run(plan, records, args.ignore_results)
     device, slots = _slots(plan, args)
     known = [found.record for found in records]
@@ -85,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
         )
         ending = executor.run()
     records = find_records(plan.output_root, results)
-    code = _show(plan, args, records, ending.reasons, folder)
+    code = _show(plan, args, records, ending.reasons, fixed, folder)
     if ending.stopped_by is not None:
         print("Stopped; the same command goes on from here.", file=sys.stderr, flush=True)
         return 128 + int(ending.stopped_by)
@@ -281,10 +290,11 @@ def _show(
     args: argparse.Namespace,
     records: Sequence[Found],
     failed: Mapping[Job, str],
+    fixed: SeedPlan,
     folder: Path | None = None,
 ) -> int:
     """Prints the tables and, after runs, writes them beside the logs."""
-    outcomes = table_outcomes(plan, args.seeds, records, failed)
+    outcomes = table_outcomes(plan, args.seeds, records, failed, fixed)
     every = args.all_metrics
     print("\n\n".join(format_outcome(outcome, every) for outcome in outcomes), flush=True)
     if folder is not None:

@@ -8,10 +8,12 @@ from mask_rcnn_repro.paper.claims import Claim, claims_of
 from mask_rcnn_repro.paper.rows import all_rows
 from mask_rcnn_repro.records.record import Record
 from mask_rcnn_tools.common.outcomes import RowOutcome, TableOutcome, collect_evidence
+from mask_rcnn_tools.evidence.image_bootstrap import KnownReplicates
+from mask_rcnn_tools.evidence.seed_plan import SeedPlan
 from mask_rcnn_tools.tables.jobs import Job
 from mask_rcnn_tools.tables.plan import Plan, PlannedRow, make_plan
 from mask_rcnn_tools.tables.progress import last_step
-from mask_rcnn_tools.tables.usable_records import Found, find_valid
+from mask_rcnn_tools.tables.usable_records import Found, bootstrap_beside, find_valid
 
 
 def table_outcomes(
@@ -19,6 +21,7 @@ def table_outcomes(
     seeds: Sequence[int],
     records: Sequence[Found],
     failed: Mapping[Job, str] | None = None,
+    fixed: SeedPlan | None = None,
 ) -> list[TableOutcome]:
     """Evaluates the tables of a plan.
 
@@ -27,6 +30,7 @@ def table_outcomes(
         seeds: asked for.
         records: as :func:`~mask_rcnn_tools.tables.usable_records.find_records` gives them.
         failed: jobs that failed or could not start, with the reason.
+        fixed: the number of seeds of claims; None for none.
 
     Returns:
         One a table, in the order of the rows.
@@ -35,6 +39,8 @@ def table_outcomes(
     for planned in plan.rows:
         by_table.setdefault(planned.row.table, []).append(planned)
     result = []
+    claimed = (fixed or SeedPlan()).planned(plan.profile)
+    replicates = KnownReplicates(file for f in records if (file := bootstrap_beside(f)).is_file())
     for table, rows in by_table.items():
         claims = claims_of(table)
         known = [
@@ -46,7 +52,7 @@ def table_outcomes(
                 table,
                 plan.profile,
                 [outcome for outcome in known if outcome.row in [p.row for p in rows]],
-                collect_evidence(claims, {o.row.key: o.runs for o in known}),
+                collect_evidence(claims, {o.row.key: o.runs for o in known}, claimed, replicates),
                 {o.row.config: o for o in known},
                 seeds=tuple(seeds),
             )
@@ -112,7 +118,7 @@ def _notes(planned: PlannedRow, runs: Mapping[int, Record]) -> tuple[str, ...]:
             "the paper's test AP is from the benchmark's server, which only can measure it"
         )
     if any(not record.iterations_planned for record in runs.values()):
-        notes.append("trains nothing: the weights of its control, with their seed alone")
+        notes.append("trains nothing: the weights of its control with the same seed")
     if row.table == "timing" and runs:
         record = next(iter(runs.values()))
         without = " without the RPN" if record.proposals is not None and planned.jobs else ""

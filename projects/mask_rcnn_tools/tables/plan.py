@@ -24,7 +24,7 @@ from mask_rcnn_repro.config import (
 )
 from mask_rcnn_repro.config.from_data import fit_to_data
 from mask_rcnn_repro.config.serialization import WHERE_KEYS
-from mask_rcnn_repro.engine.dependencies import dependency, pretraining_of, teacher_of
+from mask_rcnn_repro.engine.dependencies import STAGES, dependency, pretraining_of, teacher_of
 from mask_rcnn_repro.engine.run import Run
 from mask_rcnn_repro.errors import ConfigError
 from mask_rcnn_repro.paper.rows import Row, all_rows, parent_of
@@ -84,7 +84,7 @@ def make_plan(
     Args:
         rows: as :func:`~mask_rcnn_tools.tables.choose.choose_rows` gives them.
         profile: `paper`, `mini` or `tiny`.
-        seeds: of the rows; a row that trains nothing has the seed of its weights alone.
+        seeds: of the rows; a row without training evaluates the weights of the same seed.
         overrides: as on the command line.
 
     Raises:
@@ -105,7 +105,7 @@ class _Planner:
         self.by_folder: dict[Path, Job] = {}
         self.by_hash: dict[str, Job] = {}
         self.loaded: dict[tuple[str, tuple[str, ...]], DictConfig] = {}
-        self.inputs: dict[tuple[str, tuple[str, ...]], tuple[tuple[str, Job], ...]] = {}
+        self.inputs: dict[tuple[str, tuple[str, ...], int], tuple[tuple[str, Job], ...]] = {}
         self.root = "output"
 
     def plan(self, rows: Sequence[Row]) -> Plan:
@@ -147,9 +147,9 @@ class _Planner:
         return row.config, (*self.overrides, f"{_TEST_NAMES}={names}"), f"val: {names}"
 
     def _seeds(self, config: str, overrides: tuple[str, ...]) -> tuple[int, ...]:
-        """Without training, another seed would evaluate the same weights, of seed 0, again."""
-        trains = self._load(config, overrides).train.max_iter > 0
-        return self.seeds if trains else (0,)
+        """Without training, another seed would evaluate the weights of a checkpoint again."""
+        train = self._load(config, overrides).train
+        return self.seeds if train.max_iter > 0 or train.init_from else (0,)
 
     def _load(self, config: str, overrides: tuple[str, ...], seed: int = 0) -> DictConfig:
         if (config, overrides) not in self.loaded:
@@ -167,8 +167,9 @@ class _Planner:
 
     def _inputs(self, run: Run, above: tuple[str, ...] = ()) -> tuple[tuple[str, Job], ...]:
         """The jobs that a run stands on, and theirs, added where they are new."""
-        key = (run.config_id, run.overrides)
-        if key not in self.inputs:  # the same for every seed
+        trains = run.cfg.train.max_iter > 0  # then seeds share two of each stage
+        key = (run.config_id, run.overrides, run.cfg.train.seed % (STAGES if trains else 2**32))
+        if key not in self.inputs:
             self.inputs[key] = self._find_inputs(run, (*above, run.config_id))
         return self.inputs[key]
 

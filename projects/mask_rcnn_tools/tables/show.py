@@ -160,6 +160,9 @@ def _claim_json(item: Evidence) -> dict[str, Any]:
         "by_seed": {str(s): v for s, v in item.by_seed.items()},
         "mean": item.mean,
         "interval": list(item.interval) if item.interval else None,
+        "image_sd": item.image_sd,
+        "margin": item.claim.margin,
+        "planned": item.planned._asdict() if item.planned else None,
         "verdict": item.verdict,
         "reason": item.reason,
     }

@@ -11,8 +11,14 @@ from mask_rcnn_repro.engine.main import main as train_or_evaluate
 from mask_rcnn_tools.check_data.before_training import check_before_training
 from mask_rcnn_tools.common.command_line import run_command
 from mask_rcnn_tools.drawing.evaluation import draw_results
+from mask_rcnn_tools.evidence.image_bootstrap import write_bootstrap
 
-EXTENSIONS = Extensions(check_data=check_before_training, draw=draw_results, annotate=annotate)
+EXTENSIONS = Extensions(
+    check_data=check_before_training,
+    draw=draw_results,
+    resample=write_bootstrap,
+    annotate=annotate,
+)
 
 
 def main(args: argparse.Namespace) -> None:

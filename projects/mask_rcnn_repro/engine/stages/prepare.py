@@ -1,9 +1,10 @@
 """Stage-wise training (section 3.1): provide what a run depends on.
 
 :mod:`mask_rcnn_repro.engine.dependencies` finds the configs that a run depends on. Each has a run
-of its own with seed 0 below `train.output_root`, which all rows and seeds share. Stored proposals
-are in `<run of the RPN>/proposals/<data set>` (docs/proposals.md), generated annotations in
-`<run of the teacher>/distilled/<data set>` (docs/data_distillation.md), pre-trained weights in
+of its own below `train.output_root`, with seed 0 or 1 (:func:`~.dependencies.stage_seed`), which
+rows and seeds share. Stored proposals are in `<run of the RPN>/proposals/<data set>`
+(docs/proposals.md), generated annotations in `<run of the teacher>/distilled/<data set>`
+(docs/data_distillation.md), pre-trained weights in
 :mod:`mask_rcnn_repro.engine.stages.pretrained`.
 """
 

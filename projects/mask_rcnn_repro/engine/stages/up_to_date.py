@@ -11,10 +11,17 @@ from detectron2.utils import comm
 from mask_rcnn_repro.config import claim_output_dir, config_hash
 from mask_rcnn_repro.data import dataset_fingerprint
 from mask_rcnn_repro.data.proposals.files import ProposalFile, check_proposals
-from mask_rcnn_repro.engine.dependencies import DataSet, command, data_sets
+from mask_rcnn_repro.engine.dependencies import (
+    DataSet,
+    command,
+    data_sets,
+    pretraining_of,
+    stage_seed,
+)
 from mask_rcnn_repro.engine.run import Run
 from mask_rcnn_repro.engine.stages.generated import facts_of, find_teacher, generated_file
 from mask_rcnn_repro.errors import CheckpointError, ConfigError, DataError
+from mask_rcnn_repro.records import Record
 
 
 def check_finished(run: Run, purpose: str) -> None:
@@ -28,6 +35,7 @@ def check_finished(run: Run, purpose: str) -> None:
     record = run.finished_record()
     if record is None or record.train_data is None:
         return
+    check_stage_seeds(run, record)
     now = fingerprint(data_sets(run.cfg, "train"))
     if record.train_data.fingerprint != now:
         raise DataError(
@@ -47,6 +55,30 @@ def check_finished(run: Run, purpose: str) -> None:
             f"generated annotations than those in {file} now. Delete the folder to have it run "
             "again."
         )
+
+
+def check_stage_seeds(run: Run, record: Record) -> None:
+    """Checks that a finished run stands on stages of the seeds that it would use now.
+
+    Raises:
+        ConfigError: It stands on others.
+    """
+    train = run.cfg.train
+    named = {
+        "proposals": train.proposals,
+        "init_from": train.init_from or pretraining_of(run.cfg),
+    }
+    for key, path in named.items():
+        used = getattr(record, key)
+        if used is None or not path:
+            continue
+        now = stage_seed(train, path)
+        if used.seed != now:
+            raise ConfigError(
+                f"The finished run in {run.folder} used seed {used.seed} of {used.id}; seed "
+                f"{train.seed} now uses seed {now} of it. Delete the directory to run it "
+                f"again, or repeat that run elsewhere with train.stage_seed={used.seed}."
+            )
 
 
 def check_trained(run: Run, purpose: str) -> None:

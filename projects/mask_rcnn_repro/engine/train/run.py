@@ -10,7 +10,7 @@ from detectron2.utils import comm
 
 from mask_rcnn_repro.engine.checkpoint.checkpointer import find_last_checkpoint
 from mask_rcnn_repro.engine.extensions import Extensions
-from mask_rcnn_repro.engine.results import draw_examples, write_record
+from mask_rcnn_repro.engine.results import add_to_record, write_record
 from mask_rcnn_repro.engine.run import Inputs, Run
 from mask_rcnn_repro.engine.train.loop import train
 from mask_rcnn_repro.errors import DataError
@@ -65,7 +65,7 @@ def train_run(run: Run, inputs: Inputs, extensions: Extensions, *, resume: bool)
         checkpoint=run.checkpoint,
         train_seconds=result.seconds,
     )
-    draw_examples(run, extensions)
+    add_to_record(run, record, extensions)
     comm.synchronize()
     return record
 

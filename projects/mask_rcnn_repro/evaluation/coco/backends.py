@@ -1,6 +1,6 @@
 """Implementations ("backends") of the COCO metrics, by name. pycocotools is the reference.
 
-A backend is a function with the signature of :func:`pycocotools_metrics`. All backends give the
+A backend is a function with the parameters of :func:`pycocotools_evaluation`. All backends give the
 same numbers. A backend that cannot do so for its input raises
 :class:`~mask_rcnn_repro.evaluation.coco.numbers.BackendCannot`, and pycocotools takes over. The
 record names the backend that computed its numbers.
@@ -53,7 +53,12 @@ class CocoResult(NamedTuple):
     curves: PrecisionRecall[str] | None  # by class name; None if the backend has no curves
 
 
-def pycocotools_metrics(
+def pycocotools_metrics(*args: Any, **options: Any) -> CocoNumbers:
+    """Computes the metrics by the official implementation; see :func:`pycocotools_evaluation`."""
+    return summarize(pycocotools_evaluation(*args, **options))
+
+
+def pycocotools_evaluation(
     gt: COCO,
     detections: Sequence[Mapping[str, Any]],
     iou_type: str,
@@ -62,8 +67,8 @@ def pycocotools_metrics(
     category_ids: list[int],
     max_dets: list[int],
     oks_sigmas: list[float],
-) -> CocoNumbers:
-    """Computes the metrics by the official implementation; see :func:`coco_result`."""
+) -> COCOeval:
+    """Evaluates and accumulates by the official implementation; see :func:`coco_result`."""
     with contextlib.redirect_stdout(io.StringIO()):
         if detections:
             results = gt.loadRes([dict(d) for d in detections])  # loadRes writes into the dicts
@@ -80,7 +85,7 @@ def pycocotools_metrics(
             evaluation.params.kpt_oks_sigmas = np.array(oks_sigmas)
         evaluation.evaluate()
         evaluation.accumulate()
-    return summarize(evaluation)
+    return evaluation
 
 
 COCO_BACKENDS: dict[str, Callable[..., CocoNumbers]] = {

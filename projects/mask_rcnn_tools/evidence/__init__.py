@@ -1,0 +1,1 @@
+"""Scatter over seeds and test images: plans of seeds, power, bootstrap."""

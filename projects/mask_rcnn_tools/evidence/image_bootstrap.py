@@ -1,0 +1,237 @@
+"""`bootstrap.json` beside a record: its metrics on samples of the test images.
+
+Test images are a sample themselves: other images would have given other numbers. The bootstrap
+draws as many images as there are, with replacement, and computes AP on them, many times. Sample b
+holds the same images for every run on the same data. The difference of two runs on sample b
+therefore contains nothing that is common to both, and its standard deviation over b is that of a
+paired comparison (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 8).
+hotcoco.compare needs the detections of both runs at once and counts each drawn image once, which
+makes its standard errors 0.76 of the bootstrap's.
+
+Shapes: B samples, N images, K classes, T IoU thresholds, D detections of one class.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pycocotools.cocoeval import COCOeval
+from pydantic import BaseModel, ConfigDict, Field
+
+from mask_rcnn_repro.errors import UserError
+from mask_rcnn_repro.evaluation.coco.backends import COCO_BACKENDS, pycocotools_evaluation
+from mask_rcnn_repro.evaluation.coco.evaluator import CocoEvaluator
+from mask_rcnn_repro.evaluation.coco.numbers import CocoNumbers, summarize
+from mask_rcnn_repro.evaluation.registry import build_evaluator
+from mask_rcnn_repro.records.curves import OfRecord, record_identity
+from mask_rcnn_repro.records.record import Record, read_json, validated
+from mask_rcnn_repro.registration import register
+from mask_rcnn_repro.utils.atomic import atomic_write_text
+from mask_rcnn_tools.common.outcomes import Replicates
+from mask_rcnn_tools.common.verdicts import BOOTSTRAP_SAMPLES
+
+BOOTSTRAP_FILE = "bootstrap.json"
+BOOTSTRAP_VERSION: Literal[1] = 1
+
+_BACKEND = "image bootstrap"
+_THRESHOLDS = {"AP": slice(None), "AP50": slice(0, 1), "AP75": slice(5, 6)}
+_OWN_CLASS = "person"  # the paper prints its AP alone (table 5)
+_AT_ONCE = 20  # samples; bounds memory
+
+logger = logging.getLogger(__name__)
+
+
+class Bootstrap(BaseModel):
+    """Metrics of a run on samples of its test images."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
+
+    schema_version: Literal[1] = Field(description="Version of this schema.")
+    record: OfRecord = Field(description="The run that they are of.")
+    images: int = Field(ge=1, description="Test images, and size of a sample.")
+    values: dict[str, list[float]] = Field(
+        description="Metric, such as `segm/AP`, to percent on each sample. The samples are the "
+        "same for all runs on the same images."
+    )
+
+
+def image_counts(images: int, samples: int = BOOTSTRAP_SAMPLES) -> np.ndarray:
+    """How often each image is in each sample: (B, N). The same numbers for the same arguments."""
+    return np.random.default_rng(0).multinomial(images, [1 / images] * images, size=samples)
+
+
+def sampled_ap(evaluation: COCOeval, counts: np.ndarray) -> np.ndarray:
+    """AP on samples of images, as if each image were there as often as it was drawn.
+
+    Args:
+        evaluation: evaluated (:meth:`COCOeval.evaluate`), with COCO's sizes.
+        counts: (B, N), images in the order of `evaluation.params.imgIds`.
+
+    Returns:
+        (B, K, T) fractions: AP of each class at each IoU threshold over all sizes; NaN for a class
+        without objects in a sample.
+    """
+    params = evaluation.params
+    images, sizes, most = len(params.imgIds), len(params.areaRng), params.maxDets[-1]
+    found = np.full((len(counts), len(params.catIds), len(params.iouThrs)), np.nan)
+    for k in range(len(params.catIds)):
+        start = k * sizes * images  # of the first size, "all"
+        entries = enumerate(evaluation.evalImgs[start : start + images])
+        known = [(index, e) for index, e in entries if e is not None]
+        if not known:
+            continue
+        of_image = np.array([index for index, _ in known])
+        objects = np.array([np.sum(np.asarray(e["gtIgnore"]) == 0) for _, e in known])
+        scores = [np.asarray(e["dtScores"])[:most] for _, e in known]
+        order = np.argsort(-np.concatenate(scores), kind="mergesort")  # as pycocotools sorts
+        image = np.repeat(of_image, [len(s) for s in scores])[order]
+        matched, ignored = (
+            np.concatenate([np.asarray(e[key])[:, :most] for _, e in known], axis=1)[:, order] > 0
+            for key in ("dtMatches", "dtIgnore")
+        )
+        right, wrong = matched & ~ignored, ~matched & ~ignored
+        for low in range(0, len(counts), _AT_ONCE):
+            part = counts[low : low + _AT_ONCE]
+            there = part[:, of_image] @ objects
+            for t in range(len(params.iouThrs)):
+                found[low : low + _AT_ONCE, k, t] = _average_precision(
+                    part[:, image], right[t], wrong[t], there, params.recThrs
+                )
+    return found
+
+
+def _average_precision(
+    weights: np.ndarray, right: np.ndarray, wrong: np.ndarray, objects: np.ndarray, at: np.ndarray
+) -> np.ndarray:
+    """COCO's interpolated AP with weighted detections.
+
+    Args:
+        weights: (B, D), detections by falling score.
+        right, wrong: (D,), true and false positives.
+        objects: (B,), number of objects.
+        at: recalls.
+    """
+    result = np.full(len(weights), np.nan)
+    true, false = np.cumsum(weights * right, axis=1), np.cumsum(weights * wrong, axis=1)
+    precision = true / np.maximum(true + false, np.spacing(1))
+    precision = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
+    for b in np.flatnonzero(objects):
+        place = np.searchsorted(true[b] / objects[b], at, side="left")
+        result[b] = np.append(precision[b], 0.0)[place].mean()
+    return result
+
+
+def bootstrap_of_run(record: Record, results: Path) -> Bootstrap | None:
+    """Computes a run's metrics on samples of its test images, from its result files.
+
+    Args:
+        record: of the run.
+        results: directory of the result files of all data sets, `inference`.
+
+    Returns:
+        None where there are no COCO metrics: proposals, Cityscapes, no annotations, no files.
+
+    Raises:
+        DataError: the result files cannot be read.
+    """
+    data = record.test_data
+    if data is None or not record.metrics or "proposals" in record.metrics:
+        return None
+    register()
+    evaluator = build_evaluator(data.name, str(results))
+    if not isinstance(evaluator, CocoEvaluator):
+        return None
+    values: dict[str, list[float]] = {}
+
+    def keep(gt: Any, detections: Any, iou_type: str, **options: Any) -> CocoNumbers:
+        evaluation = pycocotools_evaluation(gt, list(detections), iou_type, **options)
+        counts = image_counts(len(evaluation.params.imgIds))
+        names = [str(gt.cats[c]["name"]) for c in evaluation.params.catIds]
+        values.update(_metrics(iou_type, sampled_ap(evaluation, counts), names))
+        return summarize(evaluation)
+
+    COCO_BACKENDS[_BACKEND] = keep
+    try:
+        evaluator.backend = _BACKEND
+        evaluator.evaluate_files()
+    finally:
+        del COCO_BACKENDS[_BACKEND]
+    if not values:
+        return None
+    return Bootstrap(
+        schema_version=BOOTSTRAP_VERSION,
+        record=record_identity(record),
+        images=data.images,
+        values=values,
+    )
+
+
+def _metrics(task: str, ap: np.ndarray, classes: list[str]) -> dict[str, list[float]]:
+    """Metric to percent by sample; without those that some sample has no objects for."""
+    chosen = {f"{task}/{name}": ap[:, :, part] for name, part in _THRESHOLDS.items()}
+    if _OWN_CLASS in classes:
+        chosen[f"{task}_{_OWN_CLASS}/AP"] = ap[:, [classes.index(_OWN_CLASS)]]
+    flat = {name: part.reshape(len(ap), -1) for name, part in chosen.items()}
+    return {
+        name: [round(float(v), 3) for v in 100 * np.nanmean(part, axis=1)]
+        for name, part in flat.items()
+        if not np.isnan(part).all(axis=1).any()
+    }
+
+
+def write_bootstrap(record: Record, results: Path, file: Path) -> None:
+    """Writes the bootstrap of a run if it has one. A failure is logged: the record stays."""
+    try:
+        made = bootstrap_of_run(record, results)
+    except (UserError, OSError) as error:
+        logger.warning("No bootstrap over test images: %s", error)
+        return
+    if made is not None:
+        save_bootstrap(made, file)
+
+
+def save_bootstrap(bootstrap: Bootstrap, file: Path) -> None:
+    """Writes a bootstrap atomically, one metric a line."""
+    content = bootstrap.model_dump(mode="json")
+    values = content.pop("values")
+    lines = ",\n".join(
+        f'  "{k}": {json.dumps(v, separators=(",", ":"))}' for k, v in values.items()
+    )
+    head = json.dumps(content, indent=1).removesuffix("\n}")
+    atomic_write_text(file, f'{head},\n "values": {{\n{lines}\n }}\n}}\n')
+
+
+def load_bootstrap(file: Path) -> Bootstrap:
+    """Reads and validates a bootstrap.
+
+    Raises:
+        RecordError: it cannot be read or does not follow the schema.
+    """
+    content = read_json(file, "bootstrap")
+    return validated(Bootstrap, content, repr(str(file)), BOOTSTRAP_VERSION, "is no bootstrap")
+
+
+class KnownReplicates:
+    """Bootstraps by the run that they are of. Called with a record, it returns its replicates.
+
+    Args:
+        files: of bootstraps.
+
+    Raises:
+        RecordError: one cannot be read or does not follow the schema.
+    """
+
+    def __init__(self, files: Iterable[Path] = ()) -> None:
+        loaded = [load_bootstrap(file) for file in files]
+        self.by_run: Mapping[str, Replicates] = {
+            b.record.model_dump_json(): b.values for b in loaded
+        }
+
+    def __call__(self, record: Record) -> Replicates | None:
+        """The metrics of a record's run on samples of test images; None where there are none."""
+        return self.by_run.get(record_identity(record).model_dump_json())

@@ -1,0 +1,114 @@
+"""The number of seeds of a table's claims: fixed from the scatter of baseline runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from mask_rcnn_repro.errors import ConfigError
+from mask_rcnn_repro.paper.claims import claims_of
+from mask_rcnn_repro.paper.results import records_of, same_run
+from mask_rcnn_repro.paper.rows import all_rows
+from mask_rcnn_repro.paper.tables import Table
+from mask_rcnn_repro.paper.words import metric_title
+from mask_rcnn_repro.records.record import Record
+from mask_rcnn_tools.common.outcomes import collect_evidence
+from mask_rcnn_tools.common.verdicts import estimates_only
+from mask_rcnn_tools.evidence.image_bootstrap import KnownReplicates
+from mask_rcnn_tools.evidence.power import MOST_SEEDS, WANTED_POWER
+from mask_rcnn_tools.evidence.seed_plan import (
+    PlannedClaim,
+    SeedPlan,
+    load_plan,
+    measure_scatter,
+    plan_claims,
+    save_plan,
+)
+from mask_rcnn_tools.tables.usable_records import Found, bootstrap_beside
+
+_COMMAND = "tools/run_table.py TABLE --plan-seeds"
+
+
+def write_seed_plan(
+    tables: Sequence[str], profile: str, records: Sequence[Found], results: Path
+) -> str:
+    """Fixes the number of seeds of tables' claims in the plan of a folder. Earlier entries stay.
+
+    Args:
+        tables: as :func:`~mask_rcnn_tools.tables.choose.find_tables` gives them.
+        profile: scale.
+        records: as :func:`~mask_rcnn_tools.tables.usable_records.find_records` gives them.
+        results: folder of collected records, and of the plan.
+
+    Returns:
+        The planned claims as text.
+
+    Raises:
+        ConfigError: no baseline was run with two seeds.
+    """
+    claims = [claim for table in tables for claim in claims_of(table)]
+    claims = list({(c.id, c.metric): c for c in claims}.values())
+    known = [found.record for found in records]
+    replicates = KnownReplicates(f for found in records if (f := bootstrap_beside(found)).is_file())
+    metrics = dict.fromkeys(term.metric for claim in claims for term in claim.terms)
+    scatter = measure_scatter(_baselines(profile, known), metrics, replicates)
+    earlier = load_plan(results).profiles.get(profile)
+    if not scatter and earlier is None:
+        raise ConfigError(
+            f"No baseline was run with two seeds at profile {profile}, so their scatter is not "
+            f"known. Run: tools/run_table.py 2c --rows roi_align_ave --profile {profile} --seeds 2"
+        )
+    wanted = {(t.table, t.row) for claim in claims for t in claim.terms}
+    rows = [row for row in all_rows() if row.key in wanted]
+    runs = {row.key: records_of(row.config, known).get(profile, {}) for row in rows}
+    seen = [len(e.by_seed) for e in collect_evidence(claims, runs)]
+    pairs = list(zip(claims, seen, strict=True))
+    made = plan_claims(pairs, scatter, earlier, WANTED_POWER, MOST_SEEDS)
+    plan = load_plan(results)
+    file = save_plan(SeedPlan(profiles={**plan.profiles, profile: made}), results)
+    fixed = {(c.id, c.metric): c for c in made.claims}
+    shown = [fixed[c.id, c.metric] for c in claims if (c.id, c.metric) in fixed]
+    missing = [f"{c.id} ({c.metric})" for c in claims if (c.id, c.metric) not in fixed]
+    parts = [_table(shown).text(), f"Written to {file}."]
+    if missing:
+        parts.append("Not planned, for want of a baseline with two seeds: " + ", ".join(missing))
+    return "\n\n".join(parts)
+
+
+def planned_seeds(tables: Iterable[str], profile: str, plan: SeedPlan) -> tuple[int, ...]:
+    """The seeds that the claims of tables are planned with: those of the claim with most.
+
+    Raises:
+        ConfigError: none of their claims is planned.
+    """
+    planned = plan.planned(profile)
+    keys = [(claim.id, claim.metric) for table in tables for claim in claims_of(table)]
+    counts = [planned[key].seeds for key in keys if key in planned]
+    if not counts:
+        raise ConfigError(
+            f"--seeds planned: no claim of {', '.join(tables)} is planned at profile {profile}. "
+            f"{_COMMAND} --profile {profile} plans them; or give a number, such as --seeds 3."
+        )
+    return tuple(range(max(counts)))
+
+
+def _baselines(profile: str, records: Sequence[Record]) -> dict[str, dict[int, Record]]:
+    """Controls of rows, with their runs; rows with equal configs once."""
+    controls = dict.fromkeys(row.control for row in all_rows() if row.control is not None)
+    found: dict[str, dict[int, Record]] = {}
+    for control in controls:
+        runs = records_of(control, records).get(profile, {})
+        if len(runs) > 1 and not found.keys() & set(same_run(control)):
+            found[control] = runs
+    return found
+
+
+def _table(claims: Iterable[PlannedClaim]) -> Table:
+    header = ["claim", "in", "effect", "seed SD", "image SD", "seeds", "power", "seen"]
+    lines = []
+    for c in claims:
+        estimate = ", estimate only" * estimates_only(c.effect, c.power)
+        power = f"{100 * c.power:.0f} %{estimate}"
+        numbers = (f"{c.effect:+.1f}", f"{c.seed_sd:.2f}", f"{c.image_sd:.2f}", str(c.seeds))
+        lines.append([c.id, metric_title(c.metric), *numbers, power, str(c.seen)])
+    return Table(header, lines)
