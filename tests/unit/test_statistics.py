@@ -446,8 +446,8 @@ def test_a_claim_is_planned_once(tmp_path):
 
 
 def two_claims():
-    """A plan of the claims of tables 2b (+5.5) and 2c (+3.4) in mask AP; baselines scatter by 1."""
-    baselines = {"a": {s: record(s, segm_AP=30.0 + s) for s in range(3)}}
+    """A plan of the claims of tables 2b (+5.5) and 2c (+3.4) in mask AP; baselines scatter by 2."""
+    baselines = {"a": {s: record(s, segm_AP=30.0 + 2 * s) for s in range(3)}}
     known = {(c.id, c.metric): c for c in claims_to_test()}
     pairs = [(known[name, "segm/AP"], 0) for name in ("sigmoid", "align-over-pool")]
     made = plan_claims(pairs, measure_scatter(baselines, ["segm/AP"]), None, 0.8, 8)
