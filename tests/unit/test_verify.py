@@ -12,14 +12,14 @@ from omegaconf import DictConfig
 
 from mask_rcnn_repro.config import config_hash, get_config
 from mask_rcnn_repro.errors import ConfigError, RecordError
-from mask_rcnn_repro.paper.verify import (
+from mask_rcnn_repro.records.record import Record, load_record
+from mask_rcnn_tools.train.verify import (
     RECORDED,
     Expected,
     expected_numbers,
     format_verification,
     verify,
 )
-from mask_rcnn_repro.records.record import Record, load_record
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 RESULTS = REPOSITORY / "results"

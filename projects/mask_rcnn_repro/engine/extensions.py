@@ -31,9 +31,13 @@ class Extensions:
         annotate: Annotates unlabeled images (data distillation). Takes the finished run of the
             teacher, the directory to write to and the data set; returns the file of annotations.
             None refuses a run that names a teacher.
+        verify: Serves `--verify`. Takes the config, its name and what to compare with; raises
+            `UserError` if there is nothing to compare with. Returns a function that prints the
+            comparison of a record and returns whether all numbers are met. None ignores the option.
     """
 
     check_data: Callable[[DictConfig, str, Sequence[str]], object] | None = None
     draw: Callable[[str, Path, Path, int], object] | None = None
     resample: Callable[[Record, Path, Path], object] | None = None
     annotate: Callable[[Run, Path, DataSet], Path] | None = None
+    verify: Callable[[DictConfig, str, str], Callable[[Record], bool]] | None = None

@@ -43,13 +43,6 @@ from mask_rcnn_repro.engine.stages.up_to_date import check_stage_seeds
 from mask_rcnn_repro.engine.train.resuming import report_other_runs
 from mask_rcnn_repro.errors import CheckpointError, ConfigError
 from mask_rcnn_repro.paper import format_results
-from mask_rcnn_repro.paper.verify import (
-    NOT_MET,
-    Expected,
-    expected_numbers,
-    format_verification,
-    verify,
-)
 from mask_rcnn_repro.records import Record
 from mask_rcnn_repro.registration import register
 from mask_rcnn_repro.utils.checkpoint_paths import check_exists, stage_of
@@ -58,6 +51,9 @@ from mask_rcnn_repro.utils.precision import autocast_context
 from mask_rcnn_repro.utils.threads import use_threads
 
 logger = logging.getLogger(__name__)
+
+NOT_MET = 3
+"""Exit status after `--verify` if a number is not met."""
 
 _TTA_KEYS = tuple(f"train.tta.{name}" for name in train_fields(("tta",)) or ())
 
@@ -71,7 +67,7 @@ def main(args: argparse.Namespace, extensions: Extensions) -> None:
 
     Raises:
         UserError: A user-fixable error.
-        SystemExit: With :data:`~mask_rcnn_repro.paper.verify.NOT_MET` after `--verify`, or as
+        SystemExit: With :data:`NOT_MET` after `--verify`, or as
             :func:`~mask_rcnn_repro.engine.launch.processes.run_distributed` raises it.
     """
     if args.print_config or args.diff_config:
@@ -82,8 +78,8 @@ def main(args: argparse.Namespace, extensions: Extensions) -> None:
     if world_size > 1 or under_torchrun():
         cfg = _load(args)  # reports mistakes once instead of in each process
         timeout = cfg.train.process_timeout
-        if args.verify:
-            expected_numbers(cfg, config_id(args.config_file), args.verify)
+        if args.verify and extensions.verify is not None:
+            extensions.verify(cfg, config_id(args.config_file), args.verify)
         if not args.eval_only:
             check_batch_size(cfg, max(world_size, int(os.environ.get("WORLD_SIZE", "1"))))
     run_distributed(functools.partial(run, extensions=extensions), args, timeout)
@@ -115,7 +111,9 @@ def run(args: argparse.Namespace, extensions: Extensions) -> None:
     # reports an impossible precision now
     autocast_context(device, cfg.train.amp.enabled, cfg.train.amp.dtype)
     this = Run(config_id(args.config_file), cfg, output_dir, device, tuple(args.overrides))
-    expected = expected_numbers(cfg, this.config_id, args.verify) if args.verify else None
+    met = None
+    if args.verify and extensions.verify is not None:
+        met = extensions.verify(cfg, this.config_id, args.verify)
     check_dependencies(this, eval_only=args.eval_only)
     if cfg.train.tta.enabled and (this.is_rpn or this.is_classifier):  # not after the training
         raise ConfigError(
@@ -128,19 +126,10 @@ def run(args: argparse.Namespace, extensions: Extensions) -> None:
         record = _run(this, args, extensions, earlier, checkpoint)
     if record is not None:
         print(format_results(record), flush=True)
-    if expected is not None:
-        _verify(record, expected)
-
-
-def _verify(record: Record | None, expected: Expected) -> None:
-    """Exits with status :data:`NOT_MET` unless the record of the first process is as expected."""
-    comm.synchronize()  # a process that exits with a status ends the others
-    if record is None:
-        return
-    comparisons = verify(record, expected)
-    print(f"\n{format_verification(expected, comparisons)}", flush=True)
-    if any(c.verdict != "met" for c in comparisons):
-        raise SystemExit(NOT_MET)
+    if met is not None:
+        comm.synchronize()  # a process that exits with a status ends the others
+        if record is not None and not met(record):
+            raise SystemExit(NOT_MET)
 
 
 def _run(

@@ -12,12 +12,14 @@ from mask_rcnn_tools.check_data.before_training import check_before_training
 from mask_rcnn_tools.common.command_line import run_command
 from mask_rcnn_tools.drawing.evaluation import draw_results
 from mask_rcnn_tools.evidence.image_bootstrap import write_bootstrap
+from mask_rcnn_tools.train.verify import verifier
 
 EXTENSIONS = Extensions(
     check_data=check_before_training,
     draw=draw_results,
     resample=write_bootstrap,
     annotate=annotate,
+    verify=verifier,
 )
 
 

@@ -7,7 +7,7 @@ that only a server can measure.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,9 +23,6 @@ from mask_rcnn_repro.records.record import Record, load_record
 
 PAPER, RECORDED = "paper", "recorded"
 RESULTS_FOLDER = Path("results")
-
-NOT_MET = 3
-"""Exit status of a command whose numbers are not met."""
 
 _MINIVAL = ("minival", "coco_2017_val")
 """Names of the images that the paper calls minival contain one of these."""
@@ -75,6 +72,25 @@ class Comparison:
         if abs(difference) <= self.tolerance + 1e-9:  # 30.8 - 30.3 is above 0.5 in binary
             return "met"
         return "too low" if difference < 0 else "too high"
+
+
+def verifier(cfg: DictConfig, config_id: str, against: str) -> Callable[[Record], bool]:
+    """Finds the numbers now, and returns what compares a record with them.
+
+    Args:
+        cfg: See :func:`expected_numbers`, as for the other arguments.
+
+    Returns:
+        A function that prints the comparison and returns whether all numbers are met.
+    """
+    expected = expected_numbers(cfg, config_id, against)
+
+    def check(record: Record) -> bool:
+        comparisons = verify(record, expected)
+        print(f"\n{format_verification(expected, comparisons)}", flush=True)
+        return all(c.verdict == "met" for c in comparisons)
+
+    return check
 
 
 def expected_numbers(
