@@ -222,8 +222,10 @@ def check_result_files(folder, dataset, tasks):
 def test_a_split_without_annotations_gives_a_submission(config, shared, tmp_path):
     """Rows on test-dev use the unlabeled split at `tiny`; the quickstart is sent there, too."""
     register()
-    names = get_config(config, "tiny").dataloader.test.dataset.names
-    dataset = f"{names.rpartition('_')[0]}_unlabeled"
+    person = (
+        "person_" if "person" in get_config(config, "tiny").dataloader.test.dataset.names else ""
+    )
+    dataset = f"embedded_tiny_{person}unlabeled"
     launch(
         config,
         f"train.output_dir={tmp_path}",

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mask_rcnn_embedded import coco as embedded
+from mask_rcnn_embedded import quickstart as embedded
 from mask_rcnn_repro.engine.train.trainer import Trainer
 
 from .run_helpers import REPOSITORY

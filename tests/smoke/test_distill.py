@@ -117,7 +117,7 @@ def test_masks_from_several_views_to_a_student(trained: Path, tmp_path: Path) ->
 
 def test_keypoints_to_a_student(trained_persons: Path, tmp_path: Path) -> None:
     file = trained_persons / "whole" / "generated.json"
-    coco = check_generated(file, "embedded_tiny_coco_person_train", "keypoints")
+    coco = check_generated(file, "embedded_tiny_person_train", "keypoints")
     assert all(ann["num_keypoints"] == 17 for ann in coco.anns.values())
     config = student(tmp_path, PERSONS)
     keys = (*KEYS, "train.output_dir=run", f"dataloader.train.dataset.generated={file}")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from mask_rcnn_embedded import coco as embedded
+from mask_rcnn_embedded import quickstart as embedded
 from mask_rcnn_repro.config import load_config
 from mask_rcnn_repro.records.record import load_record
 
@@ -133,7 +133,7 @@ def test_names_that_say_left_without_a_partner_are_refused(tmp_path: Path) -> No
 
 def test_test_data_with_other_keypoints_is_refused(own_data: list[str], tmp_path: Path) -> None:
     keys = [key for key in own_data if key.startswith(TRAIN)]
-    classes = [f"{TEST}.{name}" for name in ("names=embedded_tiny_coco_person_val",)]
+    classes = [f"{TEST}.{name}" for name in ("names=embedded_tiny_person_val",)]
     message = launch(tmp_path, *keys, *classes, config=KEYPOINT_ONLY).failed_plainly()
     assert "acrobat" in message  # the class differs as well, and is told first
 

@@ -41,7 +41,7 @@ def test_it_detects_what_the_stages_detect(trained, monkeypatch):
     joined = build_predictor(cfg, "run/model_final.pth", device="cpu")
     assert isinstance(joined, StageWiseRCNN)
     assert not joined.training
-    stored = Inputs(test_proposals=(RPN_RUN / "proposals" / "embedded_tiny_coco_val",))
+    stored = Inputs(test_proposals=(RPN_RUN / "proposals" / "embedded_tiny_val",))
     inputs = images_of(stored.fill(cfg))
     alone = [{k: v for k, v in x.items() if k != "proposals"} for x in inputs]
     detections = 0

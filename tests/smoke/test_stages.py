@@ -38,7 +38,7 @@ from .stage_helpers import (
 )
 
 ANNOUNCED = (
-    f"Missing: the proposals for embedded_tiny_coco_train. Running rpn/r50_fpn first, in {RPN_RUN}."
+    f"Missing: the proposals for embedded_tiny_train. Running rpn/r50_fpn first, in {RPN_RUN}."
 )
 
 
@@ -70,14 +70,9 @@ def test_proposals_are_made_first_and_announced(first: tuple[Path, Outcome]) -> 
     folder, outcome = first
     announced, *stored = made(outcome)
     assert announced == ANNOUNCED
-    assert [line.split()[6] for line in stored] == [
-        "embedded_tiny_coco_train",
-        "embedded_tiny_coco_val",
-    ]
+    assert [line.split()[6] for line in stored] == ["embedded_tiny_train", "embedded_tiny_val"]
     assert outcome.out.index(ANNOUNCED) < outcome.out.index("Starting training")
-    assert (
-        outcome.out.count("on embedded_tiny_coco_val\n") == 1
-    )  # only the row's results are printed
+    assert outcome.out.count("on embedded_tiny_val\n") == 1  # only the row's results are printed
     rpn, row = folder / RPN_RUN, folder / "first"
     assert iterations(rpn) == list(range(RPN_ITERATIONS + 1))
     # each stage logs into its own folder; the row says what it waits for
@@ -99,7 +94,7 @@ def test_record_says_what_the_row_stands_on(first: tuple[Path, Outcome]) -> None
     assert row.proposals.checkpoint == digest
     assert rpn.checkpoint is not None and rpn.checkpoint.sha256 == digest
     assert row.proposals.recall == rpn.metrics["proposals"].values()
-    source = ProposalFile(folder / RPN_RUN / "proposals" / "embedded_tiny_coco_val").info.source
+    source = ProposalFile(folder / RPN_RUN / "proposals" / "embedded_tiny_val").info.source
     assert source == {
         "config": "rpn/r50_fpn",
         "profile": "tiny",
@@ -178,7 +173,7 @@ def test_overrides_of_the_row_reach_the_rows_proposals(
         cfg = load_config(source / "config.yaml")
         found = [cfg.dataloader[s].mapper.precomputed_proposal_topk for s in ("train", "test")]
         assert found == list(counts)
-        stored = folder / RPN_RUN / "proposals" / "embedded_tiny_coco_train"
+        stored = folder / RPN_RUN / "proposals" / "embedded_tiny_train"
         cfg.dataloader.train.num_workers = 0
         batch = next(iter(build_train_data(Inputs(train_proposals=(stored,)).fill(cfg), 0)))
         available = [len(ProposalFile(stored).get(item["image_id"])[1]) for item in batch]
@@ -222,7 +217,7 @@ def test_interrupted_rpn_is_resumed_by_the_rows_command(
 def test_interrupted_storing_is_done_again(
     first: tuple[Path, Outcome], copied: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shutil.rmtree(copied / RPN_RUN / "proposals" / "embedded_tiny_coco_val")
+    shutil.rmtree(copied / RPN_RUN / "proposals" / "embedded_tiny_val")
     before = state(copied / RPN_RUN / "proposals")
     add, seen = ProposalWriter.add, []
 
@@ -235,9 +230,9 @@ def test_interrupted_storing_is_done_again(
     with monkeypatch.context() as patch:
         patch.setattr(ProposalWriter, "add", stop_at_the_fifth)
         assert launch(copied, *SHORT, config=R50_FPN).code == 130
-    assert not (copied / RPN_RUN / "proposals" / "embedded_tiny_coco_val").exists()
+    assert not (copied / RPN_RUN / "proposals" / "embedded_tiny_val").exists()
     again = launch(copied, *SHORT, config=R50_FPN)
-    assert len(made(again)) == 1 and "embedded_tiny_coco_val" in made(again)[0]
+    assert len(made(again)) == 1 and "embedded_tiny_val" in made(again)[0]
     after = state(copied / RPN_RUN / "proposals")
     assert all(after[name] == facts for name, facts in before.items())
     assert arrays(copied / RPN_RUN) == arrays(first[0] / RPN_RUN)
@@ -314,11 +309,11 @@ def test_changed_rpn_config_is_detected_and_named(tmp_path: Path) -> None:
 def test_evaluation_does_not_use_weights_of_a_changed_rpn_config(tmp_path: Path) -> None:
     rpn, keys = run_with_own_rpn(tmp_path)
     run = tmp_path / "output/my_rpn@tiny/seed0"
-    shutil.rmtree(run / "proposals" / "embedded_tiny_coco_val")
+    shutil.rmtree(run / "proposals" / "embedded_tiny_val")
     rpn.write_text(rpn.read_text() + "model.proposal_generator.nms_thresh = 0.6\n")
     message = launch(tmp_path, *keys, "--eval-only", "--resume", config=R50_FPN).failed_plainly()
     assert "stale" in message and "nms_thresh: 0.7 -> 0.6" in message and str(run.name) in message
-    assert not (run / "proposals" / "embedded_tiny_coco_val").exists()
+    assert not (run / "proposals" / "embedded_tiny_val").exists()
 
 
 def test_proposals_without_the_run_that_made_them_are_enough(copied: Path) -> None:
@@ -331,7 +326,7 @@ def test_proposals_without_the_run_that_made_them_are_enough(copied: Path) -> No
     facts = load_record(record).proposals
     assert facts is not None and facts.id == "rpn/r50_fpn"
     # their info.json still says which weights made them
-    source = ProposalFile(copied / RPN_RUN / "proposals" / "embedded_tiny_coco_val").info.source
+    source = ProposalFile(copied / RPN_RUN / "proposals" / "embedded_tiny_val").info.source
     assert facts.checkpoint == source["checkpoint_sha256"]
     assert facts.recall == source["recall"]
 
@@ -368,10 +363,10 @@ def test_own_data_has_an_rpn_of_its_own_and_changes_are_detected(
 
 
 def test_another_test_set_needs_no_other_rpn(copied: Path) -> None:
-    key = f"{TEST}.names=embedded_tiny_coco_unlabeled"
+    key = f"{TEST}.names=embedded_tiny_unlabeled"
     outcome = launch(copied, *SHORT, key, config=R50_FPN)
     assert len(made(outcome)) == 1
-    assert "Storing the proposals of rpn/r50_fpn for embedded_tiny_coco_unlabeled" in outcome.out
+    assert "Storing the proposals of rpn/r50_fpn for embedded_tiny_unlabeled" in outcome.out
     assert len(list((copied / RPN_RUN / "proposals").iterdir())) == 3
 
 
@@ -411,9 +406,9 @@ def test_evaluation_makes_test_proposals_of_a_trained_rpn(
     outcome = launch(copied, "--eval-only", weights, *keys, config=R50_FPN)
     assert len(made(outcome)) == 1
     folder = copied / RPN_RUN / "proposals"
-    assert [p.name for p in folder.iterdir()] == ["embedded_tiny_coco_val"]
-    original = first[0] / RPN_RUN / "proposals" / "embedded_tiny_coco_val"
-    assert state(folder / "embedded_tiny_coco_val").keys() == state(original).keys()
+    assert [p.name for p in folder.iterdir()] == ["embedded_tiny_val"]
+    original = first[0] / RPN_RUN / "proposals" / "embedded_tiny_val"
+    assert state(folder / "embedded_tiny_val").keys() == state(original).keys()
     for file in original.iterdir():
         assert (folder / original.name / file.name).read_bytes() == file.read_bytes()
     one, two = (load_record(p / "record.json") for p in (copied / "e", first[0] / "first"))
@@ -563,7 +558,7 @@ def test_two_processes_run_every_stage(tmp_path: Path) -> None:
     assert (first.succeeded() + second.succeeded()).count(ANNOUNCED) == 1
     assert load_record(tmp_path / RPN_RUN / "record.json").world_size == 2
     names = {p.name for p in (tmp_path / RPN_RUN / "proposals").iterdir()}
-    assert names == {"embedded_tiny_coco_train", "embedded_tiny_coco_val"}
+    assert names == {"embedded_tiny_train", "embedded_tiny_val"}
 
 
 def test_an_rpn_made_anew_under_a_half_trained_row_is_noticed(copied: Path) -> None:
@@ -585,7 +580,7 @@ def test_an_rpn_made_anew_under_a_half_trained_row_is_noticed(copied: Path) -> N
 
 
 def test_proposals_of_other_weights_than_the_rpn_beside_them_are_stale(copied: Path) -> None:
-    info = copied / RPN_RUN / "proposals" / "embedded_tiny_coco_val" / "info.json"
+    info = copied / RPN_RUN / "proposals" / "embedded_tiny_val" / "info.json"
     content = json.loads(info.read_text())
     info.write_text(
         json.dumps({**content, "source": {**content["source"], "checkpoint_sha256": "0" * 64}})

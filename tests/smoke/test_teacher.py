@@ -29,7 +29,7 @@ from .stage_helpers import state, stopped_at, write_config
 PERSONS = "table5/keypoint_only"
 FEW = "model.roi_heads.box_predictor.test_topk_per_image = 4"
 SHORT = ("train.max_iter = 20_000", "lr_multiplier.milestones = [10_000]", "train.draw = 0", FEW)
-UNLABELED = "embedded_tiny_coco_person_unlabeled"
+UNLABELED = "embedded_tiny_person_unlabeled"
 TEACHER_RUN = Path("output/teacher@tiny/seed0")
 RPN_RUN = Path("output/rpn/r50_fpn_person@tiny/seed0")
 DISTILLED = TEACHER_RUN / "distilled" / UNLABELED
@@ -96,12 +96,11 @@ def edit(file: Path) -> None:
 def test_one_command_does_all(first: tuple[Path, Outcome]) -> None:
     folder, outcome = first
     steps = [line.partition(" in output")[0].rstrip(",.") for line in made(outcome)]
-    persons = "embedded_tiny_coco_person"
     assert steps == [
         "Missing: the teacher of student. Running teacher first",
-        f"Missing: the proposals for {persons}_train. Running rpn/r50_fpn_person first",
-        f"Storing the proposals of rpn/r50_fpn_person for {persons}_train",
-        f"Storing the proposals of rpn/r50_fpn_person for {persons}_val",
+        "Missing: the proposals for embedded_tiny_person_train. Running rpn/r50_fpn_person first",
+        "Storing the proposals of rpn/r50_fpn_person for embedded_tiny_person_train",
+        "Storing the proposals of rpn/r50_fpn_person for embedded_tiny_person_val",
         "Missing: the generated annotations of student. teacher makes them",
         f"Storing the proposals of rpn/r50_fpn_person for {UNLABELED}",
     ]
@@ -112,8 +111,8 @@ def test_one_command_does_all(first: tuple[Path, Outcome]) -> None:
     log = (folder / "first" / "log.txt").read_text()
     assert "Threshold" not in log and "An epoch" in log and steps[-2] in log
     stored = ProposalFile(folder / RPN_RUN / "proposals" / f"{UNLABELED}.train")
-    train = ProposalFile(folder / RPN_RUN / "proposals" / "embedded_tiny_coco_person_train")
-    test = ProposalFile(folder / RPN_RUN / "proposals" / "embedded_tiny_coco_person_val")
+    train = ProposalFile(folder / RPN_RUN / "proposals" / "embedded_tiny_person_train")
+    test = ProposalFile(folder / RPN_RUN / "proposals" / "embedded_tiny_person_val")
     assert stored.info.topk == train.info.topk > test.info.topk
     assert len(stored) == 8
 
@@ -303,7 +302,7 @@ def test_unlabeled_images_with_ids_of_labeled_ones(copied: tuple[Path, Path]) ->
     """Their proposals could not be told apart; told before the teacher is trained."""
     folder, config = copied
     register_all_datasets()
-    labeled = coco_parts("embedded_tiny_coco_person_train")
+    labeled = coco_parts("embedded_tiny_person_train")
     assert labeled is not None
     content = json.loads(Path(labeled[0].json_file).read_text())
     (folder / "own.json").write_text(json.dumps({**content, "annotations": []}))
@@ -312,7 +311,7 @@ def test_unlabeled_images_with_ids_of_labeled_ones(copied: tuple[Path, Path]) ->
         shutil.rmtree(folder / TEACHER_RUN)
         keys = (f"{DATASET}.unlabeled=own_images", "train.output_dir=a")
         message = launch(folder, *keys, config=config).failed_plainly()
-        assert "24 images of own_images" in message and "embedded_tiny_coco_person_train" in message
+        assert "24 images of own_images" in message and "embedded_tiny_person_train" in message
         assert "train.proposals=null" in message
         assert not list((folder / TEACHER_RUN).rglob("*.pth"))
     finally:

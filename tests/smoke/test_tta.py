@@ -135,7 +135,7 @@ def test_keypoints(tmp_path: Path) -> None:
     torch.save({"model": model.state_dict()}, tmp_path / "weights.pth")
     argv = ["--eval-only", "--tta", FEW, "train.init_checkpoint=weights.pth", "train.output_dir=e"]
     launch(tmp_path, *keys, *argv, config="table5/keypoint_and_mask").succeeded()
-    found = results(tmp_path / "e", "embedded_tiny_coco_person_val")
+    found = results(tmp_path / "e", "embedded_tiny_person_val")
     assert set(found) == {"bbox_results", "segm_results", "keypoints_results"}
     assert all(len(d["keypoints"]) == 3 * 17 for d in found["keypoints_results"])
 

@@ -185,10 +185,10 @@ def test_stored_proposals(tmp_path: Path) -> None:
     keys = ("train.proposals=null",)
     message = visualize(tmp_path, "--proposals", "9", *keys, config=row).failed_plainly()
     assert "uses no stored proposals" in message
-    records = get_training_dicts("embedded_tiny_coco_train")
+    records = get_training_dicts("embedded_tiny_train")
     writer = ProposalWriter(
-        tmp_path / "output/rpn/r50_fpn@tiny/seed0/proposals/embedded_tiny_coco_train",
-        dataset="embedded_tiny_coco_train",
+        tmp_path / "output/rpn/r50_fpn@tiny/seed0/proposals/embedded_tiny_train",
+        dataset="embedded_tiny_train",
         fingerprint="sha256:" + "0" * 64,
         image_ids=[record["image_id"] for record in records],
         topk=60,

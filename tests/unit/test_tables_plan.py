@@ -173,7 +173,7 @@ def test_a_test_dev_row_is_measured_on_val_and_evaluated_for_the_server():
     assert full.jobs[1].name == "table2a/r101_fpn seed 1"
     assert full.note == "val: table2a/r101_fpn"
     # there is no such row without masks: the row itself, on val
-    assert own.jobs[0].overrides == ("dataloader.test.dataset.names=embedded_tiny_coco_val",)
+    assert own.jobs[0].overrides == ("dataloader.test.dataset.names=embedded_tiny_val",)
     (server,) = full.server.values()  # one upload is enough
     assert server.arguments()[6:] == [
         "--eval-only",

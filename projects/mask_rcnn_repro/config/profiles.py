@@ -16,8 +16,7 @@ from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-EMBEDDED_NUM_CLASSES = 18
-"""Classes of ``embedded_coco_*``. The quickstart's data has seven, which its config says."""
+EMBEDDED_NUM_CLASSES = 7
 
 _USUAL_SCHEDULE = 160_000
 _OTHER_SCHEDULES = {"keypoints": 90_000, "cityscapes": 24_000}
@@ -29,7 +28,7 @@ another, so the small profiles train on each for the same number of iterations.
 
 
 _MOST_ROIS, _MOST_PERSON_ROIS = 64, 32
-"""Upper limits of sampled RoIs. An embedded image has six objects, or one or two persons.
+"""Upper limits of sampled RoIs. An embedded image has four objects, or one or two persons.
 
 Most of the 128 RoIs that the FPN heads would sample are repetitions. C4's 16 are not.
 """
@@ -224,7 +223,7 @@ def _use_embedded_data(cfg: DictConfig, scale: Scale) -> None:
             continue
         person = "person_" if names.startswith("keypoints") else ""
         part = "unlabeled" if "test_dev" in names else fallback
-        dataset.names = f"{scale.data_prefix}_coco_{person}{part}"
+        dataset.names = f"{scale.data_prefix}_{person}{part}"
         heads = OmegaConf.select(cfg, "model.roi_heads")
         if split == "train" and heads is not None and "num_classes" in heads:
             heads.num_classes = 1 if person else EMBEDDED_NUM_CLASSES
