@@ -113,6 +113,28 @@ def test_broken_json_stops_plainly(
         assert word in message
 
 
+@pytest.mark.parametrize(
+    ("change", "keys", "words"),
+    [
+        ({"category_id": 5}, [], ["annotation", "category id 5"]),
+        ({}, ["+dataloader.evaluator.max_dets=[]"], ["max_dets", "from 1 on"]),
+    ],
+)
+def test_faults_of_the_evaluation_are_reported_before_training(
+    own_data: list[str], tmp_path: Path, change: dict[str, Any], keys: list[str], words: list[str]
+) -> None:
+    content = json.loads(Path(own_data[4].partition("=")[2]).read_text())
+    content["annotations"][-1].update(change)
+    file, run = tmp_path / "broken.json", tmp_path / "run"
+    file.write_text(json.dumps(content))
+    name = f"own_broken_{len(keys)}"  # a name stands for one file in a process
+    test_keys = [f"{TEST}.names={name}", f"{TEST}.json={file}", own_data[5]]
+    keys = [*own_data[:3], *test_keys, *keys, f"train.output_dir={run}"]
+    message = launch(tmp_path, *keys).failed_plainly()
+    assert all(word in message for word in words)
+    assert not list(run.glob("*.pth")) and not (run / "metrics.json").exists()
+
+
 needs_sample = pytest.mark.skipif(
     not (SAMPLE / "coco").is_dir(), reason="no COCO sample at ../shared/data beside the checkout"
 )

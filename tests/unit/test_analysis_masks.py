@@ -132,6 +132,27 @@ def test_the_limit_of_detections_is_cocos(tmp_path):
     assert analysis.mask_ap["AP"] == analysis.boundary_ap["AP"] == pytest.approx(100)
 
 
+def test_an_object_without_a_mask_costs_no_other_mask(tmp_path):
+    boxes = [[16.0 * n, 20.0, 14.0, 14.0] for n in range(4)]
+    annotations = [truth(1, CAT, box) for box in boxes]
+    annotations[0]["segmentation"] = [[]]
+    detections = [found(1, CAT, 0.9 - n / 10, box) for n, box in enumerate(boxes)]
+    detections.pop()  # one with a mask is not found
+    data = scene(tmp_path, annotations, detections)
+    analysis = analyze(data, parse_args(["--run", "x", "--score-threshold", "0.1"]))
+    # 101 recalls: 2/3 of the masks give 67 of them, 3/4 of the boxes 76
+    assert analysis.mask_ap["AP"] == analysis.boundary_ap["AP"] == pytest.approx(6700 / 101)
+    assert analysis.errors["segm"].ap == pytest.approx(6700 / 101)
+    assert analysis.errors["bbox"].ap == pytest.approx(7600 / 101)
+    assert analysis.errors["segm"].counts["Miss"] == 1
+    assert len(analysis.masks) == 2  # pairs of masks
+    assert (analysis.images.true[0], analysis.images.false[0], analysis.images.unfound[0]) == (
+        (2, 0, 1)
+    )
+    assert analysis.confusion.counts.sum() == 3
+    assert any(note.startswith("1 of 4 annotations have no mask") for note in analysis.notes)
+
+
 def test_masks_of_good_boxes_are_measured(tmp_path):
     square = [10, 10, 60, 60]
     detection = found(1, CAT, 0.9, square)

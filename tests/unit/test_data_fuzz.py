@@ -160,18 +160,20 @@ def test_annotations(folder: Path, data: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "kept"),
+    ("fields", "kept", "polygons"),
     [
-        ({"segmentation": [[0, 0, 400, 400, 0, 400]]}, True),
-        ({"segmentation": [[0, 0, 401, 400, 0, 400]]}, False),
-        ({"segmentation": [TRIANGLE, [0, 0, 1e12, 1e12, 0, 5]]}, False),
-        ({"segmentation": [[-1e300, 0, 5, 5, 0, 5]]}, False),
-        ({"bbox": [-400, 0, 800, 10]}, True),
-        ({"bbox": [0, 0, 5000, 10]}, False),
-        ({"bbox": [-1e300, 0, 2e300, 10]}, False),
+        ({"segmentation": [[0, 0, 400, 400, 0, 400]]}, True, 1),
+        ({"segmentation": [[0, 0, 401, 400, 0, 400]]}, True, 0),
+        ({"segmentation": [TRIANGLE, [0, 0, 1e12, 1e12, 0, 5]]}, True, 1),
+        ({"segmentation": [[-1e300, 0, 5, 5, 0, 5]]}, True, 0),
+        ({"bbox": [-400, 0, 800, 10]}, True, 1),
+        ({"bbox": [0, 0, 5000, 10]}, False, 0),
+        ({"bbox": [-1e300, 0, 2e300, 10]}, False, 0),
     ],
 )
-def test_far_coordinates_are_left_out(folder: Path, fields: dict[str, Any], kept: bool) -> None:
+def test_far_coordinates_are_left_out(
+    folder: Path, fields: dict[str, Any], kept: bool, polygons: int
+) -> None:
     """Further than ten times 40 pixels: rasterised, they would take memory without end."""
     data = _base()
     data["annotations"] = [annotation(1, 10, **fields), annotation(2, 20)]
@@ -179,6 +181,7 @@ def test_far_coordinates_are_left_out(folder: Path, fields: dict[str, Any], kept
     file.write_text(json.dumps(data))
     first, second = load_coco_json(file, str(folder / "images")).dicts
     assert (len(first["annotations"]), len(second["annotations"])) == (kept, 1)
+    assert sum(len(a.get("segmentation", ())) for a in first["annotations"]) == polygons
 
 
 _RESULT = {"image_id": 10, "category_id": 7, "bbox": [4.5, 4.5, 10.0, 10.0], "score": 0.9}
@@ -211,15 +214,15 @@ def test_ground_truth(folder: Path, data: dict[str, Any]) -> None:
         assert "AP" in reference
 
 
-def test_polygon_of_two_points_is_no_box(folder: Path) -> None:
-    """pycocotools takes four numbers for x, y, width, height."""
+def test_polygon_of_two_points_is_no_mask(folder: Path) -> None:
+    """pycocotools takes four numbers for x, y, width, height. The box of the annotation stays."""
     data = _base()
     data["annotations"] = [annotation(1, 10), annotation(2, 10, segmentation=[[5, 5, 20, 20]])]
     file = folder / "two.json"
     file.write_text(json.dumps(data))
     register_custom("fuzz_two", str(file), str(folder / "images"))
     truth = load_ground_truth("fuzz_two").coco
-    assert list(truth.anns) == [1]
+    assert [(i, "segmentation" in a) for i, a in truth.anns.items()] == [(1, True), (2, False)]
 
 
 def test_instances_without_a_mask_do_not_count_in_mask_ap(folder: Path) -> None:

@@ -14,7 +14,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import Boxes, BoxMode, Instances
 from torch import nn
 
-from mask_rcnn_repro.errors import DataError
+from mask_rcnn_repro.errors import ConfigError, DataError
 from mask_rcnn_repro.evaluation import (
     COCO_BACKENDS,
     CocoEvaluator,
@@ -22,6 +22,7 @@ from mask_rcnn_repro.evaluation import (
     evaluate,
     instances_to_results,
 )
+from mask_rcnn_repro.evaluation.coco.backends import coco_result
 from mask_rcnn_repro.evaluation.coco.ground_truth import index_ground_truth
 
 NAME = "unit_coco_evaluation"
@@ -216,8 +217,8 @@ def test_annotations_without_masks_or_with_some(register):
     MetadataCatalog.remove(NAME)
     DatasetCatalog.remove(NAME)
     register(data)
-    with pytest.raises(DataError, match="2 of 3 annotations"):
-        run(CocoEvaluator(NAME), {1: detection()})
+    metrics = run(CocoEvaluator(NAME), {1: detection()})
+    assert set(metrics) == {"bbox", "segm"}
 
 
 @pytest.mark.parametrize("ids", [[0, 1, 2], [4, 4, 4]])
@@ -434,6 +435,46 @@ def test_other_models_are_called(register):
 
     metrics, _ = evaluate(Wrapper(), loader(2), CocoEvaluator(NAME))
     assert metrics["segm"]["AP"] == pytest.approx(100)
+
+
+# --- limits of detections ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("backend", ["pycocotools", "auto"])
+@pytest.mark.parametrize(
+    ("limits", "expected"),
+    [([1, 10, 100], 67 / 101), ([100], 67 / 101), ([300], 1), ([1, 10, 300], 1),
+     ([1, 10, 100, 300], 1), ([300, 1], 1), ([149], 100 / 101), ([148], 99 / 101)],
+)  # fmt: skip
+def test_all_metrics_are_those_of_the_largest_limit(limits, expected, backend):
+    """Of 150 objects, all found exactly: recall 100/150 reaches the recalls 0 to 0.66."""
+    data = content(1)
+    data["images"][0].update(height=400, width=400)
+    boxes = [[n % 10 * 36 + 4, n // 10 * 25 + 4, 14, 14] for n in range(150)]
+    row = {"image_id": 1, "category_id": 5}
+    data["annotations"] = [{**row, "id": n, "bbox": b} for n, b in enumerate(boxes, start=1)]
+    results = [{**row, "bbox": b, "score": 1 - n / 1000} for n, b in enumerate(boxes)]
+    gt = index_ground_truth(data).coco
+    found = coco_result(gt, results, "bbox", max_dets=limits, backend=backend)
+    for name in ("AP", "AP50", "AP75", "APs"):
+        assert found.metrics[name] == pytest.approx(100 * expected)
+    assert found.metrics["per_class"]["dog"] == found.metrics["AP"]
+    assert np.mean(found.curves.mean) == pytest.approx(expected)
+    assert math.isnan(found.metrics["APl"])
+
+
+@pytest.mark.parametrize("limits", [[], [0, 10], [-1]])
+def test_impossible_limits_are_refused(limits):
+    with pytest.raises(ConfigError, match=r"whole numbers from 1 on"):
+        CocoEvaluator(NAME, max_dets=limits)
+
+
+def test_keypoints_that_do_not_fit_are_reported_before_training(register):
+    register(content(keypoints=[1, 1, 2] * 17, num_keypoints=17))
+    CocoEvaluator(NAME).check(17)
+    CocoEvaluator(NAME).check(None)
+    with pytest.raises(DataError, match="numbers of keypoints do not agree"):
+        CocoEvaluator(NAME).check(3)
 
 
 # --- several processes ----------------------------------------------------------------------

@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from mask_rcnn_repro.engine.predictor import join_rpn
 from mask_rcnn_repro.engine.tta import with_original_images, with_tta
+from mask_rcnn_repro.evaluation.coco.evaluator import CocoEvaluator
 from mask_rcnn_repro.evaluation.coco.precision_recall import PrecisionRecall
 from mask_rcnn_repro.evaluation.loop import evaluate
 from mask_rcnn_repro.modeling import TestTimeAugmentation, optimize_for_inference
@@ -92,6 +93,19 @@ def evaluate_model(
     comm.synchronize()
     computed_by, curves = getattr(evaluator, "computed_by", None), getattr(evaluator, "curves", {})
     return Evaluation(metrics or {}, seconds, computed_by, curves)
+
+
+def check_test_data(cfg: DictConfig) -> None:
+    """Reads the test data and builds the evaluator, so that a fault costs no training.
+
+    Raises:
+        UserError: `cfg.dataloader.test.dataset` or `cfg.dataloader.evaluator` cannot be used.
+    """
+    instantiate(cfg.dataloader.test.dataset)
+    evaluator = instantiate(cfg.dataloader.evaluator)
+    if isinstance(evaluator, CocoEvaluator):
+        head = OmegaConf.select(cfg, "model.roi_heads.keypoint_head")
+        evaluator.check(None if head is None else head.get("num_keypoints", 17))
 
 
 def faster_copy(cfg: DictConfig, model: torch.nn.Module) -> torch.nn.Module:

@@ -74,7 +74,7 @@ def confusion_matrix(
     kept = data.above(score_threshold)
     matches = match(kept, task, iou_threshold, any_class=True)
     background = len(data.classes)
-    truth, found = kept.annotations, kept.detections
+    truth, found = kept.truth(task), kept.detections
     of_truth = np.append(truth.category, background)[matches.annotation]  # -1: the last
     counted = ~matches.ignored
     counts = np.zeros((background + 1, background + 1), np.int64)

@@ -96,7 +96,7 @@ def error_types(
     """
     matches = match(data, task, iou_threshold)
     kind, target = _kinds(data, task, matches, iou_threshold, background_threshold)
-    truth, found = data.annotations, data.detections
+    truth, found = data.truth(task), data.detections
     asked = ~truth.crowd
     unfound = asked & (matches.detection < 0)
     fixable = _fixable(found.score, target)
@@ -174,7 +174,7 @@ def _kinds(
     background_threshold: float,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns (R,) types, and (R,) unmatched objects that fixed Cls and Loc errors match, or -1."""
-    truth, found = data.annotations, data.detections
+    truth, found = data.truth(task), data.detections
     kind = np.full(len(found), CORRECT)
     target = np.full(len(found), -1)
     for (rows, columns), overlap in zip(data.images(), data.overlaps(task), strict=True):

@@ -18,7 +18,7 @@ from pycocotools import mask as mask_util
 from pycocotools.coco import COCO
 
 from mask_rcnn_repro.errors import DataError
-from mask_rcnn_repro.evaluation.coco.ground_truth import load_ground_truth
+from mask_rcnn_repro.evaluation.coco.ground_truth import load_ground_truth, with_all_masks
 from mask_rcnn_repro.evaluation.coco.result_files import KnownIds, read_results
 
 TASKS = {"bbox": "box", "segm": "mask", "keypoints": "keypoint"}
@@ -37,8 +37,9 @@ class Annotations:
         crowd: (G,) bool, crowd regions.
         boxes: (G, 4) XYWH in pixels.
         area: (G,) areas of the masks, or of the boxes without masks, in pixels.
-        masks: G compressed RLEs, or None.
-        keypoints: (G, K, 3) x, y, visibility, or None.
+        masked: (G,) bool, annotations with a mask.
+        masks: G compressed RLEs, the boxes of annotations without a mask. None if none has one.
+        keypoints: (G, K, 3) x, y, visibility (0 where they are missing), or None.
     """
 
     image: np.ndarray
@@ -46,6 +47,7 @@ class Annotations:
     crowd: np.ndarray
     boxes: np.ndarray
     area: np.ndarray
+    masked: np.ndarray
     masks: list[dict[str, Any]] | None = None
     keypoints: np.ndarray | None = None
 
@@ -100,6 +102,8 @@ class EvaluationData:
         annotations: Annotations.
         detections: Detections.
         coco: pycocotools' representation of the annotations.
+        coco_with_masks: The same for numbers of masks, see
+            :func:`~mask_rcnn_repro.evaluation.coco.ground_truth.with_all_masks`.
     """
 
     dataset: str
@@ -109,6 +113,7 @@ class EvaluationData:
     annotations: Annotations
     detections: Detections
     coco: COCO
+    coco_with_masks: COCO
 
     @property
     def tasks(self) -> list[str]:
@@ -132,6 +137,11 @@ class EvaluationData:
     def best_task(self) -> str:
         """Task that objects are matched by: masks if there are any, else boxes."""
         return "segm" if "segm" in self.tasks else "bbox"
+
+    def truth(self, task: str) -> Annotations:
+        """Returns the annotations of a task. Of masks, those without one are crowd regions."""
+        truth = self.annotations
+        return replace(truth, crowd=truth.crowd | ~truth.masked) if task == "segm" else truth
 
     def above(self, score: float) -> EvaluationData:
         """Returns a copy with the detections of at least this score."""
@@ -172,7 +182,7 @@ class EvaluationData:
         count = found.stop - found.start, truth.stop - truth.start
         if 0 in count:
             return np.zeros(count)
-        crowd = self.annotations.crowd[truth].tolist()
+        crowd = self.truth(task).crowd[truth].tolist()
         if task == "bbox":
             return mask_util.iou(self.detections.boxes[found], self.annotations.boxes[truth], crowd)
         assert self.detections.masks is not None
@@ -232,12 +242,14 @@ def load_evaluation_data(
         )
     names = _class_names(dataset, gt.coco)
     chosen = list(image_ids) if image_ids is not None else [i["id"] for i in gt.coco.imgs.values()]
-    truth = _read_annotations(gt.coco, chosen, list(names))
+    any_mask = any(a.get("segmentation") for a in gt.coco.anns.values())
+    full = with_all_masks(gt.coco) if any_mask else gt.coco
+    truth = _read_annotations(gt.coco, full, chosen, list(names))
     rows = read_results(predictions, KnownIds.of(gt.coco, dataset, list(names)), set(chosen))
     found = _detections(rows, chosen, list(names), max_detections)
     _check_keypoints(truth, found)
     return EvaluationData(
-        dataset, tuple(names.values()), tuple(names), tuple(chosen), truth, found, gt.coco
+        dataset, tuple(names.values()), tuple(names), tuple(chosen), truth, found, gt.coco, full
     )
 
 
@@ -265,7 +277,7 @@ def _class_names(dataset: str, coco: COCO) -> dict[int, str]:
 
 
 def _read_annotations(
-    coco: COCO, image_ids: Sequence[Any], category_ids: Sequence[int]
+    coco: COCO, full: COCO, image_ids: Sequence[Any], category_ids: Sequence[int]
 ) -> Annotations:
     index = {category: i for i, category in enumerate(category_ids)}
     rows = [
@@ -276,11 +288,13 @@ def _read_annotations(
     ]
     annotations = [annotation for _, annotation in rows]
     masks, keypoints = None, None
-    if annotations and all(a.get("segmentation") for a in annotations):
-        masks = [_compressed(coco.annToRLE(a)) for a in annotations]
-    numbers = {len(a.get("keypoints") or ()) for a in annotations}
-    if len(numbers) == 1 and numbers != {0}:
-        keypoints = np.array([a["keypoints"] for a in annotations], float)
+    masked = np.array([bool(a.get("segmentation")) for a in annotations], bool)
+    if masked.any():
+        masks = [_compressed(full.annToRLE(full.anns[a["id"]])) for a in annotations]
+    numbers = {len(a["keypoints"]) for a in annotations if "keypoints" in a}
+    if len(numbers) == 1:
+        unlabeled = [0] * numbers.pop()
+        keypoints = np.array([a.get("keypoints", unlabeled) for a in annotations], float)
         keypoints = keypoints.reshape(len(annotations), -1, 3)
     return Annotations(
         image=np.array([number for number, _ in rows], np.int64),
@@ -288,6 +302,7 @@ def _read_annotations(
         crowd=np.array([bool(a["iscrowd"]) for a in annotations], bool),
         boxes=np.array([a["bbox"] for a in annotations], float).reshape(-1, 4),
         area=np.array([a["area"] for a in annotations], float),
+        masked=masked,
         masks=masks,
         keypoints=keypoints,
     )

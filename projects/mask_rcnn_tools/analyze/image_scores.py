@@ -71,7 +71,7 @@ def image_scores(
     image = kept.detections.image
     true = np.bincount(image[correct], minlength=count)
     false = np.bincount(image[~correct & ~matches.ignored], minlength=count)
-    unfound = (matches.detection < 0) & ~kept.annotations.crowd
+    unfound = (matches.detection < 0) & ~kept.truth(task).crowd
     missing = np.bincount(kept.annotations.image[unfound], minlength=count)
     overlap = np.bincount(image[correct], weights=matches.iou[correct], minlength=count)
     total = true + (false + missing) / 2

@@ -31,6 +31,7 @@ from pycocotools.cocoeval import COCOeval
 from mask_rcnn_repro.data.keypoint_metadata import COCO_PERSON_SIGMAS, keypoint_flip_indices
 from mask_rcnn_repro.errors import DataError
 from mask_rcnn_repro.evaluation.coco.backends import coco_metrics
+from mask_rcnn_repro.evaluation.coco.ground_truth import fill_keypoints
 from mask_rcnn_tools.analyze.evaluation_data import Detections, EvaluationData
 
 KEYPOINT_ERRORS = ("jitter", "inversion", "swap", "miss")
@@ -125,7 +126,8 @@ def _matched(data: EvaluationData, sigmas: Sequence[float]) -> tuple[np.ndarray,
         # loadRes numbers the detections from 1 in their order
         evaluation = COCOeval(data.coco, data.coco.loadRes(rows), "keypoints")
         evaluation.params.imgIds = list(data.image_ids)
-        evaluation.params.catIds = list(data.category_ids)
+        holding = fill_keypoints(data.coco.dataset["annotations"])
+        evaluation.params.catIds = [c for c in data.category_ids if c in holding]
         evaluation.params.kpt_oks_sigmas = np.array(sigmas)
         evaluation.params.iouThrs = np.array([_MATCH_OKS])
         evaluation.params.areaRng = evaluation.params.areaRng[:1]

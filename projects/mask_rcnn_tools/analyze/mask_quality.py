@@ -69,7 +69,10 @@ def mask_quality(
     assert found.masks is not None
     assert truth.masks is not None
     matches = match(data, "bbox", iou_threshold)
-    detections = np.flatnonzero(matches.correct)
+    # an object without a mask says nothing about masks
+    detections = np.flatnonzero(
+        matches.correct & np.append(truth.masked, False)[matches.annotation]
+    )
     objects = matches.annotation[detections]
     masks = np.zeros(len(found))
     for (rows, columns), iou in zip(data.images(), data.overlaps("segm"), strict=True):
@@ -190,7 +193,7 @@ def boundary_ap(data: EvaluationData, dilation_ratio: float = DILATION_RATIO) ->
     """
     rows = data.results("segm")
     with contextlib.redirect_stdout(io.StringIO()):
-        truth = data.coco
+        truth = data.coco_with_masks
         found = truth.loadRes(rows) if rows else _without_annotations(truth)
         evaluation = _BoundaryEvaluation(truth, found, "segm")
         evaluation.dilation_ratio = dilation_ratio

@@ -49,7 +49,7 @@ def match(
         iou_threshold: Minimum IoU of a match.
         any_class: Whether to match different classes, too.
     """
-    truth, found = data.annotations, data.detections
+    truth, found = data.truth(task), data.detections
     matched = np.full(len(found), -1)
     matched_iou = np.zeros(len(found))
     ignored = np.zeros(len(found), bool)

@@ -98,9 +98,10 @@ def _annotation_marks(scores: ImageScores, index: int) -> list[Mark]:
         color = _color("correct" if matches.detection[i] >= 0 else "Miss")
         label = scores.data.classes[truth.category[i]]
         kind: Kind = "object"
-        if truth.crowd[i]:
-            color, label, kind = GREY, "crowd", "crowd"
-        marks.append(_mark(color, truth.boxes[i], masks and masks[i], label, kind))
+        if truth.crowd[i] or (masks and not truth.masked[i]):
+            color, label, kind = GREY, "crowd" if truth.crowd[i] else "no mask", "crowd"
+        mask = masks[i] if masks and truth.masked[i] else None
+        marks.append(_mark(color, truth.boxes[i], mask, label, kind))
     return marks
 
 

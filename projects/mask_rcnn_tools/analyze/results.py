@@ -82,14 +82,20 @@ def analyze(data: EvaluationData, args: argparse.Namespace) -> Analysis:
         result.confusion = confusion_matrix(data, best, score, iou)
     if "images" in args.parts:
         result.images = image_scores(data, best, score, iou, args.background_threshold)
+    lacking = int((~data.annotations.masked).sum())
+    if "segm" in tasks and lacking:
+        result.notes.append(
+            f"{lacking} of {len(data.annotations)} annotations have no mask. In all numbers of "
+            "masks, what is found in their boxes counts neither for nor against."
+        )
     if "masks" in args.parts:
         if "segm" in tasks:
             _masks(result)
         elif data.detections.masks is not None:
             result.notes.append("Masks are not measured: the annotations have none.")
     if "calibration" in args.parts:
-        objects = int((~data.annotations.crowd).sum())
         for task in tasks:
+            objects = int((~data.truth(task).crowd).sum())
             matches = match(data, task, iou)
             result.calibration[task] = calibration(data.detections.score, matches)
             result.threshold[task] = best_threshold(data.detections.score, matches, objects)
@@ -105,7 +111,7 @@ def _masks(result: Analysis) -> None:
     data = result.data
     result.masks = mask_quality(data, result.iou_threshold)
     result.mask_ap = coco_metrics(
-        data.coco,
+        data.coco_with_masks,
         data.results("segm"),
         "segm",
         image_ids=list(data.image_ids),

@@ -9,19 +9,19 @@ from itertools import groupby
 
 import numpy as np
 
-from mask_rcnn_repro.data.coco.load import FAR
+from mask_rcnn_repro.data.coco.normalize import FAR
 from mask_rcnn_repro.data.keypoint_metadata import (
     KeypointSet,
     keypoint_metadata,
     lacks_pairs,
     one_sided,
 )
-from mask_rcnn_tools.check_data.columns import IS_POLYGON, NO_MASK
+from mask_rcnn_tools.check_data.columns import IS_POLYGON, IS_RUNS, NO_MASK
 from mask_rcnn_tools.check_data.findings import Report
 from mask_rcnn_tools.check_data.tables import Table
 
 _SLACK = 1.0  # pixels; tools round in different ways
-_DROPS = dict.fromkeys(("empty-box", "box-outside", "far-coordinates", "bad-polygon"), True)
+_DROPS = dict.fromkeys(("empty-box", "box-outside", "far-coordinates"), True)
 
 
 def check_annotations(table: Table, report: Report, split: str, heads: frozenset[str]) -> None:
@@ -59,6 +59,7 @@ class _Checks:
         self.crowd = self.columns.crowd == 1
         # what is refused or dropped is reported once, without what follows from it
         self.reported = table.refused.copy()
+        self.in_pixels = True  # boxes; otherwise they are parts of the image's size
         self.fine = self.listed & ~self.reported & np.isfinite(self.columns.boxes).all(1)
 
     def add(self, kind: str, chosen: np.ndarray, text: str = "") -> None:
@@ -93,8 +94,6 @@ class _Checks:
             rest = self.fine & ~empty
             outside = rest & ((x >= self.width) | (y >= self.height) | (right <= 0) | (bottom <= 0))
             far = self._far(np.stack([x, y], 1), np.stack([right, bottom], 1))
-            masks = self.columns.mask_bounds
-            far |= self._far(masks[:, :2], masks[:, 2:])
             far &= self.fine
             over = (x < -_SLACK) | (y < -_SLACK)
             over |= (right > self.width + _SLACK) | (bottom > self.height + _SLACK)
@@ -102,14 +101,15 @@ class _Checks:
             corners = rest & (w > x) & (h > y) & (w <= self.width + 1) & (h <= self.height + 1)
             fractions = rest & (np.maximum(right, bottom) <= 1) & (np.minimum(x, y) >= 0)
         many = max(10, 0.5 * rest.sum())
-        if fractions.sum() == rest.sum() and len(rest) > 1:
+        self.in_pixels = bool(fractions.sum() != rest.sum())
+        if not self.in_pixels and len(rest) > 1:
             self.add("box-fractions", fractions)
         elif corners.sum() == rest.sum() and (over | outside).sum() >= many:
             self.add("box-corners", over | outside)
         self.add("box-outside", outside & ~far)
         self.add("far-coordinates", far)
         self.add("box-partly-outside", over)
-        if fractions.sum() != rest.sum():
+        if self.in_pixels:
             self.add("tiny-box", rest & ((w < 1) | (h < 1)))
 
     def _far(self, low: np.ndarray, high: np.ndarray) -> np.ndarray:
@@ -120,16 +120,20 @@ class _Checks:
 
     def masks(self, wanted: bool) -> None:
         """Masks against themselves and their box."""
-        kind, area = self.columns.mask, self.columns.mask_area
-        has = kind != NO_MASK
+        kind, bounds = self.columns.mask, self.columns.mask_bounds
+        known = self.listed & ~self.reported
+        far = known & self._far(bounds[:, :2], bounds[:, 2:])
+        area = np.where(far, np.nan, self.columns.mask_area)  # of what is left it is not known
+        self.add("bad-polygon", known & (self.columns.bad_polygons > 0) | far)
+        self._areas(known, area)
+        has = (kind != NO_MASK) & ((kind != IS_RUNS) | (area > 0))
         if not has.any():
             if wanted and not self.reported.any():
                 self.report.add(
                     "no-masks", self.split, self.table.source, [f"{len(kind)} annotations"]
                 )
             return
-        self.add("bad-polygon", self.listed & ~self.reported & (self.columns.bad_polygons > 0))
-        usable = self.fine & ~self.reported & has & np.isfinite(area)
+        usable = self.fine & known & np.isfinite(area)
         self.add("mask-without-area", usable & (area <= 0))
         x, y, w, h = self.columns.boxes.T
         x0, y0, x1, y1 = self.columns.mask_bounds.T
@@ -140,17 +144,26 @@ class _Checks:
             inner = wide.clip(0) * high.clip(0)
             union = (w + 1) * (h + 1) + (x1 - x0 + 1) * (y1 - y0 + 1) - inner
             off = usable & (area > 0) & (w > 0) & (h > 0) & (inner < 0.5 * union)
-            stated = self.columns.area
-            # of crowds and of several polygons, which may overlap, areas are stated loosely
-            plain = usable & ~self.crowd & (self.columns.polygons <= 1)
-            plain &= np.maximum(stated, area) > 16
-            differs = plain & (area > 0) & ((stated > 2 * area) | (stated < 0.5 * area))
         self.add("mask-off-box", off)
-        self.add("missing-mask", self.listed & ~self.reported & ~has)
-        self.add("area-field", differs)
-        if self.split == "test":
-            self.add("no-area-field", self.listed & ~self.reported & ~np.isfinite(stated))
+        self.add("missing-mask", known & ~has)
         self.add("crowd-polygon", self.crowd & ~self.reported & (kind == IS_POLYGON))
+
+    def _areas(self, known: np.ndarray, mask: np.ndarray) -> None:
+        """Stated areas against the box and the mask, of annotations `known` to be taken."""
+        stated = self.columns.area
+        w, h = self.columns.boxes[:, 2:].T
+        with np.errstate(invalid="ignore", over="ignore"):
+            # the loader's rule: not omitted quietly, as a missing field is
+            bad = self.columns.area_given & ~((stated > 0) & (stated <= (w + 1) * (h + 1)))
+            # thinner than a pixel along the whole box
+            thin = (stated < np.maximum(w, h)) & (stated < 0.5 * w * h)
+            # of crowds and of several polygons, which may overlap, areas are stated loosely
+            plain = ~self.crowd & (self.columns.polygons <= 1) & (np.maximum(stated, mask) > 16)
+            differs = plain & (mask > 0) & ((stated > 2 * mask) | (stated < 0.5 * mask))
+        differs |= thin & ~self.crowd & ~(mask > 0)
+        self.add("area-field", known & self.in_pixels & (bad | differs))
+        if self.split == "test":
+            self.add("no-area-field", known & ~self.columns.area_given)
 
     def categories(self) -> None:
         """Categories of the file that no annotation has, and names that are not unique."""

@@ -37,6 +37,7 @@ class Columns:
         category: (N,) category id.
         crowd: (N,) -1 where the field is missing.
         area: (N,) as stated.
+        area_given: (N,) bool, whether the field is there and not null.
         boxes: (N, 4) XYWH in pixels.
         mask: (N,) one of the kinds above.
         polygons: (N,) number of polygons.
@@ -59,6 +60,7 @@ class Columns:
     category: np.ndarray
     crowd: np.ndarray
     area: np.ndarray
+    area_given: np.ndarray
     boxes: np.ndarray
     mask: np.ndarray
     polygons: np.ndarray
@@ -108,10 +110,10 @@ def _block(entries: Sequence[Any]) -> dict[str, np.ndarray]:
         )
     }
     area = _floats([e.get("area", 0) for e in plain])
-    odd |= np.isnan(area)
-    area[_bools("area" not in e for e in plain)] = np.nan
+    given = _bools(e.get("area") is not None for e in plain)
+    area[~given] = np.nan
     boxes = _boxes([e.get("bbox") for e in plain], odd)
-    columns |= {"area": area, "boxes": boxes, "odd": odd}
+    columns |= {"area": area, "area_given": given, "boxes": boxes, "odd": odd}
     columns |= _masks([e.get("segmentation") for e in plain], odd)
     columns |= _keypoints([e.get("keypoints") for e in plain], odd)
     return columns
@@ -178,7 +180,7 @@ def _boxes(values: list[Any], odd: np.ndarray) -> np.ndarray:
 
 
 def _masks(values: list[Any], odd: np.ndarray) -> dict[str, np.ndarray]:
-    """Columns of masks. As for the loader, null, an empty list and the like are no mask."""
+    """Columns of masks. As for the loader, without a valid polygon there is no mask."""
     count = len(values)
     kind = np.array(
         [NO_MASK if not v else IS_RUNS if type(v) is dict else IS_POLYGON for v in values], np.int64
@@ -201,6 +203,7 @@ def _masks(values: list[Any], odd: np.ndarray) -> dict[str, np.ndarray]:
         (x, y), (u, v) = points.T, points[following].T
         with np.errstate(over="ignore", invalid="ignore"):
             np.add.at(area, good, abs(np.add.reduceat(x * v - u * y, starts)) / 2)
+    kind[(kind == IS_POLYGON) & np.isnan(area)] = NO_MASK  # no polygon is valid
     columns = {
         "mask": kind,
         "polygons": np.bincount(owner, minlength=count),

@@ -101,7 +101,7 @@ KINDS: dict[str, Kind] = {
     "box-outside": Kind("warning", "boxes wholly outside their image", _DROPPED),
     "far-coordinates": Kind(
         "warning",
-        "boxes or masks further from their image than ten times its size",
+        "boxes further from their image than ten times its size",
         _DROPPED + " Coordinates must be pixels of the image, boxes x, y, width, height.",
     ),
     "box-corners": Kind(
@@ -125,13 +125,14 @@ KINDS: dict[str, Kind] = {
     # masks
     "bad-polygon": Kind(
         "warning",
-        "masks with polygons of fewer than 3 points, half a point, or values that are not finite",
-        "Such polygons are omitted, and the annotation if none is left. Draw them again.",
+        "masks with polygons of fewer than 3 points, half a point, or values that are not finite "
+        "or far from the image",
+        "Such polygons are omitted, and only the box is left if all are. Draw them again.",
     ),
     "mask-without-area": Kind(
         "warning",
         "masks without area",
-        "Their instance is learned as if it had no pixel. Draw the mask again, or remove it.",
+        "Polygons are learned as if they had no pixel, run lengths are no mask. Draw them again.",
     ),
     "mask-off-box": Kind(
         "warning",
@@ -145,11 +146,12 @@ KINDS: dict[str, Kind] = {
     ),
     "area-field": Kind(
         "warning",
-        "annotations whose 'area' is more than twice or less than half of their mask's",
-        "It separates COCO's small, medium and large objects; compute it from the mask.",
+        "annotations whose 'area' does not fit the mask or the box",
+        "It scales keypoint AP and separates small, medium and large objects. Compute it from the "
+        "mask. If it is not above 0 or exceeds the box, the mask's or the box's is taken.",
     ),
     "no-area-field": Kind(
-        "note", "annotations without a usable 'area'", "It is computed from the mask or the box."
+        "note", "annotations without 'area'", "It is computed from the mask or the box."
     ),
     # keypoints
     "keypoint-visibility": Kind(
@@ -160,7 +162,7 @@ KINDS: dict[str, Kind] = {
     "keypoint-count": Kind(
         "warning",
         "annotations whose 'num_keypoints' is not the number of labelled keypoints",
-        "COCO's evaluation ignores annotations by this field; count those of visibility 1 and 2.",
+        "The field is not read. Keypoints of visibility 1 and 2 are counted.",
     ),
     "keypoint-outside": Kind(
         "warning",

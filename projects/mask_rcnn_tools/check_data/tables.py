@@ -24,7 +24,7 @@ from mask_rcnn_repro.data.coco.fields import (
     short,
 )
 from mask_rcnn_repro.data.coco.file import coco_file
-from mask_rcnn_repro.data.coco.load import parse_annotation
+from mask_rcnn_repro.data.coco.normalize import normalize_annotation
 from mask_rcnn_repro.errors import DataError
 from mask_rcnn_tools.check_data.columns import IS_RUNS, Columns, columns_of
 
@@ -261,7 +261,7 @@ def _refusal(
                 raise DataError(f"{where}: {key!r} must be {ID_RANGE}, got {short(value)}.")
         if not height:
             return None
-        parse_annotation(
+        normalize_annotation(
             entry, {"height": height, "width": width}, categories, where, entry["id"], Findings()
         )
     except DataError as error:

@@ -1,9 +1,8 @@
 """Loads COCO json files as Detectron2's data set dicts and checks every field.
 
 On valid files the result is identical to ``detectron2.data.datasets.load_coco_json``. On other
-files the error names the file and the record. Annotations that cannot be used (a polygon of two
-points, a box without area or outside its image) are dropped with one warning per file. Missing
-fields, wrong types, unknown categories and duplicate ids are errors.
+files the error names the file and the record. :func:`~.normalize.normalize_annotation` states what
+each field of an annotation may be. What is dropped or changed is reported in one warning per file.
 """
 
 from __future__ import annotations
@@ -21,32 +20,19 @@ from mask_rcnn_repro.data.coco.fields import (
     ID_RANGE,
     Findings,
     backslash_hint,
-    finite_numbers,
     is_id,
     missing_message,
     positive_int,
     records,
     relative_file_name,
     required,
-    run_lengths,
     short,
 )
 from mask_rcnn_repro.data.coco.file import coco_file, gc_paused
+from mask_rcnn_repro.data.coco.normalize import NO_IMAGE, NO_MASK, normalize_annotation
 from mask_rcnn_repro.errors import DataError
 
 _logger = logging.getLogger(__name__)
-
-NO_AREA = "annotations dropped: the box is empty, negative or not finite"
-OUTSIDE = "annotations dropped: the box lies outside its image"
-BAD_POLYGON = "polygons skipped: fewer than 3 points, an odd number of coordinates, NaN or infinity"
-NO_POLYGON = "annotations dropped: no valid polygon is left"
-NO_MASK = "annotations kept without a mask: ignored where masks are trained"
-NO_IMAGE = "annotations dropped: their image is not listed"
-TOO_FAR = "annotations dropped: the box or mask reaches further than 10 times the image's size"
-
-FAR = 10
-"""Coordinates beyond so many times the image's longer side are no pixels of it. Rasterising them
-would take memory in proportion, and clipped to the image they would be another object."""
 
 # How many images are looked for on disk when a file is loaded: enough to notice a wrong folder.
 _IMAGES_LOOKED_FOR = 16
@@ -180,9 +166,9 @@ def _parse_annotations(
         if record is None:
             findings.add(NO_IMAGE, identity)
             continue
-        annotation = parse_annotation(entry, record, categories, where, identity, findings)
+        annotation = normalize_annotation(entry, record, categories, where, identity, findings)
         if annotation is not None:
-            record["annotations"].append(annotation)
+            record["annotations"].append(_in_detectron2s_format(annotation, categories))
             if "segmentation" in annotation:
                 any_mask = True
             else:
@@ -192,112 +178,15 @@ def _parse_annotations(
             findings.add(NO_MASK, identity)
 
 
-def parse_annotation(
-    entry: Mapping[str, Any],
-    record: Mapping[str, Any],
-    categories: Categories,
-    where: str,
-    identity: int,
-    findings: Findings,
-) -> dict[str, Any] | None:
-    """Checks one annotation.
-
-    Args:
-        entry: of the json.
-        record: its image's `height` and `width` in pixels.
-        categories: of the file.
-        where: file and annotation, for messages.
-        identity: its id.
-        findings: why it is dropped or changed is added.
-
-    Returns:
-        The annotation in Detectron2's format, or None where it cannot be used.
-
-    Raises:
-        DataError: missing fields, wrong types, an unknown category, run lengths that do not fit
-            the image, keypoints of another number than the category has.
-    """
-    result: dict[str, Any] = {}
-    if "iscrowd" in entry:
-        crowd = entry["iscrowd"]
-        if crowd not in (0, 1) or type(crowd) not in (int, bool):
-            raise DataError(f"{where}: 'iscrowd' must be 0 or 1, got {short(crowd)}.")
-        result["iscrowd"] = crowd
-    if entry.get("ignore", 0) != 0:
-        raise DataError(f"{where}: 'ignore' is not supported; use 'iscrowd' or drop the record.")
-    box = required(entry, "bbox", where)
-    finite = finite_numbers(box, f"{where}: 'bbox'")
-    if len(box) != 4:
-        raise DataError(f"{where}: 'bbox' must be [x, y, width, height], got {short(box)}.")
-    result["bbox"] = box
-    category = required(entry, "category_id", where)
-    if type(category) is not int or category not in categories.id_map:
-        raise DataError(
-            f"{where}: category id {short(category)} is not among the file's categories "
-            f"{short(list(categories.id_map))}. Add it to 'categories', or fix the annotation."
-        )
-    result["category_id"] = categories.id_map[category]
-    height, width = record["height"], record["width"]
-    far = FAR * max(height, width)
-    segmentation = entry.get("segmentation")
-    if segmentation:
-        if type(segmentation) is dict:
-            result["segmentation"] = run_lengths(segmentation, height, width, where)
-        else:
-            polygons = _polygons(segmentation, where, identity, findings)
-            if not polygons:
-                findings.add(NO_POLYGON, identity)
-                return None
-            result["segmentation"] = polygons
-            if not all(-far <= min(polygon) and max(polygon) <= far for polygon in polygons):
-                findings.add(TOO_FAR, identity)
-                return None
-    if entry.get("keypoints"):
-        result["keypoints"] = _keypoints(entry["keypoints"], categories, where)
-    result["bbox_mode"] = BoxMode.XYWH_ABS
-    if not finite or box[2] <= 0 or box[3] <= 0:
-        findings.add(NO_AREA, identity)
-        return None
-    if box[0] >= width or box[1] >= height or box[0] + box[2] <= 0 or box[1] + box[3] <= 0:
-        findings.add(OUTSIDE, identity)
-        return None
-    if box[0] < -far or box[1] < -far or box[0] + box[2] > far or box[1] + box[3] > far:
-        findings.add(TOO_FAR, identity)
-        return None
-    return result
-
-
-def _polygons(value: Any, where: str, identity: int, findings: Findings) -> list[list[float]]:
-    if type(value) is not list or any(type(polygon) is not list for polygon in value):
-        raise DataError(
-            f"{where}: 'segmentation' must be a list of polygons [[x1, y1, x2, y2, ...], ...] or a "
-            f"run length encoding, got {short(value)}."
-        )
-    valid = []
-    for polygon in value:
-        finite = finite_numbers(polygon, f"{where}: a polygon of 'segmentation'")
-        if finite and len(polygon) >= 6 and len(polygon) % 2 == 0:
-            valid.append(polygon)
-        else:
-            findings.add(BAD_POLYGON, identity)
-    return valid
-
-
-def _keypoints(value: Any, categories: Categories, where: str) -> list[float]:
-    """Returns (x, y, visibility) triples with pixel indices turned into pixel centres."""
-    finite = finite_numbers(value, f"{where}: 'keypoints'")
-    count = 3 * len(categories.keypoint_names)
-    if len(value) % 3 or (count and len(value) != count):
-        raise DataError(
-            f"{where}: 'keypoints' must be x, y, visibility for each keypoint"
-            f"{f', {count} numbers' if count else ''}; got {len(value)} numbers."
-        )
-    if not finite or any(v not in (0, 1, 2) for v in value[2::3]):
-        raise DataError(
-            f"{where}: 'keypoints' must be finite with visibility 0, 1 or 2, got {short(value)}."
-        )
-    # Keypoints are pixel indices while boxes and masks are continuous coordinates: + 0.5.
-    return [v if i % 3 == 2 else v + 0.5 for i, v in enumerate(value)]
+def _in_detectron2s_format(annotation: dict[str, Any], categories: Categories) -> dict[str, Any]:
+    annotation.pop("area", None)
+    annotation["bbox_mode"] = BoxMode.XYWH_ABS
+    annotation["category_id"] = categories.id_map[annotation["category_id"]]
+    if "keypoints" in annotation:
+        # Keypoints are pixel indices while boxes and masks are continuous coordinates: + 0.5.
+        values = annotation["keypoints"]
+        annotation["keypoints"] = [v if i % 3 == 2 else v + 0.5 for i, v in enumerate(values)]
+    return annotation
 
 
 def _look_for_images(dicts: Sequence[Mapping[str, Any]], root: str, file: str) -> None:

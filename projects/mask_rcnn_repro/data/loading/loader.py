@@ -266,7 +266,7 @@ def _one_opencv_thread() -> None:
 
 
 def _check_targets(dataset: DatasetDicts, mapper: Mapper) -> None:
-    """Refuses data without a single mask or keypoint if the mapper must produce them.
+    """Refuses data without a single mask or keypoint, or with another number of keypoints.
 
     Generated annotations that are mixed with labeled ones are checked separately. Without targets,
     their images would be trained on as empty.
@@ -284,3 +284,6 @@ def _check_targets(dataset: DatasetDicts, mapper: Mapper) -> None:
                     f"dataloader.train.mapper.{attribute} is true, but no annotation of {what} "
                     f"has {field!r}. Choose a data set that has it, or train without."
                 )
+    if getattr(mapper, "use_keypoint", False) and hasattr(mapper, "check_keypoints"):
+        for record in dataset:
+            mapper.check_keypoints(record)

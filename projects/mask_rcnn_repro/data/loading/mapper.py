@@ -180,6 +180,8 @@ class MaskRCNNMapper(DatasetMapper):
         Coordinates become float arrays of their own: transforms work in place, and on integers
         Detectron2's would round every resized coordinate down to a whole pixel.
         """
+        if self.use_keypoint:
+            self.check_keypoints(dataset_dict)
         usable = []
         for original in dataset_dict["annotations"]:
             masked = bool(original.get("segmentation"))
@@ -193,21 +195,24 @@ class MaskRCNNMapper(DatasetMapper):
                 annotation["segmentation"] = mask
             keypoints = annotation.pop("keypoints", None)
             if self.use_keypoint:
-                annotation["keypoints"] = self._keypoints(keypoints, dataset_dict)
+                if keypoints is None or not len(keypoints):
+                    keypoints = np.zeros(3 * len(self.keypoint_hflip_indices))
+                annotation["keypoints"] = np.array(keypoints, dtype=np.float64)
             usable.append(annotation)
         return usable
 
-    def _keypoints(self, keypoints: Sequence[float] | None, record: dict[str, Any]) -> np.ndarray:
+    def check_keypoints(self, record: dict[str, Any]) -> None:
+        """Raises a DataError if an annotation of a data set dict has too few or many keypoints."""
         numbers = 3 * len(self.keypoint_hflip_indices)
-        if keypoints is None or not len(keypoints):
-            return np.zeros(numbers)
-        if len(keypoints) != numbers:
-            raise DataError(
-                f"Image {record.get('image_id')}, file {record.get('file_name')}: an instance has "
-                f"{len(keypoints) // 3} keypoints, but the mapper expects {numbers // 3}. Give "
-                "mapper.keypoint_hflip_indices for this data set's keypoints."
-            )
-        return np.array(keypoints, dtype=np.float64)
+        for annotation in record.get("annotations", ()):
+            points = annotation.get("keypoints")
+            count = 0 if points is None else len(points)
+            if count not in (0, numbers):
+                raise DataError(
+                    f"Image {record.get('image_id')}, file {record.get('file_name')}: an instance "
+                    f"has {count // 3} keypoints, but the mapper expects {numbers // 3}. Give "
+                    "mapper.keypoint_hflip_indices for this data set's keypoints."
+                )
 
 
 class ImageInput(T.AugInput):

@@ -9,6 +9,7 @@ from typing import Any
 from detectron2.utils import comm
 
 from mask_rcnn_repro.engine.checkpoint.checkpointer import find_last_checkpoint
+from mask_rcnn_repro.engine.evaluate import check_test_data
 from mask_rcnn_repro.engine.extensions import Extensions
 from mask_rcnn_repro.engine.results import add_to_record, write_record
 from mask_rcnn_repro.engine.run import Inputs, Run
@@ -47,6 +48,8 @@ def train_run(run: Run, inputs: Inputs, extensions: Extensions, *, resume: bool)
     cfg = inputs.fill(run.cfg)
     if extensions.check_data is not None:
         extensions.check_data(cfg, str(run.file or run.config_id), run.overrides)
+    if comm.is_main_process():
+        check_test_data(cfg)
     result = train(
         cfg,
         run.folder,

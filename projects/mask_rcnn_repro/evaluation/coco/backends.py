@@ -22,7 +22,7 @@ from pycocotools.cocoeval import COCOeval
 
 from mask_rcnn_repro.errors import DataError
 from mask_rcnn_repro.evaluation.coco.detections import ResultStream
-from mask_rcnn_repro.evaluation.coco.ground_truth import with_all_masks
+from mask_rcnn_repro.evaluation.coco.ground_truth import fill_keypoints, with_all_masks
 from mask_rcnn_repro.evaluation.coco.hotcoco_backend import hotcoco_metrics
 from mask_rcnn_repro.evaluation.coco.numbers import (
     METRIC_NAMES,
@@ -147,7 +147,8 @@ def coco_result(
         iou_type: "bbox", "segm" or "keypoints".
         image_ids: Images to evaluate on. All by default.
         class_names: Category id to name of the classes to evaluate. All by default.
-        max_dets: Limits of detections per image. Keypoints always have the limit 20.
+        max_dets: Limits of detections per image and class. All metrics are those of the largest.
+            Keypoints always have the limit 20.
         oks_sigmas: Keypoint standard deviations. COCO's 17 by default.
         backend: Name in :data:`COCO_BACKENDS`, or "auto".
 
@@ -203,19 +204,7 @@ def _of_classes(detections: Results, class_names: Mapping[int, str]) -> Results:
 
 def _with_keypoints(gt: COCO, class_names: Mapping[int, str]) -> dict[int, str]:
     """The classes whose annotations have keypoints; pycocotools fails on other classes."""
-    holding, lacking = set(), set()
-    for annotation in gt.dataset["annotations"]:
-        if "keypoints" not in annotation:
-            lacking.add(annotation["category_id"])
-            continue
-        holding.add(annotation["category_id"])
-        if "num_keypoints" not in annotation:
-            annotation["num_keypoints"] = sum(v > 0 for v in annotation["keypoints"][2::3])
-    if mixed := holding & lacking:
-        raise DataError(
-            f"Only some annotations of category {sorted(mixed)} have keypoints. Give the others "
-            "zeros (not visible), which means that they are not labelled."
-        )
+    holding = fill_keypoints(gt.dataset["annotations"])
     return {category: name for category, name in class_names.items() if category in holding}
 
 

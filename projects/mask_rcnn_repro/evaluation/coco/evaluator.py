@@ -14,7 +14,7 @@ from detectron2.evaluation import DatasetEvaluator
 from detectron2.structures import Instances
 from detectron2.utils import comm
 
-from mask_rcnn_repro.errors import DataError
+from mask_rcnn_repro.errors import ConfigError, DataError
 from mask_rcnn_repro.evaluation.coco.backends import DEFAULT_BACKEND, check_backend, coco_result
 from mask_rcnn_repro.evaluation.coco.detections import (
     TASK_FIELDS,
@@ -37,6 +37,8 @@ from mask_rcnn_repro.utils.atomic import atomic_write
 
 logger = logging.getLogger(__name__)
 
+_IDS = ("image", "category")
+
 
 @EVALUATOR_REGISTRY.register()
 class CocoEvaluator(DatasetEvaluator):
@@ -58,7 +60,8 @@ class CocoEvaluator(DatasetEvaluator):
         output_dir: Directory for result files. None writes no files.
         backend: Name in :data:`~.backends.COCO_BACKENDS`, or "auto" for the fastest that is
             installed.
-        max_dets: Limits of detections per image. AP is computed with the last one.
+        max_dets: Limits of detections per image and class, from 1 on. All metrics are those of the
+            largest.
 
     Attributes:
         computed_by: Backend that computed the last metrics ("hotcoco and pycocotools" if each
@@ -67,6 +70,7 @@ class CocoEvaluator(DatasetEvaluator):
             on all processes but the first, and for tasks whose backend has none.
 
     Raises:
+        ConfigError: `max_dets` is empty or has a number below 1.
         DataError: The backend is unknown or not installed.
     """
 
@@ -83,7 +87,12 @@ class CocoEvaluator(DatasetEvaluator):
         self.dataset_name = dataset_name
         self.output_dir = Path(output_dir, dataset_name) if output_dir else None
         self.backend = check_backend(backend)
-        self.max_dets = tuple(max_dets)
+        self.max_dets = tuple(sorted(max_dets))
+        if not self.max_dets or self.max_dets[0] < 1:
+            raise ConfigError(
+                "evaluator.max_dets must be whole numbers from 1 on, such as [1, 10, 100]; got "
+                f"{list(max_dets)}."
+            )
         self.computed_by: str | None = None
         self.curves: dict[str, PrecisionRecall[str]] = {}
         self.reset()
@@ -91,6 +100,22 @@ class CocoEvaluator(DatasetEvaluator):
     @functools.cached_property
     def _ground_truth(self) -> GroundTruth:
         return load_ground_truth(self.dataset_name)
+
+    def check(self, num_keypoints: int | None) -> None:
+        """Reports before a training what an evaluation after it would refuse.
+
+        Args:
+            num_keypoints: Number of keypoints that the model predicts. None if it predicts none.
+
+        Raises:
+            DataError: The annotations cannot be read, or their keypoints do not fit.
+        """
+        gt = self._ground_truth
+        if num_keypoints and gt.annotated and self._can_measure("keypoints"):
+            ids = {f"{key}_id": gt.coco.dataset["annotations"][0][f"{key}_id"] for key in _IDS}
+            made_up = {**ids, "bbox": [0, 0, 1, 1], "keypoints": [0] * 3 * num_keypoints}
+            sigmas = self._oks_sigmas()
+            coco_result(gt.coco, [{**made_up, "score": 0.5}], "keypoints", oks_sigmas=sigmas)
 
     def reset(self) -> None:
         """Forgets all predictions."""
@@ -255,15 +280,9 @@ class CocoEvaluator(DatasetEvaluator):
         """Whether the annotations have what the task needs."""
         annotations = self._ground_truth.coco.dataset["annotations"]
         field = TASK_FIELDS[task]
-        having = sum(field in annotation for annotation in annotations)
-        if having == 0 and annotations:
+        if annotations and not any(annotation.get(field) for annotation in annotations):
             logger.info("%s has no %s annotations: not measured.", self.dataset_name, task)
             return False
-        if having < len(annotations) and task != "keypoints":
-            raise DataError(
-                f"{len(annotations) - having} of {len(annotations)} annotations of "
-                f"{self.dataset_name!r} have no {field!r}, so {task} cannot be measured."
-            )
         return bool(annotations) or task != "keypoints"
 
     def _write(self, task: str, stream: ResultStream) -> None:

@@ -14,8 +14,8 @@ from detectron2.data import MetadataCatalog
 from detectron2.data.datasets.coco import convert_to_coco_dict
 from pycocotools.coco import COCO
 
-from mask_rcnn_repro.data.coco.clean import clean_annotations
 from mask_rcnn_repro.data.coco.file import coco_file
+from mask_rcnn_repro.data.coco.normalize import normalize_content
 from mask_rcnn_repro.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -32,10 +32,8 @@ class GroundTruth:
 def load_ground_truth(dataset_name: str) -> GroundTruth:
     """Reads the data set's COCO json, or converts its dicts where it has no single json.
 
-    What the loader leaves out of training does not count here either. Fields that pycocotools needs
-    and some files lack are filled: `iscrowd` (0) and `area` (of the mask, else of the box).
-    Annotations are renumbered if an id is 0 or occurs twice: pycocotools takes a match with id 0
-    for no match.
+    Annotations are those of :func:`~mask_rcnn_repro.data.coco.normalize.normalize_annotation`, as
+    in training, completed by :func:`index_ground_truth`.
 
     Raises:
         DataError: the json is missing or is not a COCO json.
@@ -51,13 +49,21 @@ def load_ground_truth(dataset_name: str) -> GroundTruth:
                 f"{str(json_file)!r} is not a COCO json: it has no list 'images'. Expected are the "
                 "lists images, categories and, unless it is a test split, annotations."
             )
-        if "annotations" in content:
-            clean_annotations(content, str(json_file))
+    if "annotations" in content:
+        normalize_content(content, str(json_file or dataset_name))
     return index_ground_truth(content)
 
 
 def index_ground_truth(content: dict[str, Any]) -> GroundTruth:
-    """Completes and indexes the content of a COCO json; see :func:`load_ground_truth`."""
+    """Completes and indexes the content of a COCO json.
+
+    Fields that pycocotools needs are filled if they are missing: `iscrowd` (0), `area` (of the
+    mask, or of the box without one), and keypoints, see :func:`fill_keypoints`. Annotations are
+    renumbered if an id is 0 or occurs twice: pycocotools takes a match with id 0 for no match.
+
+    Args:
+        content: It is changed in place.
+    """
     annotated = "annotations" in content
     annotations = content.get("annotations", [])
     ids = [annotation.get("id", 0) for annotation in annotations]
@@ -70,6 +76,7 @@ def index_ground_truth(content: dict[str, Any]) -> GroundTruth:
         annotation.setdefault("iscrowd", 0)
         if "area" not in annotation:
             annotation["area"] = _area(coco, annotation)
+    fill_keypoints(annotations)
     return GroundTruth(coco, annotated)
 
 
@@ -79,6 +86,24 @@ def _indexed(content: dict[str, Any]) -> COCO:
     with contextlib.redirect_stdout(io.StringIO()):
         coco.createIndex()
     return coco
+
+
+def fill_keypoints(annotations: list[dict[str, Any]]) -> set[int]:
+    """Gives every annotation of a category with keypoints its own, in place.
+
+    Missing keypoints become zeros (not labeled), and a missing `num_keypoints` is counted.
+
+    Returns:
+        The ids of the categories that have keypoints.
+    """
+    lengths = {a["category_id"]: len(a["keypoints"]) for a in annotations if a.get("keypoints")}
+    for annotation in annotations:
+        length = lengths.get(annotation["category_id"], 0)
+        if length and not annotation.get("keypoints"):
+            annotation.update(keypoints=[0] * length, num_keypoints=0)
+        elif length and "num_keypoints" not in annotation:
+            annotation["num_keypoints"] = sum(v > 0 for v in annotation["keypoints"][2::3])
+    return set(lengths)
 
 
 def with_all_masks(gt: COCO) -> COCO:
@@ -111,6 +136,5 @@ def _with_mask(annotation: dict[str, Any]) -> dict[str, Any]:
 
 
 def _area(coco: COCO, annotation: dict[str, Any]) -> float:
-    if annotation.get("segmentation"):
-        return float(mask_util.area(coco.annToRLE(annotation)))
-    return float(annotation["bbox"][2] * annotation["bbox"][3])
+    mask = float(mask_util.area(coco.annToRLE(annotation))) if annotation.get("segmentation") else 0
+    return mask or float(annotation["bbox"][2] * annotation["bbox"][3])

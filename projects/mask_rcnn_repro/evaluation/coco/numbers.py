@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 from collections.abc import Mapping
 from typing import NamedTuple
 
+import numpy as np
 from pycocotools.cocoeval import COCOeval
 
 from mask_rcnn_repro.evaluation.coco.precision_recall import PrecisionRecall, precision_recall
@@ -31,20 +30,38 @@ class BackendCannot(Exception):
     """Raised by a backend that cannot reproduce pycocotools' numbers for its input."""
 
 
+_RESTRICTIONS = {
+    "AP": (None, "all"),
+    "AP50": (0.5, "all"),
+    "AP75": (0.75, "all"),
+    "APs": (None, "small"),
+    "APm": (None, "medium"),
+    "APl": (None, "large"),
+}
+"""Metric to its IoU threshold (None: the mean over all) and the size of objects."""
+
+
 def summarize(evaluation: COCOeval) -> CocoNumbers:
-    """Summarizes an evaluation of pycocotools whose `eval` arrays are accumulated."""
-    with contextlib.redirect_stdout(io.StringIO()):
-        evaluation.summarize()
+    """Summarizes an evaluation of pycocotools whose `eval` arrays are accumulated.
+
+    All numbers are those of the largest limit of detections. pycocotools' own summary has AP of
+    100, the other metrics of the third limit, and fails on fewer than three.
+    """
     params = evaluation.params
     # (IoU thresholds, recalls, categories, sizes, limits)
     precision = evaluation.eval["precision"]
-    per_class = {}
-    for index, category in enumerate(params.catIds):
-        values = precision[:, :, index, 0, -1]
-        values = values[values > -1]
-        per_class[category] = float(values.mean()) if values.size else -1.0
+    stats = []
+    for name in METRIC_NAMES[params.iouType]:
+        threshold, size = _RESTRICTIONS[name]
+        values = precision if threshold is None else precision[params.iouThrs == threshold]
+        stats.append(_mean(values[:, :, :, params.areaRngLbl.index(size), -1]))
     return CocoNumbers(
-        list(evaluation.stats[: len(METRIC_NAMES[params.iouType])]),
-        per_class,
+        stats,
+        {c: _mean(precision[:, :, index, 0, -1]) for index, c in enumerate(params.catIds)},
         precision_recall(precision, list(params.catIds)),
     )
+
+
+def _mean(values: np.ndarray) -> float:
+    values = values[values > -1]
+    return float(values.mean()) if values.size else -1.0

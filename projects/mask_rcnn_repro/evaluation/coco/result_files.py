@@ -18,7 +18,7 @@ import pycocotools.mask as mask_util
 from pycocotools.coco import COCO
 
 from mask_rcnn_repro.data.coco.fields import finite_numbers, run_lengths, short
-from mask_rcnn_repro.data.coco.load import FAR
+from mask_rcnn_repro.data.coco.normalize import FAR
 from mask_rcnn_repro.errors import DataError
 
 ID_FIELDS = ("image_id", "category_id", "score")
