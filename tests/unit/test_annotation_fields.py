@@ -300,7 +300,12 @@ def _pycocotools(
     coco.dataset["categories"] = [{"id": 1}, {"id": 2}]
     with contextlib.redirect_stdout(io.StringIO()):
         coco.createIndex()
-        evaluation = COCOeval(coco, coco.loadRes(copy.deepcopy(results)), task)
+        found = COCO()
+        found.dataset = {**coco.dataset, "annotations": []}
+        found.createIndex()
+        if results:  # loadRes fails without
+            found = coco.loadRes(copy.deepcopy(results))
+        evaluation = COCOeval(coco, found, task)
         evaluation.params.catIds = sorted(categories)
         if task == "keypoints":
             evaluation.params.kpt_oks_sigmas = np.array(SIGMAS)
