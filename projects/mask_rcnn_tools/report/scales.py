@@ -75,15 +75,13 @@ class Scale:
         return {verdict: counts[verdict] for verdict in VERDICTS}
 
     def false_confirmations(self) -> str:
-        """What chance does to many claims, in two sentences; empty without a plan."""
-        planned = [i for i in self.evidence if i.planned is not None and not i.is_estimate]
+        """What chance does to many claims, in two sentences."""
+        planned = [i for i in self.evidence if not i.is_estimate]
         judged = sum(i.verdict in VERDICTS[:3] for i in planned)
-        if not planned:
-            return ""
         return (
-            f"By the plan, {len(planned)} claims (each metric counted) can get a verdict; {judged} "
-            f"have one. A false claim is confirmed with a chance of about {100 * ERROR:g} %: if "
-            f"all were false, {ERROR * len(planned):.1f} false confirmations would be expected, "
+            f"Up to {len(planned)} claims (each metric counted) can get a verdict; {judged} have "
+            f"one. A false claim is confirmed with a chance of about {100 * ERROR:g} %: if all were "
+            f"false, {ERROR * len(planned):.1f} false confirmations would be expected, "
             f"{ERROR * judged:.1f} so far."
         )
 
