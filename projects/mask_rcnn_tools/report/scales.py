@@ -80,8 +80,8 @@ class Scale:
         judged = sum(i.verdict in VERDICTS[:3] for i in planned)
         return (
             f"Up to {len(planned)} claims (each metric counted) can get a verdict; {judged} have "
-            f"one. A false claim is confirmed with a chance of about {100 * ERROR:g} %: if all were "
-            f"false, {ERROR * len(planned):.1f} false confirmations would be expected, "
+            f"one. A false claim is confirmed with a chance of about {100 * ERROR:g} %: if all "
+            f"were false, {ERROR * len(planned):.1f} false confirmations would be expected, "
             f"{ERROR * judged:.1f} so far."
         )
 
