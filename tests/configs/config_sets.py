@@ -11,7 +11,7 @@ import functools
 from omegaconf import DictConfig
 
 from mask_rcnn_repro.config import config_root, get_config, list_configs
-from mask_rcnn_repro.paper.results import loaded_config
+from mask_rcnn_tools.evidence.results import loaded_config
 
 from .paper_settings import RPN, SETTINGS
 

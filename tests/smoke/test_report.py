@@ -12,11 +12,11 @@ import cv2
 import numpy as np
 import pytest
 
-from mask_rcnn_repro.paper import results
 from mask_rcnn_repro.records.curves import load_curves, record_identity
 from mask_rcnn_repro.records.record import load_record
-from mask_rcnn_tools.common.verdicts import BOOTSTRAP_SAMPLES
+from mask_rcnn_tools.evidence import results
 from mask_rcnn_tools.evidence.image_bootstrap import load_bootstrap
+from mask_rcnn_tools.evidence.verdicts import BOOTSTRAP_SAMPLES
 from mask_rcnn_tools.report.cli import parse_args
 from mask_rcnn_tools.report.main import main
 from mask_rcnn_tools.report.runs import record_file

@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 
 from mask_rcnn_repro.config import get_config
 from mask_rcnn_repro.paper import load_claims, load_tables
-from mask_rcnn_repro.paper.claims import Claim, Term, claims_to_test
 from mask_rcnn_repro.records.record import make_record
-from mask_rcnn_tools.common.outcomes import Evidence, collect_evidence
-from mask_rcnn_tools.common.verdicts import Planned, half_width, interval_of, judge
+from mask_rcnn_tools.evidence.claims import Claim, Term, claims_to_test
+from mask_rcnn_tools.evidence.outcomes import Evidence, collect_evidence
+from mask_rcnn_tools.evidence.verdicts import Planned, half_width, interval_of, judge
 
 
 @functools.cache

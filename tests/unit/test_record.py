@@ -24,7 +24,6 @@ from mask_rcnn_repro.paper import (
     load_claims,
     paper_numbers,
 )
-from mask_rcnn_repro.paper.results import load_results
 from mask_rcnn_repro.records import provenance
 from mask_rcnn_repro.records.record import (
     _ABSOLUTE_PATH,
@@ -36,6 +35,7 @@ from mask_rcnn_repro.records.record import (
     save_record,
 )
 from mask_rcnn_repro.utils import precision
+from mask_rcnn_tools.evidence.results import load_results
 
 NAME = "unit_record"
 ROOT = Path(__file__).parents[2]

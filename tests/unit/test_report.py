@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 
 from mask_rcnn_repro.errors import RecordError
-from mask_rcnn_repro.paper.claims import claims_to_test
-from mask_rcnn_repro.paper.rows import Row
 from mask_rcnn_repro.records.curves import Curves, TaskCurves, record_identity, save_curves
 from mask_rcnn_repro.records.record import load_record, save_record
-from mask_rcnn_tools.common.outcomes import BySeed, claims_table
 from mask_rcnn_tools.common.plot_style import inline_svg, same_plot
+from mask_rcnn_tools.evidence.claims import claims_to_test
+from mask_rcnn_tools.evidence.outcomes import BySeed, claims_table
+from mask_rcnn_tools.evidence.rows import Row
 from mask_rcnn_tools.evidence.seed_plan import SeedPlan, measure_scatter, plan_claims, save_plan
 from mask_rcnn_tools.report import scales
 from mask_rcnn_tools.report.cli import parse_args

@@ -11,9 +11,25 @@ from pycocotools.cocoeval import COCOeval
 from scipy.special import nctdtr, stdtrit
 
 from mask_rcnn_repro.errors import ConfigError, RecordError
-from mask_rcnn_repro.paper.claims import NEARLY, Claim, Term, claims_to_test
-from mask_rcnn_tools.common.outcomes import collect_evidence
-from mask_rcnn_tools.common.verdicts import (
+from mask_rcnn_tools.evidence.claims import NEARLY, Claim, Term, claims_to_test
+from mask_rcnn_tools.evidence.image_bootstrap import (
+    Bootstrap,
+    image_counts,
+    load_bootstrap,
+    sampled_ap,
+    save_bootstrap,
+)
+from mask_rcnn_tools.evidence.outcomes import collect_evidence
+from mask_rcnn_tools.evidence.power import plan_seeds, power
+from mask_rcnn_tools.evidence.seed_plan import (
+    PlannedClaim,
+    SeedPlan,
+    load_plan,
+    measure_scatter,
+    plan_claims,
+    save_plan,
+)
+from mask_rcnn_tools.evidence.verdicts import (
     BOOTSTRAP_SAMPLES,
     ERROR,
     FEWEST_SEEDS,
@@ -25,22 +41,6 @@ from mask_rcnn_tools.common.verdicts import (
     half_width,
     interval_of,
     judge,
-)
-from mask_rcnn_tools.evidence.image_bootstrap import (
-    Bootstrap,
-    image_counts,
-    load_bootstrap,
-    sampled_ap,
-    save_bootstrap,
-)
-from mask_rcnn_tools.evidence.power import plan_seeds, power
-from mask_rcnn_tools.evidence.seed_plan import (
-    PlannedClaim,
-    SeedPlan,
-    load_plan,
-    measure_scatter,
-    plan_claims,
-    save_plan,
 )
 from mask_rcnn_tools.tables.seeds import planned_seeds
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from mask_rcnn_repro.paper.claims import claims_of
 from mask_rcnn_repro.records.record import load_record, save_record
+from mask_rcnn_tools.evidence.claims import claims_of
 from mask_rcnn_tools.evidence.seed_plan import PlannedClaim, ScalePlan, SeedPlan
 from mask_rcnn_tools.tables.choose import choose_rows
 from mask_rcnn_tools.tables.collect import collect

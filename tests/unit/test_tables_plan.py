@@ -11,10 +11,10 @@ import torch
 from mask_rcnn_repro.config import config_root, get_config
 from mask_rcnn_repro.errors import ConfigError
 from mask_rcnn_repro.paper import load_tables
-from mask_rcnn_repro.paper.results import load_results, records_of
-from mask_rcnn_repro.paper.rows import all_rows, parent_of
 from mask_rcnn_repro.records.record import save_record
-from mask_rcnn_tools.tables import cost, main
+from mask_rcnn_tools.evidence.results import load_results, records_of
+from mask_rcnn_tools.evidence.rows import all_rows, parent_of
+from mask_rcnn_tools.tables import main
 from mask_rcnn_tools.tables.choose import choose_rows, find_tables
 from mask_rcnn_tools.tables.cli import parse_args
 from mask_rcnn_tools.tables.cost import Device, estimate, format_seconds, simulate
@@ -374,7 +374,7 @@ def test_one_row_on_each_gpu(monkeypatch):
 
 
 def test_cores_are_split_among_rows_on_the_cpu(monkeypatch):
-    monkeypatch.setattr(cost, "cpu_count", lambda: 8)
+    monkeypatch.setattr(main, "usable_cpus", lambda: 8)
     device, slots = slots_of(monkeypatch, "--jobs", "3", "train.device=cpu")
     assert device.type == "cpu"
     assert [slot.threads for slot in slots] == [2, 2, 2]

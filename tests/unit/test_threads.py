@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from mask_rcnn_repro.utils import threads
 from mask_rcnn_repro.utils.threads import (
     ThreadBalance,
     Usage,
@@ -62,12 +63,15 @@ def test_policy_is_set_before_torch_is_imported() -> None:
     ],
 )
 def test_number_of_threads(
+    monkeypatch: pytest.MonkeyPatch,
     configured: int | None,
     environment: dict[str, str],
     quota: float | None,
     expected: tuple[int, bool],
 ) -> None:
-    choice = choose_threads(configured, environment, cores=8, quota=quota)
+    monkeypatch.setattr(threads, "usable_cores", lambda: set(range(8)))
+    monkeypatch.setattr(threads, "cpu_quota", lambda: quota)
+    choice = choose_threads(configured, environment)
     assert (choice.count, choice.fixed) == expected
 
 
@@ -76,6 +80,8 @@ def test_number_of_threads(
     [
         ("0::/box\n", {"sys/fs/cgroup/box/cpu.max": "150000 100000"}, 1.5),
         ("0::/box/run\n", {"sys/fs/cgroup/box/run/cpu.max": "max 100000"}, None),
+        ("0::/box\n", {"sys/fs/cgroup/box/cpu.max": "nonsense"}, None),
+        ("0::/box\n", {"sys/fs/cgroup/box/cpu.max": "1 0"}, None),
         (
             "0::/box/run\n",
             {

@@ -15,6 +15,7 @@ import functools
 import logging
 import math
 import os
+import sys
 import time
 from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass
@@ -65,11 +66,16 @@ def cpu_quota(root: Path = Path("/")) -> float | None:
         group_folder = base / group.strip("/")
         for folder in (group_folder, *group_folder.parents):  # a parent's limit holds, too
             values = " ".join(_text(folder / name) for name in names).split()
-            if len(values) == 2 and values[0] not in ("max", "-1") and float(values[1]) > 0:
-                limits.append(float(values[0]) / float(values[1]))
+            if len(values) == 2 and all(v.isdigit() and int(v) > 0 for v in values):  # not "max"
+                limits.append(int(values[0]) / int(values[1]))
             if folder == base:
                 break
     return min(limits, default=None)
+
+
+def usable_cpus() -> int:
+    """Returns the number of cores that this process may keep busy: its affinity, or its quota."""
+    return max(1, min(len(usable_cores()), int(cpu_quota() or sys.maxsize)))
 
 
 @dataclass(frozen=True)
@@ -82,30 +88,20 @@ class ThreadChoice:
 
 
 def choose_threads(
-    configured: int | None,
-    environment: Mapping[str, str] = os.environ,
-    cores: int | None = None,
-    quota: float | None = None,
+    configured: int | None, environment: Mapping[str, str] = os.environ
 ) -> ThreadChoice:
     """Chooses the number of threads of this process.
 
     Args:
         configured: `train.num_threads`, which comes first.
-        environment: `OMP_NUM_THREADS` comes second.
-        cores: Usable cores; by default those of this process.
-        quota: Limit of the control group; by default that of this process if `cores` is None.
+        environment: `OMP_NUM_THREADS` comes second, :func:`usable_cpus` last.
     """
     if configured:
         return ThreadChoice(configured, "train.num_threads", fixed=True)
     first = environment.get("OMP_NUM_THREADS", "").split(",")[0]
     if first.isdigit() and int(first) > 0:
         return ThreadChoice(int(first), "OMP_NUM_THREADS", fixed=True)
-    if cores is None:
-        cores, quota = len(usable_cores()), cpu_quota()
-    if quota is not None and quota < cores:
-        count = max(1, math.floor(quota))
-        return ThreadChoice(count, f"limit of the control group: {quota:g} cores", fixed=False)
-    return ThreadChoice(cores, "one for each usable core", fixed=False)
+    return ThreadChoice(usable_cpus(), "one for each core that this process may use", fixed=False)
 
 
 def use_threads(configured: int | None) -> ThreadChoice:

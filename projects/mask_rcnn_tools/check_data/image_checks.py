@@ -20,8 +20,8 @@ from PIL import Image
 from mask_rcnn_repro.data.coco.fields import backslash_hint
 from mask_rcnn_repro.data.deep_images import used_bits
 from mask_rcnn_repro.data.loading.images import LARGEST_FILE, PLAIN_MODES, read_image
-from mask_rcnn_repro.data.loading.workers import usable_cpus
 from mask_rcnn_repro.errors import DataError
+from mask_rcnn_repro.utils.threads import usable_cpus
 from mask_rcnn_tools.check_data.findings import Report
 from mask_rcnn_tools.check_data.tables import Table
 

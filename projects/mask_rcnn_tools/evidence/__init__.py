@@ -1,1 +1,1 @@
-"""Scatter over seeds and test images: plans of seeds, power, bootstrap."""
+"""What records show: rows and claims of the paper, verdicts, power, and plans of seeds."""

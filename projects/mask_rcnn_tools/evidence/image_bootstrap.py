@@ -32,8 +32,8 @@ from mask_rcnn_repro.records.curves import OfRecord, record_identity
 from mask_rcnn_repro.records.record import Record, read_json, validated
 from mask_rcnn_repro.registration import register
 from mask_rcnn_repro.utils.atomic import atomic_write_text
-from mask_rcnn_tools.common.outcomes import Replicates
-from mask_rcnn_tools.common.verdicts import BOOTSTRAP_SAMPLES
+from mask_rcnn_tools.evidence.outcomes import Replicates
+from mask_rcnn_tools.evidence.verdicts import BOOTSTRAP_SAMPLES
 
 BOOTSTRAP_FILE = "bootstrap.json"
 BOOTSTRAP_VERSION: Literal[1] = 1

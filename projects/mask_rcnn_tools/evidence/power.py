@@ -1,4 +1,4 @@
-"""How many seeds a claim needs: the power of the rule of :mod:`mask_rcnn_tools.common.verdicts`.
+"""How many seeds a claim needs: the power of the rule of :mod:`mask_rcnn_tools.evidence.verdicts`.
 
 The mean difference of n seeds is normal around the true one, with variance sigma^2 / n + v: sigma
 is the scatter over seeds, v the variance over test images. The standard deviation s of the n
@@ -15,7 +15,7 @@ import math
 import numpy as np
 from scipy.special import chdtri, ndtr
 
-from mask_rcnn_tools.common.verdicts import FEWEST_SEEDS, half_width
+from mask_rcnn_tools.evidence.verdicts import FEWEST_SEEDS, half_width
 
 WANTED_POWER = 0.8
 MOST_SEEDS = 8

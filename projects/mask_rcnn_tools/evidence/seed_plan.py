@@ -18,13 +18,13 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from mask_rcnn_repro.paper.claims import Claim
 from mask_rcnn_repro.paper.comparison import number_of
 from mask_rcnn_repro.records.record import Record, read_json, validated
 from mask_rcnn_repro.utils.atomic import atomic_write_text
-from mask_rcnn_tools.common.outcomes import ClaimKey, Replicates
-from mask_rcnn_tools.common.verdicts import ERROR, FEWEST_SEEDS, Planned, estimates_only
+from mask_rcnn_tools.evidence.claims import Claim
+from mask_rcnn_tools.evidence.outcomes import ClaimKey, Replicates
 from mask_rcnn_tools.evidence.power import plan_seeds, power
+from mask_rcnn_tools.evidence.verdicts import ERROR, FEWEST_SEEDS, Planned, estimates_only
 
 PLAN_FILE = "plan.json"
 PLAN_VERSION: Literal[1] = 1

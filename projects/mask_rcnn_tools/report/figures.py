@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from mask_rcnn_repro.paper.rows import Row
 from mask_rcnn_repro.paper.words import table_label, task_title
-from mask_rcnn_tools.common.outcomes import TableOutcome
+from mask_rcnn_tools.evidence.outcomes import TableOutcome
+from mask_rcnn_tools.evidence.rows import Row
 from mask_rcnn_tools.report.plots import (
     draw_classes,
     draw_differences,

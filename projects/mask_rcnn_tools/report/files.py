@@ -7,9 +7,9 @@ from pathlib import Path
 
 from mask_rcnn_repro.config import config_root
 from mask_rcnn_repro.errors import ConfigError
-from mask_rcnn_repro.paper.rows import all_rows
 from mask_rcnn_repro.utils.atomic import atomic_write_text
 from mask_rcnn_tools.common.plot_style import same_plot
+from mask_rcnn_tools.evidence.rows import all_rows
 from mask_rcnn_tools.report.figures import Report, build_report
 from mask_rcnn_tools.report.markdown import PLOTS, format_records_index, format_results_page
 from mask_rcnn_tools.report.runs import load_runs

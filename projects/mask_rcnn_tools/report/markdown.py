@@ -8,8 +8,8 @@ from pathlib import Path
 
 from mask_rcnn_repro.paper.tables import Table
 from mask_rcnn_repro.records.record import Record
-from mask_rcnn_tools.common.outcomes import TableOutcome, claims_table
-from mask_rcnn_tools.common.verdicts import RULE
+from mask_rcnn_tools.evidence.outcomes import TableOutcome, claims_table
+from mask_rcnn_tools.evidence.verdicts import RULE
 from mask_rcnn_tools.report.examples import EXAMPLES_NOTE
 from mask_rcnn_tools.report.figures import DIFFERENCES, Figure, Report
 from mask_rcnn_tools.report.runs import key_of, record_file

@@ -6,9 +6,9 @@ import base64
 from pathlib import Path
 from typing import Any
 
-from mask_rcnn_tools.common.outcomes import claims_table
 from mask_rcnn_tools.common.plot_style import css_variables, inline_svg
-from mask_rcnn_tools.common.verdicts import RULE, VERDICTS
+from mask_rcnn_tools.evidence.outcomes import claims_table
+from mask_rcnn_tools.evidence.verdicts import RULE, VERDICTS
 from mask_rcnn_tools.report.examples import EXAMPLES_NOTE, Examples
 from mask_rcnn_tools.report.figures import DIFFERENCES, Figure, Report
 from mask_rcnn_tools.report.scales import NOTES, Scale

@@ -9,10 +9,10 @@ from typing import NamedTuple
 from mask_rcnn_repro.config import config_root
 from mask_rcnn_repro.engine.run import RECORD_FILE
 from mask_rcnn_repro.errors import RecordError
-from mask_rcnn_repro.paper.results import counting_files, load_results, recorded_file
 from mask_rcnn_repro.records.curves import CURVES_FILE, Curves, load_curves
 from mask_rcnn_repro.records.record import Record, load_record
 from mask_rcnn_tools.evidence.image_bootstrap import BOOTSTRAP_FILE, KnownReplicates
+from mask_rcnn_tools.evidence.results import counting_files, load_results, recorded_file
 from mask_rcnn_tools.evidence.seed_plan import PLAN_FILE, SeedPlan, load_plan
 from mask_rcnn_tools.report.examples import EXAMPLES_FILE, Examples, load_examples
 

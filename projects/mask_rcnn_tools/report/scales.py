@@ -7,13 +7,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mask_rcnn_repro.paper.claims import claims_to_test
 from mask_rcnn_repro.paper.numbers import load_tables
-from mask_rcnn_repro.paper.results import records_of, state_without_result
-from mask_rcnn_repro.paper.rows import Row
 from mask_rcnn_repro.records.record import Record
-from mask_rcnn_tools.common.outcomes import Evidence, RowOutcome, TableOutcome, collect_evidence
-from mask_rcnn_tools.common.verdicts import ERROR, VERDICTS, Verdict
+from mask_rcnn_tools.evidence.claims import claims_to_test
+from mask_rcnn_tools.evidence.outcomes import Evidence, RowOutcome, TableOutcome, collect_evidence
+from mask_rcnn_tools.evidence.results import records_of, state_without_result
+from mask_rcnn_tools.evidence.rows import Row
+from mask_rcnn_tools.evidence.verdicts import ERROR, VERDICTS, Verdict
 from mask_rcnn_tools.report.examples import Examples
 from mask_rcnn_tools.report.runs import Runs, key_of
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from mask_rcnn_repro.errors import ConfigError
-from mask_rcnn_repro.paper.rows import Row, all_rows
+from mask_rcnn_tools.evidence.rows import Row, all_rows
 
 _NOT_TRAINED = "model_zoo"  # published models, which are evaluated alone
 

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mask_rcnn_repro.paper.results import recorded_file
 from mask_rcnn_repro.records.curves import CURVES_FILE
 from mask_rcnn_repro.records.record import save_record
 from mask_rcnn_tools.evidence.image_bootstrap import BOOTSTRAP_FILE
+from mask_rcnn_tools.evidence.results import recorded_file
 from mask_rcnn_tools.tables.jobs import Job
 from mask_rcnn_tools.tables.plan import Plan
 from mask_rcnn_tools.tables.usable_records import Found, find_valid

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from mask_rcnn_repro.paper.rows import parent_of
 from mask_rcnn_repro.records.record import Record
+from mask_rcnn_tools.evidence.rows import parent_of
 from mask_rcnn_tools.tables.jobs import Job
 
 START_SECONDS = 12.0
@@ -190,10 +189,3 @@ def format_seconds(seconds: float) -> str:
     if minutes < 48 * 60:
         return f"{minutes // 60} h {minutes % 60:02d} min"
     return f"{minutes / 60 / 24:.1f} days"
-
-
-def cpu_count() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -18,6 +18,7 @@ from mask_rcnn_repro.errors import ConfigError
 from mask_rcnn_repro.paper.tables import Table
 from mask_rcnn_repro.records.provenance import device_info
 from mask_rcnn_repro.utils.atomic import atomic_write_text
+from mask_rcnn_repro.utils.threads import usable_cpus
 from mask_rcnn_tools.common.command_line import run_command
 from mask_rcnn_tools.evidence.seed_plan import SeedPlan, load_plan
 from mask_rcnn_tools.tables import cost
@@ -126,7 +127,7 @@ def _slots(plan: Plan, args: argparse.Namespace) -> tuple[Device, list[Slot]]:
                 "--jobs N runs rows side by side."
             )
         count = args.jobs or 1
-        threads = None if count == 1 else max(1, cost.cpu_count() // count)
+        threads = None if count == 1 else max(1, usable_cpus() // count)
         facts = device_info("cpu")
         return Device("cpu", facts["name"]), [Slot(threads=threads)] * count
     if args.slurm:  # of nodes that are not known here

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from mask_rcnn_repro.paper.claims import Claim, claims_of
-from mask_rcnn_repro.paper.rows import all_rows
 from mask_rcnn_repro.records.record import Record
-from mask_rcnn_tools.common.outcomes import RowOutcome, TableOutcome, collect_evidence
+from mask_rcnn_tools.evidence.claims import Claim, claims_of
 from mask_rcnn_tools.evidence.image_bootstrap import KnownReplicates
+from mask_rcnn_tools.evidence.outcomes import RowOutcome, TableOutcome, collect_evidence
+from mask_rcnn_tools.evidence.rows import all_rows
 from mask_rcnn_tools.evidence.seed_plan import SeedPlan
 from mask_rcnn_tools.tables.jobs import Job
 from mask_rcnn_tools.tables.plan import Plan, PlannedRow, make_plan

@@ -27,8 +27,8 @@ from mask_rcnn_repro.config.serialization import WHERE_KEYS
 from mask_rcnn_repro.engine.dependencies import STAGES, dependency, pretraining_of, teacher_of
 from mask_rcnn_repro.engine.run import Run
 from mask_rcnn_repro.errors import ConfigError
-from mask_rcnn_repro.paper.rows import Row, all_rows, parent_of
 from mask_rcnn_repro.registration import register
+from mask_rcnn_tools.evidence.rows import Row, all_rows, parent_of
 from mask_rcnn_tools.tables.jobs import Job
 
 _ANY_DEVICE = torch.device("cpu")  # planning needs none

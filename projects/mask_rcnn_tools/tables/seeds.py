@@ -6,16 +6,15 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from mask_rcnn_repro.errors import ConfigError
-from mask_rcnn_repro.paper.claims import claims_of
-from mask_rcnn_repro.paper.results import records_of, same_run
-from mask_rcnn_repro.paper.rows import all_rows
 from mask_rcnn_repro.paper.tables import Table
 from mask_rcnn_repro.paper.words import metric_title
 from mask_rcnn_repro.records.record import Record
-from mask_rcnn_tools.common.outcomes import collect_evidence
-from mask_rcnn_tools.common.verdicts import estimates_only
+from mask_rcnn_tools.evidence.claims import claims_of
 from mask_rcnn_tools.evidence.image_bootstrap import KnownReplicates
+from mask_rcnn_tools.evidence.outcomes import collect_evidence
 from mask_rcnn_tools.evidence.power import MOST_SEEDS, WANTED_POWER
+from mask_rcnn_tools.evidence.results import records_of, same_run
+from mask_rcnn_tools.evidence.rows import all_rows
 from mask_rcnn_tools.evidence.seed_plan import (
     PlannedClaim,
     SeedPlan,
@@ -24,6 +23,7 @@ from mask_rcnn_tools.evidence.seed_plan import (
     plan_claims,
     save_plan,
 )
+from mask_rcnn_tools.evidence.verdicts import estimates_only
 from mask_rcnn_tools.tables.usable_records import Found, bootstrap_beside
 
 _COMMAND = "tools/run_table.py TABLE --plan-seeds"

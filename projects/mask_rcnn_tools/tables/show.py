@@ -7,14 +7,14 @@ from typing import Any
 from mask_rcnn_repro.paper.numbers import TIMING
 from mask_rcnn_repro.paper.tables import Table
 from mask_rcnn_repro.paper.words import metric_title, number
-from mask_rcnn_tools.common.outcomes import (
+from mask_rcnn_tools.evidence.outcomes import (
     BySeed,
     Evidence,
     RowOutcome,
     TableOutcome,
     claims_table,
 )
-from mask_rcnn_tools.common.verdicts import RULE
+from mask_rcnn_tools.evidence.verdicts import RULE
 
 _SCALES = {
     "mini": " Embedded data and narrow networks: only differences compare with the paper's.",

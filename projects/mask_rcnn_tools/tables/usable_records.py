@@ -1,7 +1,7 @@
 """Records that count for a job: which need not be run again, and what a table is made of.
 
-The rule is that of :mod:`mask_rcnn_repro.paper.results`: a complete run whose config has, by hash,
-the values of the config as it is now, and the same for the runs that it stands on.
+The rule is that of :mod:`mask_rcnn_tools.evidence.results`: a complete run whose config has, by
+hash, the values of the config as it is now, and the same for the runs that it stands on.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from mask_rcnn_repro.engine.run import RECORD_FILE, Run
 from mask_rcnn_repro.engine.stages.prepare import PROPOSAL_FOLDER
 from mask_rcnn_repro.engine.stages.pretrained import find_weights
 from mask_rcnn_repro.errors import RecordError
-from mask_rcnn_repro.paper.results import is_complete, record_files
 from mask_rcnn_repro.records.record import Record, load_record
 from mask_rcnn_tools.evidence.image_bootstrap import BOOTSTRAP_FILE
+from mask_rcnn_tools.evidence.results import is_complete, record_files
 from mask_rcnn_tools.tables.jobs import Job
 from mask_rcnn_tools.tables.plan import Plan
 

@@ -40,6 +40,7 @@ from mask_rcnn_repro.data.cityscapes.instances import (
 from mask_rcnn_repro.data.cityscapes.labels import THING_CLASSES
 from mask_rcnn_repro.errors import DataError
 from mask_rcnn_repro.utils.atomic import atomic_write
+from mask_rcnn_repro.utils.threads import usable_cpus
 
 _logger = logging.getLogger(__name__)
 
@@ -160,8 +161,7 @@ def _scan_all(
 
 
 def _default_workers(num_images: int) -> int:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return max(1, min(cores or 1, num_images // _IMAGES_PER_PROCESS))
+    return max(1, min(usable_cpus(), num_images // _IMAGES_PER_PROCESS))
 
 
 def _stamp(files: ImageFiles, root: str) -> list[Any]:

@@ -4,24 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
-from pathlib import Path
 
 from detectron2.utils import comm
 
+from mask_rcnn_repro.utils.threads import usable_cpus
+
 _logger = logging.getLogger(__name__)
-_QUOTA = Path("/sys/fs/cgroup/cpu.max")  # of a container, in microseconds a period
-
-
-def usable_cpus() -> int:
-    """Returns the CPUs of this process's affinity mask, or its container's lower quota."""
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = _QUOTA.read_text().split()
-        if quota != "max":
-            cpus = min(cpus, int(quota) // int(period))
-    except (OSError, ValueError, ZeroDivisionError):
-        pass  # not Linux, or no limit that could be read
-    return max(1, cpus)
 
 
 def loader_workers(asked: int) -> int:

@@ -14,7 +14,6 @@ from detectron2.evaluation import DatasetEvaluator
 from detectron2.structures import Instances
 from detectron2.utils import comm
 
-from mask_rcnn_repro.data.loading.workers import usable_cpus
 from mask_rcnn_repro.errors import ConfigError, DataError
 from mask_rcnn_repro.evaluation.cityscapes.matching import match_image, read_instance_ids
 from mask_rcnn_repro.evaluation.cityscapes.scores import instance_metrics
@@ -23,6 +22,7 @@ from mask_rcnn_repro.evaluation.evaluator_parts import check_classes, log_metric
 from mask_rcnn_repro.evaluation.masks.rle import instances_to_results
 from mask_rcnn_repro.evaluation.registry import EVALUATOR_REGISTRY
 from mask_rcnn_repro.utils.atomic import atomic_write_text
+from mask_rcnn_repro.utils.threads import usable_cpus
 
 logger = logging.getLogger(__name__)
 

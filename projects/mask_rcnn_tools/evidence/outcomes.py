@@ -1,6 +1,6 @@
 """Records as outcomes of rows, by seed: numbers, differences to the control row, claims.
 
-:mod:`mask_rcnn_tools.common.verdicts` has the rule by which a claim is confirmed.
+:mod:`mask_rcnn_tools.evidence.verdicts` has the rule by which a claim is confirmed.
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean, stdev
 
-from mask_rcnn_repro.paper.claims import Claim
 from mask_rcnn_repro.paper.comparison import number_of
-from mask_rcnn_repro.paper.rows import PaperRow, Row
 from mask_rcnn_repro.paper.tables import Cell, Table
 from mask_rcnn_repro.paper.words import metric_title, number, table_title
 from mask_rcnn_repro.records.curves import Curves
 from mask_rcnn_repro.records.record import Record
-from mask_rcnn_tools.common.verdicts import (
+from mask_rcnn_tools.evidence.claims import Claim
+from mask_rcnn_tools.evidence.rows import PaperRow, Row
+from mask_rcnn_tools.evidence.verdicts import (
     Interval,
     Judgement,
     Planned,
@@ -101,7 +101,7 @@ class Evidence(BySeed):
 
     @property
     def judgement(self) -> Judgement:
-        """Whether the runs confirm the claim, by :mod:`mask_rcnn_tools.common.verdicts`."""
+        """Whether the runs confirm the claim, by :mod:`mask_rcnn_tools.evidence.verdicts`."""
         return judge(
             self.claim.relation,
             self.by_seed,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mask_rcnn_repro.paper.numbers import load_claims
-from mask_rcnn_repro.paper.rows import Row, all_rows
+from mask_rcnn_tools.evidence.rows import Row, all_rows
 
 
 @dataclass(frozen=True)
