@@ -11,6 +11,7 @@ from pycocotools.cocoeval import COCOeval
 from scipy.special import nctdtr, stdtrit
 
 from mask_rcnn_repro.errors import ConfigError, RecordError
+from mask_rcnn_tools.evidence import image_bootstrap
 from mask_rcnn_tools.evidence.claims import NEARLY, Claim, Term, claims_to_test
 from mask_rcnn_tools.evidence.image_bootstrap import (
     Bootstrap,
@@ -338,6 +339,22 @@ def test_a_bootstrap_file_is_read_as_it_was_written(tmp_path):
     (tmp_path / "broken.json").write_text('{"schema_version": 1, "values": {}}')
     with pytest.raises(RecordError, match=r"is no bootstrap[\s\S]*images"):
         load_bootstrap(tmp_path / "broken.json")
+
+
+def test_a_run_keeps_its_record_whatever_the_bootstrap_raises(tmp_path, monkeypatch, caplog):
+    asked = []
+
+    def fails(made, results):
+        asked.append(made.test_data.images)
+        raise IndexError("of an evaluator")
+
+    monkeypatch.setattr(image_bootstrap, "bootstrap_of_run", fails)
+    for images in (2000, 2001):  # more would take minutes
+        made = record(0, {"test_data": {**data()["test_data"], "images": images}}, segm_AP=30.0)
+        image_bootstrap.write_bootstrap(made, tmp_path, tmp_path / "bootstrap.json")
+    assert asked == [2000]
+    assert "IndexError: of an evaluator" in caplog.text
+    assert not list(tmp_path.iterdir())
 
 
 def evidence(runs, replicates, plan=None):
