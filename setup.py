@@ -41,7 +41,7 @@ setup(
     packages=find_packages("projects"),
     package_data={
         "mask_rcnn_embedded": ["py.typed"],
-        "mask_rcnn_repro": ["paper/*.json", "py.typed", "weights/*/*"],
+        "mask_rcnn_repro": ["paper/*.json", "py.typed", "weights/*/*/*"],
         "mask_rcnn_tools": ["report/*.j2", "py.typed"],
     },
     cmdclass={"build_py": BuildWithConfigs},

@@ -212,7 +212,7 @@ def test_published_weights_are_used_until_the_stage_is_trained(trained, tmp_path
     monkeypatch.setattr(pretrained, "PUBLISHED", tmp_path / "weights")
     stage = stage_run(tmp_path / "none")
     assert pretrained.find_weights(stage) is None
-    published = pretrained.published_file("pretrain/r50", "tiny")
+    published = pretrained.published_file(stage)
     published.parent.mkdir(parents=True)
     for suffix in (".safetensors", ".json"):
         shutil.copy(weights_file(trained).with_suffix(suffix), published.with_suffix(suffix))
@@ -371,7 +371,7 @@ def test_a_table_plans_the_stage_first_and_skips_published_weights(trained, tmp_
     assert ("init_from", stage) in rpn.inputs
     monkeypatch.setattr(pretrained, "PUBLISHED", tmp_path / "weights")
     assert not stage_is_ready(stage, "init_from", rpn)
-    published = pretrained.published_file("pretrain/r50", "tiny")
+    published = pretrained.published_file(stage_run(tmp_path / "none"))
     published.parent.mkdir(parents=True)
     for suffix in (".safetensors", ".json"):
         shutil.copy(weights_file(trained).with_suffix(suffix), published.with_suffix(suffix))

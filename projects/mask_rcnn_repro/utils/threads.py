@@ -18,7 +18,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping, MutableMapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 logger = logging.getLogger(__name__)
@@ -109,9 +109,18 @@ def use_threads(configured: int | None) -> ThreadChoice:
     import torch
 
     choice = choose_threads(configured)
+    if not choice.fixed:  # PyTorch's default may be lower, such as the number of physical cores
+        choice = replace(choice, count=min(choice.count, _default_threads()))
     torch.set_num_threads(choice.count)
     logger.info("CPU threads: %d (%s)", choice.count, choice.reason)
     return choice
+
+
+@functools.cache
+def _default_threads() -> int:
+    import torch
+
+    return torch.get_num_threads()
 
 
 @dataclass(frozen=True)

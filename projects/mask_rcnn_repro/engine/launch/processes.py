@@ -198,7 +198,7 @@ def _run_under_torchrun(main: Main, args: argparse.Namespace, timeout: float) ->
 
 def _limit_threads(processes: int) -> None:
     """Divides the cores among the processes of this host."""
-    if not torch.cuda.is_available() and "OMP_NUM_THREADS" not in os.environ:
+    if "OMP_NUM_THREADS" not in os.environ:
         threads = max(1, choose_threads(None).count // processes)
         os.environ["OMP_NUM_THREADS"] = str(threads)
         torch.set_num_threads(threads)

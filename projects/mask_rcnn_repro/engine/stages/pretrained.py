@@ -39,16 +39,18 @@ WEIGHTS_FILE = "pretrained.safetensors"
 PUBLISHED = Path(mask_rcnn_repro.__file__).parent / "weights"
 
 
-def published_file(config_id: str, profile: str) -> Path:
+def published_file(stage: Run) -> Path:
     """Returns where the published weights of a stage are, whether or not they exist."""
-    return PUBLISHED / f"{config_id}@{profile}.safetensors"
+    return (
+        PUBLISHED / f"{stage.config_id}@{stage.profile}" / f"seed{stage.cfg.train.seed}.safetensors"
+    )
 
 
 def find_weights(stage: Run) -> Path | None:
     """Returns weights of a stage's config and seed: its own run's, the published ones, or None."""
     files = [stage.folder / WEIGHTS_FILE]
     if stage.cfg.train.published_weights:
-        files.append(published_file(stage.config_id, stage.profile))
+        files.append(published_file(stage))
     return next((file for file in files if _fits(stage, file)), None)
 
 

@@ -195,8 +195,11 @@ def _balance_threads(cfg: DictConfig, device: torch.device) -> hooks.HookBase | 
     fixed = choose_threads(cfg.train.num_threads).fixed
     if fixed or cfg.train.deterministic or device.type != "cpu" or comm.get_world_size() > 1:
         return None
-    balance = ThreadBalance(torch.get_num_threads(), torch.set_num_threads)
-    return hooks.CallbackHook(after_step=lambda _: balance.update())
+    most = torch.get_num_threads()
+    balance = ThreadBalance(most, torch.set_num_threads)
+    return hooks.CallbackHook(
+        after_step=lambda _: balance.update(), after_train=lambda _: torch.set_num_threads(most)
+    )
 
 
 def _way_out(checkpointer: SafeCheckpointer) -> str:
