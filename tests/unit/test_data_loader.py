@@ -258,3 +258,19 @@ def test_impossible_data(dicts: list[dict[str, Any]]) -> None:
     posed[-1]["annotations"][0]["keypoints"] = [1.5, 1.5, 2] * 3
     with pytest.raises(DataError, match=r"Image 70, .* has 3 keypoints, but the mapper expects 17"):
         build_train_loader(posed, keypoints, 2)
+
+
+def test_images_whose_objects_all_lack_masks_are_no_background(tmp_path: Path) -> None:
+    """They are omitted where masks are trained: their objects would be negatives."""
+    data = content(4)
+    data["annotations"][0]["segmentation"] = [[3, 2, 13, 12]]
+    dicts = load_coco_json(*write(tmp_path, data)).dicts
+    assert len(dicts[0]["annotations"]) == 1
+    first = dicts[0]["image_id"]
+
+    def seen(mapper: MaskRCNNMapper) -> set[Any]:
+        loader = build_train_loader(dicts, mapper, 1, 0)
+        return {record["image_id"] for (record,) in take(loader, 8)}
+
+    assert first not in seen(train_mapper()) and len(seen(train_mapper())) == 3
+    assert first in seen(MaskRCNNMapper(is_train=True, augmentations=[]))

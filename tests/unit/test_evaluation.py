@@ -463,10 +463,18 @@ def test_all_metrics_are_those_of_the_largest_limit(limits, expected, backend):
     assert math.isnan(found.metrics["APl"])
 
 
-@pytest.mark.parametrize("limits", [[], [0, 10], [-1]])
+@pytest.mark.parametrize("limits", [[], [0, 10], [-1], [1, 10, 100.0], ["1", 10]])
 def test_impossible_limits_are_refused(limits):
     with pytest.raises(ConfigError, match=r"whole numbers from 1 on"):
         CocoEvaluator(NAME, max_dets=limits)
+
+
+@pytest.mark.parametrize(("polygons", "area"), [(1, 200), (2, 400)])
+def test_areas_of_polygons_add_up_as_in_coco(polygons, area):
+    """400 pixels in a box of 20 x 10 are possible for two polygons, not for one."""
+    polygon = [10, 5, 30, 5, 30, 15, 10, 15]
+    truth = index_ground_truth(content(1, area=400, segmentation=[polygon] * polygons)).coco
+    assert truth.dataset["annotations"][0]["area"] == area
 
 
 def test_keypoints_that_do_not_fit_are_reported_before_training(register):
@@ -475,6 +483,16 @@ def test_keypoints_that_do_not_fit_are_reported_before_training(register):
     CocoEvaluator(NAME).check(None)
     with pytest.raises(DataError, match="numbers of keypoints do not agree"):
         CocoEvaluator(NAME).check(3)
+
+
+@pytest.mark.parametrize("backend", ["hotcoco", "pycocotools"])
+def test_keypoints_of_a_later_annotation_are_checked_too(register, backend):
+    data = content(keypoints=[1, 1, 2] * 17, num_keypoints=17)
+    data["annotations"][0].update(category_id=2, keypoints=[], num_keypoints=0)
+    register(data)
+    CocoEvaluator(NAME, backend=backend).check(17)
+    with pytest.raises(DataError, match="numbers of keypoints do not agree"):
+        CocoEvaluator(NAME, backend=backend).check(3)
 
 
 # --- several processes ----------------------------------------------------------------------

@@ -101,6 +101,9 @@ def test_accuracy_by_hand():
     assert evaluator.evaluate() == {"classification": {"top1": 50.0, "top5": 75.0}}
     evaluator.reset()
     assert evaluator.evaluate() == {}
+    diverged = torch.full((6,), float("nan"))
+    evaluator.process([{"category_id": 0}], [{"probabilities": diverged}])
+    assert evaluator.evaluate() == {"classification": {"top1": 0.0, "top5": 0.0}}
 
 
 def stage_run(folder, *overrides):

@@ -11,7 +11,6 @@ import importlib
 import itertools
 import logging
 import os
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -45,7 +44,7 @@ from mask_rcnn_repro.errors import ConfigError, DataError
 
 _logger = logging.getLogger(__name__)
 
-_MAYBE_DEEP = re.compile(rb"\.(png|tiff?)\"", re.IGNORECASE)
+_MAYBE_DEEP = (".png", ".tif", ".tiff")
 
 
 def get_training_dicts(

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from detectron2.config import instantiate
+from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 from omegaconf import DictConfig, OmegaConf
 
@@ -77,9 +78,7 @@ def evaluate_model(
     if augmented:
         cfg, model = _augmented(cfg, model, device)
     loader = instantiate(cfg.dataloader.test)
-    node = copy.deepcopy(cfg.dataloader.evaluator)
-    OmegaConf.update(node, "output_dir", str(output_dir / RESULTS_FOLDER))
-    evaluator = instantiate(node)
+    evaluator = _build_evaluator(cfg, output_dir)
     if cfg.train.optimize_inference:
         model = faster_copy(cfg, model)
     metrics, seconds = evaluate(
@@ -95,14 +94,20 @@ def evaluate_model(
     return Evaluation(metrics or {}, seconds, computed_by, curves)
 
 
-def check_test_data(cfg: DictConfig) -> None:
+def _build_evaluator(cfg: DictConfig, output_dir: Path) -> DatasetEvaluator:
+    node = copy.deepcopy(cfg.dataloader.evaluator)
+    OmegaConf.update(node, "output_dir", str(output_dir / RESULTS_FOLDER))
+    return instantiate(node)
+
+
+def check_test_data(cfg: DictConfig, output_dir: Path) -> None:
     """Reads the test data and builds the evaluator, so that a fault costs no training.
 
     Raises:
         UserError: `cfg.dataloader.test.dataset` or `cfg.dataloader.evaluator` cannot be used.
     """
     instantiate(cfg.dataloader.test.dataset)
-    evaluator = instantiate(cfg.dataloader.evaluator)
+    evaluator = _build_evaluator(cfg, output_dir)
     if isinstance(evaluator, CocoEvaluator):
         head = OmegaConf.select(cfg, "model.roi_heads.keypoint_head")
         evaluator.check(None if head is None else head.get("num_keypoints", 17))

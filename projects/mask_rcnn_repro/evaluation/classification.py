@@ -34,7 +34,8 @@ class ClassificationEvaluator(DatasetEvaluator):
         """Takes a batch: `category_id` of inputs and `probabilities` (K,) of outputs."""
         for image, output in zip(inputs, outputs, strict=True):
             p, k = output["probabilities"], image["category_id"]
-            self._ranks.append(int((p > p[k]).sum() + (p[:k] == p[k]).sum()))
+            rank = (p > p[k]).sum() + (p[:k] == p[k]).sum()
+            self._ranks.append(int(rank) if p.isfinite().all() else len(p))
 
     def evaluate(self) -> dict[str, dict[str, float]]:
         """Returns `{"classification": {"top1", "top5"}}`. Empty off the first process."""

@@ -1,9 +1,6 @@
-"""The paper's printed numbers, and results beside them."""
+"""The paper's printed numbers, and results as text."""
 
-from mask_rcnn_repro.paper.comparison import Difference, compare, format_comparison, format_results
 from mask_rcnn_repro.paper.numbers import load_claims, load_tables, paper_numbers
+from mask_rcnn_repro.paper.summary import format_results
 
-__all__ = [
-    "Difference", "compare", "format_comparison", "format_results", "load_claims", "load_tables",
-    "paper_numbers",
-]  # fmt: skip
+__all__ = ["format_results", "load_claims", "load_tables", "paper_numbers"]

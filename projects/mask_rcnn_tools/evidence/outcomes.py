@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean, stdev
 
-from mask_rcnn_repro.paper.comparison import number_of
 from mask_rcnn_repro.paper.tables import Cell, Table
 from mask_rcnn_repro.paper.words import metric_title, number, table_title
 from mask_rcnn_repro.records.curves import Curves
 from mask_rcnn_repro.records.record import Record
 from mask_rcnn_tools.evidence.claims import Claim
+from mask_rcnn_tools.evidence.comparison import number_of
 from mask_rcnn_tools.evidence.rows import PaperRow, Row
 from mask_rcnn_tools.evidence.verdicts import (
     Interval,

@@ -18,10 +18,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from mask_rcnn_repro.paper.comparison import number_of
 from mask_rcnn_repro.records.record import Record, read_json, validated
 from mask_rcnn_repro.utils.atomic import atomic_write_text
 from mask_rcnn_tools.evidence.claims import Claim
+from mask_rcnn_tools.evidence.comparison import number_of
 from mask_rcnn_tools.evidence.outcomes import ClaimKey, Replicates
 from mask_rcnn_tools.evidence.power import plan_seeds, power
 from mask_rcnn_tools.evidence.verdicts import ERROR, FEWEST_SEEDS, Planned, estimates_only

@@ -67,7 +67,8 @@ def normalize_annotation(
     - `keypoints`: x, y, visibility (0, 1 or 2) of each keypoint of the category. Empty means that
       nothing is labeled.
     - `num_keypoints`: not read. Keypoints of visibility 1 and 2 are counted.
-    - `area`: above 0 and not larger than the box with a margin of one pixel. Otherwise it is
+    - `area`: above 0 and not larger than the box, with a margin of one pixel, for each polygon.
+      Otherwise it is
       omitted, and the evaluation takes the area of the mask, or of the box without a mask.
 
     Args:
@@ -124,7 +125,8 @@ def normalize_annotation(
         findings.add(TOO_FAR, identity)
         return None
     area: Any = entry.get("area")
-    if type(area) in (int, float) and 0 < area <= (box[2] + 1) * (box[3] + 1):
+    pieces = len(mask) if isinstance(mask, list) else 1  # COCO adds up the areas of polygons
+    if type(area) in (int, float) and 0 < area <= (box[2] + 1) * (box[3] + 1) * max(pieces, 1):
         result["area"] = area
     elif area is not None:
         findings.add(BAD_AREA, identity)

@@ -89,6 +89,8 @@ def build_train_loader(
     if not len(dataset):
         raise DataError("The training set is empty: no image is left to train on.")
     _check_targets(dataset, mapper)
+    if getattr(mapper, "use_instance_mask", False) and any(map(_is_unmasked, dataset)):
+        dataset = [record for record in dataset if not _is_unmasked(record)]
     groups = np.zeros(len(dataset), dtype=np.int64)
     if aspect_ratio_grouping:
         groups[:] = [record["width"] <= record["height"] for record in dataset]
@@ -263,6 +265,12 @@ def _one_thread(worker_id: int) -> None:
 def _one_opencv_thread() -> None:
     if "cv2" in sys.modules:
         sys.modules["cv2"].setNumThreads(1)
+
+
+def _is_unmasked(record: Mapping[str, Any]) -> bool:
+    """Whether an image has objects, but none with a mask. They would be trained as background."""
+    objects = [a for a in record.get("annotations", ()) if not a.get("iscrowd", 0)]
+    return bool(objects) and not any(a.get("segmentation") for a in objects)
 
 
 def _check_targets(dataset: DatasetDicts, mapper: Mapper) -> None:

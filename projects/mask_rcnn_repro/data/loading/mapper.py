@@ -128,6 +128,8 @@ class MaskRCNNMapper(DatasetMapper):
             self._add_proposals(record)
             if self.is_train and self.crowd_overlap is not None:
                 crowds = [a for a in dataset_dict.get("annotations", ()) if a.get("iscrowd", 0)]
+                for key in _PROPOSAL_FIELDS:  # the limit first, as Detectron
+                    record[key] = record[key][: self.proposal_topk]
                 _omit_inside(crowds, record, image_size, self.crowd_overlap)
             detection_utils.transform_proposals(
                 record, shape, transforms, proposal_topk=self.proposal_topk
@@ -215,6 +217,9 @@ class MaskRCNNMapper(DatasetMapper):
                 )
 
 
+_PROPOSAL_FIELDS = ("proposal_boxes", "proposal_objectness_logits")
+
+
 class ImageInput(T.AugInput):
     """An image on its way through the augmentations; resized as Detectron2 does, but faster."""
 
@@ -255,7 +260,7 @@ def _omit_inside(
     proposals.clip(image_size)
     boxes = [BoxMode.convert(list(a["bbox"]), a["bbox_mode"], BoxMode.XYXY_ABS) for a in crowds]
     keep = (pairwise_ioa(Boxes(boxes), proposals) <= overlap).all(dim=0).numpy()
-    for key in ("proposal_boxes", "proposal_objectness_logits"):
+    for key in _PROPOSAL_FIELDS:
         record[key] = record[key][keep]
 
 

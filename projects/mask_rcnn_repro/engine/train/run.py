@@ -49,7 +49,7 @@ def train_run(run: Run, inputs: Inputs, extensions: Extensions, *, resume: bool)
     if extensions.check_data is not None:
         extensions.check_data(cfg, str(run.file or run.config_id), run.overrides)
     if comm.is_main_process():
-        check_test_data(cfg)
+        check_test_data(cfg, run.folder)
     result = train(
         cfg,
         run.folder,

@@ -87,12 +87,13 @@ class CocoEvaluator(DatasetEvaluator):
         self.dataset_name = dataset_name
         self.output_dir = Path(output_dir, dataset_name) if output_dir else None
         self.backend = check_backend(backend)
-        self.max_dets = tuple(sorted(max_dets))
-        if not self.max_dets or self.max_dets[0] < 1:
+        self.max_dets = tuple(max_dets)
+        if not self.max_dets or not all(type(n) is int and n >= 1 for n in self.max_dets):
             raise ConfigError(
                 "evaluator.max_dets must be whole numbers from 1 on, such as [1, 10, 100]; got "
                 f"{list(max_dets)}."
             )
+        self.max_dets = tuple(sorted(self.max_dets))
         self.computed_by: str | None = None
         self.curves: dict[str, PrecisionRecall[str]] = {}
         self.reset()
@@ -112,10 +113,14 @@ class CocoEvaluator(DatasetEvaluator):
         """
         gt = self._ground_truth
         if num_keypoints and gt.annotated and self._can_measure("keypoints"):
-            ids = {f"{key}_id": gt.coco.dataset["annotations"][0][f"{key}_id"] for key in _IDS}
+            labeled = [a for a in gt.coco.dataset["annotations"] if a.get("keypoints")]
+            if not labeled:
+                return
+            ids = {f"{key}_id": labeled[0][f"{key}_id"] for key in _IDS}
             made_up = {**ids, "bbox": [0, 0, 1, 1], "keypoints": [0] * 3 * num_keypoints}
             sigmas = self._oks_sigmas()
-            coco_result(gt.coco, [{**made_up, "score": 0.5}], "keypoints", oks_sigmas=sigmas)
+            found = [{**made_up, "score": 0.5}]
+            coco_result(gt.coco, found, "keypoints", oks_sigmas=sigmas, backend=self.backend)
 
     def reset(self) -> None:
         """Forgets all predictions."""

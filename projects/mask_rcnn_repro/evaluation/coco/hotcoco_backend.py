@@ -1,8 +1,8 @@
 """COCO's metrics by hotcoco, which is many times faster than pycocotools.
 
-hotcoco matches and accumulates. pycocotools summarizes the resulting arrays, which gives unusual
-limits of detections the same meaning for both. Input that hotcoco treats differently is left to
-pycocotools, see :func:`hotcoco_metrics`.
+hotcoco matches and accumulates. `numbers.summarize` summarizes the arrays of both backends, which
+gives unusual limits of detections the same meaning. Input that hotcoco treats differently is left
+to pycocotools, see :func:`hotcoco_metrics`.
 """
 
 from __future__ import annotations
