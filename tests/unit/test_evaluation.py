@@ -23,7 +23,7 @@ from mask_rcnn_repro.evaluation import (
     instances_to_results,
 )
 from mask_rcnn_repro.evaluation.coco.backends import coco_result
-from mask_rcnn_repro.evaluation.coco.ground_truth import index_ground_truth
+from mask_rcnn_repro.evaluation.coco.ground_truth import index_ground_truth, load_ground_truth
 
 NAME = "unit_coco_evaluation"
 
@@ -470,10 +470,11 @@ def test_impossible_limits_are_refused(limits):
 
 
 @pytest.mark.parametrize(("polygons", "area"), [(1, 200), (2, 400)])
-def test_areas_of_polygons_add_up_as_in_coco(polygons, area):
+def test_areas_of_polygons_add_up_as_in_coco(register, polygons, area):
     """400 pixels in a box of 20 x 10 are possible for two polygons, not for one."""
     polygon = [10, 5, 30, 5, 30, 15, 10, 15]
-    truth = index_ground_truth(content(1, area=400, segmentation=[polygon] * polygons)).coco
+    register(content(1, area=400, segmentation=[polygon] * polygons))
+    truth = load_ground_truth(NAME).coco
     assert truth.dataset["annotations"][0]["area"] == area
 
 
