@@ -81,3 +81,7 @@ def test_a_finished_run_on_another_stage_is_refused(tmp_path):
     check_stage_seeds(row, record())
     with pytest.raises(ConfigError, match=r"used seed 0 of rpn/r50_c4; seed 3 now uses seed 1"):
         check_stage_seeds(row, record(proposals=source | {"seed": 0}))
+    student = run(tmp_path, "enhanced_r50/data_distillation", "train.seed=3")
+    check_stage_seeds(student, record(teacher=source | {"id": "table9/original"}))
+    with pytest.raises(ConfigError, match=r"used seed 0 of table9/original; seed 3 now uses"):
+        check_stage_seeds(student, record(teacher=source | {"id": "table9/original", "seed": 0}))

@@ -237,8 +237,8 @@ def test_chance_is_stated_once_claims_are_judged(known):
         for s, v in enumerate(aps)
     ]
     claims = [c for c in claims_to_test() if c.id == "align-over-pool" and c.metric == "segm/AP"]
-    baseline = {"a": dict(enumerate(records[:3]))}
-    made = plan_claims([(claims[0], 0)], measure_scatter(baseline, ["segm/AP"]), None, 0.8, 3)
+    baselines = {"a": dict(enumerate(records[:3])), "b": dict(enumerate(records[3:]))}
+    made = plan_claims([(claims[0], 0)], measure_scatter(baselines, ["segm/AP"]), None, 0.8, 3)
     runs = load_runs([])._replace(records=records, plan=SeedPlan(profiles={"mini": made}))
     mini = build_scales(ROWS, runs)[1]
     assert mini.count_verdicts()["confirmed"] == 1

@@ -15,6 +15,7 @@ from mask_rcnn_tools.evidence import image_bootstrap
 from mask_rcnn_tools.evidence.claims import NEARLY, Claim, Term, claims_to_test
 from mask_rcnn_tools.evidence.image_bootstrap import (
     Bootstrap,
+    KnownReplicates,
     image_counts,
     load_bootstrap,
     sampled_ap,
@@ -23,6 +24,7 @@ from mask_rcnn_tools.evidence.image_bootstrap import (
 from mask_rcnn_tools.evidence.outcomes import collect_evidence
 from mask_rcnn_tools.evidence.power import plan_seeds, power
 from mask_rcnn_tools.evidence.seed_plan import (
+    FEWEST_DEGREES,
     PlannedClaim,
     SeedPlan,
     load_plan,
@@ -333,12 +335,30 @@ def bootstrap(made, **values):
 
 
 def test_a_bootstrap_file_is_read_as_it_was_written(tmp_path):
-    made = bootstrap(record(), segm_AP=[30.0, 31.5], bbox_AP=[1.0, 2.0])
+    made = bootstrap(record(), segm_AP=[30.0, 31.5] * 100, bbox_AP=[1.0, 2.0] * 100)
     save_bootstrap(made, tmp_path / "seed0.bootstrap.json")
     assert load_bootstrap(tmp_path / "seed0.bootstrap.json") == made
     (tmp_path / "broken.json").write_text('{"schema_version": 1, "values": {}}')
     with pytest.raises(RecordError, match=r"is no bootstrap[\s\S]*images"):
         load_bootstrap(tmp_path / "broken.json")
+
+
+def test_a_broken_bootstrap_is_left_aside(tmp_path, caplog):
+    good, other = record(0, segm_AP=30.0), record(1, segm_AP=31.0)
+    save_bootstrap(bootstrap(good, segm_AP=[30.0] * BOOTSTRAP_SAMPLES), tmp_path / "a.json")
+    (tmp_path / "b.json").write_text("{")
+    made = json.loads((tmp_path / "a.json").read_text())
+    made["record"]["seed"] = 1
+    made["values"]["segm/AP"].pop()  # fewer samples than there are
+    (tmp_path / "c.json").write_text(json.dumps(made))
+    known = KnownReplicates([*sorted(tmp_path.iterdir()), tmp_path / "gone.json"])
+    assert known(good) == {"segm/AP": [30.0] * BOOTSTRAP_SAMPLES}
+    assert known(other) is None
+    for name in ("b.json", "c.json", "gone.json"):
+        assert f"{tmp_path / name}" in caplog.text
+    made["values"]["segm/AP"].append(30.0)
+    (tmp_path / "c.json").write_text(json.dumps(made))
+    assert KnownReplicates([tmp_path / "c.json"])(other) is not None
 
 
 def test_a_run_keeps_its_record_whatever_the_bootstrap_raises(tmp_path, monkeypatch, caplog):
@@ -355,6 +375,11 @@ def test_a_run_keeps_its_record_whatever_the_bootstrap_raises(tmp_path, monkeypa
     assert asked == [2000]
     assert "IndexError: of an evaluator" in caplog.text
     assert not list(tmp_path.iterdir())
+    of = bootstrap(made, segm_AP=[30.0] * BOOTSTRAP_SAMPLES)
+    monkeypatch.setattr(image_bootstrap, "bootstrap_of_run", lambda made, results: of)
+    small = record(0, data(), segm_AP=30.0)
+    image_bootstrap.write_bootstrap(small, tmp_path, tmp_path)  # a folder is no file
+    assert "No bootstrap over test images" in caplog.text.replace("IndexError: of an", "")
 
 
 def evidence(runs, replicates, plan=None):
@@ -383,8 +408,52 @@ def test_the_images_part_of_a_difference_by_hand():
     assert found.image_sd == pytest.approx(2.1213, abs=1e-4)
     assert tuple(found.interval) == pytest.approx(tuple(interval_of([3.0, 4.0], 2.12132)), abs=1e-3)
     assert evidence(runs, lambda of: None).image_sd is None
-    runs["2c", "RoIPool max"][0] = record(0, data("sha256:" + "b" * 64), segm_AP=27.0)
-    assert evidence(runs, replicates).image_sd is None, "other images"
+    for row, ap in (("RoIAlign ave", 30.0), ("RoIPool max", 27.0)):
+        runs["2c", row][0] = record(0, data("sha256:" + "b" * 64), segm_AP=ap)
+    found = evidence(runs, replicates)
+    assert (found.by_seed, found.image_sd) == ({0: 3.0, 1: 4.0}, None), "other images"
+
+
+@pytest.mark.parametrize(("key", "word"), [("test_data", "test"), ("train_data", "training")])
+def test_runs_on_unlike_data_of_one_name_are_not_compared(key, word):
+    def of(letter, name="d"):
+        return {key: {**data("sha256:" + letter * 64)["test_data"], "name": name}}
+
+    ours = {s: record(s, of("a"), segm_AP=30.0) for s in range(4)}
+    theirs = {s: record(s, of("a"), segm_AP=27.0) for s in range(4)}
+    theirs[1] = record(1, of("b"), segm_AP=20.0)
+    theirs[2] = record(2, of("b", "another"), segm_AP=26.0)  # a row on other data by intention
+    theirs[3] = record(3, {key: None}, segm_AP=25.0)  # not known
+    runs = {("2c", "RoIAlign ave"): ours, ("2c", "RoIPool max"): theirs}
+    found = evidence(runs, lambda of: None)
+    assert found.by_seed == {0: 3.0, 2: 4.0, 3: 5.0}
+    why = f"seed 1 is left out: the runs' {word} data differ"
+    assert found.reason == f"no number of seeds was planned; {why}"
+
+
+def test_a_row_without_training_is_compared_on_weights_of_every_seed():
+    """Its weights are its control's of the same seed; those started from one of two stages."""
+
+    def init_from(name, seed):
+        return {"init_from": {"id": name, "hash": "0" * 12, "seed": seed, "checkpoint": None}}
+
+    def trained(seed):
+        changes = init_from("pretrain/r50", seed % 2) | {"iterations_planned": 9}
+        return record(seed, changes | {"iterations_done": 9}, segm_AP=30.0)
+
+    def evaluated(seed):
+        changes = init_from("control", seed) | {"iterations_planned": 0, "iterations_done": None}
+        return record(seed, changes, segm_AP=31.0)
+
+    runs = {
+        ("2c", "RoIAlign ave"): {s: evaluated(s) for s in range(4)},
+        ("2c", "RoIPool max"): {s: trained(s) for s in range(4)},
+    }
+    assert evidence(runs, lambda of: None).by_seed == dict.fromkeys(range(4), 1.0)
+    runs["2c", "RoIAlign ave"] = {
+        s: trained(s + s // 2).model_copy(update={"seed": s}) for s in range(4)
+    }
+    assert set(evidence(runs, lambda of: None).by_seed) == {0, 1}
 
 
 def stage(seed):
@@ -402,7 +471,8 @@ def test_rows_are_compared_on_the_same_stage():
     runs["2c", "RoIPool max"][1] = record(1, stage(0), segm_AP=27.1)
     found = evidence(runs, lambda of: None, plan)
     assert set(found.by_seed) == {0, 2, 3}
-    assert (found.verdict, found.reason) == ("interim", "2 of 3 planned seeds")
+    why = "seed 1 is left out: the runs' stages have unlike seeds"
+    assert (found.verdict, found.reason) == ("interim", f"2 of 3 planned seeds; {why}")
 
 
 # -- plan -----------------------------------------------------------------------------------------
@@ -427,6 +497,19 @@ def test_scatter_of_baselines_by_hand():
     assert (scatter.degrees, scatter.runs) == (3, {"a": [0, 1], "b": [0, 1, 2]})
     # differences of the two runs on the samples: -4, 0
     assert scatter.image_sd == pytest.approx(2.828, abs=1e-3)
+    nearly = {s: record(s, segm_AP=30.0 + s / 2500) for s in range(3)}  # deviation 0.0004
+    assert measure_scatter({"a": nearly}, ["segm/AP"]) == {}
+
+
+def test_no_claim_is_planned_from_few_degrees_of_freedom():
+    baselines = {name: {s: record(s, segm_AP=30.0 + s) for s in range(2)} for name in "abcd"}
+    few = measure_scatter({k: baselines[k] for k in "abc"}, ["segm/AP"])
+    made = plan_claims([(claim(), 0)], few, None, 0.8, 8)
+    assert (made.claims, made.scatter) == ([], {}), "three degrees"
+    enough = measure_scatter(baselines, ["segm/AP"])
+    assert enough["segm/AP"].degrees == FEWEST_DEGREES
+    made = plan_claims([(claim(), 0)], enough, made, 0.8, 8)
+    assert (len(made.claims), made.scatter) == (1, enough)
 
 
 def claim(name="c", delta=3.0, relation="greater", terms=2):
@@ -435,8 +518,11 @@ def claim(name="c", delta=3.0, relation="greater", terms=2):
     return Claim(name, "text", relation, "segm/AP", delta, made)
 
 
+SPREAD = (0.0, 0.0, 0.5, 1.0, 1.0)  # squares of deviations sum to 1: variance 1 / 4
+
+
 def test_a_claim_is_planned_once(tmp_path):
-    baselines = {"a": {s: record(s, segm_AP=30.0 + s / 2) for s in range(3)}}  # deviation 0.5
+    baselines = {"a": {s: record(s, segm_AP=30.0 + v) for s, v in enumerate(SPREAD)}}
     scatter = measure_scatter(baselines, ["segm/AP"])
     pairs = [(claim(), 2), (claim("four", terms=4), 0), (claim("small", 0.2), 0)]
     plan = plan_claims(pairs, scatter, None, 0.8, 8)
@@ -449,7 +535,7 @@ def test_a_claim_is_planned_once(tmp_path):
     assert small.power < 0.6
     # more runs, other effects: what is fixed stays
     wider = measure_scatter(
-        {"a": {s: record(s, segm_AP=30.0 + 9 * s) for s in (0, 1)}}, ["segm/AP"]
+        {"a": {s: record(s, segm_AP=30.0 + 9 * s) for s in range(5)}}, ["segm/AP"]
     )
     again = plan_claims([(claim(delta=0.1), 5), (claim("new"), 0)], wider, plan, 0.8, 8)
     assert again.claims[:3] == plan.claims
@@ -464,7 +550,7 @@ def test_a_claim_is_planned_once(tmp_path):
 
 def two_claims():
     """A plan of the claims of tables 2b (+5.5) and 2c (+3.4) in mask AP; baselines scatter by 2."""
-    baselines = {"a": {s: record(s, segm_AP=30.0 + 2 * s) for s in range(3)}}
+    baselines = {"a": {s: record(s, segm_AP=30.0 + 4 * v) for s, v in enumerate(SPREAD)}}
     known = {(c.id, c.metric): c for c in claims_to_test()}
     pairs = [(known[name, "segm/AP"], 0) for name in ("sigmoid", "align-over-pool")]
     made = plan_claims(pairs, measure_scatter(baselines, ["segm/AP"]), None, 0.8, 8)

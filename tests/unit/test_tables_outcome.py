@@ -7,13 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from mask_rcnn_repro.errors import ConfigError
 from mask_rcnn_repro.records.record import load_record, save_record
 from mask_rcnn_tools.evidence.claims import claims_of
-from mask_rcnn_tools.evidence.seed_plan import PlannedClaim, ScalePlan, SeedPlan
+from mask_rcnn_tools.evidence.seed_plan import PlannedClaim, ScalePlan, SeedPlan, load_plan
 from mask_rcnn_tools.tables.choose import choose_rows
 from mask_rcnn_tools.tables.collect import collect
 from mask_rcnn_tools.tables.outcomes import table_outcomes
 from mask_rcnn_tools.tables.plan import make_plan
+from mask_rcnn_tools.tables.seeds import write_seed_plan
 from mask_rcnn_tools.tables.show import as_json, format_outcome
 from mask_rcnn_tools.tables.usable_records import find_records
 
@@ -30,7 +32,7 @@ def plan_of(table, rows=(), seeds=(0, 1, 2), profile="mini"):
     return make_plan(choose_rows([table], rows), profile, seeds)
 
 
-def save(made, **metrics):
+def save(made, changes=None, **metrics):
     """A valid record of a job, with metrics such as segm_AP=30.0."""
     tasks = {}
     for name, value in metrics.items():
@@ -48,7 +50,7 @@ def save(made, **metrics):
         metrics=tasks,
         iterations_planned=made.iterations,
         iterations_done=made.iterations,
-        **sources,
+        **(sources | (changes or {})),
     )
     save_record(facts, made.folder / "record.json")
 
@@ -167,6 +169,58 @@ def test_rows_on_another_network_are_judged_by_the_kind_of_their_difference(here
     assert e2e.row.printed_difference("segm/AP") == pytest.approx(0.6)
     claim = next(e for e in outcome.claims if e.claim.id == "enhanced_r50/e2e")
     assert (claim.claim.delta, claim.verdict) == (pytest.approx(0.6), "confirmed")
+
+
+def test_differences_on_other_data_are_left_out_and_named(here):
+    plan = plan_of("2b")
+    for row, ap in zip(plan.rows, (20.0, 30.0), strict=True):
+        for seed in (0, 1, 2):
+            save(row.jobs[seed], segm_AP=ap + seed * ap / 10)
+    changed = record().test_data.model_copy(update={"fingerprint": "sha256:" + "b" * 64})
+    save(plan.rows[0].jobs[1], {"test_data": changed.model_dump()}, segm_AP=20.0)
+    (outcome,) = outcomes(plan)
+    assert outcome.difference(outcome.rows[0], "segm/AP").by_seed == {0: -10.0, 2: -12.0}
+    text = "seed 1 is left out: the runs' test data differ"
+    assert f"- softmax: {text}." in format_outcome(outcome)
+    assert as_json(outcome)["rows"][0]["notes"] == [text]
+    assert as_json(outcome)["claims"][0]["reason"] == f"2 of 3 planned seeds; {text}"
+
+
+def test_seeds_are_planned_from_runs_on_the_stages_of_their_seeds(here):
+    """Sigmoid scatters by 1, on the stages of the rule; one run is on another stage, one on others
+    of the same name's images.
+    """
+    plan = plan_of("2b", seeds=range(7))
+    sigmoid = plan.rows[1].jobs
+    stage = dict(sigmoid[0].inputs)["proposals"]
+    wrong = {"id": stage.config, "hash": stage.hash, "seed": 0, "checkpoint": None}
+    other = record().test_data.model_copy(update={"fingerprint": "sha256:" + "b" * 64})
+    (here / "results").mkdir()
+
+    def planned():
+        return write_seed_plan(["2b"], "mini", find_records(Path("output"), None), here / "results")
+
+    for seed, ap in enumerate((30.0, 32.0, 31.0, 30.0)):
+        save(sigmoid[seed], segm_AP=ap)
+    save(sigmoid[5], {"proposals": wrong}, segm_AP=90.0)
+    save(
+        sigmoid[6], {"test_data": other.model_dump(), "created": "2020-01-01T00:00:00Z"}, segm_AP=5
+    )
+    with pytest.raises(ConfigError, match=r"mask AP 3.*--rows sigmoid --profile mini --seeds 5"):
+        planned()
+    assert not list((here / "results").iterdir())
+    save(sigmoid[4], segm_AP=32.0)
+    for seed in (0, 5):
+        save(plan.rows[0].jobs[seed], segm_AP=20.0)
+    text = planned()
+    scale = load_plan(here / "results").profiles["mini"]
+    scatter = scale.scatter["segm/AP"]
+    assert scatter.runs == {"table2a/r50_c4": [0, 1, 2, 3, 4]}
+    assert (scatter.seed_sd, scatter.degrees) == (1.0, 4)
+    (sigmoid_claim,) = scale.claims
+    assert sigmoid_claim.seen == 1, "seed 5 is on a stage that it does not use"
+    assert "Not planned: sigmoid (segm/AP50)" in text
+    assert "mask AP50 0" in text
 
 
 def test_markdown_is_a_table(here):

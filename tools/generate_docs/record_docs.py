@@ -42,8 +42,9 @@ a run of an earlier version. [The report](report.md) draws it.
 _BOOTSTRAP_INTRODUCTION = f"""\
 # `{BOOTSTRAP_FILE}`: the metrics on samples of the test images
 
-Written beside the record at the end of every run with COCO metrics. `tools/report.py --curves-of
-FOLDER` makes it for a run of an earlier version. [Statistics](statistics.md) explains its use.
+Written beside the record at the end of every run with COCO metrics of up to 2,000 test images.
+`tools/report.py --curves-of FOLDER` makes it for others, and for a run of an earlier version.
+[Statistics](statistics.md) explains its use.
 """
 
 _PLAN_INTRODUCTION = f"""\

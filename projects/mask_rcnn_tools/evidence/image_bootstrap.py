@@ -15,14 +15,15 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pycocotools.cocoeval import COCOeval
 from pydantic import BaseModel, ConfigDict, Field
 
+from mask_rcnn_repro.errors import RecordError
 from mask_rcnn_repro.evaluation.coco.backends import COCO_BACKENDS, pycocotools_evaluation
 from mask_rcnn_repro.evaluation.coco.evaluator import CocoEvaluator
 from mask_rcnn_repro.evaluation.coco.numbers import CocoNumbers, summarize
@@ -46,6 +47,9 @@ _MOST_IMAGES = 2000  # of a run's own bootstrap
 logger = logging.getLogger(__name__)
 
 
+_Samples = Annotated[list[float], Field(min_length=BOOTSTRAP_SAMPLES, max_length=BOOTSTRAP_SAMPLES)]
+
+
 class Bootstrap(BaseModel):
     """Metrics of a run on samples of its test images."""
 
@@ -54,7 +58,7 @@ class Bootstrap(BaseModel):
     schema_version: Literal[1] = Field(description="Version of this schema.")
     record: OfRecord = Field(description="The run that they are of.")
     images: int = Field(ge=1, description="Test images, and size of a sample.")
-    values: dict[str, list[float]] = Field(
+    values: dict[str, _Samples] = Field(
         description="Metric, such as `segm/AP`, to percent on each sample. The samples are the "
         "same for all runs on the same images."
     )
@@ -194,11 +198,10 @@ def write_bootstrap(record: Record, results: Path, file: Path) -> None:
         return
     try:
         made = bootstrap_of_run(record, results)
+        if made is not None:
+            save_bootstrap(made, file)
     except Exception as error:  # of any evaluator: the record is written, and it stays
         logger.warning("No bootstrap over test images: %s: %s", type(error).__name__, error)
-        return
-    if made is not None:
-        save_bootstrap(made, file)
 
 
 def save_bootstrap(bootstrap: Bootstrap, file: Path) -> None:
@@ -226,17 +229,18 @@ class KnownReplicates:
     """Bootstraps by the run that they are of. Called with a record, it returns its replicates.
 
     Args:
-        files: of bootstraps.
-
-    Raises:
-        RecordError: one cannot be read or does not follow the schema.
+        files: of bootstraps. Those that cannot be read or do not follow the schema are logged.
     """
 
     def __init__(self, files: Iterable[Path] = ()) -> None:
-        loaded = [load_bootstrap(file) for file in files]
-        self.by_run: Mapping[str, Replicates] = {
-            b.record.model_dump_json(): b.values for b in loaded
-        }
+        self.by_run: dict[str, Replicates] = {}
+        for file in files:
+            try:
+                loaded = load_bootstrap(file)
+            except RecordError as error:
+                logger.warning("Left aside: %s", str(error).partition("\n")[0])
+            else:
+                self.by_run[loaded.record.model_dump_json()] = loaded.values
 
     def __call__(self, record: Record) -> Replicates | None:
         """The metrics of a record's run on samples of test images; None where there are none."""

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean, stdev
 
@@ -85,6 +85,7 @@ class Evidence(BySeed):
         image_sd: standard deviation of the mean over samples of test images, in points; None if
             it is not known for every run.
         stages: seeds of the RPN stages of the runs.
+        left_out: seeds whose runs cannot be compared, and why.
     """
 
     claim: Claim
@@ -93,6 +94,7 @@ class Evidence(BySeed):
     planned: Planned | None = None
     image_sd: float | None = None
     stages: tuple[int, ...] = ()
+    left_out: tuple[str, ...] = ()
 
     @property
     def interval(self) -> Interval | None:
@@ -127,10 +129,12 @@ class Evidence(BySeed):
     def reason(self) -> str:
         """Why, in a few words."""
         if self.by_seed:
-            return self.judgement.reason
-        if self.missing:
-            return "no run of " + ", ".join(f"{row} ({table})" for table, row in self.missing)
-        return "no seed has all rows and numbers"
+            why = self.judgement.reason
+        elif self.missing:
+            why = "no run of " + ", ".join(f"{row} ({table})" for table, row in self.missing)
+        else:
+            why = "no seed has all rows and numbers"
+        return "; ".join(part for part in (why, *self.left_out) if part)
 
     @property
     def parts(self) -> str:
@@ -231,11 +235,22 @@ class TableOutcome:
 
     def difference(self, row: RowOutcome, metric: str) -> BySeed | None:
         """A row minus its control, seed by seed, in points; None where there is no control."""
-        control = self.control_of(row)
-        if control is None:
+        if self.control_of(row) is None:
             return None
-        ours, theirs = (_numbers(_of_own_weights(r.runs), metric).by_seed for r in (row, control))
-        return BySeed({seed: v - theirs[seed] for seed, v in ours.items() if seed in theirs})
+        pairs, _ = _comparable(self._pairs(row))
+        numbers = {s: [number_of(r, metric) for r in pair] for s, pair in pairs.items()}
+        known = {s: (a, b) for s, (a, b) in numbers.items() if a is not None and b is not None}
+        return BySeed({seed: ours - theirs for seed, (ours, theirs) in known.items()})
+
+    def notes_of(self, row: RowOutcome) -> tuple[str, ...]:
+        """What has to be known about a row's numbers and its difference to the control row."""
+        return row.notes + _comparable(self._pairs(row))[1]
+
+    def _pairs(self, row: RowOutcome) -> dict[int, list[Record]]:
+        """Seed to the records of a row and its control."""
+        control = self.control_of(row)
+        ours, theirs = (_of_own_weights(r.runs) if r else {} for r in (row, control))
+        return {seed: [ours[seed], theirs[seed]] for seed in sorted(ours.keys() & theirs.keys())}
 
 
 def _numbers(runs: Mapping[int, Record], metric: str) -> BySeed:
@@ -252,7 +267,8 @@ def collect_evidence(
     """Works out the differences, seed by seed.
 
     A row without training evaluates the weights of another run (test-time augmentation); it is
-    compared at the seed of those weights alone. So are rows whose stages have the same seeds.
+    compared at the seed of those weights alone. Left out are seeds whose runs stand on stages of
+    unlike seeds or on unlike data of the same name (:func:`why_apart`).
 
     Args:
         claims: which.
@@ -274,8 +290,8 @@ def collect_evidence(
         planned = (plan or {}).get((claim.id, claim.metric))
         of_rows = {row: kept.get(row, {}) for row in rows}
         shared = set.intersection(*map(set, of_rows.values()))
-        pairs = {s: {row: of_rows[row][s] for row in rows} for s in sorted(shared)}
-        pairs = {s: records for s, records in pairs.items() if _same_stages(records.values())}
+        of_seeds, left_out = _comparable({s: [of_rows[r][s] for r in rows] for s in sorted(shared)})
+        pairs = {s: dict(zip(rows, records, strict=True)) for s, records in of_seeds.items()}
         by_seed = {s: _difference(claim, records) for s, records in pairs.items()}
         values = {seed: value for seed, value in by_seed.items() if value is not None}
         if planned is not None and set(values) >= (asked := set(range(planned.seeds))):
@@ -283,17 +299,41 @@ def collect_evidence(
         used = [pairs[seed] for seed in values]
         stages = {r.proposals.seed for rs in used for r in rs.values() if r.proposals is not None}
         image_sd = _image_sd(claim, used, replicates_of)
-        found.append(
-            Evidence(values, claim, profile, missing, planned, image_sd, tuple(sorted(stages)))
-        )
+        seeds = tuple(sorted(stages))
+        found.append(Evidence(values, claim, profile, missing, planned, image_sd, seeds, left_out))
     return found
 
 
-def _same_stages(records: Iterable[Record]) -> bool:
-    """Whether no two of them stand on stages of the same kind with unlike seeds."""
-    of_each = [(r.proposals, r.init_from, r.teacher) for r in records]
-    kinds = zip(*of_each, strict=True)
-    return all(len({run.seed for run in kind if run is not None}) < 2 for kind in kinds)
+def _comparable(
+    runs: Mapping[int, list[Record]],
+) -> tuple[dict[int, list[Record]], tuple[str, ...]]:
+    """Those of the runs of each seed that can be compared, and why the others cannot."""
+    why = {seed: why_apart(records) for seed, records in runs.items()}
+    left_out = tuple(f"seed {seed} is left out: {text}" for seed, text in why.items() if text)
+    return {seed: records for seed, records in runs.items() if not why[seed]}, left_out
+
+
+def why_apart(records: Sequence[Record], *, stages: bool = True) -> str:
+    """Why runs cannot be compared; empty if they can.
+
+    They cannot if data of one name have unlike fingerprints, or stages of one kind unlike seeds.
+
+    Args:
+        records: of the runs.
+        stages: look at the seeds of stages, too. A run without training has the weights of its
+            own seed (`init_from`), which is no stage.
+    """
+    for what, key in (("test", "test_data"), ("training", "train_data")):
+        known = [data for record in records if (data := getattr(record, key)) is not None]
+        if len({(d.name, d.fingerprint) for d in known}) > len({d.name for d in known}):
+            return f"the runs' {what} data differ"
+    of_each = [
+        (r.proposals, r.init_from if r.iterations_planned else None, r.teacher) for r in records
+    ]
+    for kind in zip(*of_each, strict=True):
+        if stages and len({run.seed for run in kind if run is not None}) > 1:
+            return "the runs' stages have unlike seeds"
+    return ""
 
 
 def _difference(claim: Claim, records: Mapping[PaperRow, Record]) -> float | None:

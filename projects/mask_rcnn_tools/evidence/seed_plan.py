@@ -29,6 +29,9 @@ from mask_rcnn_tools.evidence.verdicts import ERROR, FEWEST_SEEDS, Planned, esti
 PLAN_FILE = "plan.json"
 PLAN_VERSION: Literal[1] = 1
 
+FEWEST_DEGREES = 4
+"""Degrees of freedom of the scatter that a claim is planned with, at least."""
+
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
@@ -130,7 +133,7 @@ def measure_scatter(
         replicates_of: a record's metrics on samples of test images.
 
     Returns:
-        Without metrics that no baseline has with two seeds, or that do not scatter.
+        Without metrics that no baseline has with two seeds, or that scatter by less than 0.0005.
     """
     found = {}
     for metric in metrics:
@@ -147,11 +150,11 @@ def measure_scatter(
             samples = [(replicates_of(by_seed[s]) or {}).get(metric) for s in known]
             for one, other in itertools.combinations([s for s in samples if s is not None], 2):
                 images.append(stdev(a - b for a, b in zip(one, other, strict=True)))
-        if squares > 0:
+        seed_sd = round(math.sqrt(squares / degrees), 3) if degrees else 0.0
+        if seed_sd > 0:
             image_sd = fmean(images) if images else None
-            seed_sd = math.sqrt(squares / degrees)
             found[metric] = Scatter(
-                seed_sd=round(seed_sd, 3),
+                seed_sd=seed_sd,
                 degrees=degrees,
                 image_sd=None if image_sd is None else round(image_sd, 3),
                 runs=runs,
@@ -170,12 +173,14 @@ def plan_claims(
 
     Args:
         claims: claim, and the number of seeds that all its rows have already.
-        scatter: as :func:`measure_scatter` gives it. Claims in other metrics are not planned.
+        scatter: as :func:`measure_scatter` gives it. Claims in other metrics are not planned, nor
+            are those in metrics with fewer than :data:`FEWEST_DEGREES`.
         earlier: the plan so far.
         wanted: power.
         most: largest number of seeds.
     """
     fixed = {(c.id, c.metric): c for c in earlier.claims} if earlier else {}
+    scatter = {m: s for m, s in scatter.items() if s.degrees >= FEWEST_DEGREES}
     for claim, seen in claims:
         parts = [scatter.get(term.metric) for term in claim.terms]
         known = [part for part in parts if part is not None]

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
+from mask_rcnn_repro.engine.dependencies import stage_seed
 from mask_rcnn_repro.errors import ConfigError
 from mask_rcnn_repro.paper.tables import Table
 from mask_rcnn_repro.paper.words import metric_title
 from mask_rcnn_repro.records.record import Record
 from mask_rcnn_tools.evidence.claims import claims_of
 from mask_rcnn_tools.evidence.image_bootstrap import KnownReplicates
-from mask_rcnn_tools.evidence.outcomes import collect_evidence
+from mask_rcnn_tools.evidence.outcomes import collect_evidence, why_apart
 from mask_rcnn_tools.evidence.power import MOST_SEEDS, WANTED_POWER
-from mask_rcnn_tools.evidence.results import records_of, same_run
-from mask_rcnn_tools.evidence.rows import all_rows
+from mask_rcnn_tools.evidence.results import loaded_config, records_of, same_run, stages_of
+from mask_rcnn_tools.evidence.rows import PaperRow, all_rows
 from mask_rcnn_tools.evidence.seed_plan import (
+    FEWEST_DEGREES,
     PlannedClaim,
+    Scatter,
     SeedPlan,
     load_plan,
     measure_scatter,
@@ -44,7 +47,7 @@ def write_seed_plan(
         The planned claims as text.
 
     Raises:
-        ConfigError: no baseline was run with two seeds.
+        ConfigError: nothing is planned yet, and no metric has runs enough of baselines.
     """
     claims = [claim for table in tables for claim in claims_of(table)]
     claims = list({(c.id, c.metric): c for c in claims}.values())
@@ -53,14 +56,12 @@ def write_seed_plan(
     metrics = dict.fromkeys(term.metric for claim in claims for term in claim.terms)
     scatter = measure_scatter(_baselines(profile, known), metrics, replicates)
     earlier = load_plan(results).profiles.get(profile)
-    if not scatter and earlier is None:
-        raise ConfigError(
-            f"No baseline was run with two seeds at profile {profile}, so their scatter is not "
-            f"known. Run: tools/run_table.py 2c --rows roi_align_ave --profile {profile} --seeds 2"
-        )
     wanted = {(t.table, t.row) for claim in claims for t in claim.terms}
+    lacking = _lacking(metrics, scatter, profile, wanted)
+    if earlier is None and not any(s.degrees >= FEWEST_DEGREES for s in scatter.values()):
+        raise ConfigError(lacking)
     rows = [row for row in all_rows() if row.key in wanted]
-    runs = {row.key: records_of(row.config, known).get(profile, {}) for row in rows}
+    runs = {row.key: _runs(row.config, profile, known) for row in rows}
     seen = [len(e.by_seed) for e in collect_evidence(claims, runs)]
     pairs = list(zip(claims, seen, strict=True))
     made = plan_claims(pairs, scatter, earlier, WANTED_POWER, MOST_SEEDS)
@@ -71,7 +72,7 @@ def write_seed_plan(
     missing = [f"{c.id} ({c.metric})" for c in claims if (c.id, c.metric) not in fixed]
     parts = [_table(shown).text(), f"Written to {file}."]
     if missing:
-        parts.append("Not planned, for want of a baseline with two seeds: " + ", ".join(missing))
+        parts.append(f"Not planned: {', '.join(missing)}. {lacking}")
     return "\n\n".join(parts)
 
 
@@ -93,14 +94,58 @@ def planned_seeds(tables: Iterable[str], profile: str, plan: SeedPlan) -> tuple[
 
 
 def _baselines(profile: str, records: Sequence[Record]) -> dict[str, dict[int, Record]]:
-    """Controls of rows, with their runs; rows with equal configs once."""
+    """Controls of rows, with their runs on the data of the newest; rows with equal configs once."""
     controls = dict.fromkeys(row.control for row in all_rows() if row.control is not None)
     found: dict[str, dict[int, Record]] = {}
     for control in controls:
-        runs = records_of(control, records).get(profile, {})
+        runs = _runs(control, profile, records)
+        now = max(runs.values(), key=lambda r: r.created, default=None)
+        runs = {s: r for s, r in runs.items() if now and not why_apart((r, now), stages=False)}
         if len(runs) > 1 and not found.keys() & set(same_run(control)):
             found[control] = runs
     return found
+
+
+def _runs(config: str, profile: str, records: Iterable[Record]) -> dict[int, Record]:
+    """The runs of a config, by seed, on those runs of its stages that their seeds use."""
+
+    def counts(record: Record) -> bool:
+        if not records_of(config, [record]):
+            return False
+        train = loaded_config(config, profile, record.seed).train
+        stages = stages_of(config, profile).items()
+        return all(getattr(record, key).seed == stage_seed(train, path) for key, path in stages)
+
+    kept = [r for r in records if r.config.profile == profile and counts(r)]
+    return records_of(config, kept).get(profile, {})
+
+
+def _lacking(
+    metrics: Iterable[str],
+    scatter: Mapping[str, Scatter],
+    profile: str,
+    wanted: Collection[PaperRow],
+) -> str:
+    """What has to be run for the metrics whose scatter is not known well enough."""
+    rows = sorted(all_rows(), key=lambda row: row.key not in wanted)
+    controls = {row.control for row in rows}
+    by_command: dict[str, list[str]] = {}
+    for metric in metrics:
+        degrees = scatter[metric].degrees if metric in scatter else 0
+        if degrees >= FEWEST_DEGREES:
+            continue
+        printed = metric.partition(" (")[0]  # of all classes
+        has = (r for r in rows if r.config in controls and r.printed_number(printed) is not None)
+        folder, _, name = next((r.config for r in has), "table2c/roi_align_ave").partition("/")
+        command = f"{folder} --rows {name} --profile {profile} --seeds {FEWEST_DEGREES + 1}"
+        by_command.setdefault(command, []).append(f"{metric_title(metric)} {degrees}")
+    lines = [
+        f"A plan needs the scatter of baselines at profile {profile} with {FEWEST_DEGREES} degrees "
+        "of freedom. n seeds of one baseline give n - 1, and those of several add up. There are:"
+    ]
+    for command, known in by_command.items():
+        lines.append(f"- {', '.join(known)}. Enough are: tools/run_table.py {command}")
+    return "\n".join(lines)
 
 
 def _table(claims: Iterable[PlannedClaim]) -> Table:

@@ -43,7 +43,9 @@ def format_outcome(outcome: TableOutcome, all_metrics: bool = False, markdown: b
         f"{'## ' if markdown else ''}{outcome.title}",
         f"{', '.join(facts)}.{_SCALES.get(outcome.profile, '')}",
         written(_rows_table(outcome, all_metrics)),
-        "\n".join(f"- {row.row.name}: {note}." for row in outcome.rows for note in row.notes),
+        "\n".join(
+            f"- {row.row.name}: {note}." for row in outcome.rows for note in outcome.notes_of(row)
+        ),
     ]
     if outcome.judged:
         parts.append(written(claims_table(outcome.judged)))
@@ -125,7 +127,7 @@ def as_json(outcome: TableOutcome, all_metrics: bool = False) -> dict[str, Any]:
                 "config": row.row.config,
                 "control": row.row.control,
                 "status": row.missing or "complete",
-                "notes": list(row.notes),
+                "notes": list(outcome.notes_of(row)),
                 "numbers": [
                     _metric_json(outcome, row, metric) for metric in _metrics(row, all_metrics)
                 ],

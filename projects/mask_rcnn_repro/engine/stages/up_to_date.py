@@ -17,6 +17,7 @@ from mask_rcnn_repro.engine.dependencies import (
     data_sets,
     pretraining_of,
     stage_seed,
+    teacher_of,
 )
 from mask_rcnn_repro.engine.run import Run
 from mask_rcnn_repro.engine.stages.generated import facts_of, find_teacher, generated_file
@@ -67,6 +68,7 @@ def check_stage_seeds(run: Run, record: Record) -> None:
     named = {
         "proposals": train.proposals,
         "init_from": train.init_from or pretraining_of(run.cfg),
+        "teacher": teacher_of(run.cfg),
     }
     for key, path in named.items():
         used = getattr(record, key)
