@@ -375,11 +375,12 @@ def test_a_run_keeps_its_record_whatever_the_bootstrap_raises(tmp_path, monkeypa
     assert asked == [2000]
     assert "IndexError: of an evaluator" in caplog.text
     assert not list(tmp_path.iterdir())
+    caplog.clear()
     of = bootstrap(made, segm_AP=[30.0] * BOOTSTRAP_SAMPLES)
     monkeypatch.setattr(image_bootstrap, "bootstrap_of_run", lambda made, results: of)
     small = record(0, data(), segm_AP=30.0)
     image_bootstrap.write_bootstrap(small, tmp_path, tmp_path)  # a folder is no file
-    assert "No bootstrap over test images" in caplog.text.replace("IndexError: of an", "")
+    assert "No bootstrap over test images" in caplog.text
 
 
 def evidence(runs, replicates, plan=None):

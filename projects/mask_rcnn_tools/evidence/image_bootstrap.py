@@ -17,11 +17,11 @@ import json
 import logging
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from pycocotools.cocoeval import COCOeval
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from mask_rcnn_repro.errors import RecordError
 from mask_rcnn_repro.evaluation.coco.backends import COCO_BACKENDS, pycocotools_evaluation
@@ -47,9 +47,6 @@ _MOST_IMAGES = 2000  # of a run's own bootstrap
 logger = logging.getLogger(__name__)
 
 
-_Samples = Annotated[list[float], Field(min_length=BOOTSTRAP_SAMPLES, max_length=BOOTSTRAP_SAMPLES)]
-
-
 class Bootstrap(BaseModel):
     """Metrics of a run on samples of its test images."""
 
@@ -58,10 +55,18 @@ class Bootstrap(BaseModel):
     schema_version: Literal[1] = Field(description="Version of this schema.")
     record: OfRecord = Field(description="The run that they are of.")
     images: int = Field(ge=1, description="Test images, and size of a sample.")
-    values: dict[str, _Samples] = Field(
+    values: dict[str, list[float]] = Field(
         description="Metric, such as `segm/AP`, to percent on each sample. The samples are the "
         "same for all runs on the same images."
     )
+
+    @field_validator("values")
+    @classmethod
+    def _all_samples(cls, values: dict[str, list[float]]) -> dict[str, list[float]]:
+        for metric, of_samples in values.items():
+            if len(of_samples) != BOOTSTRAP_SAMPLES:
+                raise ValueError(f"{metric} has {len(of_samples)} values, not {BOOTSTRAP_SAMPLES}")
+        return values
 
 
 def image_counts(images: int, samples: int = BOOTSTRAP_SAMPLES) -> np.ndarray:
