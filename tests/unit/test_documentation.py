@@ -25,11 +25,11 @@ from mask_rcnn_repro.config import (
     list_configs,
 )
 from mask_rcnn_repro.errors import RecordError
-from mask_rcnn_repro.paper.comparison import number_of
 from mask_rcnn_repro.paper.numbers import TIMING
 from mask_rcnn_repro.paper.words import table_title
 from mask_rcnn_repro.records.record import InputRun, SecondsPerImage, make_record, save_record
 from mask_rcnn_tools.evidence import rows
+from mask_rcnn_tools.evidence.comparison import number_of
 from mask_rcnn_tools.evidence.results import (
     load_results,
     records_of,
