@@ -164,6 +164,7 @@ def test_predictions_survive_a_picture(tmp_path: Path, monkeypatch: pytest.Monke
         image_format="RGB",
         is_rpn=False,
         classes=None,
+        image_bits=None,
         prepare=lambda pixels, image_id, index: SimpleNamespace(pixels=pixels, image_id=image_id),
     )
     files = {source: OutputFiles(tmp_path / "out" / source.name) for source in sources}
