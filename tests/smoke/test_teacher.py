@@ -18,7 +18,7 @@ from detectron2.data.datasets import register_coco_instances
 from mask_rcnn_repro.data.generated.annotations import generated_facts
 from mask_rcnn_repro.data.proposals.files import ProposalFile
 from mask_rcnn_repro.data.registration import coco_parts, register_all_datasets
-from mask_rcnn_repro.records.record import load_record
+from mask_rcnn_repro.records.record import DatasetInfo, load_record
 from mask_rcnn_tools.distill.cli import parse_args
 from mask_rcnn_tools.distill.main import main
 
@@ -121,7 +121,7 @@ def test_the_record_names_annotations_and_teacher(first: tuple[Path, Outcome]) -
     folder, _ = first
     student, teacher = (load_record(folder / f / "record.json") for f in ("first", TEACHER_RUN))
     assert student.generated_data is not None and student.teacher is not None
-    assert student.generated_data.model_dump() == generated_facts(folder / GENERATED)
+    assert student.generated_data == DatasetInfo(**generated_facts(folder / GENERATED))
     assert student.generated_data.name == UNLABELED and student.generated_data.images == 8
     assert student.train_data == teacher.train_data
     weights = hashlib.sha256((folder / TEACHER_RUN / "model_final.pth").read_bytes()).hexdigest()
@@ -346,4 +346,4 @@ def test_two_processes_do_all(tmp_path: Path) -> None:
     record = load_record(tmp_path / "output" / "student@tiny" / "seed0" / "record.json")
     assert record.world_size == 2
     assert record.generated_data is not None
-    assert record.generated_data.model_dump() == generated_facts(tmp_path / GENERATED)
+    assert record.generated_data == DatasetInfo(**generated_facts(tmp_path / GENERATED))
