@@ -118,7 +118,7 @@ def test_error_in_the_last_iteration_does_not_evaluate(
 
 
 def test_broken_test_image_loses_nothing(tmp_path: Path) -> None:
-    """The evaluation after the training fails; mended, `--resume` does just that."""
+    """The evaluation after the training fails; when fixed, `--resume` does just that."""
     source = embedded.ensure_generated(embedded.TINY_SPEC)
     shutil.copytree(source / "val", tmp_path / "val")
     annotations = source / "annotations" / "instances_val.json"

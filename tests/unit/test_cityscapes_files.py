@@ -167,7 +167,7 @@ def test_broken_pngs(root: Path, damage: Any, told: str, workers: int) -> None:
     with pytest.raises(DataError, match=told) as error:
         load_cityscapes(root, "train", num_workers=workers)
     assert str(files["instance_ids"]) in str(error.value)
-    write_image(root, "train", stems[1])  # mended, it is read
+    write_image(root, "train", stems[1])  # fixed, it is read
     assert len(load_cityscapes(root, "train")) == 3
 
 

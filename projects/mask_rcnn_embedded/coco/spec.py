@@ -117,7 +117,7 @@ class EmbeddedSpec(DataSetSpec):
 
 
 FULL_SPEC = EmbeddedSpec()
-"""The data set of the ``mini`` profile."""
+"""The data set that ``mini`` is to use once its rows have been run on it."""
 
 TINY_SPEC = EmbeddedSpec(
     name="tiny_coco",
@@ -130,4 +130,4 @@ TINY_SPEC = EmbeddedSpec(
     crowd_fraction=0.15,
     png_fraction=0.1,
 )
-"""The data set of the ``tiny`` profile and of the tests: made in about a second."""
+"""A small one for tests: made in about a second."""

@@ -51,7 +51,7 @@ class QuickstartSpec(coco.EmbeddedSpec):
 
 
 FULL_SPEC = QuickstartSpec()
-"""The data set of the quickstart."""
+"""The data set of the quickstart and of the ``mini`` profile."""
 
 TINY_SPEC = QuickstartSpec(
     name="tiny",
@@ -63,4 +63,4 @@ TINY_SPEC = QuickstartSpec(
     mean_instances=4.0,
     crowd_fraction=0.15,
 )
-"""The data set of the quickstart's ``tiny`` profile: made in about half a second."""
+"""The data set of the ``tiny`` profile: made in about half a second."""
