@@ -23,14 +23,17 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Gives each file to one worker, and all files that load every config to the same one.
 
-    Loading every config takes half a minute. The groups of xdist 3.8 have no effect in pytest 9.2.
+    Loading every config takes half a minute. Runs of all configs, the longest file, are divided by
+    folder of configs. The groups of xdist 3.8 have no effect in pytest 9.2.
     """
     from xdist.scheduler import LoadFileScheduling
 
     class Scheduling(LoadFileScheduling):
         def _split_scope(self, nodeid: str) -> str:
             file = super()._split_scope(nodeid)
-            rules = file.startswith("tests/configs/") and not file.endswith("/test_runs.py")
+            if file.endswith("/test_runs.py"):
+                return nodeid.partition("/test_runs.py")[2].partition("/")[0]
+            rules = file.startswith("tests/configs/")
             return "every config" if rules or file.endswith("/test_documentation.py") else file
 
     return Scheduling(config, log)

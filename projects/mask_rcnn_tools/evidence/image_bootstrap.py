@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import logging
+import operator
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
@@ -26,7 +27,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from mask_rcnn_repro.errors import RecordError
 from mask_rcnn_repro.evaluation.coco.backends import COCO_BACKENDS, pycocotools_evaluation
 from mask_rcnn_repro.evaluation.coco.evaluator import CocoEvaluator
-from mask_rcnn_repro.evaluation.coco.numbers import CocoNumbers, summarize
+from mask_rcnn_repro.evaluation.coco.hotcoco_backend import hotcoco_evaluation
+from mask_rcnn_repro.evaluation.coco.numbers import BackendCannot, CocoNumbers, summarize
 from mask_rcnn_repro.evaluation.registry import build_evaluator
 from mask_rcnn_repro.records.curves import OfRecord, record_identity
 from mask_rcnn_repro.records.record import Record, read_json, validated
@@ -41,7 +43,7 @@ BOOTSTRAP_VERSION: Literal[1] = 1
 _BACKEND = "image bootstrap"
 _THRESHOLDS = {"AP": slice(None), "AP50": slice(0, 1), "AP75": slice(5, 6)}
 _OWN_CLASS = "person"  # the paper prints its AP alone (table 5)
-_AT_ONCE = 20  # samples; bounds memory
+_MOST_NUMBERS = 4_000_000  # of samples times detections at a time; bounds memory
 _MOST_IMAGES = 2000  # of a run's own bootstrap
 
 logger = logging.getLogger(__name__)
@@ -86,30 +88,37 @@ def sampled_ap(evaluation: COCOeval, counts: np.ndarray) -> np.ndarray:
         without objects in a sample.
     """
     params = evaluation.params
-    images, sizes, most = len(params.imgIds), len(params.areaRng), params.maxDets[-1]
+    all_sizes, most = list(params.areaRng[0]), params.maxDets[-1]
+    place = {image: index for index, image in enumerate(params.imgIds)}
+    entries: dict[Any, list[tuple[int, Any]]] = {category: [] for category in params.catIds}
+    for entry in evaluation.evalImgs:
+        if entry is not None and list(entry["aRng"]) == all_sizes:
+            entries[entry["category_id"]].append((place[entry["image_id"]], entry))
     found = np.full((len(counts), len(params.catIds), len(params.iouThrs)), np.nan)
-    for k in range(len(params.catIds)):
-        start = k * sizes * images  # of the first size, "all"
-        entries = enumerate(evaluation.evalImgs[start : start + images])
-        known = [(index, e) for index, e in entries if e is not None]
-        if not known:
+    for k, of_class in enumerate(entries.values()):
+        if not of_class:
             continue
-        of_image = np.array([index for index, _ in known])
-        objects = np.array([np.sum(np.asarray(e["gtIgnore"]) == 0) for _, e in known])
-        scores = [np.asarray(e["dtScores"])[:most] for _, e in known]
+        known = [entry for _, entry in sorted(of_class, key=operator.itemgetter(0))]
+        of_image = np.array([place[entry["image_id"]] for entry in known])
+        objects = np.array([np.sum(np.asarray(e["gtIgnore"]) == 0) for e in known], np.int64)
+        scores = [np.asarray(e["dtScores"])[:most] for e in known]
         order = np.argsort(-np.concatenate(scores), kind="mergesort")  # as pycocotools sorts
         image = np.repeat(of_image, [len(s) for s in scores])[order]
         matched, ignored = (
-            np.concatenate([np.asarray(e[key])[:, :most] for _, e in known], axis=1)[:, order] > 0
+            np.concatenate(
+                [np.reshape(e[key], (len(params.iouThrs), -1))[:, :most] for e in known], axis=1
+            )[:, order]
+            > 0
             for key in ("dtMatches", "dtIgnore")
         )
         right, wrong = matched & ~ignored, ~matched & ~ignored
-        for low in range(0, len(counts), _AT_ONCE):
-            part = counts[low : low + _AT_ONCE]
-            there = part[:, of_image] @ objects
+        at_once = max(1, _MOST_NUMBERS // max(len(image), 1))
+        for low in range(0, len(counts), at_once):
+            part = counts[low : low + at_once]
+            weights, there = part[:, image], part[:, of_image] @ objects
             for t in range(len(params.iouThrs)):
-                found[low : low + _AT_ONCE, k, t] = _average_precision(
-                    part[:, image], right[t], wrong[t], there, params.recThrs
+                found[low : low + at_once, k, t] = _average_precision(
+                    weights, right[t], wrong[t], there, params.recThrs
                 )
     return found
 
@@ -119,20 +128,34 @@ def _average_precision(
 ) -> np.ndarray:
     """COCO's interpolated AP with weighted detections.
 
+    The highest precision at a recall or above it is that of a true positive. So false positives
+    are only counted, where true positives follow.
+
     Args:
-        weights: (B, D), detections by falling score.
+        weights: (B, D) whole numbers, detections by falling score.
         right, wrong: (D,), true and false positives.
         objects: (B,), number of objects.
         at: recalls.
     """
-    result = np.full(len(weights), np.nan)
-    true, false = np.cumsum(weights * right, axis=1), np.cumsum(weights * wrong, axis=1)
+    chosen = np.flatnonzero(right)
+    if not len(chosen):
+        return np.where(objects > 0, 0.0, np.nan)
+    true = np.cumsum(weights[:, chosen], axis=1)
+    false = np.cumsum(weights * wrong, axis=1)[:, chosen]
     precision = true / np.maximum(true + false, np.spacing(1))
     precision = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
-    for b in np.flatnonzero(objects):
-        place = np.searchsorted(true[b] / objects[b], at, side="left")
-        result[b] = np.append(precision[b], 0.0)[place].mean()
-    return result
+    precision = np.pad(precision, ((0, 0), (0, 1)))  # 0 at recalls that are not reached
+    # the smallest number of objects whose share is at least the recall, with its rounding
+    many = np.maximum(objects, 1)[:, None]
+    needed = np.ceil(at * many).astype(np.int64)
+    needed -= (needed > 0) & ((needed - 1) / many >= at)
+    needed += needed / many < at
+    # one search in all samples: each has its own range of numbers
+    first = np.arange(len(weights))[:, None] * (max(true.max(), needed.max()) + 1)
+    place = np.searchsorted((true + first).ravel(), needed + first)
+    place += np.arange(len(weights))[:, None]  # the column that was padded
+    result: np.ndarray = precision.ravel()[place].mean(axis=1)
+    return np.where(objects > 0, result, np.nan)
 
 
 def bootstrap_of_run(record: Record, results: Path) -> Bootstrap | None:
@@ -158,7 +181,11 @@ def bootstrap_of_run(record: Record, results: Path) -> Bootstrap | None:
     values: dict[str, list[float]] = {}
 
     def keep(gt: Any, detections: Any, iou_type: str, **options: Any) -> CocoNumbers:
-        evaluation = pycocotools_evaluation(gt, list(detections), iou_type, **options)
+        found = list(detections)
+        try:
+            evaluation = hotcoco_evaluation(gt, found, iou_type, each_image=True, **options)
+        except BackendCannot:
+            evaluation = pycocotools_evaluation(gt, found, iou_type, **options)
         counts = image_counts(len(evaluation.params.imgIds))
         names = [str(gt.cats[c]["name"]) for c in evaluation.params.catIds]
         values.update(_metrics(iou_type, sampled_ap(evaluation, counts), names))

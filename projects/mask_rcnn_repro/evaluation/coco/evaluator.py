@@ -180,7 +180,10 @@ class CocoEvaluator(DatasetEvaluator):
             return {}
         if not len(streams["bbox"]):
             logger.warning("The model detected nothing on %d images.", len(image_ids))
-        return self._measure(streams, image_ids, class_names)
+        metrics = self._measure(streams, image_ids, class_names)
+        for task, values in metrics.items():
+            log_metrics(task, values)
+        return metrics
 
     def evaluate_files(self) -> dict[str, dict[str, Any]]:
         """Computes the metrics again from the result files of an evaluation of the whole data set.
@@ -235,7 +238,6 @@ class CocoEvaluator(DatasetEvaluator):
             if result.curves is not None:
                 curves[task] = result.curves
             used.add(result.backend)
-            log_metrics(task, result.metrics)
         self.curves = curves
         self.computed_by = " and ".join(sorted(used)) or None
         return metrics

@@ -44,7 +44,12 @@ def whole_numbers(values: Iterable[Any], what: str, lowest: int = 0) -> list[int
     return values
 
 
-def hotcoco_metrics(
+def hotcoco_metrics(*args: Any, **options: Any) -> CocoNumbers:
+    """Computes the metrics by hotcoco; see :func:`hotcoco_evaluation`."""
+    return summarize(hotcoco_evaluation(*args, **options))
+
+
+def hotcoco_evaluation(
     gt: COCO,
     detections: Sequence[Mapping[str, Any]] | ResultStream,
     iou_type: str,
@@ -53,12 +58,17 @@ def hotcoco_metrics(
     category_ids: list[int],
     max_dets: list[int],
     oks_sigmas: list[float],
-) -> CocoNumbers:
-    """Computes the metrics of :func:`~.backends.coco_result`, equal to pycocotools' in every bit.
+    each_image: bool = False,
+) -> COCOeval:
+    """Evaluates as :func:`~.backends.pycocotools_evaluation` does, equal to it in every bit.
 
     One step is not equal in every bit: hotcoco adds up the terms of an object keypoint similarity
     (OKS) in another order, which matters from 8 labelled keypoints on. Its last bits can differ.
     The metrics differ only where an OKS lies that close to a threshold or to another OKS.
+
+    Args:
+        each_image: Whether `evalImgs`, the matches in each image, are wanted as well. They are of
+            all sizes together (`areaRng` holds one).
 
     Raises:
         BackendCannot: Ids are not positive integers. There are no images. Annotations or results
@@ -104,6 +114,9 @@ def hotcoco_metrics(
     fast.params.img_ids = params.imgIds
     fast.params.cat_ids = params.catIds
     fast.params.max_dets = params.maxDets
+    if each_image:
+        params.areaRng, params.areaRngLbl = params.areaRng[:1], params.areaRngLbl[:1]
+        fast.params.area_rng, fast.params.area_rng_lbl = params.areaRng, params.areaRngLbl
     if iou_type == "keypoints":
         fast.params.kpt_oks_sigmas = params.kpt_oks_sigmas.tolist()
     with warnings.catch_warnings():
@@ -111,7 +124,8 @@ def hotcoco_metrics(
         fast.evaluate()
         fast.accumulate()
     evaluation.eval = {**(fast.eval or {}), "params": params}
-    return summarize(evaluation)
+    evaluation.evalImgs = fast.eval_imgs if each_image else []
+    return evaluation
 
 
 def _ground_truth(
