@@ -10,6 +10,7 @@ import logging
 import math
 import os
 import re
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,15 +27,16 @@ ID_RANGE = "a whole number from -2**63 to 2**63 - 1"
 """Ids that :func:`is_id` takes. NumPy turns larger ones into floats, which confuses them."""
 
 
-def finite_numbers(value: Any, where: str) -> bool:
+def finite_numbers(value: Any, where: str, limit: float = sys.float_info.max) -> bool:
     """Checks whether a list of numbers is finite.
 
     Args:
         value: what the json holds; must be a list of numbers, else it is an error.
         where: file, record and field, for the message.
+        limit: largest absolute value.
 
     Returns:
-        False if a number is NaN, infinite or too large for a float. True for an empty list.
+        False if a number is NaN, infinite or beyond the limit. True for an empty list.
 
     Raises:
         DataError: not a list, or an element is not a number.
@@ -44,8 +46,9 @@ def finite_numbers(value: Any, where: str) -> bool:
             f"{where} must be a list of numbers, got {type(value).__name__}: {short(value)}."
         )
     try:
-        # One pass in C over what can be millions of lists: a sum is finite only if all terms are.
-        return math.isfinite(sum(value))
+        # One pass in C over what can be millions of lists: few have a norm beyond a useful limit.
+        norm = math.hypot(*value)
+        return norm <= limit or (math.isfinite(norm) and max(value) <= limit >= -min(value))
     except TypeError:
         raise DataError(f"{where} must hold numbers only, got {short(value)}.") from None
     except OverflowError:

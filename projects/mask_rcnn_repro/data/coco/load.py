@@ -150,11 +150,11 @@ def _parse_annotations(
     unmasked: list[int] = []
     any_mask = False
     for index, entry in enumerate(records(value, "annotations", file)):
-        identity = required(entry, "id", f"{file}: annotations[{index}]")
+        identity: Any = entry.get("id")
         if not is_id(identity):
-            raise DataError(
-                f"{file}: annotations[{index}]: 'id' must be {ID_RANGE}, got {short(identity)}."
-            )
+            where = f"{file}: annotations[{index}]"
+            required(entry, "id", where)
+            raise DataError(f"{where}: 'id' must be {ID_RANGE}, got {short(identity)}.")
         where = f"{file}: annotation {identity}"
         if identity in seen and unique:
             raise DataError(f"{where} is a duplicate; annotation ids must be unique.")
@@ -185,7 +185,9 @@ def _in_detectron2s_format(annotation: dict[str, Any], categories: Categories) -
     if "keypoints" in annotation:
         # Keypoints are pixel indices while boxes and masks are continuous coordinates: + 0.5.
         values = annotation["keypoints"]
-        annotation["keypoints"] = [v if i % 3 == 2 else v + 0.5 for i, v in enumerate(values)]
+        moved = [v + 0.5 for v in values]
+        moved[2::3] = values[2::3]
+        annotation["keypoints"] = moved
     return annotation
 
 

@@ -189,9 +189,8 @@ def _mask(
         )
     valid = []
     for polygon in value:
-        finite = finite_numbers(polygon, f"{where}: a polygon of 'segmentation'")
-        points = finite and len(polygon) >= 6 and len(polygon) % 2 == 0
-        if points and -far <= min(polygon) and max(polygon) <= far:
+        near = finite_numbers(polygon, f"{where}: a polygon of 'segmentation'", far)
+        if near and len(polygon) >= 6 and len(polygon) % 2 == 0:
             valid.append(polygon)
         else:
             findings.add(BAD_POLYGON, identity)
