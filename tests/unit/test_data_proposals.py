@@ -275,7 +275,7 @@ def _killed(folder: Path, moment: str) -> None:
             "offsets": (np, "save"),
             "info": (proposal_writer.json, "dumps"),
             "renaming": (proposal_writer.os, "rename"),
-            "renamed": (proposal_writer, "_sync_folder"),
+            "renamed": (proposal_writer, "sync_folder"),
         }[moment]
         setattr(target, name, die)
     made.finish()

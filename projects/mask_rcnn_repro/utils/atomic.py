@@ -47,7 +47,7 @@ def atomic_write(path: str | os.PathLike[str], text: bool = False) -> Iterator[I
         with suppress(FileNotFoundError):
             temporary.unlink()
         raise
-    _sync_folder(target.parent)
+    sync_folder(target.parent)
 
 
 def atomic_write_text(path: str | os.PathLike[str], content: str) -> None:
@@ -92,7 +92,7 @@ def _open_locked(target: Path, text: bool) -> tuple[IO[Any], Path]:
         file.close()
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Makes the new name durable, on file systems that can sync a directory."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:

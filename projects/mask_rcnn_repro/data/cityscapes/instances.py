@@ -53,12 +53,12 @@ def image_size(image_file: str) -> tuple[int, int]:
         return image.height, image.width
 
 
-def read_instance_ids(file: str, size: tuple[int, int]) -> np.ndarray:
+def read_instance_ids(file: str, size: tuple[int, int] | None = None) -> np.ndarray:
     """Reads a 16-bit PNG of instance ids.
 
     Args:
         file: the ``instanceIds`` PNG.
-        size: height and width of the image that it annotates.
+        size: height and width of the image that it annotates. None: any.
 
     Returns:
         (H, W) uint16.
@@ -78,7 +78,7 @@ def read_instance_ids(file: str, size: tuple[int, int]) -> np.ndarray:
                 "cityscapesscripts' json2instanceImg."
             )
         ids = np.asarray(image).astype(np.uint16)
-    _check_size(file, ids.shape, size)
+    _check_size(file, ids.shape, size or ids.shape)
     return _check_ids(file, ids)
 
 

@@ -14,8 +14,8 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -29,6 +29,7 @@ from mask_rcnn_repro.data.proposals.files import (
     proposals_exist,
 )
 from mask_rcnn_repro.errors import DataError
+from mask_rcnn_repro.utils.atomic import sync_folder
 
 _COLUMNS = {"boxes": (4,), "scores": ()}
 """Arrays that are streamed, and the shape of one row."""
@@ -203,7 +204,7 @@ class ProposalWriter:
             raise DataError(
                 f"{self.folder} was made by another run meanwhile. Start again to use it."
             ) from error
-        _sync_folder(self.folder.parent)
+        sync_folder(self.folder.parent)
         # Last: a folder without lock would not be known as the leftover of a killed writer.
         (self.folder / "lock").unlink()
 
@@ -244,20 +245,17 @@ class ProposalWriter:
     ) -> None:
         """Writes an array from all parts, in the order of the data set, a few rows at a time."""
         row_bytes = 4 * int(np.prod(shape[1:]))
-        parts = [open(self._part(name, rank), "rb") for rank in range(processes)]  # noqa: SIM115
-        try:
-            with _synced(self._temporary / f"{name}.npy") as file:
-                header = {"descr": "<f4", "fortran_order": False, "shape": shape}
-                np.lib.format.write_array_header_1_0(file, header)
-                for image_id in self._image_ids:
-                    rank, begin, count = places[str(image_id)]
-                    parts[rank].seek(begin * row_bytes)
-                    file.write(parts[rank].read(count * row_bytes))
-        finally:
-            for part in parts:
-                part.close()
-        for rank in range(processes):
-            self._part(name, rank).unlink()
+        paths = [self._part(name, rank) for rank in range(processes)]
+        with ExitStack() as stack, _synced(self._temporary / f"{name}.npy") as file:
+            parts = [stack.enter_context(open(path, "rb")) for path in paths]
+            header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(file, header)
+            for image_id in self._image_ids:
+                rank, begin, count = places[str(image_id)]
+                parts[rank].seek(begin * row_bytes)
+                file.write(parts[rank].read(count * row_bytes))
+        for path in paths:
+            path.unlink()
 
 
 def _plain_id(image_id: Any) -> ImageId:
@@ -279,28 +277,13 @@ def _first_decides(function: Any) -> Any:
     return result
 
 
-class _synced:
+@contextmanager
+def _synced(path: Path) -> Iterator[IO[bytes]]:
     """Opens a file for writing and flushes it to the disk when the block ends."""
-
-    def __init__(self, path: Path) -> None:
-        self._file: IO[bytes] = open(path, "wb")  # noqa: SIM115
-
-    def __enter__(self) -> IO[bytes]:
-        return self._file
-
-    def __exit__(self, *_: object) -> None:
-        with self._file:
-            self._file.flush()
-            os.fsync(self._file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        with suppress(OSError):  # file systems that cannot
-            os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with open(path, "wb") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _clean_leftovers(folder: Path) -> None:

@@ -14,8 +14,9 @@ from detectron2.evaluation import DatasetEvaluator
 from detectron2.structures import Instances
 from detectron2.utils import comm
 
+from mask_rcnn_repro.data.cityscapes.instances import read_instance_ids
 from mask_rcnn_repro.errors import ConfigError, DataError
-from mask_rcnn_repro.evaluation.cityscapes.matching import match_image, read_instance_ids
+from mask_rcnn_repro.evaluation.cityscapes.matching import match_image
 from mask_rcnn_repro.evaluation.cityscapes.scores import instance_metrics
 from mask_rcnn_repro.evaluation.cityscapes.upload import upload_folder, write_image
 from mask_rcnn_repro.evaluation.evaluator_parts import check_classes, log_metrics, original_size
@@ -197,7 +198,7 @@ class CityscapesInstanceEvaluator(DatasetEvaluator):
         try:
             return match_image(read_instance_ids(file), *self._columns(image_id))
         except DataError as error:
-            raise DataError(f"Image {image_id!r} ({file}): {error}") from error
+            raise DataError(f"Image {image_id!r}: {error}") from error
 
     def _columns(self, image_id: str) -> tuple[list[Any], list[int], list[float]]:
         """Masks, Cityscapes label ids and scores of an image's predictions."""

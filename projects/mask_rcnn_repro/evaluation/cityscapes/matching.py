@@ -12,13 +12,11 @@ down the columns, as in COCO's run-length encoding (RLE).
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from mask_rcnn_repro.data.cityscapes.labels import check_ids, label_id
 from mask_rcnn_repro.data.coco.run_lengths import decode_counts
@@ -65,41 +63,8 @@ class AnnotationRuns(NamedTuple):
     pixels: np.ndarray  # (G,) number of pixels with each value
 
 
-def read_instance_ids(path: str | os.PathLike[str]) -> np.ndarray:
-    """Reads a ``*_gtFine_instanceIds.png``.
-
-    Returns:
-        Integers (H, W) from 0 to 65535: a label id, or 1000 times a label id plus a number.
-
-    Raises:
-        DataError: the file is missing, broken, or not a grey image of 16 bits.
-    """
-    try:
-        with Image.open(path) as image:
-            ids = np.array(image)
-    except FileNotFoundError:
-        raise DataError(
-            f"The annotation {os.fspath(path)!r} is missing. Evaluation needs the "
-            "gtFine/<split>/<city>/*_gtFine_instanceIds.png of every image: unpack "
-            "gtFine_trainvaltest.zip again."
-        ) from None
-    except (OSError, SyntaxError, ValueError) as error:
-        raise DataError(
-            f"The annotation {os.fspath(path)!r} cannot be decoded: {error}. It is truncated, "
-            "damaged or no image; unpack gtFine_trainvaltest.zip again."
-        ) from error
-    good = ids.ndim == 2 and ids.dtype.kind in "ui" and ids.dtype.itemsize > 1
-    if not good or (ids.size and ids.max() >= _LARGEST):
-        raise DataError(
-            f"The annotation {os.fspath(path)!r} has shape {ids.shape} and type {ids.dtype}; "
-            "expected is a grey image of 16 bits (*_gtFine_instanceIds.png, not color.png or "
-            "labelIds.png)."
-        )
-    return ids
-
-
 def annotation_runs(ids: np.ndarray) -> AnnotationRuns:
-    """Cuts an instanceIds image (H, W), see :func:`read_instance_ids`, into runs; not empty.
+    """Cuts an instanceIds image (H, W), into runs; not empty.
 
     Raises:
         DataError: a value of no Cityscapes label, or of train ids.
@@ -185,7 +150,7 @@ def match_image(
     Predictions without a pixel, or of a label that is not evaluated, are left out.
 
     Args:
-        ids: the annotation (H, W), see :func:`read_instance_ids`.
+        ids: the annotation (H, W).
         rles: R compressed RLEs of that size.
         label_ids: R Cityscapes label ids.
         confidences: R scores.
