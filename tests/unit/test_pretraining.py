@@ -3,11 +3,13 @@
 import dataclasses
 import json
 import math
+import os
 import shutil
 
 import pytest
 import torch
 from omegaconf import OmegaConf
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -21,11 +23,12 @@ from mask_rcnn_repro.engine.checkpoint.checkpointer import SafeCheckpointer, che
 from mask_rcnn_repro.engine.dependencies import check_dependencies
 from mask_rcnn_repro.engine.main import run as launch
 from mask_rcnn_repro.engine.run import Run
-from mask_rcnn_repro.engine.stages import prepare, pretrained
-from mask_rcnn_repro.errors import CheckpointError, ConfigError
+from mask_rcnn_repro.engine.stages import prepare, pretrained, up_to_date
+from mask_rcnn_repro.errors import CheckpointError, ConfigError, DataError
 from mask_rcnn_repro.evaluation import ClassificationEvaluator, build_evaluator
 from mask_rcnn_repro.modeling import ImageClassifier, build_resnet
 from mask_rcnn_repro.records import load_record
+from mask_rcnn_repro.records.provenance import file_sha256
 from mask_rcnn_tools.tables.choose import choose_rows
 from mask_rcnn_tools.tables.plan import make_plan
 from mask_rcnn_tools.tables.usable_records import stage_is_ready
@@ -238,6 +241,50 @@ def test_published_weights_are_used_until_the_stage_is_trained(trained, tmp_path
             prepare.prepare(anew, EXTENSIONS)
     published.write_bytes(published.read_bytes()[:-1] + b"x")
     assert pretrained.find_weights(stage) is None, "damaged"
+
+
+@pytest.mark.parametrize("published", [False, True])
+@pytest.mark.parametrize("changed", ["embedded_tiny_train", "embedded_tiny_crops_train"])
+def test_weights_of_other_data_do_not_count(trained, tmp_path, monkeypatch, published, changed):
+    """Statistics are estimated again without training. Other training data needs a training."""
+    with safe_open(weights_file(trained), "pt") as stored:
+        remembered = stored.metadata()
+    of_now = dataset_fingerprint("embedded_tiny_train")["sha256"]
+    assert remembered == {"statistics_data": f"sha256:{of_now}"}
+    place = shutil.copytree(trained / STAGE, tmp_path / "root" / STAGE)
+    monkeypatch.setattr(pretrained, "PUBLISHED", tmp_path / "weights")
+    stage, file = stage_run(place), place / "pretrained.safetensors"
+    if published:
+        file = pretrained.published_file(stage)
+        file.parent.mkdir(parents=True)
+        for suffix in (".safetensors", ".json"):
+            (place / f"pretrained{suffix}").rename(file.with_suffix(suffix))
+    assert pretrained.find_weights(stage) == file
+    save_file(load_file(file), tmp_path / "older.safetensors")  # does not say
+
+    def fingerprint(sets):
+        (name,) = (data.name for data in sets)
+        return "sha256:" + ("0" * 64 if name == changed else dataset_fingerprint(name)["sha256"])
+
+    monkeypatch.setattr(pretrained, "fingerprint", fingerprint)
+    monkeypatch.setattr(up_to_date, "fingerprint", fingerprint)
+    assert pretrained.find_weights(stage) is None
+    monkeypatch.setattr(prepare, "train_run", lambda *_, **__: pytest.fail("trained again"))
+    row = row_run(tmp_path / "row", tmp_path / "root")
+    if changed == "embedded_tiny_crops_train":
+        with pytest.raises(DataError, match="it was trained on other data"):
+            prepare.prepare(row, EXTENSIONS)
+        return
+    inputs = prepare.prepare(row, EXTENSIONS)
+    assert inputs.pretrained == place / "pretrained.safetensors"
+    with safe_open(inputs.pretrained, "pt") as stored:
+        assert stored.metadata() == {"statistics_data": "sha256:" + "0" * 64}
+    os.replace(tmp_path / "older.safetensors", inputs.pretrained)
+    description = inputs.pretrained.with_suffix(".json")
+    content = json.loads(description.read_text())
+    content["checkpoint"]["sha256"] = file_sha256(inputs.pretrained)
+    description.write_text(json.dumps(content))
+    assert pretrained.find_weights(stage) == inputs.pretrained
 
 
 def row_run(folder, root, *overrides):

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import json
 import shlex
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ from mask_rcnn_repro.data.generated.annotations import default_unlabeled
 from mask_rcnn_repro.data.generated.mixed_dataset import check_mixture
 from mask_rcnn_repro.engine.builders import build_model, check_batch_size
 from mask_rcnn_repro.engine.checkpoint.init_classes import class_map_of
-from mask_rcnn_repro.engine.run import Run
+from mask_rcnn_repro.engine.run import Run, began_with
 from mask_rcnn_repro.errors import ConfigError
 from mask_rcnn_repro.utils.checkpoint_paths import check_exists, stage_of
 
@@ -60,12 +61,14 @@ class DataSet:
         image_root: Directory of its images.
         unlabeled: Whether it is trained on with generated annotations. The RPN stores as many
             proposals for these images as for its training data, in a directory of their own.
+        image_bits: Bits that its 16-bit images are scaled from. None: from the images.
     """
 
     name: str
     json: str | None = None
     image_root: str | None = None
     unlabeled: bool = False
+    image_bits: int | None = field(default=None, compare=False)
 
     @property
     def folder(self) -> str:
@@ -74,7 +77,8 @@ class DataSet:
 
     def keys(self) -> dict[str, Any]:
         """Returns the keys of a `dataset` node."""
-        return {"names": self.name, "json": self.json, "image_root": self.image_root}
+        keys = ("json", "image_root", "image_bits")
+        return {"names": self.name, **{key: getattr(self, key) for key in keys}}
 
 
 def check_dependencies(run: Run, *, eval_only: bool = False, above: tuple[str, ...] = ()) -> None:
@@ -86,24 +90,26 @@ def check_dependencies(run: Run, *, eval_only: bool = False, above: tuple[str, .
         above: Ids of the configs that depend on the run.
 
     Raises:
-        ConfigError: See :func:`~mask_rcnn_repro.engine.stages.prepare.prepare`.
+        ConfigError: See :func:`~mask_rcnn_repro.engine.stages.prepare.prepare`. Also if a training
+            that has begun, or `run` itself, stands on stages of other seeds.
         CheckpointError: The run has not begun, and the file `train.init_checkpoint` is missing.
     """
     if not eval_only:
+        if run.has_begun and (not above or run.finished_record() is None):
+            check_stage_seeds(run, began_with(run.folder))
         if not above and not run.has_begun and not run.cfg.train.init_from:
             check_exists("" if pretraining_of(run.cfg) else str(run.cfg.train.init_checkpoint))
         _check_early(run)
-    chain, train, source = (*above, run.config_id), run.cfg.train, None
+    chain, train = (*above, run.config_id), run.cfg.train
+    found: dict[str | None, Run] = {}
     teacher, pretraining = (
         None if eval_only else of(run.cfg) for of in (teacher_of, pretraining_of)
     )
     others = (train.init_from, train.proposals, teacher, pretraining)
     for path in dict.fromkeys(filter(None, others)):
-        other = dependency(run, path, chain)
+        other = found[path] = dependency(run, path, chain)
         if path == train.proposals:
             check_rpn(run, other)
-        if path == train.init_from:
-            source = other.cfg
         if path == teacher:
             check_teacher(run, other)
         if path == pretraining and not other.is_classifier:
@@ -114,7 +120,10 @@ def check_dependencies(run: Run, *, eval_only: bool = False, above: tuple[str, .
             )
         check_dependencies(other, eval_only=eval_only, above=chain)
     if not eval_only:
-        class_map_of(run.cfg, source)
+        source, rpn = found.get(train.init_from), found.get(train.proposals)
+        class_map_of(run.cfg, source and source.cfg)
+        if source and rpn and keeps_rpn(run.cfg):
+            _check_shared(run, source, rpn)
 
 
 def find_rpn(cfg: DictConfig, device: torch.device) -> Run:
@@ -149,6 +158,29 @@ def check_rpn(run: Run, rpn: Run) -> None:
                 f"{rpn.config_id} stores {stored}. Raise model.proposal_generator.post_nms_topk "
                 f"there, or lower dataloader.{split}.mapper.precomputed_proposal_topk."
             )
+
+
+def _check_shared(run: Run, source: Run, rpn: Run) -> None:
+    """Checks that the initial weights and the RPN of `run` have the same backbone."""
+    own, other = _backbone_of(source), _backbone_of(rpn)
+    if own is None or other is None or own.folder == other.folder:
+        return
+    used, trained = (f"seed {of.cfg.train.seed} of {of.config_id}" for of in (own, other))
+    raise ConfigError(
+        f"{run.config_id} and its RPN {rpn.config_id} (seed {rpn.cfg.train.seed}) do not share "
+        f"features: the backbone is that of {used} here and of {trained} there. Name an RPN with "
+        "train.freeze=[backbone] and the same train.init_from. train.stage_seed, if set, must be "
+        f"from 0 to {STAGES - 1} here: a stage uses seed s mod {STAGES} of its own stages."
+    )
+
+
+def _backbone_of(run: Run) -> Run | None:
+    """Returns the run that trained the backbone of `run`; None if it is that of a file."""
+    while run.cfg.train.max_iter == 0 or "backbone" in run.cfg.train.freeze:
+        if not run.cfg.train.init_from:
+            return None
+        run = dependency(run, run.cfg.train.init_from, ())
+    return run
 
 
 def check_teacher(run: Run, teacher: Run) -> None:
@@ -213,11 +245,34 @@ def stage_seed(train: DictConfig, path: str) -> int:
     return int(train.seed % STAGES if train.stage_seed is None else train.stage_seed)
 
 
+def check_stage_seeds(run: Run, used: Mapping[str, Any]) -> None:
+    """Checks that a run stands on stages of the seeds that it would use now (else ConfigError).
+
+    `used` is what :func:`~mask_rcnn_repro.engine.run.began_with` returns.
+    """
+    train = run.cfg.train
+    named = {
+        "proposals": train.proposals,
+        "init_from": train.init_from or pretraining_of(run.cfg),
+        "teacher": teacher_of(run.cfg),
+    }
+    for key, path in named.items():
+        then: Any = used.get(key)
+        known = then and path and then["id"] == config_id(find_config(path))
+        if known and path and then["seed"] != (now := stage_seed(train, path)):
+            raise ConfigError(
+                f"The run in {run.folder} used seed {then['seed']} of {then['id']}; seed "
+                f"{train.seed} now uses seed {now} of it. Delete the directory to run it "
+                f"again, or repeat that run elsewhere with train.stage_seed={then['seed']}."
+            )
+
+
 def dependency(run: Run, path: str, chain: tuple[str, ...]) -> Run:
     """Returns the run of another config that `run` depends on.
 
     It has the same profile, and the seed of :func:`stage_seed`. It has the same data, too, unless
-    it is a pre-training stage or provides weights whose classes are mapped by name.
+    it is a pre-training stage or provides weights whose classes are mapped by name. Stages that
+    read the same data scale its images from the same bits.
 
     Args:
         run: The run that depends on it.
@@ -236,9 +291,12 @@ def dependency(run: Run, path: str, chain: tuple[str, ...]) -> Run:
     plain = load_config(file, run.profile, handed, seed)
     fine_tunes = path == run.cfg.train.init_from and run.cfg.train.init_classes is not None
     own_data = fine_tunes or path == pretraining_of(run.cfg)
-    data = [] if own_data else _data_overrides(run.cfg, plain)
+    same_data = data_sets(run.cfg, "train") == data_sets(plain, "train")
+    if same_data:
+        plain = fit_to_data(plain)  # which bits it would take
+    data = [] if own_data and not same_data else _data_overrides(run.cfg, plain, same_data)
     cfg = load_config(file, run.profile, [*handed, *data], seed) if data else plain
-    cfg = fit_to_data(cfg, data)
+    cfg = cfg if cfg is plain and same_data else fit_to_data(cfg, data)
     root = str(cfg.train.output_root)
     folder = default_output_dir(name, run.profile, cfg.train.seed, data, root=root)
     return Run(name, cfg, Path(folder), run.device, tuple(data), file)
@@ -255,16 +313,16 @@ def _override(key: str, value: Any) -> str:
     return f"{key}={json.dumps(value, ensure_ascii=False)}"
 
 
-def _data_overrides(row: DictConfig, stage: DictConfig) -> list[str]:
+def _data_overrides(row: DictConfig, stage: DictConfig, same_data: bool = False) -> list[str]:
     """Returns overrides that give a stage the training and test data of a row."""
-    if data_sets(row, "train") == data_sets(stage, "train"):
-        return []  # another test set needs other proposals, but no other RPN
     overrides = []
     for split in ("train", "test"):
+        if same_data and data_sets(row, split) != data_sets(stage, split):
+            continue  # another test set needs other proposals, but no other RPN
         node = row.dataloader[split].dataset
-        for key in ("names", "json", "image_root", "image_bits"):
-            value = node.get(key)
-            if value != stage.dataloader[split].dataset.get(key):
+        for key in ("image_bits",) if same_data else ("names", "json", "image_root", "image_bits"):
+            value, theirs = node.get(key), stage.dataloader[split].dataset.get(key)
+            if value != theirs and (value is not None or not same_data):
                 plain = list(value) if OmegaConf.is_list(value) else value
                 overrides.append(_override(f"dataloader.{split}.dataset.{key}", plain))
     return overrides
@@ -274,7 +332,8 @@ def data_sets(cfg: DictConfig, split: str) -> list[DataSet]:
     """Returns the data sets of `dataloader.train` or `dataloader.test`."""
     node = cfg.dataloader[split].dataset
     names = [node.names] if isinstance(node.names, str) else list(node.names)
-    return [DataSet(name, node.get("json"), node.get("image_root")) for name in names]
+    keys = {key: node.get(key) for key in ("json", "image_root", "image_bits")}
+    return [DataSet(name, **keys) for name in names]
 
 
 def teacher_of(cfg: DictConfig) -> str | None:

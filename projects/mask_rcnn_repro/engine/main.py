@@ -10,6 +10,7 @@ import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from detectron2.utils import comm
 from omegaconf import DictConfig, OmegaConf
@@ -23,6 +24,7 @@ from mask_rcnn_repro.config import (
     load_config,
 )
 from mask_rcnn_repro.config.from_data import fit_to_data
+from mask_rcnn_repro.config.output_dir import differences_from
 from mask_rcnn_repro.config.schema import train_fields
 from mask_rcnn_repro.engine.builders import build_model, check_batch_size, resolve_device
 from mask_rcnn_repro.engine.checkpoint.checkpointer import (
@@ -30,16 +32,15 @@ from mask_rcnn_repro.engine.checkpoint.checkpointer import (
     checkpoint_iteration,
     find_last_checkpoint,
 )
-from mask_rcnn_repro.engine.dependencies import check_dependencies
+from mask_rcnn_repro.engine.dependencies import check_dependencies, stage_seed
 from mask_rcnn_repro.engine.evaluate import evaluate_model
 from mask_rcnn_repro.engine.extensions import Extensions
 from mask_rcnn_repro.engine.launch.processes import run_distributed, under_torchrun
 from mask_rcnn_repro.engine.results import add_to_record, write_record
-from mask_rcnn_repro.engine.run import Run
+from mask_rcnn_repro.engine.run import Run, began_with
 from mask_rcnn_repro.engine.run_folder import keep_logs, open_run_folder
 from mask_rcnn_repro.engine.seeding import make_deterministic, seed_everything
 from mask_rcnn_repro.engine.stages.prepare import prepare, store_results, train_stage
-from mask_rcnn_repro.engine.stages.up_to_date import check_stage_seeds
 from mask_rcnn_repro.engine.train.resuming import report_other_runs
 from mask_rcnn_repro.errors import CheckpointError, ConfigError
 from mask_rcnn_repro.paper import format_results
@@ -85,9 +86,9 @@ def main(args: argparse.Namespace, extensions: Extensions) -> None:
     run_distributed(functools.partial(run, extensions=extensions), args, timeout)
 
 
-def _load(args: argparse.Namespace) -> DictConfig:
+def _load(args: argparse.Namespace, file: str | None = None) -> DictConfig:
     register()
-    cfg = load_config(args.config_file, args.profile, args.overrides, seed=args.seed)
+    cfg = load_config(file or args.config_file, args.profile, args.overrides, seed=args.seed)
     return fit_to_data(cfg, args.overrides)
 
 
@@ -96,8 +97,7 @@ def _show(args: argparse.Namespace) -> None:
     if args.print_config:
         print(format_config(cfg))
     if args.diff_config:
-        other = load_config(args.diff_config, args.profile, args.overrides, seed=args.seed)
-        other = fit_to_data(other, args.overrides)
+        other = _load(args, args.diff_config)
         print(format_diff(diff_configs(other, cfg), args.diff_config, args.config_file))
 
 
@@ -105,7 +105,9 @@ def run(args: argparse.Namespace, extensions: Extensions) -> None:
     """Trains or evaluates in this process, which may be one of several."""
     with keep_logs() as earlier:
         cfg = _load(args)
-    output_dir = _output_dir(args, cfg)
+        output_dir = _output_dir(args, cfg)
+        if args.eval_only and args.resume:
+            _use_its_stages(cfg, output_dir.parents[1])
     checkpoint = _checkpoint_to_evaluate(args, cfg, output_dir) if args.eval_only else ""
     device = resolve_device(cfg.train.device)
     # reports an impossible precision now
@@ -182,12 +184,22 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:6]
 
 
+def _use_its_stages(cfg: DictConfig, folder: Path) -> None:
+    """Makes an evaluation of a run use its RPN stage, in place, and reports what differs."""
+    if differences := differences_from(folder, cfg):
+        logger.info("The run in %s was made with other settings: %s.", folder, differences)
+    train = cfg.train
+    used: Any = began_with(folder).get("proposals") if train.stage_seed is None else None
+    if used and train.proposals and used["seed"] != stage_seed(train, train.proposals):
+        train.stage_seed = used["seed"]
+        logger.info("It used seed %d of %s, as does the evaluation.", used["seed"], used["id"])
+
+
 def _train(this: Run, extensions: Extensions, resume: bool) -> Record | None:
     if resume and comm.is_main_process():
         report_other_runs(this.folder, this.cfg)
     finished = this.finished_record() if resume else None
     if finished is not None:
-        check_stage_seeds(this, finished)
         logger.info("This run is complete already; its record follows.")
         store_results(this)
         return finished if comm.is_main_process() else None
@@ -196,6 +208,13 @@ def _train(this: Run, extensions: Extensions, resume: bool) -> Record | None:
 
 def _evaluate_only(this: Run, extensions: Extensions, checkpoint: str) -> Record | None:
     inputs = prepare(this, extensions, eval_only=True)
+    then, now = began_with(Path(checkpoint).parent).get("proposals"), inputs.proposals
+    if then and now and then["checkpoint"] not in (None, now["checkpoint"]):
+        logger.warning(
+            "%s was trained on proposals of other weights of %s (%s...) than those that make its "
+            "test proposals (%s...).",
+            *(checkpoint, now["id"], then["checkpoint"][:12], str(now["checkpoint"])[:12]),
+        )
     seed_everything(this.cfg.train.seed)
     model = build_model(this.cfg, this.device)
     SafeCheckpointer(model, str(this.folder)).load(checkpoint, checkpointables=[], policy="exact")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,9 +15,11 @@ from omegaconf import DictConfig, OmegaConf
 from mask_rcnn_repro.config.stored_proposals import model_is
 from mask_rcnn_repro.engine.checkpoint.checkpointer import FINAL_CHECKPOINT, POINTER
 from mask_rcnn_repro.engine.checkpoint.init_classes import ClassMap
+from mask_rcnn_repro.errors import RecordError
 from mask_rcnn_repro.records import Record, load_record
 
 RECORD_FILE = "record.json"
+INPUTS_FILE = "inputs.json"
 METRICS_FILE = "metrics.json"
 
 
@@ -72,6 +76,20 @@ class Run:
         if record is None or record.mode != "train":
             return None
         return record if record.iterations_done == record.iterations_planned else None
+
+
+def began_with(folder: Path) -> dict[str, Any]:
+    """Returns the runs and data that the training in a directory began with, as far as known.
+
+    They are facts by field of a record, such as `proposals`.
+    """
+    facts: dict[str, Any] = {}
+    if (folder / INPUTS_FILE).is_file():
+        facts = json.loads((folder / INPUTS_FILE).read_text(encoding="utf-8"))
+    with contextlib.suppress(RecordError):
+        record = load_record(folder / RECORD_FILE)
+        facts = facts or (record.model_dump() if record.mode == "train" else {})
+    return facts
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,8 @@ class ProposalInfo(BaseModel):
     source: dict[str, Any] = Field(
         default={},
         description="What made the proposals. Of an RPN of this project: `config`, `profile`, "
-        "`config_hash`, `seed`, `checkpoint_sha256`, `iterations`, `recall`; else anything.",
+        "`config_hash`, `seed`, `checkpoint_sha256`, `iterations`, `recall`, `image_bits`; else "
+        "anything.",
     )
 
 

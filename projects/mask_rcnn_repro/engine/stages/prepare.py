@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from detectron2.utils import comm
@@ -108,7 +109,8 @@ def _prepare(run: Run, above: tuple[str, ...], trains_with: Extensions | None) -
         if trains:
             sets = data_sets(cfg, "train")
             if generated is not None:
-                sets.append(generated_images(generated))
+                bits = sets[0].image_bits
+                sets.append(replace(generated_images(generated), image_bits=bits))
             train_folders = _stored(rpn, sets, chain, trains_with)
         if not keeps and eval_only and cfg.train.tta.enabled:
             check_trained(rpn, f"the RPN of {run.config_id}")
@@ -188,18 +190,14 @@ def _ensure_trained(run: Run, chain: tuple[str, ...], extensions: Extensions, pu
         # another run may have finished it meanwhile
         if waited and run.finished_record() is not None and run.checkpoint.is_file():
             check_finished(run, purpose)
-        else:
-            _run_first(run, chain, extensions, purpose)
-
-
-def _run_first(run: Run, chain: tuple[str, ...], extensions: Extensions, purpose: str) -> None:
-    logger.info("Missing: %s. Running %s first, in %s.", purpose, run.config_id, run.folder)
-    try:
-        open_run_folder(run.folder, run.cfg)
-    except ConfigError as error:
-        raise stale(run, purpose, error) from None
-    train_stage(run, _prepare(run, chain, extensions), extensions, resume=True)
-    comm.synchronize()
+            return
+        logger.info("Missing: %s. Running %s first, in %s.", purpose, run.config_id, run.folder)
+        try:
+            open_run_folder(run.folder, run.cfg)
+        except ConfigError as error:
+            raise stale(run, purpose, error) from None
+        train_stage(run, _prepare(run, chain, extensions), extensions, resume=True)
+        comm.synchronize()
 
 
 def _stored(

@@ -18,15 +18,19 @@ import torch
 from detectron2.config import instantiate
 from detectron2.utils import comm
 from fvcore.nn.precise_bn import update_bn_stats
+from omegaconf import DictConfig
+from safetensors import safe_open
 from torch import nn
 
 import mask_rcnn_repro
 from mask_rcnn_repro.config import config_hash, load_config
 from mask_rcnn_repro.engine.builders import build_model
 from mask_rcnn_repro.engine.checkpoint.checkpointer import SafeCheckpointer
+from mask_rcnn_repro.engine.dependencies import data_sets
 from mask_rcnn_repro.engine.run import Run
 from mask_rcnn_repro.engine.run_folder import setup_logging
 from mask_rcnn_repro.engine.seeding import seed_everything
+from mask_rcnn_repro.engine.stages.up_to_date import fingerprint
 from mask_rcnn_repro.records import load_record, save_record
 from mask_rcnn_repro.records.provenance import checkpoint_info, file_sha256
 from mask_rcnn_repro.records.record import CheckpointInfo
@@ -55,14 +59,20 @@ def find_weights(stage: Run) -> Path | None:
 
 
 def _fits(stage: Run, file: Path) -> bool:
-    """Returns whether weights are there, whole, and of the stage's config and seed."""
+    """Returns whether weights are there, whole, and of the stage's config, seed and data."""
     description = file.with_suffix(".json")
     if not (file.is_file() and description.is_file()):
         return False
     record = load_record(description)
     if (record.config.hash, record.seed) != (config_hash(stage.cfg), stage.cfg.train.seed):
         return False
-    return record.checkpoint is not None and record.checkpoint.sha256 == file_sha256(file)
+    if record.checkpoint is None or record.checkpoint.sha256 != file_sha256(file):
+        return False
+    with safe_open(file, "pt") as weights:
+        known = dict(weights.metadata() or {})
+    if record.train_data is not None:
+        known["train_data"] = record.train_data.fingerprint
+    return known.items() <= {**known, **_fingerprints(stage)}.items()
 
 
 def facts_of_weights(file: Path) -> dict[str, Any]:
@@ -102,10 +112,27 @@ def _store(stage: Run, file: Path) -> None:
         for key, value in model.backbone.state_dict().items()
         if not key.startswith("linear.") and not key.endswith("num_batches_tracked")
     }
-    atomic_write_bytes(file, safetensors.torch.save(state))
+    known = _fingerprints(stage)
+    known.pop("train_data")  # is in the record
+    atomic_write_bytes(file, safetensors.torch.save(state, known))
     weights = CheckpointInfo(**checkpoint_info(file))
     save_record(record.model_copy(update={"checkpoint": weights}), file.with_suffix(".json"))
     logger.info("Weights of %s for runs that start from it: %s", stage.config_id, file)
+
+
+def _fingerprints(stage: Run) -> dict[str, str]:
+    """Returns fingerprints: `train_data` and, in the metadata of weights, `statistics_data`."""
+    found = {"train_data": fingerprint(data_sets(stage.cfg, "train"))}
+    if stage.cfg.train.statistics_from is not None:
+        found["statistics_data"] = fingerprint(data_sets(_statistics_config(stage), "train"))
+    return found
+
+
+def _statistics_config(stage: Run) -> DictConfig:
+    """Returns the config `train.statistics_from`."""
+    profile = "mini" if stage.profile == "paper" else stage.profile
+    # proposals are not needed
+    return load_config(stage.cfg.train.statistics_from, profile, ["train.proposals=null"])
 
 
 def estimate_statistics(stage: Run, model: nn.Module) -> None:
@@ -115,10 +142,7 @@ def estimate_statistics(stage: Run, model: nn.Module) -> None:
     config `train.statistics_from`. In detection they are frozen, and crops of objects have others.
     """
     train = stage.cfg.train
-    profile = "mini" if stage.profile == "paper" else stage.profile
-    # proposals are not needed
-    cfg = load_config(train.statistics_from, profile, ["train.proposals=null"])
-    node = copy.deepcopy(cfg.dataloader.train)
+    node = copy.deepcopy(_statistics_config(stage).dataloader.train)
     node.update(seed=train.seed, rank=0, world_size=1, num_workers=0)
     logger.info("Estimating batch norm's statistics on %s.", node.dataset.names)
     batches = (model.preprocess(batch) for batch in instantiate(node))

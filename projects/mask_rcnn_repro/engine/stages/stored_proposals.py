@@ -56,6 +56,7 @@ def store_proposals(rpn: Run, data: DataSet, folder: Path) -> None:
         "checkpoint_sha256": facts["checkpoint"],
         "iterations": None if last_iteration is None else last_iteration + 1,
         "recall": facts["recall"],
+        "image_bits": data.image_bits,
     }
     evaluate(
         model,

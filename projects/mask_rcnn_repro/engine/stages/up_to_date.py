@@ -13,16 +13,13 @@ from mask_rcnn_repro.data import dataset_fingerprint
 from mask_rcnn_repro.data.proposals.files import ProposalFile, check_proposals
 from mask_rcnn_repro.engine.dependencies import (
     DataSet,
+    check_stage_seeds,
     command,
     data_sets,
-    pretraining_of,
-    stage_seed,
-    teacher_of,
 )
 from mask_rcnn_repro.engine.run import Run
 from mask_rcnn_repro.engine.stages.generated import facts_of, find_teacher, generated_file
 from mask_rcnn_repro.errors import CheckpointError, ConfigError, DataError
-from mask_rcnn_repro.records import Record
 
 
 def check_finished(run: Run, purpose: str) -> None:
@@ -36,50 +33,19 @@ def check_finished(run: Run, purpose: str) -> None:
     record = run.finished_record()
     if record is None or record.train_data is None:
         return
-    check_stage_seeds(run, record)
-    now = fingerprint(data_sets(run.cfg, "train"))
-    if record.train_data.fingerprint != now:
-        raise DataError(
-            f"The run in {run.folder}, which gives {purpose}, is stale: it was trained on other "
-            f"data ({record.train_data.name}: {record.train_data.fingerprint[:19]}... then, "
-            f"{now[:19]}... now). Delete the folder to have it run again."
-        )
-    if record.generated_data is None:
-        return
+    check_stage_seeds(run, record.model_dump())
+    known = [(record.train_data, fingerprint(data_sets(run.cfg, "train")), "data")]
     file = generated_file(run, find_teacher(run, ()))
-    if file is None or not file.is_file():  # no longer needed
-        return
-    facts, _ = facts_of(file)
-    if record.generated_data.fingerprint != facts["fingerprint"]:
-        raise DataError(
-            f"The run in {run.folder}, which gives {purpose}, is stale: it was trained on other "
-            f"generated annotations than those in {file} now. Delete the folder to have it run "
-            "again."
-        )
-
-
-def check_stage_seeds(run: Run, record: Record) -> None:
-    """Checks that a finished run stands on stages of the seeds that it would use now.
-
-    Raises:
-        ConfigError: It stands on others.
-    """
-    train = run.cfg.train
-    named = {
-        "proposals": train.proposals,
-        "init_from": train.init_from or pretraining_of(run.cfg),
-        "teacher": teacher_of(run.cfg),
-    }
-    for key, path in named.items():
-        used = getattr(record, key)
-        if used is None or not path:
-            continue
-        now = stage_seed(train, path)
-        if used.seed != now:
-            raise ConfigError(
-                f"The finished run in {run.folder} used seed {used.seed} of {used.id}; seed "
-                f"{train.seed} now uses seed {now} of it. Delete the directory to run it "
-                f"again, or repeat that run elsewhere with train.stage_seed={used.seed}."
+    if record.generated_data and file and file.is_file():  # else no longer needed
+        now = facts_of(file)[0]["fingerprint"]
+        what = f"generated annotations than those in {file} now"
+        known.append((record.generated_data, now, what))
+    for then, now, what in known:
+        if then.fingerprint != now:
+            raise DataError(
+                f"The run in {run.folder}, which gives {purpose}, is stale: it was trained on "
+                f"other {what} ({then.name}: {then.fingerprint[:19]}... then, {now[:19]}... now). "
+                "Delete the folder to have it run again."
             )
 
 
@@ -121,17 +87,25 @@ def check_stored(rpn: Run, data: DataSet, folder: Path) -> None:
     """Checks that stored proposals are of this RPN, its weights and this data.
 
     Raises:
-        DataError: They are of another config, of other weights or of other data.
+        DataError: They are of another config, of other weights, of other data or of its images at
+            other bits.
     """
     check_proposals(folder, fingerprint=fingerprint([data]), source_hash=config_hash(rpn.cfg))
     record = rpn.finished_record()
     now = record.checkpoint.sha256 if record is not None and record.checkpoint else None
-    then = ProposalFile(folder).info.source.get("checkpoint_sha256")
+    source = ProposalFile(folder).info.source
+    then, bits = source.get("checkpoint_sha256"), source.get("image_bits", data.image_bits)
+    fault = ""
     if now is not None and then is not None and now != then:
+        fault = (
+            f"by other weights ({then[:12]}...) of {rpn.config_id} than beside them ({now[:12]}...)"
+        )
+    if bits != data.image_bits:
+        fault = f"from images of {bits} bits (dataset.image_bits), which are now {data.image_bits}"
+    if fault:
         raise DataError(
-            f"The stored proposals in {folder} are stale: they were made by other weights "
-            f"({then[:12]}...) of {rpn.config_id} than those beside them ({now[:12]}...). Delete "
-            f"{folder} to have them made again."
+            f"The stored proposals in {folder} are stale: they were made {fault}. Delete {folder} "
+            "to have them made again."
         )
 
 

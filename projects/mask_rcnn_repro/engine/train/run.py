@@ -12,18 +12,19 @@ from mask_rcnn_repro.engine.checkpoint.checkpointer import find_last_checkpoint
 from mask_rcnn_repro.engine.evaluate import check_test_data
 from mask_rcnn_repro.engine.extensions import Extensions
 from mask_rcnn_repro.engine.results import add_to_record, write_record
-from mask_rcnn_repro.engine.run import Inputs, Run
+from mask_rcnn_repro.engine.run import INPUTS_FILE, Inputs, Run, began_with
 from mask_rcnn_repro.engine.train.loop import train
 from mask_rcnn_repro.errors import DataError
 from mask_rcnn_repro.records import Record
+from mask_rcnn_repro.records.provenance import dataset_info
 from mask_rcnn_repro.utils.atomic import atomic_write_text
-
-INPUTS_FILE = "inputs.json"
 
 _INPUTS = {  # that must not change during a run, by key in `inputs.json`
     "proposals": "the proposals of other weights",
     "init_from": "other initial weights",
+    "teacher": "annotations of another teacher",
     "generated_data": "other generated annotations",
+    "train_data": "other training data",
 }
 
 
@@ -75,22 +76,26 @@ def train_run(run: Run, inputs: Inputs, extensions: Extensions, *, resume: bool)
 
 def _keep_inputs(run: Run, inputs: Inputs) -> None:
     """Writes `inputs.json`, or compares it with the inputs of a run that has begun."""
-    file = run.folder / INPUTS_FILE
-    now = {key: getattr(inputs, key) for key in _INPUTS}
-    begun = find_last_checkpoint(run.folder) is not None and file.is_file()
-    then = json.loads(file.read_text(encoding="utf-8")) if begun else now
+    now = {key: getattr(inputs, key, None) for key in _INPUTS}
+    if run.cfg.train.max_iter > 0:
+        now["train_data"] = dataset_info(run.cfg.dataloader.train)
+    begun = find_last_checkpoint(run.folder) is not None
+    then = began_with(run.folder) if begun else {}
     for key, facts in now.items():
-        old, new = (_identity(f) for f in (then.get(key), facts))
+        old, new = (_identity(f) for f in (then.get(key, facts), facts))
         if old != new:
             raise DataError(
                 f"The run in {run.folder} began with {_INPUTS[key]} ({old}) than there are now "
                 f"({new}). Delete the directory to start over, or restore what it began with."
             )
     comm.synchronize()
-    if comm.is_main_process() and not begun:
-        atomic_write_text(file, json.dumps(now, indent=2) + "\n")
+    if comm.is_main_process() and not then:
+        atomic_write_text(run.folder / INPUTS_FILE, json.dumps(now, indent=2) + "\n")
 
 
 def _identity(facts: Mapping[str, Any] | None) -> Any:
-    """Returns what identifies an input: the fingerprint of annotations or of weights."""
-    return (facts or {}).get("fingerprint", (facts or {}).get("checkpoint"))
+    """Returns what identifies an input: a fingerprint of annotations or weights, else a run."""
+    if not facts:
+        return None
+    known = facts.get("fingerprint") or facts.get("checkpoint")
+    return known or f"seed {facts.get('seed')} of {facts.get('id')} {facts.get('hash')}"
