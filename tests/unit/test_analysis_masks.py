@@ -119,17 +119,24 @@ def test_boundary_ap_lies_below_mask_ap_and_is_100_for_the_truth(tmp_path):
     assert 0 < boundaries["AP"] < masks["AP"] - 1
 
 
-def test_the_limit_of_detections_is_cocos(tmp_path):
-    # 120 objects of 3 classes in one image, all found exactly: no class has more than 100
+@pytest.mark.parametrize(
+    ("classes", "limit", "expected"),
+    [(3, 100, 1), (3, 200, 1), (1, 200, 1), (1, 100, 84 / 101), (3, 10, 26 / 101)],
+)
+def test_the_limit_of_detections_is_cocos(tmp_path, classes, limit, expected):
+    """Of 120 objects in one image, all found exactly, recall 100/120 reaches recalls 0 to 0.83."""
     places = [[16.0 * (n % 12), 16.0 * (n // 12), 14.0, 14.0] for n in range(120)]
-    classes = list(CLASSES)
-    annotations = [truth(1, classes[n % 3], box) for n, box in enumerate(places)]
-    detections = [found(1, classes[n % 3], 1 - n / 1000, box) for n, box in enumerate(places)]
-    data = scene(tmp_path, annotations, detections)
-    args = parse_args(["--run", "x", "--parts", "errors", "masks", "--max-detections", "100"])
+    ids = [list(CLASSES)[n % classes] for n in range(120)]
+    rows = list(zip(ids, places, strict=True))
+    annotations = [truth(1, category, box) for category, box in rows]
+    detections = [found(1, c, 1 - n / 1000, box) for n, (c, box) in enumerate(rows)]
+    name, _, results = write_scene(tmp_path, annotations, detections, images=1)
+    data = load_evaluation_data(name, [results], max_detections=limit)
+    args = parse_args(["--run", "x", "--parts", "errors", "masks", "--max-detections", str(limit)])
     analysis = analyze(data, args)
-    assert analysis.errors["segm"].ap == pytest.approx(100)
-    assert analysis.mask_ap["AP"] == analysis.boundary_ap["AP"] == pytest.approx(100)
+    assert analysis.errors["segm"].ap == pytest.approx(100 * expected)
+    for values in (analysis.mask_ap, analysis.boundary_ap):
+        assert values["AP"] == values["AP50"] == pytest.approx(100 * expected)
 
 
 def test_an_object_without_a_mask_costs_no_other_mask(tmp_path):

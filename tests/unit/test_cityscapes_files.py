@@ -171,6 +171,14 @@ def test_broken_pngs(root: Path, damage: Any, told: str, workers: int) -> None:
     assert len(load_cityscapes(root, "train")) == 3
 
 
+def test_a_byte_order_mark_of_polygons_is_read(root: Path) -> None:
+    (stem,) = write_split(root, count=1)
+    plain = load_cityscapes(root, "train", "polygons")
+    file = paths(root, "train", stem)["polygons"]
+    file.write_text(file.read_text(), encoding="utf-8-sig")
+    assert load_cityscapes(root, "train", "polygons") == plain
+
+
 @pytest.mark.parametrize(
     ("content", "told"),
     [

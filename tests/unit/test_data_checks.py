@@ -235,7 +235,7 @@ def _picture(mode: str = "RGB", size: tuple[int, int] = (WIDTH, HEIGHT), seed: i
 
 def test_image_files(tmp_path: Path) -> None:
     names = [
-        *("good.png", "gone.jpg", "cut.jpg", "text.jpg", "size.jpg", "turned.jpg", "grey.png"),
+        *("good.png", r"sub\gone.jpg", "cut.jpg", "text.jpg", "size.jpg", "turned.jpg", "grey.png"),
         *("palette.png", "deep.png", "cmyk.jpg", "link.jpg", "thin.png", "copy.png", "folder.jpg"),
     ]
     data = {
@@ -281,6 +281,7 @@ def test_image_files(tmp_path: Path) -> None:
         "unlisted-file": 1,
     }
     examples = {f.kind: " | ".join(f.examples) for f in report.findings}
+    assert "a backslash. Separate directories by '/'" in examples["missing-image"]
     assert "before EXIF turns it" in examples["wrong-size"]
     assert "mode I;16" in examples["odd-image"] and "mode P" in examples["odd-image"]
     decoded = report_of(tmp_path, (file, root), decode=True)

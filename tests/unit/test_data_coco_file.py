@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from mask_rcnn_repro.data import dataset_fingerprint, dataset_info, get_training_dicts
 from mask_rcnn_repro.data.coco import file as coco_files
-from mask_rcnn_repro.data.coco.file import coco_file, release_parsed_files
+from mask_rcnn_repro.data.coco.file import coco_file, release_parsed_files, shared_when_taken
 from mask_rcnn_repro.errors import DataError
+from mask_rcnn_repro.evaluation.coco.ground_truth import load_ground_truth
 
 from .data_helpers import content, write
 
@@ -56,6 +57,20 @@ def test_what_a_reader_changes_is_its_own(tmp_path: Path, parses: list[int]) -> 
     coco_file(file).take_content().clear()
     assert get_training_dicts("changed", file, root)[0]["annotations"][0]["bbox"][0] == 4.5
     assert len(parses) == 3
+
+
+def test_parsed_once_for_all_who_take_it_together(tmp_path: Path, parses: list[int]) -> None:
+    file, root = write(tmp_path, content())
+    expected = json.loads(Path(file).read_text())
+    with shared_when_taken():
+        dicts = get_training_dicts("taken", file, root)
+        truth = load_ground_truth("taken").coco.dataset  # changes the top level
+        assert coco_file(file).take_content() == expected
+    assert not coco_files._parsed  # nothing stays in memory
+    assert [len(dicts), len(truth["annotations"]), len(parses)] == [3, 3, 1]
+    with pytest.raises(DataError, match="does not exist"), shared_when_taken():
+        get_training_dicts("no_images", file, root + "x")  # after its json is parsed
+    assert not coco_files._parsed and not coco_files._shared
 
 
 def test_a_changed_file_is_parsed_again(tmp_path: Path) -> None:

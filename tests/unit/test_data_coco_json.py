@@ -225,6 +225,15 @@ def test_wrong_image_folder_is_noticed_at_once(tmp_path: Path) -> None:
         load_coco_json(json_file, tmp_path / "other")
 
 
+def test_a_backslash_in_the_name_of_a_missing_image_is_named(tmp_path: Path) -> None:
+    data = changed(content(), ("images", 0, "file_name"), r"sub\10.jpg")
+    json_file, root = write(tmp_path, data, images=False)
+    with pytest.raises(DataError, match=r"contains a backslash\. Separate directories by '/'"):
+        load_coco_json(json_file, root)
+    write(tmp_path, data)  # on Linux, a file may have this name
+    assert load_coco_json(json_file, root).dicts[0]["file_name"].endswith(r"sub\10.jpg")
+
+
 def test_other_classes_than_expected(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"2 classes .* has 1 \(\['person'\]\)"):
         load_coco_json(*write(tmp_path, content()), expected=["person"])

@@ -132,6 +132,11 @@ def test_files_that_are_no_results(tmp_path: Path, text: str) -> None:
         read_results([file], KNOWN)
 
 
+def test_a_byte_order_mark_is_read(tmp_path: Path) -> None:
+    (tmp_path / "results.json").write_text(json.dumps([_row()]), encoding="utf-8-sig")
+    assert read_results([tmp_path / "results.json"], KNOWN) == [_row()]
+
+
 def test_rows_of_some_images(tmp_path: Path) -> None:
     rows = [_row(), _row(image_id=2, score=None)]
     assert _read(tmp_path, *rows, images={1}) == [_row()]

@@ -16,6 +16,7 @@ from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 from omegaconf import DictConfig, OmegaConf
 
+from mask_rcnn_repro.data.coco.file import shared_when_taken
 from mask_rcnn_repro.engine.predictor import join_rpn
 from mask_rcnn_repro.engine.tta import with_original_images, with_tta
 from mask_rcnn_repro.evaluation.coco.evaluator import CocoEvaluator
@@ -106,11 +107,12 @@ def check_test_data(cfg: DictConfig, output_dir: Path) -> None:
     Raises:
         UserError: `cfg.dataloader.test.dataset` or `cfg.dataloader.evaluator` cannot be used.
     """
-    instantiate(cfg.dataloader.test.dataset)
-    evaluator = _build_evaluator(cfg, output_dir)
-    if isinstance(evaluator, CocoEvaluator):
-        head = OmegaConf.select(cfg, "model.roi_heads.keypoint_head")
-        evaluator.check(None if head is None else head.get("num_keypoints", 17))
+    with shared_when_taken():
+        instantiate(cfg.dataloader.test.dataset)
+        evaluator = _build_evaluator(cfg, output_dir)
+        if isinstance(evaluator, CocoEvaluator):
+            head = OmegaConf.select(cfg, "model.roi_heads.keypoint_head")
+            evaluator.check(None if head is None else head.get("num_keypoints", 17))
 
 
 def faster_copy(cfg: DictConfig, model: torch.nn.Module) -> torch.nn.Module:

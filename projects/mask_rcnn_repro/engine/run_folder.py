@@ -24,7 +24,8 @@ from omegaconf import DictConfig
 from mask_rcnn_repro.config import claim_output_dir
 from mask_rcnn_repro.engine.launch.hosts import check_hosts_agree
 from mask_rcnn_repro.errors import UserError
-from mask_rcnn_repro.utils.atomic import atomic_write
+from mask_rcnn_repro.records.curves import metrics_rows
+from mask_rcnn_repro.utils.atomic import atomic_write_text
 
 OUR_LOGGERS = ("mask_rcnn_embedded", "mask_rcnn_repro", "mask_rcnn_tools")
 LOGGERS = ("detectron2", "fvcore", *OUR_LOGGERS)
@@ -118,16 +119,9 @@ def forget_metrics_from(metrics_file: Path, iteration: int) -> None:
     """Drops the lines of `metrics.json` from `iteration` on. A resumed run writes them again."""
     if not metrics_file.is_file():
         return
-    kept = []
-    for line in metrics_file.read_text().splitlines():
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError:  # a line that a kill truncated
-            continue
-        if row.get("iteration", 0) < iteration:
-            kept.append(line + "\n")
-    with atomic_write(metrics_file) as file:
-        file.write("".join(kept).encode())
+    kept = [row for row in metrics_rows(metrics_file) if row["iteration"] < iteration]
+    lines = [json.dumps(row, sort_keys=True) + "\n" for row in kept]  # as JSONWriter does
+    atomic_write_text(metrics_file, "".join(lines))
 
 
 class _PrinterOnce(CommonMetricPrinter):

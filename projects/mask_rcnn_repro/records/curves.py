@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -109,10 +109,10 @@ def make_curves(
         metrics_file: `metrics.json` of the run. May be None or missing if it did not train.
         precision_recall: The evaluator's `curves`, by task.
     """
-    rows = _rows(Path(metrics_file)) if metrics_file and record.mode == "train" else []
+    rows = metrics_rows(Path(metrics_file)) if metrics_file and record.mode == "train" else []
     training: dict[str, list[Point]] = {}
     evaluations: dict[str, list[Point]] = {}
-    for row in rows:
+    for row in sorted(rows, key=lambda row: row["iteration"]):
         # a row is written after its iteration; that of the last evaluation after all of them
         done = min(int(row["iteration"]) + 1, record.iterations_planned)
         for key, value in row.items():
@@ -175,19 +175,19 @@ def record_identity(record: Record) -> OfRecord:
     )
 
 
-def _rows(file: Path) -> Iterable[dict[str, Any]]:
-    """Returns the rows of `metrics.json`, without a line that a kill truncated."""
+def metrics_rows(file: Path) -> list[dict[str, Any]]:
+    """Returns the rows of `metrics.json` without a line that a kill truncated."""
     if not file.is_file():
         return []
     rows = []
-    for line in file.read_text(encoding="utf-8").splitlines():
+    for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             row = json.loads(line)
         except json.JSONDecodeError:
             continue
         if isinstance(row, dict) and isinstance(row.get("iteration"), int):
             rows.append(row)
-    return sorted(rows, key=lambda row: row["iteration"])
+    return rows
 
 
 def _rounded(curve: Curve | None) -> list[float] | None:

@@ -98,7 +98,7 @@ def draw_polygons(file: str, size: tuple[int, int]) -> np.ndarray:
     from cityscapesscripts.helpers.annotation import Annotation
     from cityscapesscripts.preparation.json2instanceImg import createInstanceImage
 
-    with _explained(file), open(file, encoding="utf-8") as stream:
+    with _explained(file), open(file, encoding="utf-8-sig") as stream:
         text = stream.read()
     content = _check_polygons(file, text)
     _check_size(file, (content["imgHeight"], content["imgWidth"]), size)

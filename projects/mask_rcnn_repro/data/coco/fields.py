@@ -211,9 +211,6 @@ class Findings:
         """Notes one record under a kind of finding."""
         self._ids.setdefault(kind, []).append(record_id)
 
-    def __len__(self) -> int:
-        return sum(len(ids) for ids in self._ids.values())
-
     def warn(self, logger: logging.Logger, file: str) -> None:
         """Logs one warning with counts and the first ids; nothing where nothing was found."""
         if not self._ids:

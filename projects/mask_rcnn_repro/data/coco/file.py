@@ -73,8 +73,11 @@ class CocoFile:
         Raises:
             DataError: See :attr:`content`.
         """
-        content = self.content
-        del _parsed[self]
+        content = dict(self.content)
+        if _shared:
+            _shared[-1].add(self)
+        else:
+            del _parsed[self]
         return content
 
     @functools.cached_property
@@ -137,6 +140,7 @@ class CocoFile:
 
 
 _parsed: OrderedDict[CocoFile, dict[str, Any]] = OrderedDict()  # the last one used comes last
+_shared: list[set[CocoFile]] = []  # files taken within each `shared_when_taken`
 
 
 def coco_file(path: str | os.PathLike[str]) -> CocoFile:
@@ -156,6 +160,17 @@ def coco_file(path: str | os.PathLike[str]) -> CocoFile:
 @functools.lru_cache(maxsize=64)
 def _coco_file(path: str, size: int, mtime_ns: int) -> CocoFile:
     return CocoFile(path, size)
+
+
+@contextlib.contextmanager
+def shared_when_taken() -> Iterator[None]:
+    """Parses a file once for all that take it within. They may change its top level only."""
+    _shared.append(set())
+    try:
+        yield
+    finally:
+        for file in _shared.pop():
+            _parsed.pop(file, None)
 
 
 def release_parsed_files() -> None:

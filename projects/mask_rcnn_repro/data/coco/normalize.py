@@ -68,8 +68,7 @@ def normalize_annotation(
       nothing is labeled.
     - `num_keypoints`: not read. Keypoints of visibility 1 and 2 are counted.
     - `area`: above 0 and not larger than the box, with a margin of one pixel, for each polygon.
-      Otherwise it is
-      omitted, and the evaluation takes the area of the mask, or of the box without a mask.
+      Otherwise it is omitted, and the evaluation takes the area of the mask or else of the box.
 
     Args:
         entry: Of the json. It is not changed.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import re
@@ -21,6 +20,7 @@ from mask_rcnn_repro.engine.checkpoint.checkpointer import (
     find_last_checkpoint,
 )
 from mask_rcnn_repro.errors import CheckpointError, DamagedCheckpointError
+from mask_rcnn_repro.records.curves import metrics_rows
 
 logger = logging.getLogger(__name__)
 
@@ -160,13 +160,5 @@ class MissedEvalHook(hooks.EvalHook):
 
 
 def _was_evaluated(metrics_file: Path, iteration: int) -> bool:
-    if not metrics_file.is_file():
-        return False
-    for line in metrics_file.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        if row.get("iteration") == iteration and any(key.startswith(_TASKS) for key in row):
-            return True
-    return False
+    rows = (row for row in metrics_rows(metrics_file) if row["iteration"] == iteration)
+    return any(key.startswith(_TASKS) for row in rows for key in row)
