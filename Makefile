@@ -1,5 +1,6 @@
 # make demo      set everything up, train the quickstart, evaluate it, draw predictions
-# make test      set everything up, run all tests
+# make test      set everything up, run the tests, except those marked slow
+# make test-slow the tests marked slow, which take half an hour
 # make lint      ruff (format and lint), mypy, import-linter (which module may import which)
 # make bench     the benchmarks, against Detectron2, torchvision and pycocotools; writes their records
 # make report    tables, plots and output/report.html from the records in results/
@@ -25,7 +26,7 @@ JOBS ?= 2
 # with VENV= this package need not be installed
 export PYTHONPATH := $(CURDIR)/projects:$(PYTHONPATH)
 
-.PHONY: demo test bench report lint format setup docs clean
+.PHONY: demo test test-slow bench report lint format setup docs clean
 
 setup: $(STAMP)
 
@@ -39,8 +40,13 @@ demo: $(STAMP)
 	$(PY) train_net.py --config-file $(CONFIG) --eval-only train.init_checkpoint=$(RUN)/model_final.pth
 	@echo "Predictions beside ground truth: $(RUN)/drawings"
 
+PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
+
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
+	$(PYTEST) -m "not slow"
+
+test-slow: $(STAMP)
+	$(PYTEST) -m slow
 
 bench: $(STAMP)
 	for script in benchmarks/*.py; do $(PY) -W ignore $$script --threads $(JOBS) --record || exit 1; done

@@ -12,6 +12,10 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+EVERY_CONFIG = ("/test_documentation.py", "/test_tables_outcome.py", "/test_tables_plan.py")
+"""Files that load every config, beside those in `tests/configs`."""
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Keeps the embedded data in pytest's cache, for all workers and later runs."""
     cache = getattr(config, "cache", None)
@@ -33,7 +37,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             file = super()._split_scope(nodeid)
             if file.endswith("/test_runs.py"):
                 return nodeid.partition("/test_runs.py")[2].partition("/")[0]
-            rules = file.startswith("tests/configs/")
-            return "every config" if rules or file.endswith("/test_documentation.py") else file
+            loads_all = file.startswith("tests/configs/") or file.endswith(EVERY_CONFIG)
+            return "every config" if loads_all else file
 
     return Scheduling(config, log)

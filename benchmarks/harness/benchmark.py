@@ -68,7 +68,9 @@ class Benchmark:
         parser.add_argument("--repeats", type=int, default=5, help="rounds; medians count")
         parser.add_argument("--threads", type=int, default=None, help="CPU threads of PyTorch")
         parser.add_argument("--device", default="cpu", help="cpu or cuda")
-        parser.add_argument("--quick", action="store_true", help="small sizes, to see that it runs")
+        parser.add_argument(
+            "--quick", action="store_true", help="small sizes, once, to see that it runs"
+        )
         parser.add_argument(
             "--record", action="store_true", help=f"write {RECORDS}/{self.name}.json"
         )
@@ -115,10 +117,10 @@ class Benchmark:
             Name to what its last call returned.
         """
         goals = {"ours": goal} if isinstance(goal, (int, float)) else dict(goal or {})
-        rounds = repeats or self.repeats
+        rounds = 1 if self.quick else repeats or self.repeats
         outputs: dict[str, Any] = {}
         calls = dict.fromkeys(contenders, 1)
-        if warmup:
+        if warmup and not self.quick:
             for name, function in contenders.items():
                 seconds, outputs[name] = self._time(function, 1)
                 if seconds < _SHORTEST:  # the first call is not representative

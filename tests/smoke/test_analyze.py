@@ -103,6 +103,7 @@ def _documented() -> list[str]:
     return [line.partition("  #")[0] for line in lines if line.startswith(tools)]
 
 
+@pytest.mark.slow
 def test_the_documented_commands_run(trained: Path, tmp_path: Path) -> None:
     commands = _documented()
     assert len(commands) >= 4

@@ -64,6 +64,7 @@ def test_the_test_split_gives_the_servers_format(trained: Path, tmp_path: Path) 
         assert 0 <= float(score) <= 1
 
 
+@pytest.mark.slow
 def test_masks_from_polygons_by_config(trained: Path, tmp_path: Path) -> None:
     """Another source of the masks is another config, with proposals of the same stage."""
     run = tmp_path / "run"
@@ -78,6 +79,7 @@ def test_masks_from_polygons_by_config(trained: Path, tmp_path: Path) -> None:
     assert "outlines" in message and "instance_ids" in message and "polygons" in message
 
 
+@pytest.mark.slow
 def test_fine_tuning_from_another_data_set(trained: Path, tmp_path: Path) -> None:
     root = trained.parent / "output"
     run = tmp_path / "run"

@@ -140,6 +140,7 @@ needs_sample = pytest.mark.skipif(
 )
 
 
+@pytest.mark.slow
 @needs_sample
 def test_the_papers_splits_of_real_coco(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DETECTRON2_DATASETS", str(SAMPLE))
@@ -149,6 +150,7 @@ def test_the_papers_splits_of_real_coco(tmp_path: Path, monkeypatch: pytest.Monk
     _check_real_run(run, launch(tmp_path, *keys, config=R50_FPN))
 
 
+@pytest.mark.slow
 @needs_sample
 def test_real_coco_from_the_checkout(tmp_path: Path) -> None:
     # In a process of its own: Detectron2 fixes the folder of these names when it is imported.

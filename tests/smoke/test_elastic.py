@@ -10,8 +10,12 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from .fault_helpers import fork_two, iterations_logged
 from .run_helpers import QUICKSTART, REPOSITORY, assert_same, environment, iterations, load, results
+
+pytestmark = pytest.mark.slow
 
 KEYS = ["train.max_iter=14", "train.checkpointer.period=4", "train.draw=0", "train.log_period=1"]
 

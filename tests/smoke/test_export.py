@@ -82,6 +82,7 @@ def by_model(trained: Path, picture: Path) -> list[tuple[str, list[float]]]:
     return [(names[kind], [float(score), *box.tolist()]) for kind, score, box in rows]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "name", "blocked"),
     [
@@ -142,6 +143,7 @@ def test_a_file_that_differs_is_not_kept(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_stagewise_row_with_its_rpn(tmp_path: Path) -> None:
     """A newcomer's commands: train a row, export it; its RPN is in the file."""
     launch(tmp_path, *SHORT, config=R50_FPN).succeeded()

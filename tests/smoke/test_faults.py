@@ -81,6 +81,7 @@ def test_signals_stop_and_resuming_continues_bit_for_bit(whole: Path, tmp_path: 
     assert sorted(set(iterations(run))) == iterations(whole)
 
 
+@pytest.mark.slow
 def test_proposals_and_dependencies_stop_and_go_on(tmp_path: Path) -> None:
     """Stages before the row itself; the same command goes on from what is there."""
     config = "table2c/roi_align_ave"
@@ -224,6 +225,7 @@ def test_file_size_limit_is_a_full_disk_to_us(tmp_path: Path) -> None:
     assert not [f for f in (tmp_path / "run").iterdir() if "model" in f.name]
 
 
+@pytest.mark.slow
 def test_two_processes_stop_at_the_same_iteration(tmp_path: Path) -> None:
     keys = [*KEYS, "train.eval_period=6"]
     whole, run = tmp_path / "whole", tmp_path / "run"
@@ -273,6 +275,7 @@ def test_second_signal_ends_at_once(tmp_path: Path) -> None:
     assert outcome.code == 130 and "Second signal (SIGINT): stopped at once." in outcome.err
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow(tmp_path: Path) -> None:
     """Images of many sizes, 200 steps; what the first 50 need must do for all."""
 

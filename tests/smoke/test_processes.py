@@ -26,7 +26,9 @@ TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "
 QUICK = ["--config-file", str(QUICKSTART), "--profile", "tiny", "train.draw=0"]
 
 
-@pytest.fixture(scope="module", params=["num-gpus", "torchrun"])
+@pytest.fixture(
+    scope="module", params=["num-gpus", pytest.param("torchrun", marks=pytest.mark.slow)]
+)
 def two_processes(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, Outcome]:
@@ -83,6 +85,7 @@ def test_batch_that_two_processes_cannot_share(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_mistake_that_processes_meet_ends_all(tmp_path: Path) -> None:
     outcome = start(
         tmp_path, TRAIN_NET, *QUICK, "--num-gpus", "2", "--eval-only", "train.init_checkpoint=x.pth"

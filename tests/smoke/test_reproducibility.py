@@ -53,6 +53,7 @@ def same(left: Path, right: Path) -> int:
     return assert_same(load(left / "model_final.pth"), load(right / "model_final.pth"))
 
 
+@pytest.mark.slow
 def test_same_seed_same_weights(train: Train) -> None:
     assert same(train(), train(again=True)) > 400
 
@@ -83,6 +84,7 @@ def test_threads_change_the_rounding_alone(train: Train, tmp_path: Path) -> None
         torch.testing.assert_close(one[name], three[name], rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_narrow_models_are_kept_from_a_fault_of_onednn() -> None:
     register()
     for profile, narrow in (("tiny", True), ("mini", False)):

@@ -70,6 +70,7 @@ def _image_of_iteration(keys: list[str], iteration: int) -> Path:
     raise AssertionError
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_workers", [0, 1])  # when interrupted; 0 before and after
 def test_broken_image_stops_the_run_and_resuming_continues_bit_for_bit(
     data: tuple[Path, list[str]], tmp_path: Path, num_workers: int
@@ -139,6 +140,7 @@ def test_broken_test_image_loses_nothing(tmp_path: Path) -> None:
     assert "total_loss" not in out.succeeded() and (run / "record.json").exists()
 
 
+@pytest.mark.slow
 def test_killed_run_resumes_bit_for_bit(tmp_path: Path) -> None:
     total = 30
     keys = [f"train.max_iter={total}", "train.checkpointer.period=2", "train.draw=0"]

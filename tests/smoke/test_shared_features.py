@@ -20,6 +20,8 @@ from mask_rcnn_repro.records.record import load_record
 from .run_helpers import REPOSITORY, Outcome, assert_same, launch, load, results
 from .stage_helpers import arrays, state, stopped_at
 
+pytestmark = pytest.mark.slow
+
 SHARED = REPOSITORY / "configs" / "section4_4" / "r101_fpn_shared.py"
 STEPS = [
     Path("output") / f"{name}@tiny" / "seed0"

@@ -107,6 +107,7 @@ def test_record_says_what_the_row_stands_on(first: tuple[Path, Outcome]) -> None
     assert rpn.proposals is None
 
 
+@pytest.mark.slow
 def test_other_rows_and_seeds_share_them(first: tuple[Path, Outcome]) -> None:
     folder, _ = first
     before = state(folder / RPN_RUN)
@@ -137,6 +138,7 @@ def test_saved_config_finds_the_same_rpn(first: tuple[Path, Outcome], tmp_path: 
     assert assert_same(*final) > 0
 
 
+@pytest.mark.slow
 def test_output_folders(tmp_path: Path) -> None:
     """`train.output_root` moves all runs, `train.output_dir` the row's own alone."""
     launch(tmp_path, *SHORT, "train.output_root=elsewhere", config=R50_FPN).succeeded()
@@ -195,6 +197,7 @@ def assert_equal_runs(one: Path, two: Path) -> None:
     assert records[0].metrics == records[1].metrics
 
 
+@pytest.mark.slow
 def test_interrupted_rpn_is_resumed_by_the_rows_command(
     first: tuple[Path, Outcome], tmp_path: Path
 ) -> None:
@@ -239,6 +242,7 @@ def test_interrupted_storing_is_done_again(
     assert not list((copied / RPN_RUN / "proposals").glob(".*"))  # nothing half-written stays
 
 
+@pytest.mark.slow
 def test_interrupted_row_is_resumed(first: tuple[Path, Outcome], copied: Path) -> None:
     command = (*SHORT, "train.output_dir=first")
     with stopped_at(1):
@@ -282,6 +286,7 @@ def test_missing_weights_are_told_before_the_rpn_is_trained(tmp_path: Path) -> N
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_changed_rpn_config_is_detected_and_named(tmp_path: Path) -> None:
     rpn, keys = run_with_own_rpn(tmp_path)
     run = tmp_path / "output/my_rpn@tiny/seed0"
@@ -306,6 +311,7 @@ def test_changed_rpn_config_is_detected_and_named(tmp_path: Path) -> None:
     assert made(outcome)[0].startswith("Missing")
 
 
+@pytest.mark.slow
 def test_evaluation_does_not_use_weights_of_a_changed_rpn_config(tmp_path: Path) -> None:
     rpn, keys = run_with_own_rpn(tmp_path)
     run = tmp_path / "output/my_rpn@tiny/seed0"
@@ -331,6 +337,7 @@ def test_proposals_without_the_run_that_made_them_are_enough(copied: Path) -> No
     assert facts.recall == source["recall"]
 
 
+@pytest.mark.slow
 def test_own_data_has_an_rpn_of_its_own_and_changes_are_detected(
     copied: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -373,6 +380,7 @@ def test_another_test_set_needs_no_other_rpn(copied: Path) -> None:
 # --- evaluation alone ------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("own", ["nothing", "data", "rpn"])
 def test_evaluation_trains_no_rpn_but_says_how(
     first: tuple[Path, Outcome],
@@ -538,6 +546,7 @@ def test_a_model_without_regions_is_no_rpn(tmp_path: Path, monkeypatch: pytest.M
 # --- several processes -----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_two_processes_store_what_one_process_stores(
     first: tuple[Path, Outcome], copied: Path
 ) -> None:
@@ -553,6 +562,7 @@ def test_two_processes_store_what_one_process_stores(
     assert load_record(record).world_size == 2
 
 
+@pytest.mark.slow
 def test_two_processes_run_every_stage(tmp_path: Path) -> None:
     first, second = (child.wait() for child in fork_two(tmp_path, *SHORT, config=R50_FPN))
     assert (first.succeeded() + second.succeeded()).count(ANNOUNCED) == 1

@@ -26,6 +26,8 @@ from .fault_helpers import fork_two
 from .run_helpers import Outcome, _undone, assert_same, launch, load
 from .stage_helpers import state, stopped_at, write_config
 
+pytestmark = pytest.mark.slow
+
 PERSONS = "table5/keypoint_only"
 FEW = "model.roi_heads.box_predictor.test_topk_per_image = 4"
 SHORT = ("train.max_iter = 20_000", "lr_multiplier.milestones = [10_000]", "train.draw = 0", FEW)

@@ -38,6 +38,7 @@ def test_numbers_that_are_not_met_have_their_own_status(
     assert "Met: all 2 numbers." in generous.succeeded()
 
 
+@pytest.mark.slow
 def test_status_of_several_processes(tmp_path: Path, evaluation: tuple[str, ...]) -> None:
     own = "train.verify.expected={segm/AP: 99}"
     command = (str(REPOSITORY / "train_net.py"), "--config-file", str(QUICKSTART))

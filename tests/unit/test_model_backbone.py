@@ -4,8 +4,10 @@ import pytest
 import torch
 from detectron2.layers import FrozenBatchNorm2d, get_norm
 from detectron2.modeling.backbone import BasicStem, ResNet
+from detectron2.modeling.backbone.resnet import BottleneckBlock
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
 from mask_rcnn_repro.errors import ConfigError
 from mask_rcnn_repro.modeling import (
@@ -16,7 +18,7 @@ from mask_rcnn_repro.modeling import (
     res5_shape,
     resnet_channels,
 )
-from mask_rcnn_repro.modeling.backbone.norm import group_count
+from mask_rcnn_repro.modeling.backbone.norm import FoldedConv2d, group_count
 from mask_rcnn_repro.modeling.backbone.resnet import resnet_widths
 
 ALL = ["res2", "res3", "res4", "res5"]
@@ -209,6 +211,40 @@ def test_frozen_norm_gives_detectron2s_outputs_and_gradients(learns, memory_form
         outputs.append((y.detach(), given.grad))
     torch.testing.assert_close(*outputs, rtol=1e-6, atol=1e-6)
     assert y.is_contiguous(memory_format=memory_format)
+
+
+@pytest.mark.parametrize("rois", [2, 0])
+def test_folded_norms_give_detectron2s_outputs_and_gradients(rois):
+    """A stage 5 whose convolutions have their norms folded in, and the same of Detectron2."""
+    ours = build_res5(50, width_multiplier=1 / 16, norm="FrozenBN", first_stride=2)
+    theirs = nn.Sequential(
+        *ResNet.make_stage(
+            BottleneckBlock, 3, stride_per_block=[2, 1, 1], in_channels=64, out_channels=128,
+            bottleneck_channels=32, norm="FrozenBN", stride_in_1x1=False,
+        )
+    )  # fmt: skip
+    assert {type(m) for m in ours.modules() if isinstance(m, nn.Conv2d)} == {FoldedConv2d}
+    with torch.no_grad():
+        for buffer in theirs.buffers():
+            buffer.uniform_(0.5, 2)
+    ours.load_state_dict(theirs.state_dict())
+    results = []
+    maps, grad = torch.randn(rois, 64, 6, 6), torch.randn(rois, 128, 3, 3)
+    for stage in (ours, theirs):
+        given = maps.clone().requires_grad_()
+        y = stage(given)
+        y.backward(grad)
+        gradients = {name: p.grad for name, p in stage.named_parameters()}
+        results.append((y.detach(), given.grad, gradients))
+    torch.testing.assert_close(*results, rtol=1e-4, atol=1e-4)
+
+
+def test_a_watched_norm_is_not_folded():
+    head = build_res5(50, width_multiplier=1 / 16)
+    seen = []
+    head[0].conv1.norm.register_forward_hook(lambda module, given, result: seen.append(result))
+    head(torch.randn(1, 64, 7, 7))
+    assert [x.shape for x in seen] == [(1, 32, 7, 7)]
 
 
 def test_norms_are_detectron2s():

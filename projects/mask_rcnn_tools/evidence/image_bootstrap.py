@@ -28,7 +28,7 @@ from mask_rcnn_repro.errors import RecordError
 from mask_rcnn_repro.evaluation.coco.backends import COCO_BACKENDS, pycocotools_evaluation
 from mask_rcnn_repro.evaluation.coco.evaluator import CocoEvaluator
 from mask_rcnn_repro.evaluation.coco.hotcoco_backend import hotcoco_evaluation
-from mask_rcnn_repro.evaluation.coco.numbers import BackendCannot, CocoNumbers, summarize
+from mask_rcnn_repro.evaluation.coco.numbers import METRIC_NAMES, BackendCannot, CocoNumbers
 from mask_rcnn_repro.evaluation.registry import build_evaluator
 from mask_rcnn_repro.records.curves import OfRecord, record_identity
 from mask_rcnn_repro.records.record import Record, read_json, validated
@@ -189,7 +189,9 @@ def bootstrap_of_run(record: Record, results: Path) -> Bootstrap | None:
         counts = image_counts(len(evaluation.params.imgIds))
         names = [str(gt.cats[c]["name"]) for c in evaluation.params.catIds]
         values.update(_metrics(iou_type, sampled_ap(evaluation, counts), names))
-        return summarize(evaluation)
+        # the evaluator's own numbers are not asked for
+        unknown = [-1.0] * len(METRIC_NAMES[iou_type])
+        return CocoNumbers(unknown, dict.fromkeys(evaluation.params.catIds, -1.0))
 
     COCO_BACKENDS[_BACKEND] = keep
     try:

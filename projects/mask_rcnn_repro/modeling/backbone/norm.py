@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from detectron2.layers import FrozenBatchNorm2d, get_norm
+from detectron2.layers import Conv2d, FrozenBatchNorm2d, get_norm
 from torch import nn
+from torch.nn import functional
 
 from mask_rcnn_repro.errors import ConfigError
 
@@ -40,10 +41,42 @@ class FrozenBN(FrozenBatchNorm2d):
         if not x.requires_grad:
             y: torch.Tensor = super().forward(x)
             return y
-        scale = self.weight * (self.running_var + self.eps).rsqrt()
-        shift = self.bias - self.running_mean * scale
-        scale, shift = (v.reshape(1, -1, 1, 1).to(x.dtype) for v in (scale, shift))
+        scale, shift = (v.reshape(1, -1, 1, 1).to(x.dtype) for v in self.scale_and_shift())
         return torch.addcmul(shift, x, scale)
+
+    def scale_and_shift(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """What the layer multiplies channels by and adds to them, (C,) each."""
+        scale = self.weight * (self.running_var + self.eps).rsqrt()
+        return scale, self.bias - self.running_mean * scale
+
+
+class FoldedConv2d(Conv2d):
+    """Detectron2's convolution followed by :class:`FrozenBN`, as one convolution.
+
+    The norm scales the weights, which are trained as before, and its shift is the bias. So no map
+    is written, and kept for the backward pass, between the two. Results are equal up to rounding.
+    """
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Maps (N, C, H, W) to (N, O, H', W')."""
+        if type(self.norm) is not FrozenBN or self.norm._forward_hooks:
+            y: torch.Tensor = super().forward(x)
+            return y
+        scale, shift = self.norm.scale_and_shift()
+        weight = self.weight * scale.reshape(-1, 1, 1, 1)
+        geometry = (self.stride, self.padding, self.dilation, self.groups)
+        x = functional.conv2d(x, weight, shift, *geometry)
+        return x if self.activation is None else self.activation(x)
+
+
+def fold_frozen_norms(module: nn.Module) -> None:
+    """Makes every convolution of `module` that :class:`FrozenBN` follows a :class:`FoldedConv2d`.
+
+    Detectron2's blocks build their convolutions themselves. Parameters and their names stay.
+    """
+    for part in module.modules():
+        if type(part) is Conv2d and type(part.norm) is FrozenBN and part.bias is None:
+            part.__class__ = FoldedConv2d
 
 
 def _group_norm(channels: int) -> nn.GroupNorm:

@@ -21,7 +21,7 @@ from torch import nn
 
 from mask_rcnn_repro.errors import ConfigError
 from mask_rcnn_repro.modeling.backbone.non_local import insert_non_local
-from mask_rcnn_repro.modeling.backbone.norm import resolve_norm
+from mask_rcnn_repro.modeling.backbone.norm import fold_frozen_norms, resolve_norm
 
 # Residual blocks in stages 2 to 5 (He et al., "Deep Residual Learning", table 1).
 BLOCKS_PER_STAGE = {
@@ -233,6 +233,7 @@ def build_resnet(
     features = None if classifies else list(out_features)  # None: of the last layer
     network = ResNet(stem, stages, num_classes if classifies else None, features, freeze_at)
     insert_non_local(network, non_local, norm, freeze_at)
+    fold_frozen_norms(network)
     return network
 
 
@@ -275,7 +276,9 @@ def build_res5(
         width_per_group=width_per_group,
         width_multiplier=width_multiplier,
     )
-    return nn.Sequential(*_make_stage(5, depth, widths, norm, first_stride, stride_in_1x1))
+    head = nn.Sequential(*_make_stage(5, depth, widths, norm, first_stride, stride_in_1x1))
+    fold_frozen_norms(head)
+    return head
 
 
 def res5_shape(

@@ -26,6 +26,7 @@ from detectron2.modeling.proposal_generator.rpn import StandardRPNHead
 from detectron2.modeling.roi_heads import FastRCNNOutputLayers
 from torch import nn
 
+from mask_rcnn_repro.modeling.backbone.norm import FoldedConv2d
 from mask_rcnn_repro.modeling.inference.fused_blocks import (
     FusedFPN,
     FusedResidual,
@@ -42,7 +43,7 @@ from mask_rcnn_repro.modeling.inference.fused_mask_heads import FusedFCNHead, Fu
 from mask_rcnn_repro.modeling.rpn import PaperRPNHead
 
 _KNOWN_PACKAGES = frozenset({"torch", "detectron2", "mask_rcnn_repro"})
-_CONVS = (nn.Conv2d, Conv2d)
+_CONVS = (nn.Conv2d, Conv2d, FoldedConv2d)
 _LAYERS = (*_CONVS, nn.Linear)
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
