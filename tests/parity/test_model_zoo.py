@@ -169,7 +169,8 @@ def test_equal_losses_of_one_training_step():
         torch.manual_seed(1)  # both sample the same anchors and proposals
         with EventStorage(0), torch.no_grad():
             losses.append(model.train()(inputs))
-    assert losses[0] == losses[1]
+    # ours has the frozen norms folded into the convolutions
+    torch.testing.assert_close(*losses, rtol=1e-4, atol=1e-6)
     assert all(v > 0 for v in losses[0].values())
 
 

@@ -230,7 +230,7 @@ def test_folded_norms_give_detectron2s_outputs_and_gradients(rois):
     ours.load_state_dict(theirs.state_dict())
     results = []
     maps, grad = torch.randn(rois, 64, 6, 6), torch.randn(rois, 128, 3, 3)
-    for stage in (ours, theirs):
+    for stage in (ours.train(), theirs.train()):
         given = maps.clone().requires_grad_()
         y = stage(given)
         y.backward(grad)
@@ -242,7 +242,7 @@ def test_folded_norms_give_detectron2s_outputs_and_gradients(rois):
 def test_a_watched_norm_is_not_folded():
     head = build_res5(50, width_multiplier=1 / 16)
     seen = []
-    head[0].conv1.norm.register_forward_hook(lambda module, given, result: seen.append(result))
+    head.train()[0].conv1.norm.register_forward_hook(lambda module, given, result: seen.append(result))
     head(torch.randn(1, 64, 7, 7))
     assert [x.shape for x in seen] == [(1, 32, 7, 7)]
 

@@ -51,7 +51,7 @@ class FrozenBN(FrozenBatchNorm2d):
 
 
 class FoldedConv2d(Conv2d):
-    """Detectron2's convolution followed by :class:`FrozenBN`, as one convolution.
+    """Detectron2's convolution followed by :class:`FrozenBN`, in training as one convolution.
 
     The norm scales the weights, which are trained as before, and its shift is the bias. So no map
     is written, and kept for the backward pass, between the two. Results are equal up to rounding.
@@ -59,7 +59,7 @@ class FoldedConv2d(Conv2d):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Maps (N, C, H, W) to (N, O, H', W')."""
-        if type(self.norm) is not FrozenBN or self.norm._forward_hooks:
+        if not self.training or type(self.norm) is not FrozenBN or self.norm._forward_hooks:
             y: torch.Tensor = super().forward(x)
             return y
         scale, shift = self.norm.scale_and_shift()
