@@ -1,26 +1,40 @@
-"""COCO's metrics beside pycocotools, on a data set as large as COCO's val2017.
+"""COCO's metrics beside other implementations, on a data set as large as COCO's val2017.
 
 Made up: 5,000 images of 480 x 640 with 7 annotated objects of 80 classes each (1 % crowds), and 100
 detections an image, most of them near an object, some of the wrong class. Boxes' sides are spread
 evenly on a logarithmic scale from 8 px to the image's height. Keypoints: every second image has 4
 people, as in COCO, and 12 detections. Timed is all of `coco_metrics`, from result dicts to numbers.
-pycocotools runs once, as it takes minutes; keypoints take seconds and run three times.
 
-Run: python benchmarks/coco_metrics.py      (about 4 minutes)
+There are two references: pycocotools, and COCOeval_opt, Detectron2's compiled evaluation, which
+`--detectron2-source` builds for the benchmark. Both run once, as they take minutes; keypoints take
+seconds and run three times. Other packages that are installed
+(`pip install -r requirements/peers.txt`) take the place of ours' hotcoco. Only ours includes the
+checks for input that its library would treat otherwise than pycocotools. Memory is what a process
+of its own needs at most beyond annotations and results.
+
+Run: python benchmarks/coco_metrics.py --detectron2-source FOLDER      (about 10 minutes)
 """
 
 from __future__ import annotations
 
 import copy
+import gc
+import pickle
+import subprocess
+import sys
+import tempfile
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 from harness import Benchmark
+from harness.coco_backends import register_peers
+from harness.detectron2_extension import add_source_option, fast_evaluation, find_extension
 from mask_rcnn_repro.evaluation import coco_metrics
-from mask_rcnn_repro.evaluation.coco.backends import coco_result
+from mask_rcnn_repro.evaluation.coco.backends import CocoResult, coco_result
 from mask_rcnn_repro.evaluation.coco.ground_truth import index_ground_truth
 from mask_rcnn_repro.evaluation.masks.rle import encode_masks
 
@@ -141,7 +155,7 @@ class MadeUp:
         return index_ground_truth(copy.deepcopy(self.content)).coco
 
 
-def compare(bench: Benchmark, data: MadeUp) -> None:
+def compare(bench: Benchmark, data: MadeUp, peers: list[str], extension: str) -> None:
     """One task."""
     images = len(data.content["images"])
     task = data.task
@@ -149,29 +163,103 @@ def compare(bench: Benchmark, data: MadeUp) -> None:
         f"{task}: {images:,} images, {len(data.content['annotations']):,} objects, "
         f"{len(data.results):,} detections"
     )
-    truths = [data.ground_truth() for _ in range(2)]
-    outputs = bench.compare(
-        work,
-        {
-            "pycocotools": lambda: coco_result(
-                truths[0], data.results, task, backend="pycocotools"
-            ),
-            "ours": lambda: coco_result(truths[1], data.results, task),
-        },
-        reference="pycocotools",
-        goal=None if bench.quick else GOAL,
-        repeats=3 if task == "keypoints" and not bench.quick else 1,
-        warmup=False,
-    )
-    (theirs, _, _), (ours, name, _) = outputs["pycocotools"], outputs["ours"]
-    pairs = [(theirs[key], ours[key]) for key in theirs if key != "per_class"]
-    pairs += [(theirs["per_class"][key], value) for key, value in ours["per_class"].items()]
-    same = sum(a == b or (a != a and b != b) for a, b in pairs)
+    backends = {"pycocotools": "pycocotools", **{name: name for name in peers}, "ours": "auto"}
+    once = "pycocotools", "COCOeval_opt"
+    outputs: dict[str, Any] = {}
+    times: dict[str, list[float]] = {name: [] for name in backends}
+    for turn in range(1 if bench.quick else 3):
+        for name, backend in backends.items():
+            if turn and name in once and task != "keypoints":
+                continue
+            truth = data.ground_truth()
+            begin = time.perf_counter()
+            outputs[name] = coco_result(truth, data.results, task, backend=backend)
+            times[name].append(time.perf_counter() - begin)
+    memory = {}
+    if Path("/proc/self/clear_refs").exists():
+        if bench.quick:  # a process takes seconds to start
+            memory = {"ours": memory_rise(data.ground_truth(), data.results, task, "auto")}
+        else:
+            memory = peak_memory(data, backends, extension)
+    goals = None if bench.quick else {"ours": GOAL}
+    bench.add(work, times, reference="pycocotools", goals=goals, memory=memory)
     bench.equality(
         work,
-        f"{same} of {len(pairs)} numbers, AP by class among them, equal to the last bit "
-        f"(AP {ours['AP']:.2f}; computed by {name})",
+        "; ".join(
+            f"{name}: {equality(outputs[name], outputs['pycocotools'])}"
+            for name in backends
+            if name != "pycocotools"
+        )
+        + f". AP {outputs['ours'].metrics['AP']:.2f}, computed by {outputs['ours'].backend}",
     )
+    if "COCOeval_opt" in times:
+        bench.beside(work, "COCOeval_opt", {"ours": None})
+
+
+def equality(ours: CocoResult, theirs: CocoResult) -> str:
+    """How many numbers are equal to the last bit: metrics, AP by class, points of the curves."""
+    mine, reference = (np.array(flat([r.metrics, r.curves])) for r in (ours, theirs))
+    if mine.shape != reference.shape:
+        return f"{mine.size} numbers instead of {reference.size}"
+    same = int(((mine == reference) | (np.isnan(mine) & np.isnan(reference))).sum())
+    text = f"{same:,} of {reference.size:,} numbers equal to the last bit"
+    if same < reference.size:
+        text += f", largest difference {np.nanmax(np.abs(mine - reference)):.1g}"
+    return text
+
+
+def flat(value: Any) -> list[float]:
+    """All numbers of nested mappings and sequences; NaN for None."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, (list, tuple)):
+        return [number for part in value for number in flat(part)]
+    return [float("nan") if value is None else float(value)]
+
+
+def peak_memory(data: MadeUp, backends: dict[str, str], extension: str) -> dict[str, float]:
+    """Contender to :func:`memory_rise` in a process of its own.
+
+    Args:
+        backends: contender to backend.
+        extension: file of Detectron2's extension, or "".
+    """
+    found = {}
+    with tempfile.NamedTemporaryFile(suffix=".pickle") as file:
+        pickle.dump((data.content, data.results), file, pickle.HIGHEST_PROTOCOL)
+        file.flush()
+        for name, backend in backends.items():
+            command = [sys.executable, "-W", "ignore", str(Path(__file__).resolve()), "memory"]
+            command += [file.name, data.task, backend, extension]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            if done.returncode:
+                raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr[-4000:]}")
+            found[name] = float(done.stdout.split()[-1])
+    return found
+
+
+def print_memory(file: str, task: str, backend: str, extension: str) -> None:
+    """The process of :func:`peak_memory`: prints MiB."""
+    register_peers(fast_evaluation(extension))
+    first = MadeUp(2, 2, 2, task)
+    coco_result(first.ground_truth(), first.results, task, backend=backend)  # imports
+    content, results = pickle.loads(Path(file).read_bytes())
+    print(memory_rise(index_ground_truth(content).coco, results, task, backend))
+
+
+def memory_rise(truth: Any, results: list[dict[str, Any]], task: str, backend: str) -> float:
+    """MiB that an evaluation needs at most beyond what the process held before. Linux only."""
+    gc.collect()
+    Path("/proc/self/clear_refs").write_text("5")  # resets the highest value
+    before = _highest()
+    coco_result(truth, results, task, backend=backend)
+    return _highest() - before
+
+
+def _highest() -> float:
+    """The highest resident memory of this process, MiB."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
 def scale(bench: Benchmark, title: str, label: str, sizes: dict[int, tuple[int, int, int]]) -> None:
@@ -192,16 +280,23 @@ def scale(bench: Benchmark, title: str, label: str, sizes: dict[int, tuple[int, 
 
 def main() -> None:
     """Measures, prints, and writes the record with --record."""
+    if sys.argv[1:2] == ["memory"]:
+        print_memory(*sys.argv[2:])
+        return
     bench = Benchmark("coco_metrics", "COCO metrics", __doc__)
     parser = bench.parser()
     parser.add_argument("--images", type=int, default=5000)
+    add_source_option(parser)
     args = bench.parse(parser)
+    extension, why_not = find_extension(args.detectron2_source)
+    peers, missing = register_peers(fast_evaluation(extension))
     images = 50 if bench.quick else args.images
     for task in ("bbox", "keypoints"):  # imports
         first = MadeUp(2, 2, 2, task)
-        coco_metrics(first.ground_truth(), first.results, task)
+        for backend in ("auto", *peers):
+            coco_metrics(first.ground_truth(), first.results, task, backend=backend)
     for task, objects, detections in (("bbox", 7, 100), ("segm", 7, 100), ("keypoints", 4, 12)):
-        compare(bench, MadeUp(images, objects, detections, task))
+        compare(bench, MadeUp(images, objects, detections, task), peers, extension)
     numbers = (10, 20) if bench.quick else (50, 100, 200, 400)
     scale(
         bench,
@@ -216,6 +311,10 @@ def main() -> None:
         "detections an image",
         {number: (100, max(1, number // 4), number) for number in numbers},
     )
+    if why_not:
+        bench.note(why_not)
+    for package in missing:
+        bench.note(f"{package} takes no part: it is not installed (requirements/peers.txt).")
     bench.finish()
 
 

@@ -1,12 +1,13 @@
 """Whole evaluation from the start of the process to the table, on images of the embedded data.
 
 Detectron2: a script of its own parts: the same network, loader with its ``DatasetMapper``,
-``inference_on_dataset`` and ``COCOEvaluator`` (with pycocotools, unless Detectron2's compiled
-extension is there). Ours: ``train_net.py --eval-only``. Both in processes of their own, on the same
-weights and images at the profile `mini`, in turns; the embedded data exist before. Precision is
-float32 for both, and the configuration's own (bf16 at `mini`) besides.
+``inference_on_dataset`` and ``COCOEvaluator``. There are two references: the evaluator with
+pycocotools, and with Detectron2's compiled COCOeval_opt, its default, which is built for the
+benchmark by `--detectron2-source`. Ours: ``train_net.py --eval-only``. All in processes of their
+own, on the same weights and images at the profile `mini`, in turns; the embedded data exist before.
+Precision is float32, and the configuration's own (bf16 at `mini`) besides on CPUs that have bf16.
 
-Run: python benchmarks/evaluation.py --threads 2 --checkpoint output/.../model_final.pth
+Run: python benchmarks/evaluation.py --threads 2 --detectron2-source FOLDER
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ CONFIG = "enhanced_r50/e2e"  # trained jointly: takes images alone
 def parse() -> tuple[Any, argparse.Namespace]:
     """The command line, and the benchmark."""
     from harness import Benchmark
+    from harness.detectron2_extension import add_source_option
 
     bench = Benchmark("evaluation", "Whole evaluation", __doc__)
     parser = bench.parser()
@@ -37,6 +39,7 @@ def parse() -> tuple[Any, argparse.Namespace]:
         "--checkpoint",
         help="its weights at `mini`; by default those of its run in output/, else random ones",
     )
+    add_source_option(parser)
     parser.set_defaults(repeats=1)
     return bench, bench.parse(parser)
 
@@ -73,9 +76,9 @@ def subset(images: int, folder: Path) -> Path:
 
 
 def run_stock(
-    config: str, checkpoint: str, annotations: str, image_root: str, threads: str
+    config: str, checkpoint: str, annotations: str, image_root: str, threads: str, extension: str
 ) -> None:
-    """The stock script, in its own process."""
+    """The stock script, in its own process; with COCOeval_opt if there is an extension."""
     import torch
     from detectron2.checkpoint import DetectionCheckpointer
     from detectron2.config import instantiate
@@ -91,6 +94,10 @@ def run_stock(
 
     from mask_rcnn_repro import get_config, register
 
+    if extension:
+        from harness.detectron2_extension import fast_evaluation
+
+        fast_evaluation(extension)
     setup_logger()
     torch.set_num_threads(int(threads))
     register()
@@ -110,18 +117,11 @@ def run_stock(
         num_workers=cfg.dataloader.test.num_workers,
     )
     with tempfile.TemporaryDirectory() as folder:
-        evaluator = COCOEvaluator("subset", output_dir=folder, use_fast_impl=_has_extension())
+        evaluator = COCOEvaluator("subset", output_dir=folder, use_fast_impl=bool(extension))
+        assert evaluator._use_fast_impl == bool(extension)
         metrics = inference_on_dataset(model, loader, evaluator)
     print_csv_format(metrics)
     print("METRICS", json.dumps({task: metrics[task]["AP"] for task in ("bbox", "segm")}))
-
-
-def _has_extension() -> bool:
-    try:
-        import detectron2._C  # noqa: F401
-    except ImportError:
-        return False
-    return True
 
 
 def _stock_pooler(pooler: Any, kind: Any) -> Any:
@@ -163,6 +163,10 @@ def main() -> None:
     import torch
     from detectron2.data import MetadataCatalog
 
+    from harness.detectron2_extension import find_extension
+    from mask_rcnn_repro.utils.precision import cpu_has_bf16
+
+    extension, why_not = find_extension(args.detectron2_source)
     images = 8 if bench.quick else args.images
     rounds = 1 if bench.quick else args.repeats
     threads = str(torch.get_num_threads())
@@ -181,26 +185,31 @@ def main() -> None:
         ours += [f"dataloader.test.dataset.json={annotations}"]
         ours += ["dataloader.test.dataset.names=embedded_subset"]
         ours += [f"dataloader.test.dataset.image_root={image_root}"]
-        commands = {
-            "Detectron2": stock,
-            "ours": [*ours, "train.amp.enabled=false", f"train.output_root={folder / 'fp32'}"],
-            "ours, bf16": [*ours, "train.amp.enabled=true", f"train.output_root={folder / 'bf16'}"],
-        }
+        commands = {"Detectron2, pycocotools": [*stock, ""]}
+        if extension:
+            commands["Detectron2, COCOeval_opt"] = [*stock, extension]
+        roots = {"ours": folder / "fp32"}
+        commands["ours"] = [*ours, "train.amp.enabled=false"]
+        if bench.device.type == "cuda" or cpu_has_bf16():
+            roots["ours, bf16"] = folder / "bf16"
+            commands["ours, bf16"] = [*ours, "train.amp.enabled=true"]
+        for contender, root in roots.items():
+            commands[contender].append(f"train.output_root={root}")
         times: dict[str, list[float]] = {contender: [] for contender in commands}
         found: dict[str, dict[str, float]] = {}
         for _ in range(rounds):
             for contender, command in commands.items():
                 seconds, text = timed(command, folder, threads)
                 times[contender].append(seconds)
-                if contender == "Detectron2":
+                if contender not in roots:
                     line = next(x for x in text.splitlines() if x.startswith("METRICS "))
                     found[contender] = json.loads(line.removeprefix("METRICS "))
-        for contender, root in (("ours", "fp32"), ("ours, bf16", "bf16")):
-            record = json.loads(next((folder / root).rglob("record.json")).read_text())
+        for contender, root in roots.items():
+            record = json.loads(next(root.rglob("record.json")).read_text())
             metrics = record["metrics"]
             found[contender] = {task: metrics[task]["AP"] for task in ("bbox", "segm")}
     work = f"{images} images, {args.config} at mini"
-    bench.add(work, times, reference="Detectron2", goals={"ours": 1.6})
+    bench.add(work, times, reference="Detectron2, pycocotools", goals={"ours": 1.6})
     tasks = {"bbox": "box AP", "segm": "mask AP"}
     bench.equality(
         work,
@@ -210,6 +219,10 @@ def main() -> None:
             for contender, values in found.items()
         ),
     )
+    if extension:
+        bench.beside(work, "Detectron2, COCOeval_opt", dict.fromkeys(roots))
+    else:
+        bench.note(why_not)
     bench.note("Weights: " + ("trained." if given else "random, so AP says nothing."))
     bench.finish()
 

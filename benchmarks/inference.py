@@ -1,4 +1,4 @@
-"""Inference of Mask R-CNN with ResNet-50-FPN at 800 px, from image to RLE, batch size 1.
+"""Inference of Mask R-CNN with ResNet-50-FPN at 800 px, from image to RLE, one image at a time.
 
 Detectron2: its own ``GeneralizedRCNN``, called (which pastes masks), then its conversion to COCO
 results. Ours: the configuration table2a/r50_fpn trained jointly, transformed by
@@ -6,13 +6,17 @@ results. Ours: the configuration table2a/r50_fpn trained jointly, transformed by
 values (RoIAlign with 2 x 2 samples, 1000 proposals); bf16 is opt-in at evaluation
 (``train.amp.enabled=true``). torchvision: its ``maskrcnn_resnet50_fpn``, which cannot hold these
 weights and has random ones of its own. Weights are random, damped so that features stay moderate
-and a detector's usual number of objects is found.
+and a detector's usual number of objects is found. OpenVINO and ONNX Runtime, where they are
+installed (`pip install -r requirements/peers.txt`), run the file that `tools/export.py` writes of
+this model, with the same conversion of small masks to RLE as ours. Photographs differ in shape.
+bf16 takes part on CPUs that have it.
 
-Run: python benchmarks/inference.py --threads 2
+Run: python benchmarks/inference.py --threads 2      (about 30 minutes)
 """
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,22 +30,36 @@ from detectron2 import model_zoo
 from detectron2.config import instantiate
 from detectron2.data.transforms import ResizeShortestEdge
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
+from detectron2.structures import Boxes, Instances
 from torch import nn
 
 from harness import Benchmark
+from harness.exported import export, installed_runtimes, open_in
 from mask_rcnn_repro import get_config, register
 from mask_rcnn_repro.evaluation.loop import predict_small
 from mask_rcnn_repro.evaluation.masks.rle import instances_to_results
 from mask_rcnn_repro.modeling import optimize_for_inference
-from mask_rcnn_repro.utils.precision import autocast_context
+from mask_rcnn_repro.utils.precision import autocast_context, cpu_has_bf16
+from mask_rcnn_tools.export.formats import RunExported
 
 SAMPLE = Path(__file__).resolve().parents[2] / "shared" / "data" / "coco" / "val2017"
 
 
-def our_model() -> nn.Module:
-    """The configuration's model with random, damped weights."""
+def our_model(depth: int, objects: int) -> nn.Module:
+    """The configuration's model with random, damped weights.
+
+    Args:
+        depth: of the ResNet.
+        objects: most detections of an image; ten times as many proposals.
+    """
     register()
-    model = instantiate(get_config("table2a/r50_fpn", overrides=["train.proposals=null"]).model)
+    overrides = [
+        "train.proposals=null",
+        f"model.backbone.bottom_up.depth={depth}",
+        f"model.roi_heads.box_predictor.test_topk_per_image={objects}",
+        f"model.proposal_generator.post_nms_topk=[2000, {10 * objects}]",
+    ]
+    model = instantiate(get_config("table2a/r50_fpn", overrides=overrides).model)
     generator = torch.Generator().manual_seed(0)
     scales = {  # like a trained network's: many classes with few certain objects
         "box_predictor.cls_score.weight": 0.012,
@@ -49,9 +67,10 @@ def our_model() -> nn.Module:
         "rpn_head.objectness_logits.weight": 0.05,
         "mask_head.predictor.weight": 0.1,
     }
+    last_norm = "conv3.norm.weight" if depth >= 50 else "conv2.norm.weight"
     with torch.no_grad():
         for name, tensor in model.state_dict().items():
-            if name.endswith("conv3.norm.weight"):  # residual branches add little
+            if name.endswith(last_norm):  # residual branches add little
                 tensor.fill_(0.2)
             for ending, scale in scales.items():
                 if name.endswith(ending):
@@ -59,15 +78,19 @@ def our_model() -> nn.Module:
     return model.eval()
 
 
-def stock_model(ours: nn.Module) -> nn.Module:
+def stock_model(ours: nn.Module, depth: int) -> nn.Module:
     """Detectron2's model of the same values and weights."""
     cfg = model_zoo.get_config("common/models/mask_rcnn_fpn.py").model
-    cfg.backbone.bottom_up.stages.stride_in_1x1 = True
+    stages = cfg.backbone.bottom_up.stages
+    stages.depth, stages.stride_in_1x1 = depth, True
+    if depth < 50:
+        del stages["stride_in_1x1"]  # blocks without 1x1 convolutions
     heads, rpn = ours.roi_heads, ours.proposal_generator
     for pooler in (cfg.roi_heads.box_pooler, cfg.roi_heads.mask_pooler):
         pooler.pooler_type, pooler.sampling_ratio = "ROIAlign", 2
     for name in ("pre_nms_topk", "post_nms_topk"):
         cfg.proposal_generator[name] = [getattr(rpn, name)[training] for training in (True, False)]
+    cfg.roi_heads.box_predictor.test_topk_per_image = heads.box_predictor.test_topk_per_image
     cfg.roi_heads.box_predictor.test_nms_thresh = heads.box_predictor.test_nms_thresh
     cfg.roi_heads.box_predictor.test_score_thresh = heads.box_predictor.test_score_thresh
     model = instantiate(cfg)
@@ -75,10 +98,14 @@ def stock_model(ours: nn.Module) -> nn.Module:
     return model.eval()
 
 
-def torchvision_model() -> nn.Module:
-    """torchvision's model, damped in the same way; it keeps 100 detections."""
+def torchvision_model(objects: int) -> nn.Module:
+    """torchvision's model, damped in the same way; it keeps as many detections."""
     model = torchvision.models.detection.maskrcnn_resnet50_fpn(
-        weights=None, weights_backbone=None, box_score_thresh=0.0
+        weights=None,
+        weights_backbone=None,
+        box_score_thresh=0.0,
+        box_detections_per_img=objects,
+        rpn_post_nms_top_n_test=10 * objects,
     )
     with torch.no_grad():
         for name, tensor in model.state_dict().items():
@@ -88,10 +115,17 @@ def torchvision_model() -> nn.Module:
 
 
 def photographs(count: int, edge: int) -> tuple[list[dict[str, Any]], str]:
-    """Images as a loader gives them, BGR, and what they are."""
-    files = sorted(SAMPLE.glob("*.jpg"))[:count]
-    what = f"{len(files)} photographs of COCO val2017"
-    pictures = [cv2.imread(str(file)) for file in files]
+    """Images as a loader gives them, BGR, of different shapes as far as there are, and a text."""
+    pictures = [cv2.imread(str(file)) for file in sorted(SAMPLE.glob("*.jpg"))]
+    seen: dict[tuple[int, ...], int] = {}
+    order = []  # first pictures of new shapes, then others
+    for index, picture in enumerate(pictures):
+        seen[picture.shape] = seen.get(picture.shape, 0) + 1
+        order.append((seen[picture.shape], index))
+    pictures = [pictures[index] for _, index in sorted(order)[:count]]
+    what = (
+        f"{len(pictures)} photographs of COCO val2017 of {len({p.shape for p in pictures})} shapes"
+    )
     if not pictures:
         what = f"{count} pictures of noise (no photographs at ../shared/data)"
         generator = np.random.default_rng(0)
@@ -119,10 +153,20 @@ def by_ours(model: nn.Module, item: dict[str, Any]) -> list[dict[str, Any]]:
     return instances_to_results(found, item["height"], item["width"], item["image_id"])
 
 
+def by_exported(run: RunExported, item: dict[str, Any]) -> list[dict[str, Any]]:
+    """COCO results of one image from an exported file, made as ours."""
+    outputs = {name: torch.from_numpy(array) for name, array in run(item["image"].numpy()).items()}
+    found = Instances(tuple(item["image"].shape[1:]))
+    found.pred_boxes, found.scores = Boxes(outputs["boxes"]), outputs["scores"]
+    found.pred_classes, found.pred_masks = outputs["classes"], outputs["masks"][:, None]
+    return instances_to_results(found, item["height"], item["width"], item["image_id"])
+
+
 def by_torchvision(model: nn.Module, item: dict[str, Any]) -> list[bytes]:
     """Masks of one image as RLE; it resizes by itself, from an image of the wanted size."""
     image = item["image"].flip(0).float().div_(255)
     device = next(model.parameters()).device
+    model.transform.min_size, model.transform.max_size = (min(image.shape[1:]),), 9999
     masks = model([image.to(device)])[0]["masks"][:, 0].ge(0.5).byte().cpu()
     return [mask_util.encode(np.asfortranarray(mask.numpy()))["counts"] for mask in masks]
 
@@ -163,44 +207,103 @@ def main() -> None:
     """Measures, prints, and writes the record with --record."""
     bench = Benchmark("inference", "Inference, image to RLE", __doc__)
     parser = bench.parser()
-    parser.add_argument("--images", type=int, default=1, help="photographs a round")
+    parser.add_argument("--images", type=int, default=8, help="photographs a round")
     parser.set_defaults(repeats=3)
     args = bench.parse(parser)
+    depth, objects = (18, 10) if bench.quick else (50, 100)
     inputs, what = photographs(1 if bench.quick else args.images, 256 if bench.quick else 800)
-    plain = our_model().to(bench.device)
-    stock = stock_model(plain).to(bench.device)
-    other = torchvision_model().to(bench.device)
-    other.transform.min_size, other.transform.max_size = (min(inputs[0]["image"].shape[1:]),), 9999
-    fast = optimize_for_inference(plain)
-    half = optimize_for_inference(plain, torch.bfloat16)
+    plain = our_model(depth, objects)
+    on_cpu = bench.device.type == "cpu"
+    runtimes, notes = installed_runtimes() if on_cpu else ([], [])
+    bf16 = not on_cpu or cpu_has_bf16()
+    most = torch.get_num_threads()
+    with tempfile.TemporaryDirectory() as folder:
+        file = export(plain, inputs[0]["image"], Path(folder)) if runtimes else None
+        models = {
+            "Detectron2": stock_model(plain, depth).to(bench.device),
+            "plain": plain.to(bench.device),
+            "fp32": optimize_for_inference(plain),
+            "torchvision": torchvision_model(objects).to(bench.device),
+        }
+        if bf16:
+            models["bf16"] = optimize_for_inference(plain, torch.bfloat16)
+        for threads in sorted({1, most}) if on_cpu and not bench.quick else [most]:
+            torch.set_num_threads(threads)
+            peers = {name: open_in(name, file) for name in runtimes}
+            if bf16 and "OpenVINO" in peers:
+                peers["OpenVINO, bf16"] = open_in("OpenVINO", file, bf16=True)
+            work = f"{len(inputs)} images, R{depth}-FPN, {min(inputs[0]['image'].shape[1:])} px"
+            work += f", {threads} thread{'s' * (threads > 1)}" if on_cpu else ""
+            outputs = compare(bench, work, models, peers, inputs, others=threads == most)
+    counts = [len(results) for results in outputs["Detectron2"]]
+    bench.note(
+        f"{what}, {', '.join(map(str, counts))} detections; torchvision's: "
+        f"{', '.join(str(len(r)) for r in outputs['torchvision'])}."
+    )
+    if not bf16:
+        notes.append("bf16 takes no part: this CPU has no bf16 instructions.")
+    for note in notes:
+        bench.note(note)
+    bench.finish()
 
-    def over(predict: Any, model: nn.Module, bf16: bool = False) -> Callable[[], list[Any]]:
+
+def compare(
+    bench: Benchmark,
+    work: str,
+    models: dict[str, nn.Module],
+    peers: dict[str, RunExported],
+    inputs: list[dict[str, Any]],
+    others: bool,
+) -> dict[str, Any]:
+    """Compares with one number of threads.
+
+    Args:
+        bench: the benchmark.
+        work: what is done.
+        models: "Detectron2", "fp32", "plain", "torchvision" and, where it takes part, "bf16".
+        peers: opened files by contender.
+        inputs: images.
+        others: whether the model that is not transformed, and torchvision's, take part.
+
+    Returns:
+        Contender to results of each image.
+    """
+
+    def over(predict: Any, model: Any, bf16: bool = False) -> Callable[[], list[Any]]:
         def run() -> list[Any]:
             with torch.no_grad(), autocast_context(bench.device, bf16, "bf16"):
                 return [predict(model, item) for item in inputs]
 
         return run
 
-    work = f"{len(inputs)} images, R50-FPN, {min(inputs[0]['image'].shape[1:])} px"
+    contenders = {"Detectron2": over(by_detectron2, models["Detectron2"])}
+    contenders["ours"] = over(by_ours, models["fp32"])
+    if "bf16" in models:
+        contenders["ours, bf16"] = over(by_ours, models["bf16"], bf16=True)
+    contenders |= {name: over(by_exported, run) for name, run in peers.items()}
+    if others:
+        contenders["ours, not transformed"] = over(by_ours, models["plain"])
+        contenders["torchvision"] = over(by_torchvision, models["torchvision"])
+    goals = {"ours": 2.1, "ours, bf16": 3.6}
     outputs = bench.compare(
         work,
-        {
-            "Detectron2": over(by_detectron2, stock),
-            "ours": over(by_ours, fast),
-            "ours, bf16": over(by_ours, half, bf16=True),
-            "ours, not transformed": over(by_ours, plain),
-            "torchvision": over(by_torchvision, other),
-        },
+        contenders,
         reference="Detectron2",
-        goal={"ours": 1.6, "ours, bf16": 3.0},
+        goal={name: goal for name, goal in goals.items() if name in contenders},
     )
-    bench.equality(work, difference(outputs["ours"], outputs["Detectron2"]))
-    counts = [len(results) for results in outputs["Detectron2"]]
-    bench.note(
-        f"{what}, {', '.join(map(str, counts))} detections; torchvision's: "
-        f"{', '.join(str(len(r)) for r in outputs['torchvision'])}."
+    single = ["ours", *(name for name in peers if not name.endswith("bf16"))]
+    bench.equality(
+        work,
+        "; ".join(f"{n}: {difference(outputs[n], outputs['Detectron2'])}" for n in single),
     )
-    bench.finish()
+    for peer, ours, goal in (
+        ("OpenVINO", "ours", 1.4),
+        ("OpenVINO, bf16", "ours, bf16", 1.25),
+        ("ONNX Runtime", "ours", None),
+    ):
+        if peer in peers:
+            bench.beside(work, peer, {ours: goal})
+    return outputs
 
 
 if __name__ == "__main__":

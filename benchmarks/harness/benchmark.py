@@ -33,7 +33,10 @@ from mask_rcnn_repro.config.config_files import config_root
 from mask_rcnn_repro.paper.tables import Table
 from mask_rcnn_repro.records import provenance
 
-_LIBRARIES = ("numba", "hotcoco", "opencv-python-headless", "pillow", "cityscapesscripts")
+_LIBRARIES = (
+    *("numba", "hotcoco", "opencv-python-headless", "pillow", "cityscapesscripts"),
+    *("openvino", "onnxruntime", "ultrafast-pycocotools", "vernier"),
+)
 _SHORTEST = 0.05
 """Seconds; shorter work is done several times for one time."""
 
@@ -164,13 +167,31 @@ class Benchmark:
         self._comparisons.append(comparison)
         parts = [
             f"{name} {timings[name].median:.4g} s ({comparison.ratio(name):.2f}x)"
+            + (f" {comparison.memory[name]:.0f} MiB" if name in comparison.memory else "")
             for name in timings
         ]
         print(f"{work}: {', '.join(parts)}", flush=True)
 
+    def beside(self, work: str, reference: str, goals: Mapping[str, float | None]) -> None:
+        """Adds times of compared work again, beside another of its contenders.
+
+        Args:
+            work: That of the comparison.
+            reference: A contender of it.
+            goals: The contenders to show, with the ratio to reach or None.
+        """
+        timed = self._comparisons[self._index(work)].seconds
+        comparison = Comparison(
+            work=f"{work}, beside {reference}",
+            reference=reference,
+            seconds={name: timed[name] for name in (reference, *goals)},
+            goals={name: goal for name, goal in goals.items() if goal is not None},
+        )
+        self._comparisons.append(comparison)
+
     def equality(self, work: str, text: str) -> None:
         """Adds how equal the results of compared work are."""
-        index = [c.work for c in self._comparisons].index(work)
+        index = self._index(work)
         self._comparisons[index] = self._comparisons[index].model_copy(update={"equality": text})
         print(f"    {text}", flush=True)
 
@@ -219,6 +240,9 @@ class Benchmark:
             file = save_benchmark(record, config_root().parent / RECORDS)
             print(f"\nRecord written to {RECORDS / file.name}")
         return record
+
+    def _index(self, work: str) -> int:
+        return [c.work for c in self._comparisons].index(work)
 
     def _command(self) -> str:
         words = [os.path.basename(a) if os.path.isabs(a) else a for a in sys.argv[1:]]

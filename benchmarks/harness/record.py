@@ -36,7 +36,7 @@ class Comparison(_Section):
         seconds: contender to its times.
         goals: contender to the ratio that it is to reach, at least.
         equality: how the results compare, in a sentence.
-        memory: contender to the highest resident memory of its process, in MiB, where measured.
+        memory: contender to the highest rise of its process's resident memory, MiB, if measured.
     """
 
     work: str = Field(min_length=1)

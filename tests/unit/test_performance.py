@@ -7,7 +7,9 @@ import xml.etree.ElementTree as ElementTree
 import pytest
 import torch
 
-from harness import Benchmark, benchmark
+from harness import Benchmark, benchmark, coco_backends
+from harness.detectron2_extension import fast_evaluation, find_extension
+from harness.exported import installed_runtimes
 from harness.page import (
     PLOTS,
     draw_series,
@@ -86,6 +88,39 @@ def test_the_median_and_the_extremes():
     timing = comparison.seconds["a"]
     assert (timing.median, timing.lowest, timing.highest, timing.repeats) == (2.0, 1.0, 5.0, 3)
     assert comparison.ratio("b") == 0.5
+
+
+def test_the_same_times_are_shown_beside_another_contender():
+    bench = parsed()
+    times = {"stock": [8.0], "peer": [3.0], "ours": [2.0], "ours, bf16": [1.0]}
+    bench.add("x", times, reference="stock", goals={"ours": 2})
+    bench.beside("x", "peer", {"ours": 1.4, "ours, bf16": None})
+    _, beside = bench.finish().comparisons
+    assert (beside.work, beside.reference) == ("x, beside peer", "peer")
+    assert list(beside.seconds) == ["peer", "ours", "ours, bf16"]
+    assert (beside.ratio("ours"), beside.ratio("ours, bf16")) == (1.5, 3.0)
+    assert beside.goals == {"ours": 1.4}
+
+
+def test_detectron2s_evaluation_takes_no_part_without_its_sources(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "detectron2._C", None)  # as if not compiled
+    file, reason = find_extension(None)
+    assert not file and "--detectron2-source FOLDER" in reason
+    assert fast_evaluation(file) is None
+    with pytest.raises(FileNotFoundError, match="git clone"):
+        find_extension(str(tmp_path))
+
+
+def test_contenders_that_are_not_installed_are_named(monkeypatch):
+    monkeypatch.setattr(coco_backends.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(coco_backends, "COCO_BACKENDS", {})
+    assert coco_backends.register_peers() == ([], ["ultrafast-pycocotools", "vernier"])
+    found, notes = installed_runtimes()
+    assert not found
+    assert notes == [
+        "OpenVINO takes no part: not installed (pip install openvino onnx).",
+        "ONNX Runtime takes no part: not installed (pip install onnxruntime onnx).",
+    ]
 
 
 def test_an_unknown_contender_is_named():

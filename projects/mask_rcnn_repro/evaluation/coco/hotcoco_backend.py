@@ -206,17 +206,17 @@ def _listed(
         raise BackendCannot(f"pycocotools takes them for results of another kind ({kind})")
     if iou_type == "keypoints":
         _check_numbers(first, fields[2:])
-    columns = list(zip(*map(operator.itemgetter(*fields), detections), strict=True))
-    images = set(columns[0])
+    # no tuple for each result, which would have Python search all of them for garbage
+    images = set(map(operator.itemgetter("image_id"), detections))
     if not images <= set(known):
         raise BackendCannot("results are on images that are not in the annotations")
     whole_numbers((image for image in images if image in wanted), "image ids")
-    if not np.isfinite(np.fromiter(columns[2], np.float64, len(detections))).all():
+    scores = np.fromiter(map(operator.itemgetter("score"), detections), np.float64)
+    if not np.isfinite(scores).all():
         raise BackendCannot("a score is not finite")
-    if images <= wanted and set(map(len, detections)) == {len(fields)}:
+    if images <= wanted and all(d.keys() == set(fields) for d in detections):
         return list(detections)
-    rows = zip(*columns, strict=True)
-    return [dict(zip(fields, row, strict=True)) for row in rows if row[0] in wanted]
+    return [{field: d[field] for field in fields} for d in detections if d["image_id"] in wanted]
 
 
 def _after_fork() -> None:
