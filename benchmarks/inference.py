@@ -34,6 +34,7 @@ from detectron2.structures import Boxes, Instances
 from torch import nn
 
 from harness import Benchmark
+from harness.damped import damp
 from harness.exported import export, installed_runtimes, open_in
 from mask_rcnn_repro import get_config, register
 from mask_rcnn_repro.evaluation.loop import predict_small
@@ -60,21 +61,7 @@ def our_model(depth: int, objects: int) -> nn.Module:
         f"model.proposal_generator.post_nms_topk=[2000, {10 * objects}]",
     ]
     model = instantiate(get_config("table2a/r50_fpn", overrides=overrides).model)
-    generator = torch.Generator().manual_seed(0)
-    scales = {  # like a trained network's: many classes with few certain objects
-        "box_predictor.cls_score.weight": 0.012,
-        "rpn_head.anchor_deltas.weight": 0.01,
-        "rpn_head.objectness_logits.weight": 0.05,
-        "mask_head.predictor.weight": 0.1,
-    }
-    last_norm = "conv3.norm.weight" if depth >= 50 else "conv2.norm.weight"
-    with torch.no_grad():
-        for name, tensor in model.state_dict().items():
-            if name.endswith(last_norm):  # residual branches add little
-                tensor.fill_(0.2)
-            for ending, scale in scales.items():
-                if name.endswith(ending):
-                    tensor.normal_(0, scale, generator=generator)
+    damp(model)
     return model.eval()
 
 

@@ -242,7 +242,8 @@ def test_folded_norms_give_detectron2s_outputs_and_gradients(rois):
 def test_a_watched_norm_is_not_folded():
     head = build_res5(50, width_multiplier=1 / 16)
     seen = []
-    head.train()[0].conv1.norm.register_forward_hook(lambda module, given, result: seen.append(result))
+    norm = head.train()[0].conv1.norm
+    norm.register_forward_hook(lambda module, given, result: seen.append(result))
     head(torch.randn(1, 64, 7, 7))
     assert [x.shape for x in seen] == [(1, 32, 7, 7)]
 
