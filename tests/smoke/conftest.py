@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mask_rcnn_embedded.quickstart import TINY_SPEC, ensure_generated
-from mask_rcnn_repro.utils.startup import quiet_dependencies
+from mask_rcnn_tools.startup import quiet_dependencies
 
 from .run_helpers import RUN, Outcome, launch
 

@@ -24,7 +24,7 @@ _HANG_SECONDS = 900.0
 
 _CODE = """
 from mask_rcnn_tools.train.cli import parse_args
-from mask_rcnn_repro.utils.startup import quiet_dependencies
+from mask_rcnn_tools.startup import quiet_dependencies
 quiet_dependencies()
 args = parse_args()
 from mask_rcnn_tools.train.main import main

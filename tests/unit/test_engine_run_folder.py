@@ -25,7 +25,7 @@ from mask_rcnn_repro.engine.run_folder import (
 )
 from mask_rcnn_repro.engine.train.resuming import report_other_runs
 from mask_rcnn_repro.errors import DataError
-from mask_rcnn_repro.utils.startup import quiet_dependencies
+from mask_rcnn_tools.startup import quiet_dependencies
 
 LONGER = "train.max_iter=1234"
 
@@ -147,7 +147,7 @@ def test_known_lines_of_fx_are_silenced_and_others_are_not(
 
 def test_silencing_imports_the_standard_library_only() -> None:
     code = (
-        "import sys\nfrom mask_rcnn_repro.utils.startup import quiet_dependencies\n"
+        "import sys\nfrom mask_rcnn_tools.startup import quiet_dependencies\n"
         "quiet_dependencies()\n"
         "roots = {name.partition('.')[0] for name in sys.modules}\n"
         "print(sorted(roots - set(sys.stdlib_module_names) - {'__main__', 'mask_rcnn_repro'}))"

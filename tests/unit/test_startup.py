@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from mask_rcnn_repro.utils.startup import fast_imports
+from mask_rcnn_tools.startup import fast_imports
 
 
 @pytest.fixture(autouse=True)
@@ -53,7 +53,7 @@ def test_later_garbage_is_collected():
 
 def test_what_is_left_at_the_exit_is_not_gone_through():
     script = """
-from mask_rcnn_repro.utils.startup import fast_imports
+from mask_rcnn_tools.startup import fast_imports
 with fast_imports():
     import atexit, json
 class Cycle:
