@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.slow
+
 SCRIPTS = sorted((ROOT / "benchmarks").glob("*.py"))
 
 
