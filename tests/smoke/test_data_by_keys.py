@@ -181,7 +181,7 @@ def test_data_that_is_not_there_names_what_was_looked_for(
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path / "nowhere"))
     keys = [f"{TRAIN}.names=coco_trainval35k", f"{TEST}.names=coco_minival"]
     message = launch(tmp_path, *keys, config=R50_FPN).failed_plainly()
-    assert str(tmp_path / "nowhere") in message and "instances_val2017.json" in message
+    assert str(tmp_path / "nowhere") in message and "instances_train2017.json" in message
     assert "DETECTRON2_DATASETS" in message
 
 

@@ -103,6 +103,7 @@ def test_record_says_what_the_row_stands_on(first: tuple[Path, Outcome]) -> None
         "checkpoint_sha256": digest,
         "iterations": RPN_ITERATIONS,
         "recall": row.proposals.recall,
+        "image_bits": None,
     }
     assert rpn.proposals is None
 
