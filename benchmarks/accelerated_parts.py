@@ -57,7 +57,7 @@ PARTS: dict[str, tuple[list[str], dict[str, Any]]] = {
             *(f"modeling/inference/fused_{name}.py" for name in ("blocks", "layers", "mask_heads")),
             "modeling/inference/optimize.py",
         ],
-        {},  # see `evaluated`
+        {"modeling.inference.optimize._Optimizer.optimized": lambda self, module: module},
     ),
     "norms folded in training": (
         [],
@@ -95,20 +95,13 @@ def without(part: str) -> Iterator[None]:
         yield
 
 
-def lines_of(part: str) -> int:
-    return sum(len((PROJECT / file).read_text().splitlines()) for file in PARTS[part][0])
-
-
 def evaluated(profile: str, part: str, weights: Any, images: list[Any]) -> Callable[[], Any]:
     """A function that evaluates the images one by one."""
     cfg = config(profile)
     with without(part):
         model = build_model(cfg, torch.device("cpu"))
         model.load_state_dict(weights)
-        if part == "all fused layers":
-            model = model.eval()
-        else:
-            model = optimize_for_inference(model)
+        model = optimize_for_inference(model)
         mapper = instantiate(cfg.dataloader.test.mapper)
 
     def run() -> list[Any]:
@@ -179,8 +172,10 @@ def main() -> None:
             for part in PARTS:
                 contenders[f"without {part}"] = make(profile, part, weights, images)
             bench.compare(work, contenders, reference="ours")
-    for part in PARTS:
-        bench.note(f"{part}: {lines_of(part)} lines")
+    for part, (files, _) in PARTS.items():
+        lines = sum(len((PROJECT / file).read_text().splitlines()) for file in files)
+        if files:
+            bench.note(f"{part}: {lines} lines")
     bench.finish()
 
 

@@ -11,6 +11,7 @@ from pycocotools.cocoeval import COCOeval
 from scipy.special import nctdtr, stdtrit
 
 from mask_rcnn_repro.errors import ConfigError, RecordError
+from mask_rcnn_repro.evaluation.coco.hotcoco_backend import hotcoco_evaluation
 from mask_rcnn_tools.evidence import image_bootstrap
 from mask_rcnn_tools.evidence.claims import NEARLY, Claim, Term, claims_to_test
 from mask_rcnn_tools.evidence.image_bootstrap import (
@@ -273,6 +274,17 @@ def test_a_sample_is_the_data_set_with_its_images_repeated(capsys):
         precision = evaluated(*duplicated(content, detections, times)).eval["precision"]
         exact = precision[:, :, :, 0, -1].mean(axis=1)
         assert np.abs(row.T - exact).max() < 1e-12
+
+
+def test_matches_by_hotcoco_give_the_same(capsys):
+    content, detections = scene(np.random.default_rng(2))
+    reference = evaluated(content, detections)
+    options = {"image_ids": list(range(1, 13)), "category_ids": [1, 2], "max_dets": [1, 10, 100]}
+    fast = hotcoco_evaluation(
+        reference.cocoGt, detections, "bbox", each_image=True, oks_sigmas=[], **options
+    )
+    counts = image_counts(12, 6)
+    assert np.array_equal(sampled_ap(fast, counts), sampled_ap(reference, counts), equal_nan=True)
 
 
 def test_a_class_without_objects_in_a_sample_is_undefined(capsys):

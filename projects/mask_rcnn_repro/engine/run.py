@@ -83,13 +83,14 @@ def began_with(folder: Path) -> dict[str, Any]:
 
     They are facts by field of a record, such as `proposals`.
     """
-    facts: dict[str, Any] = {}
     if (folder / INPUTS_FILE).is_file():
-        facts = json.loads((folder / INPUTS_FILE).read_text(encoding="utf-8"))
+        facts: dict[str, Any] = json.loads((folder / INPUTS_FILE).read_text(encoding="utf-8"))
+        return facts
     with contextlib.suppress(RecordError):
         record = load_record(folder / RECORD_FILE)
-        facts = facts or (record.model_dump() if record.mode == "train" else {})
-    return facts
+        if record.mode == "train":
+            return record.model_dump()
+    return {}
 
 
 @dataclass(frozen=True)

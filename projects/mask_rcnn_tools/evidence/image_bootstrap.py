@@ -181,11 +181,10 @@ def bootstrap_of_run(record: Record, results: Path) -> Bootstrap | None:
     values: dict[str, list[float]] = {}
 
     def keep(gt: Any, detections: Any, iou_type: str, **options: Any) -> CocoNumbers:
-        found = list(detections)
         try:
-            evaluation = hotcoco_evaluation(gt, found, iou_type, each_image=True, **options)
+            evaluation = hotcoco_evaluation(gt, detections, iou_type, each_image=True, **options)
         except BackendCannot:
-            evaluation = pycocotools_evaluation(gt, found, iou_type, **options)
+            evaluation = pycocotools_evaluation(gt, detections, iou_type, **options)
         counts = image_counts(len(evaluation.params.imgIds))
         names = [str(gt.cats[c]["name"]) for c in evaluation.params.catIds]
         values.update(_metrics(iou_type, sampled_ap(evaluation, counts), names))

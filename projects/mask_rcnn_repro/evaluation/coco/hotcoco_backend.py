@@ -214,7 +214,8 @@ def _listed(
     scores = np.fromiter(map(operator.itemgetter("score"), detections), np.float64)
     if not np.isfinite(scores).all():
         raise BackendCannot("a score is not finite")
-    if images <= wanted and all(d.keys() == set(fields) for d in detections):
+    needed = set(fields)
+    if images <= wanted and all(d.keys() == needed for d in detections):
         return list(detections)
     return [{field: d[field] for field in fields} for d in detections if d["image_id"] in wanted]
 

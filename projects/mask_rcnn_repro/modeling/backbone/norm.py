@@ -30,28 +30,8 @@ def group_count(channels: int) -> int:
     return next((g for g in range(largest, 1, -1) if channels % g == 0), 1)
 
 
-class FrozenBN(FrozenBatchNorm2d):
-    """Detectron2's frozen batch norm, with one operation instead of two if gradients are needed.
-
-    Results are equal up to rounding. State dict and evaluation are Detectron2's.
-    """
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Maps (N, C, H, W) to the same shape and type."""
-        if not x.requires_grad:
-            y: torch.Tensor = super().forward(x)
-            return y
-        scale, shift = (v.reshape(1, -1, 1, 1).to(x.dtype) for v in self.scale_and_shift())
-        return torch.addcmul(shift, x, scale)
-
-    def scale_and_shift(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """What the layer multiplies channels by and adds to them, (C,) each."""
-        scale = self.weight * (self.running_var + self.eps).rsqrt()
-        return scale, self.bias - self.running_mean * scale
-
-
 class FoldedConv2d(Conv2d):
-    """Detectron2's convolution followed by :class:`FrozenBN`, in training as one convolution.
+    """Detectron2's convolution followed by its frozen batch norm, in training as one convolution.
 
     The norm scales the weights, which are trained as before, and its shift is the bias. So no map
     is written, and kept for the backward pass, between the two. Results are equal up to rounding.
@@ -59,10 +39,12 @@ class FoldedConv2d(Conv2d):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Maps (N, C, H, W) to (N, O, H', W')."""
-        if not self.training or type(self.norm) is not FrozenBN or self.norm._forward_hooks:
+        norm = self.norm
+        if not self.training or type(norm) is not FrozenBatchNorm2d or norm._forward_hooks:
             y: torch.Tensor = super().forward(x)
             return y
-        scale, shift = self.norm.scale_and_shift()
+        scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+        shift = norm.bias - norm.running_mean * scale
         weight = self.weight * scale.reshape(-1, 1, 1, 1)
         geometry = (self.stride, self.padding, self.dilation, self.groups)
         x = functional.conv2d(x, weight, shift, *geometry)
@@ -70,12 +52,12 @@ class FoldedConv2d(Conv2d):
 
 
 def fold_frozen_norms(module: nn.Module) -> None:
-    """Makes every convolution of `module` that :class:`FrozenBN` follows a :class:`FoldedConv2d`.
+    """Makes every convolution of `module` with a frozen batch norm a :class:`FoldedConv2d`.
 
     Detectron2's blocks build their convolutions themselves. Parameters and their names stay.
     """
     for part in module.modules():
-        if type(part) is Conv2d and type(part.norm) is FrozenBN and part.bias is None:
+        if type(part) is Conv2d and type(part.norm) is FrozenBatchNorm2d and part.bias is None:
             part.__class__ = FoldedConv2d
 
 
@@ -97,8 +79,7 @@ def resolve_norm(norm: str) -> str | Callable[[int], nn.Module]:
     """
     if norm not in NORMS:
         raise ConfigError(f"norm={norm!r} is unknown; allowed: {', '.join(map(repr, NORMS))}")
-    layers: dict[str, Callable[[int], nn.Module]] = {"GN": _group_norm, "FrozenBN": FrozenBN}
-    return layers.get(norm, norm)
+    return _group_norm if norm == "GN" else norm
 
 
 def build_norm(norm: str, channels: int) -> nn.Module | None:

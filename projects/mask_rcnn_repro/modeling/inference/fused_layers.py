@@ -22,10 +22,9 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from mask_rcnn_repro.modeling.accel.onednn import fused_conv, fused_linear
 from mask_rcnn_repro.modeling.accel.winograd import WinogradWeights
-from mask_rcnn_repro.modeling.backbone.norm import FrozenBN
 
 # Subclasses may compute something else. Detectron2's "BN" and "SyncBN" are the last two.
-_AFFINE_NORMS = (FrozenBN, FrozenBatchNorm2d, nn.BatchNorm2d, nn.SyncBatchNorm, NaiveSyncBatchNorm)
+_AFFINE_NORMS = (FrozenBatchNorm2d, nn.BatchNorm2d, nn.SyncBatchNorm, NaiveSyncBatchNorm)
 
 
 def _is_affine(norm: Any) -> bool:
