@@ -150,7 +150,7 @@ def test_silencing_imports_the_standard_library_only() -> None:
         "import sys\nfrom mask_rcnn_tools.startup import quiet_dependencies\n"
         "quiet_dependencies()\n"
         "roots = {name.partition('.')[0] for name in sys.modules}\n"
-        "print(sorted(roots - set(sys.stdlib_module_names) - {'__main__', 'mask_rcnn_repro'}))"
+        "print(sorted(roots - set(sys.stdlib_module_names) - {'__main__', 'mask_rcnn_tools'}))"
     )
     sources = str(Path(__file__).resolve().parents[2] / "projects")
     done = subprocess.run(
