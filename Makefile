@@ -1,6 +1,6 @@
 # make demo      set everything up, train the quickstart, evaluate it, draw predictions
 # make test      set everything up, run the tests, except those marked slow
-# make test-slow the tests marked slow, which take half an hour
+# make test-slow the tests marked slow, which take three quarters of an hour
 # make lint      ruff (format and lint), mypy, import-linter (which module may import which)
 # make bench     the benchmarks, against Detectron2, torchvision and pycocotools; writes their records
 # make report    tables, plots and output/report.html from the records in results/

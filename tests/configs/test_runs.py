@@ -1,5 +1,7 @@
 """Each config that differs at `tiny` trains two steps and evaluates; one of each kind resumes, too.
 
+The others are marked `slow`: together they take a quarter of an hour of a core.
+
 All in this process, by the same code as `train_net.py`, on the embedded data, through every stage:
 what a row depends on (RPN, initial weights) is run by the first row that needs it and shared.
 """
@@ -119,7 +121,13 @@ def predicted_tasks(cfg):
     return {"bbox", *(task for task, head in named.items() if heads.get(head) is not None)}
 
 
-@pytest.mark.parametrize("config", DISTINCT_AT_TINY)
+@pytest.mark.parametrize(
+    "config",
+    [
+        config if config in ONE_OF_EACH_KIND else pytest.param(config, marks=pytest.mark.slow)
+        for config in DISTINCT_AT_TINY
+    ],
+)
 def test_it_trains_and_evaluates(config, shared, tmp_path):
     folder = tmp_path / "run"
     here = (f"train.output_dir={folder}", shared, *steps(config))

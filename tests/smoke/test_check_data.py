@@ -76,6 +76,7 @@ def test_four_commands_are_documented() -> None:
     assert len(_commands()) == 4
 
 
+@pytest.mark.slow
 def test_in_a_process_of_its_own(own: Path) -> None:
     content = json.loads((own / "train.json").read_text())
     content["images"][0]["file_name"] = "../secret.png"

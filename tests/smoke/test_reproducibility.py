@@ -64,6 +64,7 @@ def test_another_seed_gives_other_weights(train: Train) -> None:
     assert not torch.equal(one[name], other[name])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 4])
 def test_the_number_of_workers_does_not_matter(train: Train, workers: int) -> None:
     assert same(train(f"{WORKERS}=0"), train(f"{WORKERS}={workers}")) > 400

@@ -100,6 +100,7 @@ def test_a_killed_table_goes_on(killed, monkeypatch, capsys):
     assert (code, "sigmoid" in out) == (0, True)
 
 
+@pytest.mark.slow
 def test_a_failing_run_is_in_the_exit_status(tmp_path, monkeypatch, capsys):
     """A step that cannot be taken: the stage fails, its row is not started, the rest is said."""
     monkeypatch.chdir(tmp_path)

@@ -173,6 +173,7 @@ def test_weights_in_a_missing_file(tmp_path: Path, eval_only: bool) -> None:
     assert list(tmp_path.iterdir()) == []  # nothing was begun
 
 
+@pytest.mark.slow
 def test_weights_that_do_not_fit_are_all_listed(trained: Path, tmp_path: Path) -> None:
     checkpoint = load(trained / "model_final.pth")
     weights = checkpoint["model"]

@@ -94,6 +94,7 @@ def stages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_stage_wise_row_needs_its_rpn_and_no_stored_proposals(
     stages: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

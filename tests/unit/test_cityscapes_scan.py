@@ -87,6 +87,7 @@ print(*[int(x) for x in DataLoader(Inside(), num_workers=1)])
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="counts threads in /proc")
 def test_processes_of_a_process_with_threads(root: Path) -> None:
     write_split(root, "train", 4)

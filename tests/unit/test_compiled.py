@@ -120,6 +120,7 @@ print(compiled.HAVE_NUMBA, "numba" in sys.modules, [rle["counts"] for rle in rle
 """
 
 
+@pytest.mark.slow
 def test_switched_off_it_gives_the_same():
     off = run_python(ENCODE, MASK_RCNN_REPRO_NUMBA="0")
     assert off.startswith("False False [")

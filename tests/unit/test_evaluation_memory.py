@@ -93,6 +93,7 @@ def feed(evaluator: CocoEvaluator, first: int, last: int) -> None:
         evaluator.process([inputs], [{"instances": prediction(image)}])
 
 
+@pytest.mark.slow
 def test_bytes_a_detection(evaluator: CocoEvaluator) -> None:
     """Collecting takes little more than the run lengths; measuring holds no second copy."""
     feed(evaluator, 1, 1)  # imports, compiled code

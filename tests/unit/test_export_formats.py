@@ -39,7 +39,7 @@ def varying(kind: str) -> torch.nn.Module:
     [
         ("torchscript", "fpn"),
         ("onnx", "fpn"),
-        ("torch_export", "c5"),
+        pytest.param("torch_export", "c5", marks=pytest.mark.slow),
         pytest.param("torch_export", "fpn", marks=pytest.mark.slow),
     ],
 )

@@ -144,6 +144,7 @@ def test_suppression_by_hand() -> None:
     assert suppress_by_group(boxes[:0], scores[:0], groups[:0], 0.5, 2).tolist() == []
 
 
+@pytest.mark.slow
 @settings(max_examples=8, deadline=None)
 @given(
     sides=st.lists(st.tuples(st.floats(0, 60), st.floats(0, 60)), max_size=4),

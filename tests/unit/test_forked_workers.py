@@ -15,6 +15,8 @@ from mask_rcnn_embedded.coco import TINY_SPEC
 from mask_rcnn_embedded.coco import generate
 from mask_rcnn_repro.data.loading.loader import build_test_loader
 
+import pytest
+
 def use_threads():
     cv2.setNumThreads(4)
     before = len(os.listdir("/proc/self/task"))
@@ -32,6 +34,7 @@ print("loaded", [batch[0]["seen"] for batch in loader])
 """
 
 
+@pytest.mark.slow
 def test_workers_after_opencv_threads(tmp_path: Path) -> None:
     sources = str(Path(__file__).resolve().parents[2] / "projects")
     done = subprocess.run(  # in a process of its own, which a hang cannot take the tests with

@@ -88,6 +88,7 @@ def child(work: Callable[[], None], megabytes: int) -> int:
         os._exit(code)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_very_many_instances_in_little_memory():
     """1500 detections take 75 MB as features, several times; in parts they fit into 100 MB."""

@@ -224,6 +224,7 @@ print("numba" in sys.modules)
 """
 
 
+@pytest.mark.slow
 @needs_numba
 def test_with_and_without_numba_in_processes_of_their_own():
     """The same numbers; and Numba is not imported before a RoI layer runs, nor at all without."""

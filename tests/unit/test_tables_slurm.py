@@ -106,6 +106,7 @@ def test_submitting_to_a_stand_in_for_slurm(tmp_path, jobs, monkeypatch):
     assert waiting_ids(tmp_path / "slurm") == ["1001", "1003"]
 
 
+@pytest.mark.slow
 def test_a_job_runs_by_submitit(tmp_path):
     """On this machine, by submitit's own executor for one: pickled, started elsewhere, awaited."""
     one = job(tmp_path, "row")
