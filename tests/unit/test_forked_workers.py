@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 CODE = """
 import os, sys
 import cv2
@@ -14,8 +16,6 @@ import numpy as np
 from mask_rcnn_embedded.coco import TINY_SPEC
 from mask_rcnn_embedded.coco import generate
 from mask_rcnn_repro.data.loading.loader import build_test_loader
-
-import pytest
 
 def use_threads():
     cv2.setNumThreads(4)
