@@ -58,21 +58,22 @@ def random_weights(config: str, folder: Path) -> Path:
     return folder / "random.pth"
 
 
-def subset(images: int, folder: Path) -> Path:
-    """An annotation file with the first images of the embedded validation data."""
+def subset(config: str, images: int, folder: Path) -> tuple[Path, str]:
+    """An annotation file with the first images of a config's test data, and their directory."""
     from detectron2.data import DatasetCatalog, MetadataCatalog
 
-    from mask_rcnn_repro import register
+    from mask_rcnn_repro import get_config, register
 
     register()
-    DatasetCatalog.get("embedded_val")  # makes the data
-    source = Path(MetadataCatalog.get("embedded_val").json_file)
+    name = get_config(config, profile="mini").dataloader.test.dataset.names
+    DatasetCatalog.get(name)  # makes the data
+    source = Path(MetadataCatalog.get(name).json_file)
     data = json.loads(source.read_text())
     data["images"] = data["images"][:images]
     kept = {image["id"] for image in data["images"]}
     data["annotations"] = [a for a in data["annotations"] if a["image_id"] in kept]
     (folder / "subset.json").write_text(json.dumps(data))
-    return folder / "subset.json"
+    return folder / "subset.json", str(MetadataCatalog.get(name).image_root)
 
 
 def run_stock(
@@ -161,7 +162,6 @@ def main() -> None:
         return
     bench, args = parse()
     import torch
-    from detectron2.data import MetadataCatalog
 
     from harness.detectron2_extension import find_extension
     from mask_rcnn_repro.utils.precision import cpu_has_bf16
@@ -175,8 +175,7 @@ def main() -> None:
         trained = ROOT / "output" / f"{args.config}@mini" / "seed0" / "model_final.pth"
         given = args.checkpoint or (trained if trained.is_file() else None)
         checkpoint = str(Path(given).resolve() if given else random_weights(args.config, folder))
-        annotations = subset(images, folder)
-        image_root = str(MetadataCatalog.get("embedded_val").image_root)
+        annotations, image_root = subset(args.config, images, folder)
         stock = [sys.executable, str(Path(__file__).resolve()), "stock", args.config, checkpoint]
         stock += [str(annotations), image_root, threads]
         ours = [sys.executable, str(ROOT / "train_net.py"), "--config-file", args.config]

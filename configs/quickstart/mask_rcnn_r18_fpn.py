@@ -24,7 +24,7 @@ model.roi_heads.num_classes = 7
 model.roi_heads.batch_size_per_image = 64
 model.roi_heads.box_head.fc_dim = 256
 model.roi_heads.mask_head.conv_dim = 64
-del model.roi_heads.mask_head["predictor_init"]  # Detectron2's first weights, as in `mini`
+del model.roi_heads.mask_head["predictor_init"]  # Detectron2's first weights
 model.pixel_std = [57.375, 57.12, 58.395]
 
 dataloader.train.num_workers = 0  # on two cores a worker costs more than the 20 ms that it saves

@@ -46,7 +46,7 @@ def test_stage_wise_training_omits_proposals_inside_crowds(tmp_path):
         save_config(cfg, tmp_path / "saved.yaml")
         assert config_hash(load_config(tmp_path / "saved.yaml")) == config_hash(cfg)
         for profile in ("mini", "tiny"):
-            assert "crowd_overlap" not in get_config(row, profile).dataloader.train.mapper
+            assert get_config(row, profile).dataloader.train.mapper.crowd_overlap == 0.7
     assert set(overlap.values()) == {0.7}
     for row in ("rpn/r50_fpn", "table8/e2e", "quickstart/mask_rcnn_r18_fpn"):
         assert "crowd_overlap" not in get_config(row).dataloader.train.mapper

@@ -228,13 +228,14 @@ def test_classes_come_from_the_data_of_both_configs():
         class_map_of(persons, None)
 
 
-@pytest.mark.parametrize(("profile", "random"), [("paper", "weights"), ("mini", "layer")])
-def test_rider_starts_as_in_detectron_under_paper(profile, random):
+@pytest.mark.parametrize(("profile", "classes"), [("paper", 80), ("mini", 18)])
+def test_all_classes_but_rider_come_from_coco(profile, classes):
     row, coco = (get_config(name, profile) for name in ("table7/fine_coco", "table2a/r50_fpn"))
     found = class_map_of(row, coco)
-    assert found.random == random
-    if profile == "paper":
-        assert [h for h, s in zip(found.here, found.source, strict=True) if s is None] == ["rider"]
+    assert found.random == "weights"  # as in Detectron
+    assert (len(found.here), len(found.there)) == (8, classes)
+    pairs = dict(zip(found.here, found.source, strict=True))
+    assert pairs == {name: None if name == "rider" else name for name in found.here}
 
 
 def test_a_mapping_without_weights_is_refused():

@@ -350,14 +350,6 @@ def test_crops_are_identified_without_being_made(tmp_path, monkeypatch):
 # --- configs ---------------------------------------------------------------------------------
 
 
-PRETRAINED = dataclasses.replace(profiles.MINI, pretrained=True)
-
-
-def small(config):
-    """A config at the pre-trained `mini`."""
-    return profiles._shrink(read_config(find_config(config)), PRETRAINED)
-
-
 @pytest.mark.parametrize(
     ("config", "stage"),
     [
@@ -370,7 +362,7 @@ def small(config):
     ],
 )
 def test_the_weights_of_a_stage_fit_the_rows(config, stage):
-    cfg = small(config)
+    cfg = get_config(config, "mini")
     assert cfg.train.init_checkpoint == f"stage://pretrain/{stage}"
     row, classifier = (build_resnet_of(c) for c in (cfg, get_config(f"pretrain/{stage}", "mini")))
     given = {k: shape for k, shape in classifier.items() if "num_batches" not in k}
@@ -388,18 +380,20 @@ def build_resnet_of(cfg):
 
 
 def test_a_pretrained_scale_keeps_the_papers_optimizer_and_frozen_norms():
-    cfg, paper = small("table2a/r50_fpn"), get_config("table2a/r50_fpn")
-    assert cfg.optimizer.lr == paper.optimizer.lr * PRETRAINED.sgd_lr
+    cfg, paper = (get_config("table2a/r50_fpn", profile) for profile in ("mini", "paper"))
+    assert cfg.optimizer.lr == paper.optimizer.lr * profiles.MINI.sgd_lr
     assert OmegaConf.to_container(cfg.optimizer) == {
         **OmegaConf.to_container(paper.optimizer),
         "lr": cfg.optimizer.lr,
     }
     bottom = cfg.model.backbone.bottom_up
     assert (bottom.norm, bottom.freeze_at) == ("FrozenBN", 2)
-    zoo = small("model_zoo/mask_rcnn_R_50_FPN_3x")  # published weights that no stage stands for
+    zoo = get_config(
+        "model_zoo/mask_rcnn_R_50_FPN_3x", "mini"
+    )  # published weights that no stage stands for
     assert zoo.train.init_checkpoint == ""
     assert zoo.model.backbone.bottom_up.norm == "BN"
-    shared = small("section4_4/r101_fpn_shared")
+    shared = get_config("section4_4/r101_fpn_shared", "mini")
     assert shared.train.init_from == "table2a/r101_fpn"
     assert (shared.train.init_checkpoint, shared.model.backbone.bottom_up.norm) == ("", "FrozenBN")
 

@@ -22,7 +22,7 @@ from mask_rcnn_tools.train.verify import (
 )
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-RESULTS = REPOSITORY / "results"
+RESULTS = REPOSITORY / "results" / "earlier" / "mini_from_random_weights"
 FILE = RESULTS / "table2e" / "fcn@mini" / "seed0.json"
 
 

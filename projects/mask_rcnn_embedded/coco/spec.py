@@ -117,7 +117,7 @@ class EmbeddedSpec(DataSetSpec):
 
 
 FULL_SPEC = EmbeddedSpec()
-"""The data set that ``mini`` is to use once its rows have been run on it."""
+"""The data set of the ``mini`` profile."""
 
 TINY_SPEC = EmbeddedSpec(
     name="tiny_coco",

@@ -51,7 +51,7 @@ class QuickstartSpec(coco.EmbeddedSpec):
 
 
 FULL_SPEC = QuickstartSpec()
-"""The data set of the quickstart and of the ``mini`` profile."""
+"""The data set of the quickstart."""
 
 TINY_SPEC = QuickstartSpec(
     name="tiny",

@@ -23,8 +23,7 @@ def use_stored_proposals(cfg: DictConfig, overrides: Iterable[str] = ()) -> None
     Config files always contain the RPN, so that `train.proposals=null` gives joint training.
     Otherwise its `post_nms_topk` gives the number of stored proposals per image in training and
     testing, and the RPN is removed. A :class:`~mask_rcnn_repro.modeling.SharedFeatureRCNN` keeps
-    its RPN. Training omits proposals inside crowds, as Detectron does in stage-wise training only;
-    the small profiles keep them.
+    its RPN. Training omits proposals inside crowds, as Detectron does in stage-wise training only.
 
     Args:
         cfg: a config after all overrides. Without `train.proposals` it is not changed.
@@ -54,7 +53,7 @@ def use_stored_proposals(cfg: DictConfig, overrides: Iterable[str] = ()) -> None
         own = f"dataloader.{split}.mapper.precomputed_proposal_topk"
         if mapper.get("precomputed_proposal_topk") is None or (counted and own not in given):
             mapper.precomputed_proposal_topk = _count(cfg, index)
-        if split == "train" and cfg.train.profile == "paper" and "crowd_overlap" not in mapper:
+        if split == "train" and "crowd_overlap" not in mapper:
             place = ("dataloader", split, "mapper")
             if "crowd_overlap" in known_params(mapper, place)[0]:  # a mapper may be a user's own
                 mapper.crowd_overlap = _CROWD_OVERLAP
