@@ -262,7 +262,9 @@ def record(
     """A record of a run whose mask AP is `ap`; box AP is one more."""
     cfg = get_config(config, profile, overrides, seed=seed)
     if stages is None:
-        stages = {key: input_run(stage, profile) for key, stage in stages_of(config).items()}
+        stages = {
+            key: input_run(stage, profile) for key, stage in stages_of(config, profile).items()
+        }
     made = make_record(
         cfg,
         config_id=config,
@@ -321,9 +323,14 @@ def test_our_results_are_those_of_the_config_as_it_is():
 def test_a_record_counts_while_its_rpn_is_the_current_one():
     config = "table2b/softmax"
     assert stages_of(config) == {"proposals": "rpn/r50_c4"}
+    assert stages_of(config, "mini") == {"init_from": "pretrain/r50", **stages_of(config)}
+    begins = {"init_from": input_run("pretrain/r50")}
     made = record(config, 20.0)
     assert format_ours(config, [made]) == "mini 20.0 (1)"
-    seeded = {"proposals": input_run("rpn/r50_c4", seed=5)}  # seeds need not be those of the row
+    seeded = {
+        **begins,
+        "proposals": input_run("rpn/r50_c4", seed=5),
+    }  # seeds need not be those of the row
     assert format_ours(config, [record(config, 20.0, stages=seeded)]) == "mini 20.0 (1)"
     others = [
         input_run("rpn/r50_c4", overrides=["optimizer.lr=0.5"]),
@@ -332,9 +339,13 @@ def test_a_record_counts_while_its_rpn_is_the_current_one():
         None,
     ]
     for other in others:
-        assert format_ours(config, [record(config, 20.0, stages={"proposals": other})]) == "not run"
-    joint = record(config, 20.0, overrides=["train.proposals=null"], stages={"proposals": None})
+        stages = {**begins, "proposals": other}
+        assert format_ours(config, [record(config, 20.0, stages=stages)]) == "not run"
+    stages = {**begins, "proposals": None}
+    joint = record(config, 20.0, overrides=["train.proposals=null"], stages=stages)
     assert format_ours(config, [joint]) == "not run"
+    stages = {"proposals": input_run("rpn/r50_c4"), "init_from": None}
+    assert format_ours(config, [record(config, 20.0, stages=stages)]) == "not run"
 
 
 @pytest.mark.usefixtures("no_data")
