@@ -253,7 +253,7 @@ def test_keypoint_errors_by_hand(tmp_path):
     }
 
 
-def test_what_mending_keypoints_gains_by_hand(tmp_path):
+def test_what_fixing_keypoints_gains_by_hand(tmp_path):
     person = _person(0)
     predicted = person.copy()
     predicted[:, 0] += [_away(i, 0.6) for i in range(17)]

@@ -59,7 +59,7 @@ def test_the_advice_of_the_data_check_works(boxes_only: list[str], config: str, 
     keys = [*JOINT, *boxes_only]
     report = Report("test")
     check(sources_of_config(config, "tiny", keys, report), report, Options(threads=1))
-    advice = next(f.mend for f in report.findings if f.kind == kind)
+    advice = next(f.fix for f in report.findings if f.kind == kind)
     keys += [key.rstrip(".") for key in re.findall(r"\S+=\S+", advice)]
     cfg = fit_to_data(load_config(config, "tiny", keys), keys)
     cfg.dataloader.train.num_workers = 0

@@ -148,7 +148,7 @@ def test_all_problems_are_reported_at_once(sample):
         ({"dataloader__train__total_batch_size": 0}, "must be at least 1, got 0"),
     ],
 )
-def test_impossible_combinations_say_how_to_mend_them(sample, values, text):
+def test_impossible_combinations_say_how_to_fix_them(sample, values, text):
     problems = config_problems(changed(sample, **values))
     assert len(problems) == 1
     assert text in problems[0]

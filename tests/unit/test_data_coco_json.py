@@ -141,7 +141,7 @@ _RLE = {"size": [HEIGHT, WIDTH], "counts": [0, HEIGHT * WIDTH]}
         (("categories",), ..., "no 'categories'"),
         (("categories",), [], "no class"),
         (("categories", 0, "id"), 3, "category id 3 is a duplicate"),
-        (("categories", 0, "name"), None, "and 'name' a string"),
+        (("categories", 0, "name"), None, "'name' must be a string, got None"),
         (("categories", 0, "keypoints"), "nose", "list of names"),
         (("annotations",), {}, "must be a list"),
         ((*_A, "id"), ..., r"annotations\[1\] has no 'id'"),

@@ -411,7 +411,7 @@ def copy(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_check_names_stale_files_and_writing_mends_them(copy, capsys):
+def test_check_names_stale_files_and_writing_fixes_them(copy, capsys):
     assert main([]) == 0
     assert main(["--check"]) == 0
     capsys.readouterr()

@@ -489,7 +489,7 @@ def test_rare_classes_take_turns() -> None:
 # ---------------------------------------------------------------- cache and command
 
 
-def test_second_call_reuses_the_first_and_damage_is_mended(
+def test_second_call_reuses_the_first_and_damage_is_repaired(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("MASK_RCNN_REPRO_CACHE", str(tmp_path))

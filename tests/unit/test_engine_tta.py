@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 from mask_rcnn_repro.config import config_hash, get_config
 from mask_rcnn_repro.config.profiles import PROFILES
 from mask_rcnn_repro.config.schema import train_defaults
+from mask_rcnn_repro.config.validation import config_problems
 from mask_rcnn_repro.distillation.run import transforms_of
 from mask_rcnn_repro.engine import evaluate
 from mask_rcnn_repro.engine.tta import tta_sizes, with_original_images, with_tta
@@ -66,6 +67,20 @@ def test_hashes_change_only_where_it_is_used():
     assert train_defaults()["tta"]["enabled"] is False
 
 
+@pytest.mark.parametrize(
+    ("row", "keys", "text"),
+    [
+        (ROW, [], ""),
+        (ROW, ["train.proposals=null"], "proposes boxes itself; set it to false"),
+        ("section4_4/r101_fpn_shared", [], "proposes boxes itself; set it to false"),
+    ],
+)
+def test_averaging_without_stored_proposals_is_refused_before_training(row, keys, text):
+    keys = [ON, "train.tta.average_boxes=true", *keys]
+    problems = config_problems(get_config(row, "tiny", keys))
+    assert len(problems) == bool(text) and text in "".join(problems)
+
+
 def test_the_flag_is_an_override():
     argv = ["--config-file", "x.py", "--eval-only", "--tta", "train.seed=1"]
     assert parse_args(argv).overrides == ["train.seed=1", ON]
@@ -82,6 +97,9 @@ def test_images_come_as_they_are():
     assert mapper.precomputed_proposal_topk is None and mapper.get("proposal_files") is None
     assert OmegaConf.to_container(cfg.dataloader, resolve=False) == before
     assert changed.dataloader.train == cfg.dataloader.train
+    cfg.train.tta.average_boxes = True  # on them
+    mapper = with_original_images(cfg).dataloader.test.mapper
+    assert list(mapper.augmentations) == [] and mapper.precomputed_proposal_topk
 
 
 def test_the_section_is_followed():
@@ -111,6 +129,13 @@ def test_an_evaluation_renders_views_ahead(monkeypatch, tmp_path):
     model = PixelDetector(keypoint_on=False)
     for final in (True, False):
         evaluate.evaluate_model(cfg, model, torch.device("cpu"), tmp_path, final)
+    keys = [ON, "train.optimize_inference=false", "train.tta.average_boxes=true"]
+    monkeypatch.setattr(evaluate, "join_rpn", None)  # proposals are stored
+    model.proposal_generator = None
+    evaluate.evaluate_model(
+        get_config(ROW, "tiny", keys), model, torch.device("cpu"), tmp_path, True
+    )
+    assert calls.pop()[0].average_boxes
     (augmented, read, at_once), (plain, plain_read, _) = calls
     assert augmented.model is model and read == augmented.views_ahead and at_once == 1
     assert plain is model and plain_read is iter

@@ -425,6 +425,76 @@ def test_voting_by_hand():
     assert (predictor.test_nms_thresh, predictor.test_topk_per_image) == (0.5, 3)
 
 
+class OnStoredProposals(PixelDetector):
+    """Its boxes and probabilities, one of each for every proposal and view, are given."""
+
+    def __init__(self, boxes, probs):
+        super().__init__(mask_on=False, keypoint_on=False)
+        self.proposal_generator = None
+        self.roi_heads.box_predictor = SimpleNamespace(
+            test_score_thresh=0.05,
+            test_nms_thresh=0.5,
+            test_topk_per_image=3,
+            predict_boxes=lambda predictions, proposals: [torch.tensor(boxes.pop(0))],
+            predict_probs=lambda predictions, proposals: [torch.tensor(probs.pop(0))],
+        )
+        self.seen = []
+
+    def inference(self, inputs, detected_instances=None, do_postprocess=True):
+        proposals = [item["proposals"] for item in inputs]
+        self.seen += proposals
+        return self.roi_heads.box_predictor.inference(None, proposals)[0]
+
+
+@pytest.mark.parametrize("agnostic", [True, False])
+def test_averaging_on_stored_proposals_by_hand(agnostic):
+    """Boxes of an image of 40 x 80 and of its mirror image, where x becomes 80 - x; two classes."""
+    plain = [[0.0, 0.0, 20.0, 20.0], [40.0, 10.0, 60.0, 30.0], [0.0, 0.0, 20.0, 18.0]]
+    mirrored = [[58.0, -9.0, 82.0, 20.0], [18.0, 10.0, 40.0, 30.0], [60.0, 0.0, 80.0, 18.0]]
+    if not agnostic:  # of class 1, moved down by 4
+        plain, mirrored = (
+            [[*box, *(v + 4 * (i % 2) for i, v in enumerate(box))] for box in boxes]
+            for boxes in (plain, mirrored)
+        )
+    # of class 0, class 1, background; what is 0.06 in one view and 0.02 in the other is dropped
+    probs = [[0.8, 0.1, 0.1], [0.06, 0.04, 0.9], [0.7, 0.0, 0.3]]
+    others = [[0.4, 0.3, 0.3], [0.02, 0.09, 0.89], [0.3, 0.0, 0.7]]
+    model = OnStoredProposals([plain, mirrored], [probs, others])
+    image = torch.zeros(3, 40, 80, dtype=torch.uint8)
+    proposals = Instances(
+        (40, 80), proposal_boxes=Boxes([[0, 0, 9, 9], [5, 5, 9, 9], [1, 1, 3, 3]])
+    )
+    proposals.objectness_logits = torch.tensor([3.0, 2.0, 1.0])
+    tta = TTA(model, [40], average_boxes=True, views_per_batch=1)
+    (found,) = tta.inference([{"image": image, "proposals": proposals}])
+    # clipped in its view, [58, 0, 80, 20] is [0, 0, 22, 20]; the third is suppressed by the first
+    first, second = [0.0, 0.0, 21.0, 20.0], [40.0, 10.0, 61.0, 30.0]
+    down = 0 if agnostic else 4
+    other = [0.0, down / 2, 21.0, 20.0 + down]  # -9 + 4 is clipped to 0
+    expected = [first, other, [second[0], second[1] + down, second[2], second[3] + down]]
+    assert found.pred_boxes.tensor.tolist() == expected
+    torch.testing.assert_close(found.scores, torch.tensor([0.6, 0.2, 0.065]))
+    assert found.pred_classes.tolist() == [0, 1, 1]
+    assert [p.proposal_boxes.tensor[0].tolist() for p in model.seen] == [
+        [0, 0, 9, 9],
+        [71, 0, 80, 9],
+    ]
+    assert all(p.objectness_logits.tolist() == [3, 2, 1] for p in model.seen)
+    assert isinstance(model.roi_heads.box_predictor, SimpleNamespace)  # restored
+
+
+def test_a_proposal_whose_box_is_not_finite_in_one_view_is_dropped():
+    boxes = [[[0.0, 0.0, 9.0, 9.0], [20.0, 0.0, 29.0, 9.0]]] * 2
+    model = OnStoredProposals(
+        [boxes[0], [boxes[1][0], [float("nan")] * 4]], [[[0.9, 0.1]] * 2, [[0.8, 0.2]] * 2]
+    )
+    proposals = Instances((40, 40), proposal_boxes=Boxes(torch.ones(2, 4)))
+    proposals.objectness_logits = torch.zeros(2)
+    item = {"image": torch.zeros(3, 40, 40, dtype=torch.uint8), "proposals": proposals}
+    (found,) = TTA(model, [40, 40], flip=False, average_boxes=True).inference([item])
+    torch.testing.assert_close(found.scores, torch.tensor([0.85]))
+
+
 # --- whole models -----------------------------------------------------------------------------
 
 
@@ -491,6 +561,30 @@ def test_one_view_is_plain_inference(model, edge, limit):
     if expected.has("pred_keypoints"):
         places, expected_places = again.pred_keypoints, expected.pred_keypoints
         torch.testing.assert_close(places, expected_places, rtol=1e-5, atol=2e-5)
+
+
+@torch.no_grad()
+def test_one_view_of_stored_proposals_is_plain_inference(model, monkeypatch):
+    image = picture(HEIGHT, WIDTH)
+    inputs = mapped(image, 96)
+    height, width = inputs["image"].shape[1:]
+    features = model.backbone(model.preprocess_image([inputs]).tensor)
+    images = model.preprocess_image([inputs])
+    (proposals,) = model.proposal_generator(images, features, None)[0]
+    scale = torch.tensor([WIDTH / width, HEIGHT / height] * 2)
+    stored = Instances((HEIGHT, WIDTH), objectness_logits=proposals.objectness_logits)
+    stored.proposal_boxes = Boxes(proposals.proposal_boxes.tensor * scale)
+    monkeypatch.setattr(model, "proposal_generator", None)
+    plain = model.inference([{**inputs, "proposals": proposals}], do_postprocess=False)[0]
+    tta = TTA(model, [96], flip=False, average_boxes=True)
+    (found,) = tta.inference([{"image": image, "proposals": stored}])
+    assert len(found) == len(plain) >= 10
+    assert torch.equal(found.pred_classes, plain.pred_classes)
+    torch.testing.assert_close(found.scores, plain.scores)
+    torch.testing.assert_close(found.pred_masks, plain.pred_masks, rtol=1e-3, atol=1e-3)
+    stored = stored[:0]
+    (found,) = tta.inference([{"image": image, "proposals": stored}])
+    assert len(found) == 0 and found.pred_masks.shape[:2] == (0, 1)
 
 
 @torch.no_grad()
@@ -695,6 +789,18 @@ def test_a_stage_wise_model_proposes_on_every_view():
 def test_mistakes(arguments, words):
     with pytest.raises(ConfigError, match=words):
         TTA(PixelDetector(), **arguments)
+
+
+def test_averaging_needs_a_model_on_stored_proposals():
+    own = PixelDetector(keypoint_on=False)
+    stage_wise = StageWiseRCNN(nn.Module(), own)
+    for model in (own, stage_wise):
+        with pytest.raises(ConfigError, match=r"Set train\.tta\.average_boxes=false"):
+            TTA(model, average_boxes=True)
+    own.proposal_generator = None
+    with pytest.raises(ConfigError, match="build_predictor"):
+        TTA(own)
+    assert TTA(own, average_boxes=True).average_boxes
 
 
 def test_flips_of_keypoints_matter_only_where_both_are():

@@ -88,6 +88,8 @@ class Tta(Section):
     vote_iou: float | None = Field(default=None, gt=0, le=1)
     """Average each merged box with the candidates of all views that overlap it at least this much,
     such as 0.9, weighted by score. null: no box voting."""
+    average_boxes: bool = False
+    """Average scores and boxes of each stored proposal over the views. Needs a stage-wise model."""
 
 
 class Verify(Section):

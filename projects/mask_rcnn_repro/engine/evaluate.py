@@ -140,7 +140,9 @@ def _augmented(
     cfg: DictConfig, model: torch.nn.Module, device: torch.device
 ) -> tuple[DictConfig, torch.nn.Module]:
     """Returns the config for original images, and the model with test-time augmentation."""
-    augmented = with_tta(cfg, join_rpn(cfg, model, device))
+    if not cfg.train.tta.average_boxes:
+        model = join_rpn(cfg, model, device)
+    augmented = with_tta(cfg, model)
     logger.info(
         "Test-time augmentation: shorter edges of %s pixels%s, in place of "
         "dataloader.test.mapper.augmentations.",

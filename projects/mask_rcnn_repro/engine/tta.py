@@ -17,7 +17,8 @@ def with_tta(cfg: DictConfig, model: nn.Module) -> TestTimeAugmentation:
 
     Args:
         cfg: The model's config.
-        model: Model that needs only images, see :func:`~mask_rcnn_repro.build_predictor`.
+        model: Of :func:`~mask_rcnn_repro.build_predictor`. With `train.tta.average_boxes` one that
+            reads stored proposals.
 
     Raises:
         ConfigError: See :class:`~mask_rcnn_repro.modeling.TestTimeAugmentation`.
@@ -32,6 +33,7 @@ def with_tta(cfg: DictConfig, model: nn.Module) -> TestTimeAugmentation:
         views_per_batch=tta.views_per_batch,
         keypoint_hflip_indices=OmegaConf.select(cfg, key),
         vote_iou=tta.vote_iou,
+        average_boxes=tta.average_boxes,
     )
 
 
@@ -52,15 +54,16 @@ def tta_sizes(cfg: DictConfig) -> list[int]:
 
 
 def with_original_images(cfg: DictConfig) -> DictConfig:
-    """Returns a copy of the config that loads original test images without stored proposals.
+    """Returns a copy of the config that loads original test images.
 
-    Views are resized from the original image, since resizing twice loses detail.
+    Views are resized from the original image, since resizing twice loses detail. Stored proposals
+    are loaded only for `train.tta.average_boxes`.
     """
     cfg = copy.deepcopy(cfg)
     mapper = cfg.dataloader.test.mapper
     if mapper.get("augmentations"):
         mapper.augmentations = []
     for key in ("precomputed_proposal_topk", "proposal_files"):
-        if mapper.get(key) is not None:
+        if mapper.get(key) is not None and not cfg.train.tta.average_boxes:
             mapper[key] = None
     return cfg

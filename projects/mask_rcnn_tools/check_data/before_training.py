@@ -70,7 +70,7 @@ def check_before_training(
                 _LEVELS[finding.level],
                 "Data [%s, %s]: %s: %d, such as %s. %s",
                 *(finding.split, finding.source, finding.title, finding.count),
-                *(finding.examples[0], finding.mend),
+                *(finding.examples[0], finding.fix),
             )
     logger.info(
         "Data checked in %.1f s: %s. The whole report: %s",

@@ -23,7 +23,7 @@ class Finding:
         count: number of cases.
         title: of the kind.
         examples: a few cases in words.
-        mend: of the kind.
+        fix: of the kind.
     """
 
     kind: str
@@ -33,7 +33,7 @@ class Finding:
     count: int
     title: str
     examples: list[str]
-    mend: str
+    fix: str
 
 
 @dataclass
@@ -76,7 +76,7 @@ class Report:
         shown = [text for text, _ in zip(examples, range(EXAMPLES), strict=False)]
         about = KINDS[kind]
         self.findings.append(
-            Finding(kind, about.level, split, source, count, about.title, shown, about.mend)
+            Finding(kind, about.level, split, source, count, about.title, shown, about.fix)
         )
 
     def sort(self) -> None:

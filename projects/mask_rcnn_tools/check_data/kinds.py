@@ -18,12 +18,12 @@ class Kind:
     Attributes:
         level: how bad it is.
         title: what is the matter.
-        mend: what to do about it.
+        fix: what to do about it.
     """
 
     level: Level
     title: str
-    mend: str
+    fix: str
 
 
 _DROPPED = "They are omitted from training and evaluation. Fix or remove them."

@@ -14,8 +14,8 @@ import numpy as np
 
 from mask_rcnn_repro.data.coco.categories import Categories, parse_categories
 from mask_rcnn_repro.data.coco.fields import (
-    ID_RANGE,
     Findings,
+    bad_id,
     is_id,
     positive_int,
     records,
@@ -160,7 +160,7 @@ def _images(
                 raise DataError(f"{where} must be an object, got {short(entry)}.")
             identity = required(entry, "id", where)
             if not is_id(identity):
-                raise DataError(f"{where}: 'id' must be {ID_RANGE}, got {short(identity)}.")
+                raise bad_id(identity, f"{where}: 'id'")
             where = f"image {identity}"
             if identity in seen:
                 problems.append(("duplicate-image-id", f"image id {identity}, again at {index}"))
@@ -258,7 +258,7 @@ def _refusal(
         for key in ("id", "image_id"):
             value = required(entry, key, where)
             if not is_id(value):
-                raise DataError(f"{where}: {key!r} must be {ID_RANGE}, got {short(value)}.")
+                raise bad_id(value, f"{where}: {key!r}")
         if not height:
             return None
         normalize_annotation(

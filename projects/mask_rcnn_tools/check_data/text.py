@@ -101,5 +101,5 @@ def _finding(finding: Finding) -> str:
     lines += [textwrap.indent(text, "    ") for text in finding.examples]
     if finding.count > len(finding.examples):
         lines.append(f"    ... and {finding.count - len(finding.examples)} more")
-    lines += textwrap.wrap(finding.mend, _WIDTH, initial_indent="  > ", subsequent_indent="    ")
+    lines += textwrap.wrap(finding.fix, _WIDTH, initial_indent="  > ", subsequent_indent="    ")
     return "\n".join(lines) + "\n"

@@ -86,13 +86,13 @@ def list_files(
             nearest = next(parent for parent in needed.absolute().parents if parent.is_dir())
             raise DataError(
                 f"The Cityscapes split {split!r} is not there: looked for the folder {needed} (the "
-                f"nearest that exists is {nearest.resolve()}). {_mend(root)}"
+                f"nearest that exists is {nearest.resolve()}). {_fix(root)}"
             )
     images, strange = _by_stem(folder, IMAGE_SUFFIX)
     if not images:
         raise DataError(
             f"There are no images of the split {split!r} in {folder}: looked for CITY/*"
-            f"{IMAGE_SUFFIX} and found {len(strange)} other files{_some(strange)}. {_mend(root)}"
+            f"{IMAGE_SUFFIX} and found {len(strange)} other files{_some(strange)}. {_fix(root)}"
         )
     if strange:
         _logger.warning(
@@ -179,7 +179,7 @@ def _some(names: list[str]) -> str:
     return f" ({', '.join(names[:3])}{more})" if names else ""
 
 
-def _mend(root: Path) -> str:
+def _fix(root: Path) -> str:
     given = os.environ.get("DETECTRON2_DATASETS")
     return (
         f"Expected below {root}: {IMAGE_FOLDER}/SPLIT/CITY/*{IMAGE_SUFFIX} and "

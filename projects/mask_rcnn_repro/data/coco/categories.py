@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mask_rcnn_repro.data.coco.fields import ID_RANGE, is_id, records, required, short
+from mask_rcnn_repro.data.coco.fields import bad_id, is_id, records, required, short
 from mask_rcnn_repro.errors import DataError
 
 
@@ -41,10 +41,10 @@ def parse_categories(value: Any, file: str) -> Categories:
     for index, entry in enumerate(entries):
         where = f"{file}: categories[{index}]"
         identity, name = required(entry, "id", where), required(entry, "name", where)
-        if not is_id(identity) or type(name) is not str:
-            raise DataError(
-                f"{where}: 'id' must be {ID_RANGE} and 'name' a string, got {short(entry)}."
-            )
+        if not is_id(identity):
+            raise bad_id(identity, f"{where}: 'id'")
+        if type(name) is not str:
+            raise DataError(f"{where}: 'name' must be a string, got {short(name)}.")
         if identity in names:
             raise DataError(f"{where}: category id {identity} is a duplicate; ids must be unique.")
         names[identity] = name

@@ -23,9 +23,6 @@ from mask_rcnn_repro.errors import DataError
 # Control characters, which could also play tricks on a terminal, and halves of characters.
 _NEVER_IN_NAMES = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 
-ID_RANGE = "a whole number from -2**63 to 2**63 - 1"
-"""Ids that :func:`is_id` takes. NumPy turns larger ones into floats, which confuses them."""
-
 
 def finite_numbers(value: Any, where: str, limit: float = sys.float_info.max) -> bool:
     """Checks whether a list of numbers is finite.
@@ -69,8 +66,16 @@ def positive_int(value: Any, where: str) -> int:
 
 
 def is_id(value: Any) -> bool:
-    """Whether a value can be an id: a whole number of 64 bits."""
+    """Whether a value can be an id: a whole number of 64 bits (NumPy rounds larger ones)."""
     return type(value) is int and -(2**63) <= value < 2**63
+
+
+def bad_id(value: Any, where: str) -> DataError:
+    """Returns the error for a value that is no id; `where` as elsewhere, with the field."""
+    got = short(value)
+    if type(value) is float and abs(value) >= 2**63:  # orjson rounds such integers
+        got = f"one that needs more than 64 bits, about {value:.3g}"
+    return DataError(f"{where} must be a whole number from -2**63 to 2**63 - 1, got {got}.")
 
 
 def relative_file_name(value: Any, where: str) -> str:

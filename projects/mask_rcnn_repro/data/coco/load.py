@@ -17,9 +17,9 @@ from detectron2.structures import BoxMode
 
 from mask_rcnn_repro.data.coco.categories import Categories, parse_categories
 from mask_rcnn_repro.data.coco.fields import (
-    ID_RANGE,
     Findings,
     backslash_hint,
+    bad_id,
     is_id,
     missing_message,
     positive_int,
@@ -121,7 +121,7 @@ def parse_images(value: Any, file: str, root: str) -> dict[int, dict[str, Any]]:
         where = f"{file}: images[{index}]"
         identity = required(entry, "id", where)
         if not is_id(identity):
-            raise DataError(f"{where}: 'id' must be {ID_RANGE}, got {short(identity)}.")
+            raise bad_id(identity, f"{where}: 'id'")
         if identity in by_id:
             raise DataError(f"{where}: image id {identity} is a duplicate; ids must be unique.")
         where = f"{file}: image {identity}"
@@ -154,14 +154,14 @@ def _parse_annotations(
         if not is_id(identity):
             where = f"{file}: annotations[{index}]"
             required(entry, "id", where)
-            raise DataError(f"{where}: 'id' must be {ID_RANGE}, got {short(identity)}.")
+            raise bad_id(identity, f"{where}: 'id'")
         where = f"{file}: annotation {identity}"
         if identity in seen and unique:
             raise DataError(f"{where} is a duplicate; annotation ids must be unique.")
         seen.add(identity)
         image_id = required(entry, "image_id", where)
         if not is_id(image_id):
-            raise DataError(f"{where}: 'image_id' must be {ID_RANGE}, got {short(image_id)}.")
+            raise bad_id(image_id, f"{where}: 'image_id'")
         record = by_id.get(image_id)
         if record is None:
             findings.add(NO_IMAGE, identity)

@@ -15,6 +15,7 @@ import pycocotools.mask as mask_util
 from mask_rcnn_repro.data.coco.categories import Categories, parse_categories
 from mask_rcnn_repro.data.coco.fields import (
     Findings,
+    bad_id,
     finite_numbers,
     positive_int,
     records,
@@ -101,6 +102,8 @@ def normalize_annotation(
         raise DataError(f"{where}: 'bbox' must be [x, y, width, height], got {short(box)}.")
     result["bbox"] = box
     category = required(entry, "category_id", where)
+    if type(category) is float:
+        raise bad_id(category, f"{where}: 'category_id'")
     if type(category) is not int or category not in categories.id_map:
         raise DataError(
             f"{where}: category id {short(category)} is not among the file's categories "

@@ -71,7 +71,7 @@ def prepare(run: Run, extensions: Extensions, *, eval_only: bool = False) -> Inp
         run: The run that is about to start.
         extensions: See :func:`~mask_rcnn_repro.engine.train.run.train_run`.
         eval_only: Provide only the test proposals, without training. With test-time augmentation
-            the RPN proposes for each view, and only its weights are checked.
+            the RPN proposes for each view (unless it averages), and only its weights are checked.
 
     Returns:
         The inputs. Empty for joint training.
@@ -112,7 +112,8 @@ def _prepare(run: Run, above: tuple[str, ...], trains_with: Extensions | None) -
                 bits = sets[0].image_bits
                 sets.append(replace(generated_images(generated), image_bits=bits))
             train_folders = _stored(rpn, sets, chain, trains_with)
-        if not keeps and eval_only and cfg.train.tta.enabled:
+        tta = cfg.train.tta
+        if not keeps and eval_only and tta.enabled and not tta.average_boxes:
             check_trained(rpn, f"the RPN of {run.config_id}")
         elif not keeps:
             test_folders = _stored(rpn, data_sets(cfg, "test"), chain, trains_with)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ from detectron2.layers import batched_nms
 from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.modeling.roi_heads import BaseKeypointRCNNHead
 from detectron2.structures import Boxes, Instances
-from torch import nn
+from torch import Tensor, nn
 from torchvision.ops import box_iou
 
 from mask_rcnn_repro.data.keypoint_metadata import keypoint_flip_indices
@@ -28,7 +28,6 @@ from mask_rcnn_repro.modeling.inference.tta_views import View, batches, make_vie
 from mask_rcnn_repro.modeling.meta_arch import StageWiseRCNN
 
 Item = dict[str, Any]
-Pixels = Mapping[tuple[int, int], torch.Tensor]
 _VOTED_AT_ONCE = 256  # boxes; bounds memory
 
 
@@ -39,7 +38,9 @@ class TestTimeAugmentation(nn.Module):
     limit of detections. The union goes through the same NMS (per class) and limit. With `vote_iou`
     the candidates of all views above the score threshold go through one NMS, and then refine the
     boxes that it leaves (:func:`vote`). Detectron's published configs for boxes and masks do so at
-    0.9. The paper does not state how it merges.
+    0.9. With `average_boxes`, as in its config for keypoints, all views classify the same stored
+    proposals, and the candidates are each proposal's mean scores and boxes. The paper does not
+    state how it merges.
 
     Masks are averaged as probabilities and heatmaps as logits, as in Detectron. Those of mirrored
     views are mirrored back first, with left and right keypoints exchanged. Keypoints are decoded
@@ -48,8 +49,8 @@ class TestTimeAugmentation(nn.Module):
     A single view without mirroring or voting gives the detector's own results.
 
     Args:
-        model: A ``GeneralizedRCNN`` with an RPN, or :class:`StageWiseRCNN`, bare or wrapped for
-            distributed training. The caller sets its training mode.
+        model: A ``GeneralizedRCNN`` with an RPN (with `average_boxes` without one), or
+            :class:`StageWiseRCNN`, bare or distributed. The caller sets its training mode.
         sizes: Shorter edges of the views, in pixels.
         flip: Whether to add a mirrored view of every size.
         max_size: Limit of the longer edge, in pixels.
@@ -57,10 +58,11 @@ class TestTimeAugmentation(nn.Module):
         keypoint_hflip_indices: For each keypoint the one that replaces it in a mirrored image; None
             means COCO's 17.
         vote_iou: Overlap from which a candidate votes, in (0, 1]. None: no voting.
+        average_boxes: Whether to average over the views, for each of the inputs' ``proposals``.
 
     Raises:
-        ConfigError: If a number is out of range, the model detects nothing or needs stored
-            proposals, or the flip indices do not fit its keypoints.
+        ConfigError: If a number is out of range, the model detects nothing or its proposals do not
+            suit `average_boxes`, or the flip indices do not fit its keypoints.
     """
 
     def __init__(
@@ -72,11 +74,12 @@ class TestTimeAugmentation(nn.Module):
         views_per_batch: int = 2,
         keypoint_hflip_indices: Sequence[int] | None = None,
         vote_iou: float | None = None,
+        average_boxes: bool = False,
     ) -> None:
         super().__init__()
         if isinstance(model, nn.parallel.DistributedDataParallel):
             model = model.module
-        _check_model(model)
+        _check_model(model, average_boxes)
         sizes = [int(size) for size in sizes]
         if not sizes or min(*sizes, max_size, views_per_batch) < 1:
             raise ConfigError(
@@ -87,11 +90,9 @@ class TestTimeAugmentation(nn.Module):
         if vote_iou is not None and not 0 < vote_iou <= 1:
             raise ConfigError(f"vote_iou must be above 0 and at most 1, or None; got {vote_iou}.")
         self.model = model
-        self.sizes = sizes
-        self.flip = flip
-        self.max_size = max_size
+        self.sizes, self.max_size, self.flip = sizes, max_size, flip
         self.views_per_batch = views_per_batch
-        self.vote_iou = vote_iou
+        self.vote_iou, self.average_boxes = vote_iou, average_boxes
         self.flip_indices = list(keypoint_hflip_indices or keypoint_flip_indices())
         if flip and getattr(model.roi_heads, "keypoint_on", False):
             _check_flip_indices(self.flip_indices, model.roi_heads.keypoint_head.num_keypoints)
@@ -99,8 +100,7 @@ class TestTimeAugmentation(nn.Module):
     @property
     def device(self) -> torch.device:
         """Device of the model."""
-        device: torch.device = self.model.device
-        return device
+        return torch.device(self.model.device)
 
     @torch.no_grad()
     def inference(self, batched_inputs: Sequence[Item], do_postprocess: bool = False) -> Any:
@@ -109,7 +109,8 @@ class TestTimeAugmentation(nn.Module):
         Args:
             batched_inputs: Dicts with ``image``, (C, H, W), not resized, and optionally ``views``,
                 see :meth:`views_ahead`. With ``do_postprocess`` also ``height`` and ``width`` of
-                the output, H and W by default.
+                the output, H and W by default. With `average_boxes` also ``proposals`` with
+                `proposal_boxes` (P, 4) in the frame of ``image``.
             do_postprocess: Whether to paste masks, as ``GeneralizedRCNN.inference`` does.
 
         Returns:
@@ -146,41 +147,45 @@ class TestTimeAugmentation(nn.Module):
         return {**item, "views": {v.size: v.render(image) for v in dict.fromkeys(views)}}
 
     def _detect(self, item: Item) -> Instances:
-        image_size, pixels = tuple(item["image"].shape[-2:]), item["views"]
+        image_size = tuple(item["image"].shape[-2:])
         views = make_views(image_size, self.sizes, self.flip, self.max_size)
-        boxes, scores, classes = self._merged_boxes(pixels, views)
-        found = Instances(image_size)
-        found.pred_boxes = Boxes(boxes.float())
-        found.scores = scores
-        found.pred_classes = classes
-        maps = self._mean_maps(pixels, views, boxes, found)
+        boxes, scores, classes = self._merged_boxes(item, views)
+        found = Instances(image_size, pred_boxes=Boxes(boxes), scores=scores, pred_classes=classes)
+        maps = self._mean_maps(item, views, boxes, found)
         if "pred_masks" in maps:
             found.pred_masks = maps["pred_masks"]
         if "pred_keypoint_heatmaps" in maps:
-            found.pred_keypoints = _decode(maps["pred_keypoint_heatmaps"], boxes, views)
+            # at whole pixels of the largest view, as in the model
+            largest = max((view for view in views if not view.flip), key=lambda view: view.size)
+            points = decode_heatmaps(maps["pred_keypoint_heatmaps"], largest.boxes_in_view(boxes))
+            places = largest.points_in_image(points[..., :2]).float()
+            found.pred_keypoints = torch.cat([places, points[..., 2:]], dim=2)
         return found
 
-    def _merged_boxes(
-        self, pixels: Pixels, views: Sequence[View]
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def _merged_boxes(self, item: Item, views: Sequence[View]) -> tuple[Tensor, Tensor, Tensor]:
         """Boxes (R, 4) in the image's frame, float64, scores and classes after NMS of all views."""
         heads = self.model.roi_heads
         predictor = heads.box_predictor
         threshold, most = predictor.test_nms_thresh, predictor.test_topk_per_image
         # all candidates vote
-        open_to_all = {"test_nms_thresh": math.inf, "test_topk_per_image": -1}
+        limits = {"test_nms_thresh": math.inf, "test_topk_per_image": -1} if self.vote_iou else {}
+        own = {"box_predictor": _AllBoxes(predictor)} if self.average_boxes else {}
         found: list[Instances] = []
         with (
-            _switched(heads, mask_on=False, keypoint_on=False),
-            _switched(predictor, **open_to_all if self.vote_iou else {}),
+            _switched(heads, mask_on=False, keypoint_on=False, **own),
+            _switched(predictor, **limits),
         ):
             for batch in batches(views, self.views_per_batch):
-                found += self._run(pixels, batch)
+                found += self._run(item, batch)
         boxes = torch.cat(
             [v.boxes_in_image(f.pred_boxes.tensor) for v, f in zip(views, found, strict=True)]
         )
         scores, classes = (torch.cat([f.get(x) for f in found]) for x in ("scores", "pred_classes"))
-        if len(views) == 1 and not self.vote_iou:  # has been through this NMS already
+        if self.average_boxes:
+            boxes, scores = (x.unflatten(0, (len(views), -1)).mean(0) for x in (boxes, scores))
+            good = scores > predictor.test_score_thresh  # false for NaN
+            boxes, scores, classes = boxes[good], scores[good], found[0].pred_classes[good]
+        elif len(views) == 1 and not self.vote_iou:  # has been through this NMS already
             return boxes, scores, classes
         keep = batched_nms(boxes, scores, classes, threshold)[: most if most >= 0 else None]
         merged = boxes[keep]
@@ -189,27 +194,24 @@ class TestTimeAugmentation(nn.Module):
         return merged, scores[keep], classes[keep]
 
     def _mean_maps(
-        self, pixels: Pixels, views: Sequence[View], boxes: torch.Tensor, merged: Instances
-    ) -> dict[str, torch.Tensor]:
+        self, item: Item, views: Sequence[View], boxes: Tensor, merged: Instances
+    ) -> dict[str, Tensor]:
         """Masks (R, 1, M, M) and heatmaps (R, K, S, S) of the boxes, averaged over the views."""
         heads = self.model.roi_heads
         if not (getattr(heads, "mask_on", False) or getattr(heads, "keypoint_on", False)):
             return {}
         if len(merged) == 0:
             views = views[:1]  # only for the shapes of empty results
-        sums: dict[str, torch.Tensor] = {}
+        head, heatmaps_only = getattr(heads, "keypoint_head", None), {}
+        if getattr(type(head), "forward", None) is BaseKeypointRCNNHead.forward:  # not its own
+            heatmaps_only["keypoint_head"] = _HeatmapsOnly(head)
+        sums: dict[str, Tensor] = {}
         for batch in batches(views, self.views_per_batch):
-            given = [
-                Instances(
-                    view.size,
-                    pred_boxes=Boxes(view.boxes_in_view(boxes).float()),
-                    scores=merged.scores,
-                    pred_classes=merged.pred_classes,
-                )
-                for view in batch
-            ]
-            with _heatmaps_only(heads):
-                results = self._run(pixels, batch, given)
+            given = [Instances(view.size, **merged.get_fields()) for view in batch]
+            for view, own in zip(batch, given, strict=True):
+                own.pred_boxes = Boxes(view.boxes_in_view(boxes))
+            with _switched(heads, **heatmaps_only):
+                results = self._run(item, batch, given)
             for view, found in zip(batch, results, strict=True):
                 orders = {"pred_masks": [0], "pred_keypoint_heatmaps": self.flip_indices}
                 for name in filter(found.has, orders):
@@ -219,21 +221,21 @@ class TestTimeAugmentation(nn.Module):
         return {name: total / len(views) for name, total in sums.items()}
 
     def _run(
-        self, pixels: Pixels, views: Sequence[View], given: list[Instances] | None = None
+        self, item: Item, views: Sequence[View], given: list[Instances] | None = None
     ) -> list[Instances]:
+        pixels = item["views"]
         images = [pixels[v.size].flip(2) if v.flip else pixels[v.size] for v in views]
-        inputs = [{"image": image} for image in images]
-        found: list[Instances] = self.model.inference(inputs, given, do_postprocess=False)
-        return found
+        inputs: list[Item] = [{"image": image} for image in images]
+        for view, own in (
+            zip(views, inputs, strict=True) if self.average_boxes and not given else ()
+        ):
+            fields = item["proposals"].get_fields()
+            boxes = Boxes(view.boxes_in_view(fields["proposal_boxes"].tensor))
+            own["proposals"] = Instances(view.size, **{**fields, "proposal_boxes": boxes})
+        return list(self.model.inference(inputs, given, do_postprocess=False))
 
 
-def vote(
-    boxes: torch.Tensor,
-    scores: torch.Tensor,
-    classes: torch.Tensor,
-    keep: torch.Tensor,
-    threshold: float,
-) -> torch.Tensor:
+def vote(boxes: Tensor, scores: Tensor, classes: Tensor, keep: Tensor, threshold: float) -> Tensor:
     """Averages the candidates around each kept box (Gidaris and Komodakis 2015, section 5).
 
     Scores do not change. Detectron calls this box voting with the scoring method ``ID``.
@@ -257,17 +259,6 @@ def vote(
     return torch.cat(voted)
 
 
-def _decode(heatmaps: torch.Tensor, boxes: torch.Tensor, views: Sequence[View]) -> torch.Tensor:
-    """Keypoints (R, K, 3) in the image's frame.
-
-    Heatmaps are decoded at whole pixels of a frame. This is the largest view's, as in the model.
-    """
-    largest = max((view for view in views if not view.flip), key=lambda view: view.size)
-    points = decode_heatmaps(heatmaps, largest.boxes_in_view(boxes))
-    places = largest.points_in_image(points[..., :2]).float()
-    return torch.cat([places, points[..., 2:]], dim=2)
-
-
 class _HeatmapsOnly(nn.Module):
     """A keypoint head of Detectron2's kind whose heatmaps are not decoded."""
 
@@ -275,12 +266,38 @@ class _HeatmapsOnly(nn.Module):
         super().__init__()
         self.head = head
 
-    def forward(self, x: torch.Tensor, instances: list[Instances]) -> list[Instances]:
-        """Adds `pred_keypoint_heatmaps` to detections."""
+    def forward(self, x: Tensor, instances: list[Instances]) -> list[Instances]:
         maps = self.head.layers(x).split([len(found) for found in instances])
         for found, own in zip(instances, maps, strict=True):
             found.pred_keypoint_heatmaps = own
         return instances
+
+
+class _AllBoxes(nn.Module):
+    """A box predictor of Detectron2's kind; keeps every class of a proposal, then of the next."""
+
+    def __init__(self, predictor: nn.Module) -> None:
+        super().__init__()
+        self.predictor = predictor
+
+    def forward(self, x: Tensor) -> Any:
+        return self.predictor(x)
+
+    def inference(
+        self, predictions: Any, proposals: list[Instances]
+    ) -> tuple[list[Instances], None]:
+        results = []
+        boxes = self.predictor.predict_boxes(predictions, proposals)
+        scores = self.predictor.predict_probs(predictions, proposals)
+        for given, its, own in zip(proposals, boxes, scores, strict=True):
+            count, classes = len(own), own.shape[1] - 1
+            its = its.unflatten(1, (-1, 4)).expand(-1, classes, -1).reshape(-1, 4)
+            result = Instances(given.image_size, pred_boxes=Boxes(its.nan_to_num()))
+            result.pred_boxes.clip(given.image_size)
+            result.scores = own[:, :-1].flatten().where(its.isfinite().all(1), math.nan)
+            result.pred_classes = torch.arange(classes, device=own.device).repeat(count)
+            results.append(result)
+        return results, None
 
 
 @contextlib.contextmanager
@@ -296,21 +313,19 @@ def _switched(module: nn.Module, **values: Any) -> Iterator[None]:
             setattr(module, name, value)
 
 
-def _heatmaps_only(heads: nn.Module) -> contextlib.AbstractContextManager[None]:
-    """Disables the decoding of heatmaps, unless the keypoint head has its own."""
-    head = getattr(heads, "keypoint_head", None)
-    if getattr(type(head), "forward", None) is not BaseKeypointRCNNHead.forward:
-        return contextlib.nullcontext()
-    return _switched(heads, keypoint_head=_HeatmapsOnly(head))
-
-
-def _check_model(model: nn.Module) -> None:
+def _check_model(model: nn.Module, average_boxes: bool) -> None:
     if getattr(model, "roi_heads", None) is None:
         raise ConfigError(
             f"Test-time augmentation needs a detector, but {type(model).__name__} has no RoI "
             "heads. Disable it for an RPN stage."
         )
-    if not isinstance(model, StageWiseRCNN) and getattr(model, "proposal_generator", None) is None:
+    has_rpn = isinstance(model, StageWiseRCNN) or getattr(model, "proposal_generator", None)
+    if has_rpn and average_boxes:
+        raise ConfigError(
+            "train.tta.average_boxes needs a detector that reads stored proposals, but this one "
+            "proposes boxes in each view. Set train.tta.average_boxes=false."
+        )
+    if not has_rpn and not average_boxes:
         raise ConfigError(
             "Test-time augmentation needs proposals for every view, but this detector reads stored "
             "ones. Use mask_rcnn_repro.build_predictor, which joins it with its RPN."
