@@ -119,6 +119,21 @@ def test_a_stage_wise_row_needs_its_rpn_and_no_stored_proposals(
     assert len(found) > 0 and posted[0]["instances"].pred_masks.shape[1:] == (90, 120)
 
 
+def test_averaging_over_one_view_of_stored_proposals_is_plain_evaluation(stages: Path) -> None:
+    row = "table2a/r50_fpn"
+    shutil.copytree(stages / "run", stages / "averaged")
+    limit = load_config(row, "tiny").dataloader.test.mapper.augmentations[0]
+    keys = [f"train.tta.sizes={list(limit.short_edge_length)}", "train.tta.flip=false"]
+    keys += [f"train.tta.max_size={limit.max_size}", "train.tta.average_boxes=true"]
+    argv = [*ROW, *EVAL, "train.output_dir=averaged"]
+    launch(stages, *argv, config=row).succeeded()
+    launch(stages, *argv, "--tta", *keys, config=row).succeeded()
+    folders = evaluations(stages / "averaged" / "eval")
+    plain, augmented = (results(folders[n]) for n in ("last", "last-tta"))
+    assert len(plain["bbox_results"]) > 10
+    same_boxes(plain["bbox_results"], augmented["bbox_results"])
+
+
 def test_a_stage_wise_row_without_its_rpn_says_what_to_run(stages: Path, tmp_path: Path) -> None:
     weights = f"train.init_checkpoint={stages / 'run' / 'model_final.pth'}"
     argv = [*ROW, "--eval-only", "--tta", weights]

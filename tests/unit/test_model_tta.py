@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from types import SimpleNamespace
 
@@ -435,8 +436,8 @@ class OnStoredProposals(PixelDetector):
             test_score_thresh=0.05,
             test_nms_thresh=0.5,
             test_topk_per_image=3,
-            predict_boxes=lambda predictions, proposals: [torch.tensor(boxes.pop(0))],
-            predict_probs=lambda predictions, proposals: [torch.tensor(probs.pop(0))],
+            predict_boxes=lambda _, proposals: [torch.tensor(boxes.pop(0)) for _ in proposals],
+            predict_probs=lambda _, proposals: [torch.tensor(probs.pop(0)) for _ in proposals],
         )
         self.seen = []
 
@@ -465,7 +466,7 @@ def test_averaging_on_stored_proposals_by_hand(agnostic):
         (40, 80), proposal_boxes=Boxes([[0, 0, 9, 9], [5, 5, 9, 9], [1, 1, 3, 3]])
     )
     proposals.objectness_logits = torch.tensor([3.0, 2.0, 1.0])
-    tta = TTA(model, [40], average_boxes=True, views_per_batch=1)
+    tta = TTA(model, [40], average_boxes=True)
     (found,) = tta.inference([{"image": image, "proposals": proposals}])
     # clipped in its view, [58, 0, 80, 20] is [0, 0, 22, 20]; the third is suppressed by the first
     first, second = [0.0, 0.0, 21.0, 20.0], [40.0, 10.0, 61.0, 30.0]
@@ -564,7 +565,7 @@ def test_one_view_is_plain_inference(model, edge, limit):
 
 
 @torch.no_grad()
-def test_one_view_of_stored_proposals_is_plain_inference(model, monkeypatch):
+def test_one_view_of_stored_proposals_is_plain_inference(model):
     image = picture(HEIGHT, WIDTH)
     inputs = mapped(image, 96)
     height, width = inputs["image"].shape[1:]
@@ -574,7 +575,8 @@ def test_one_view_of_stored_proposals_is_plain_inference(model, monkeypatch):
     scale = torch.tensor([WIDTH / width, HEIGHT / height] * 2)
     stored = Instances((HEIGHT, WIDTH), objectness_logits=proposals.objectness_logits)
     stored.proposal_boxes = Boxes(proposals.proposal_boxes.tensor * scale)
-    monkeypatch.setattr(model, "proposal_generator", None)
+    model = copy.deepcopy(model)
+    model.proposal_generator = None
     plain = model.inference([{**inputs, "proposals": proposals}], do_postprocess=False)[0]
     tta = TTA(model, [96], flip=False, average_boxes=True)
     (found,) = tta.inference([{"image": image, "proposals": stored}])

@@ -153,7 +153,7 @@ def _branches(cfg: DictConfig) -> Iterator[str]:
 def _proposals(cfg: DictConfig) -> Iterator[str]:
     """Without a proposal generator the data loader must load proposals."""
     if "proposal_generator" not in cfg.model or cfg.model.proposal_generator is not None:
-        if cfg.train.tta.average_boxes:
+        if OmegaConf.select(cfg, "train.tta.average_boxes"):
             yield (
                 "train.tta.average_boxes=true averages over stored proposals, but the model "
                 "proposes boxes itself; set it to false, or test a model with train.proposals"
