@@ -140,9 +140,8 @@ def _augmented(
     cfg: DictConfig, model: torch.nn.Module, device: torch.device
 ) -> tuple[DictConfig, torch.nn.Module]:
     """Returns the config for original images, and the model with test-time augmentation."""
-    if not cfg.train.tta.average_boxes:
-        model = join_rpn(cfg, model, device)
-    augmented = with_tta(cfg, model)
+    stored = cfg.train.tta.average_boxes
+    augmented = with_tta(cfg, model if stored else join_rpn(cfg, model, device))
     logger.info(
         "Test-time augmentation: shorter edges of %s pixels%s, in place of "
         "dataloader.test.mapper.augmentations.",

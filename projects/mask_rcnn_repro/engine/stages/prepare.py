@@ -112,8 +112,7 @@ def _prepare(run: Run, above: tuple[str, ...], trains_with: Extensions | None) -
                 bits = sets[0].image_bits
                 sets.append(replace(generated_images(generated), image_bits=bits))
             train_folders = _stored(rpn, sets, chain, trains_with)
-        tta = cfg.train.tta
-        if not keeps and eval_only and tta.enabled and not tta.average_boxes:
+        if not keeps and eval_only and cfg.train.tta.enabled and not cfg.train.tta.average_boxes:
             check_trained(rpn, f"the RPN of {run.config_id}")
         elif not keeps:
             test_folders = _stored(rpn, data_sets(cfg, "test"), chain, trains_with)

@@ -39,8 +39,7 @@ class TestTimeAugmentation(nn.Module):
     the candidates of all views above the score threshold go through one NMS, and then refine the
     boxes that it leaves (:func:`vote`). Detectron's published configs for boxes and masks do so at
     0.9. With `average_boxes`, as in its config for keypoints, all views classify the same stored
-    proposals, and the candidates are each proposal's mean scores and boxes. The paper does not
-    state how it merges.
+    proposals, and the candidates are each proposal's mean scores and boxes.
 
     Masks are averaged as probabilities and heatmaps as logits, as in Detectron. Those of mirrored
     views are mirrored back first, with left and right keypoints exchanged. Keypoints are decoded
@@ -95,7 +94,14 @@ class TestTimeAugmentation(nn.Module):
         self.vote_iou, self.average_boxes = vote_iou, average_boxes
         self.flip_indices = list(keypoint_hflip_indices or keypoint_flip_indices())
         if flip and getattr(model.roi_heads, "keypoint_on", False):
-            _check_flip_indices(self.flip_indices, model.roi_heads.keypoint_head.num_keypoints)
+            count, indices = model.roi_heads.keypoint_head.num_keypoints, self.flip_indices
+            everyone = list(range(count))
+            if sorted(indices) != everyone or [indices[i] for i in indices] != everyone:
+                raise ConfigError(
+                    f"keypoint_hflip_indices is {indices}, but the model has {count} keypoints. It "
+                    f"must hold each index from 0 to {count - 1} once, and the two keypoints of a "
+                    "pair must name each other."
+                )
 
     @property
     def device(self) -> torch.device:
@@ -171,10 +177,8 @@ class TestTimeAugmentation(nn.Module):
         limits = {"test_nms_thresh": math.inf, "test_topk_per_image": -1} if self.vote_iou else {}
         own = {"box_predictor": _AllBoxes(predictor)} if self.average_boxes else {}
         found: list[Instances] = []
-        with (
-            _switched(heads, mask_on=False, keypoint_on=False, **own),
-            _switched(predictor, **limits),
-        ):
+        off = {"mask_on": False, "keypoint_on": False}
+        with _switched(heads, **off, **own), _switched(predictor, **limits):
             for batch in batches(views, self.views_per_batch):
                 found += self._run(item, batch)
         boxes = torch.cat(
@@ -223,15 +227,15 @@ class TestTimeAugmentation(nn.Module):
     def _run(
         self, item: Item, views: Sequence[View], given: list[Instances] | None = None
     ) -> list[Instances]:
-        pixels = item["views"]
-        images = [pixels[v.size].flip(2) if v.flip else pixels[v.size] for v in views]
-        inputs: list[Item] = [{"image": image} for image in images]
-        for view, own in (
-            zip(views, inputs, strict=True) if self.average_boxes and not given else ()
-        ):
-            fields = item["proposals"].get_fields()
-            boxes = Boxes(view.boxes_in_view(fields["proposal_boxes"].tensor))
-            own["proposals"] = Instances(view.size, **{**fields, "proposal_boxes": boxes})
+        inputs: list[Item] = []
+        for view in views:
+            image = item["views"][view.size]
+            inputs.append({"image": image.flip(2) if view.flip else image})
+            if self.average_boxes and given is None:
+                fields = item["proposals"].get_fields()
+                boxes = Boxes(view.boxes_in_view(fields["proposal_boxes"].tensor))
+                own = Instances(view.size, **{**fields, "proposal_boxes": boxes})
+                inputs[-1]["proposals"] = own
         return list(self.model.inference(inputs, given, do_postprocess=False))
 
 
@@ -329,14 +333,4 @@ def _check_model(model: nn.Module, average_boxes: bool) -> None:
         raise ConfigError(
             "Test-time augmentation needs proposals for every view, but this detector reads stored "
             "ones. Use mask_rcnn_repro.build_predictor, which joins it with its RPN."
-        )
-
-
-def _check_flip_indices(indices: Sequence[int], num_keypoints: int) -> None:
-    everyone = list(range(num_keypoints))
-    if sorted(indices) != everyone or [indices[i] for i in indices] != everyone:
-        raise ConfigError(
-            f"keypoint_hflip_indices is {list(indices)}, but the model has {num_keypoints} "
-            f"keypoints. It must hold each index from 0 to {num_keypoints - 1} once, and the two "
-            "keypoints of a pair must name each other."
         )
