@@ -26,7 +26,6 @@ from mask_rcnn_repro.config import (
 )
 from mask_rcnn_repro.errors import RecordError
 from mask_rcnn_repro.paper.numbers import TIMING
-from mask_rcnn_repro.paper.words import table_title
 from mask_rcnn_repro.records.record import InputRun, SecondsPerImage, make_record, save_record
 from mask_rcnn_tools.evidence import rows
 from mask_rcnn_tools.evidence.comparison import number_of
@@ -38,6 +37,7 @@ from mask_rcnn_tools.evidence.results import (
     state_without_result,
 )
 from mask_rcnn_tools.evidence.rows import Row, all_rows
+from mask_rcnn_tools.evidence.words import table_title
 from mask_rcnn_tools.report import files as report_files
 from mask_rcnn_tools.report.cli import parse_args as parse_report_args
 from mask_rcnn_tools.report.files import is_current, load_report

@@ -17,6 +17,7 @@ from mask_rcnn_repro.records.curves import Curves, TaskCurves, record_identity, 
 from mask_rcnn_repro.records.record import load_record, save_record
 from mask_rcnn_tools.common.plot_style import inline_svg, same_plot
 from mask_rcnn_tools.evidence.claims import claims_to_test
+from mask_rcnn_tools.evidence.learning import mean_curve
 from mask_rcnn_tools.evidence.outcomes import BySeed, claims_table
 from mask_rcnn_tools.evidence.rows import Row
 from mask_rcnn_tools.evidence.seed_plan import SeedPlan, measure_scatter, plan_claims, save_plan
@@ -27,7 +28,6 @@ from mask_rcnn_tools.report.figures import build_report
 from mask_rcnn_tools.report.main import run as run_tool
 from mask_rcnn_tools.report.markdown import format_records_index, format_results_page
 from mask_rcnn_tools.report.page import format_html_page
-from mask_rcnn_tools.report.plots import mean_curve
 from mask_rcnn_tools.report.runs import curves_file, key_of, load_runs, record_file
 from mask_rcnn_tools.report.scales import build_scales
 from mask_rcnn_tools.report.tables import rows_table

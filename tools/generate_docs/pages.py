@@ -11,9 +11,10 @@ from mask_rcnn_repro.config.diff import Difference, format_value
 from mask_rcnn_repro.paper import paper_numbers
 from mask_rcnn_repro.paper.numbers import printed_row
 from mask_rcnn_repro.paper.tables import Cell, Table
-from mask_rcnn_repro.paper.words import table_title, task_title
+from mask_rcnn_repro.paper.words import task_title
 from mask_rcnn_tools.evidence.results import loaded_config, same_run, stages_of
 from mask_rcnn_tools.evidence.rows import Row, all_rows
+from mask_rcnn_tools.evidence.words import table_title
 
 COMMAND = "python tools/generate_docs"
 """Brings all generated files up to date."""

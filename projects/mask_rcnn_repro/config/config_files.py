@@ -36,7 +36,8 @@ def config_id(path: str | os.PathLike[str]) -> str:
 
     Returns:
         The path below `configs` without suffix, such as `table2a/r50_c4`. For a file elsewhere:
-        its stem.
+        its directory's name and its stem, such as `my_project/wide_masks`, and the directory above
+        if that is the id of a config below `configs`.
     """
     try:
         absolute = find_config(path)
@@ -45,7 +46,9 @@ def config_id(path: str | os.PathLike[str]) -> str:
     try:
         relative = absolute.relative_to(config_root().resolve())
     except (ValueError, ConfigError):
-        return absolute.stem
+        names = absolute.with_suffix("").parts[1:]
+        short = "/".join(names[-2:])
+        return "/".join(names[-3:]) if short in list_configs() else short
     return relative.with_suffix("").as_posix()
 
 

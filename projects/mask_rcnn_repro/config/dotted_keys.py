@@ -100,7 +100,7 @@ def known_params(node: Any, key: Key) -> tuple[dict[str, Param | None], bool]:
     fixed: dict[Key, Iterable[str]] = {
         (): schema.TOP_LEVEL_KEYS,
         ("dataloader",): schema.DATALOADER_KEYS,
-        ("paper",): schema.PAPER_KEYS,
+        **{(name,): keys for name, keys in schema.ABOUT_KEYS.items()},
     }
     names = fixed.get(key)
     if key[:1] == ("train",):

@@ -63,7 +63,7 @@ def default_output_dir(
 def claim_output_dir(output_dir: str | Path, cfg: DictConfig) -> Path:
     """Reserves an output directory for a config: writes the config there, or finds it there.
 
-    To be called by one process of a run. Differences in `paper` and `WHERE_KEYS` are allowed,
+    To be called by one process of a run. Differences in `ABOUT_KEYS` and `WHERE_KEYS` are allowed,
     because they do not change what is computed.
 
     Args:
@@ -146,5 +146,5 @@ def _differences(other: DictConfig, cfg: DictConfig) -> list[tuple[str, Any, Any
     return [
         (key, there, here)
         for key, there, here in diff_configs(other, cfg)
-        if key.partition(".")[0] != "paper" and key not in NOT_HASHED
+        if key.partition(".")[0] not in schema.ABOUT_KEYS and key not in NOT_HASHED
     ]

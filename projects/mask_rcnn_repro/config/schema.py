@@ -18,10 +18,18 @@ from mask_rcnn_repro.errors import ConfigError
 REQUIRED_KEYS = ("model", "dataloader", "optimizer", "lr_multiplier", "train")
 """Top-level keys of every runnable config."""
 
-TOP_LEVEL_KEYS = (*REQUIRED_KEYS, "paper")
+ABOUT_KEYS: dict[str, tuple[str, ...]] = {
+    "paper": ("table", "row", "control", "counterpart"),
+    "ablation": ("control", "metric", "expect", "margin"),
+}
+"""Sections that say what a config is compared with, and their keys. They are not hashed."""
+
+EXPECTATIONS = ("greater", "equal", "at_least")
+"""Values of `ablation.expect`: what is expected of a config's metric against its control's."""
+
+TOP_LEVEL_KEYS = (*REQUIRED_KEYS, *ABOUT_KEYS)
 
 DATALOADER_KEYS = ("train", "test", "evaluator")
-PAPER_KEYS = ("table", "row", "control", "counterpart")
 
 NULLABLE = frozenset({"model.proposal_generator"})
 """Keys that may be null although the annotation of their target does not allow it.

@@ -111,7 +111,7 @@ _OWN_PACKAGE = "mask_rcnn_repro."
 
 
 def config_hash(cfg: DictConfig) -> str:
-    """Hash of what a config computes: without `paper` and `WHERE_KEYS`, interpolations resolved.
+    """Hash of what a config computes: resolved, without `ABOUT_KEYS` and `WHERE_KEYS`.
 
     Keys of `train` are hashed if they differ from their defaults, so that a new key changes no
     hashes of older runs. Classes of this project are hashed by name, without their module.
@@ -120,7 +120,7 @@ def config_hash(cfg: DictConfig) -> str:
         The first 12 hexadecimal digits of a SHA-256.
     """
     data = to_plain(cfg)
-    data.pop("paper", None)
+    data = {key: value for key, value in data.items() if key not in schema.ABOUT_KEYS}
     for key in NOT_HASHED:
         *sections, name = key.split(".")
         node: Any = data

@@ -157,10 +157,21 @@ class _Checker:
             return None
         if len(key) == 1:
             return None if isinstance(value, (dict, list)) else f"must be a section, got {value!r}"
-        if key[:-1] == ("paper",) and not (value is None or isinstance(value, str)):
-            return f"must be a string or null, got {value!r}"
+        if len(key) == 2 and key[0] in schema.ABOUT_KEYS:
+            return _about_problem(key[1], value)
         if param is None:
             return None
         # A default without an annotation does not decide which types are allowed.
         default = param.default if param.annotation is not EMPTY else EMPTY
         return type_problem(value, param.annotation, default)
+
+
+def _about_problem(name: str, value: Any) -> str | None:
+    """What is wrong with a value of `paper` or `ablation`, or None."""
+    if name == "margin":
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        return None if number and 0 <= value < 100 else f"must be 0 or more points, got {value!r}"
+    if name == "expect" and value not in schema.EXPECTATIONS:
+        return f"must be one of {', '.join(schema.EXPECTATIONS)}, got {value!r}"
+    text = value is None or isinstance(value, str)
+    return None if text else f"must be a string or null, got {value!r}"

@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from omegaconf import DictConfig, OmegaConf
+
 from mask_rcnn_repro.paper.numbers import load_claims
-from mask_rcnn_tools.evidence.rows import Row, all_rows
+from mask_rcnn_tools.evidence.rows import Expectation, Row, all_rows
 
 
 @dataclass(frozen=True)
@@ -23,30 +25,39 @@ class Term:
 
 @dataclass(frozen=True)
 class Claim:
-    """A difference that the paper states or shows.
+    """A difference that the paper states or shows, or that is expected of an own row.
 
     Attributes:
-        id: in claims.json.
+        id: in claims.json; of other rows their id.
         text: what is claimed.
-        relation: "greater" or "nearly equal".
+        relation: "greater", "nearly equal" or "at least".
         metric: that the difference is in.
-        delta: the paper's difference, in points.
+        delta: the paper's difference, in points; None for an own row.
         terms: whose sum the difference is.
         stated: whether the paper states it in words, rather than in its tables alone.
+        own_margin: the margin, where it is not that of the paper's words.
     """
 
     id: str
     text: str
     relation: str
     metric: str
-    delta: float
+    delta: float | None
     terms: tuple[Term, ...]
     stated: bool = True
+    own_margin: float | None = None
 
     @property
     def margin(self) -> float:
-        """Points within which rows count as nearly equal; 0 for the relation "greater"."""
+        """m of :mod:`~mask_rcnn_tools.evidence.verdicts`, in points."""
+        if self.own_margin is not None:
+            return self.own_margin
         return 0.0 if self.relation == "greater" else NEARLY
+
+    @property
+    def is_own(self) -> bool:
+        """Whether it is about an own row, and the paper has no such difference."""
+        return self.delta is None
 
 
 NEARLY = 0.6
@@ -120,6 +131,39 @@ def claims_of(table: str) -> list[Claim]:
         if row.table == table and not row.is_printed and row.difference_of is not None:
             claims += _claims_of_counterpart(row)
     return claims
+
+
+RELATIONS = {"greater": "greater", "equal": "nearly equal", "at_least": "at least"}
+"""What `ablation.expect` is called as a relation."""
+
+
+def main_metric(cfg: DictConfig) -> str:
+    """The metric of a config's model that its claims are about, unless they name another."""
+    for key, metric in (
+        ("model.roi_heads.mask_head", "segm/AP"),
+        ("model.roi_heads.keypoint_head", "keypoints/AP"),
+        ("model.roi_heads", "bbox/AP"),
+    ):
+        if OmegaConf.select(cfg, key) is not None:
+            return metric
+    return "proposals/AR@1000"
+
+
+def own_claim(row: Row, control: Row, cfg: DictConfig) -> Claim:
+    """What is expected of an own row against its control.
+
+    Args:
+        row: an own row.
+        control: the row of its control, in any table.
+        cfg: its config.
+    """
+    stated = row.expectation or Expectation()
+    metric = stated.metric or main_metric(cfg)
+    relation = RELATIONS[stated.expect or "greater"]
+    words = {"greater": "beats", "nearly equal": "equals", "at least": "is no worse than"}
+    terms = (Term(1, *row.key, metric), Term(-1, *control.key, metric))
+    text = f"{row.name} {words[relation]} {control.name}"
+    return Claim(row.id, text, relation, metric, None, terms, own_margin=stated.margin)
 
 
 def _claims_of_counterpart(row: Row) -> list[Claim]:

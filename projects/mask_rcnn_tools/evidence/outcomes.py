@@ -10,13 +10,15 @@ from dataclasses import dataclass, field
 from statistics import fmean, stdev
 
 from mask_rcnn_repro.paper.tables import Cell, Table
-from mask_rcnn_repro.paper.words import metric_title, number, table_title
+from mask_rcnn_repro.paper.words import number
 from mask_rcnn_repro.records.curves import Curves
 from mask_rcnn_repro.records.record import Record
 from mask_rcnn_tools.evidence.claims import Claim
 from mask_rcnn_tools.evidence.comparison import number_of
+from mask_rcnn_tools.evidence.power import WANTED_POWER, power, smallest_effect
 from mask_rcnn_tools.evidence.rows import PaperRow, Row
 from mask_rcnn_tools.evidence.verdicts import (
+    FEWEST_SEEDS,
     Interval,
     Judgement,
     Planned,
@@ -25,6 +27,7 @@ from mask_rcnn_tools.evidence.verdicts import (
     interval_of,
     judge,
 )
+from mask_rcnn_tools.evidence.words import metric_title, table_title
 
 
 @dataclass(frozen=True)
@@ -126,10 +129,40 @@ class Evidence(BySeed):
         return self.planned is not None and estimates_only(self.claim.delta, self.planned.power)
 
     @property
+    def detectable(self) -> float | None:
+        """The smallest difference that the seeds confirm with a chance of 80 %, in points.
+
+        From the scatter seen. None for fewer than two seeds, and for "nearly equal".
+        """
+        if self.claim.relation == "nearly equal" or not self.deviation or not self.planned:
+            return None
+        spread = {"image_sd": self.image_sd or 0.0, "margin": self.claim.margin}
+        seeds = max(self.planned.seeds, FEWEST_SEEDS)
+        return smallest_effect(self.claim.relation, self.deviation, seeds, **spread)
+
+    @property
+    def power_text(self) -> str:
+        """The power of the planned seeds; of an own claim what they can show."""
+        if self.planned is None:
+            return "-"
+        if self.planned.power is not None:
+            return f"{100 * self.planned.power:.0f} %"
+        if self.detectable is not None:
+            return f"{100 * WANTED_POWER:.0f} % from {number(self.detectable, sign=True)}"
+        if not self.deviation:
+            return "not known"
+        spread = {"image_sd": self.image_sd or 0.0, "margin": self.claim.margin}
+        seeds = max(self.planned.seeds, FEWEST_SEEDS)
+        reached = power(self.claim.relation, 0.0, self.deviation, seeds, **spread)
+        return f"{100 * reached:.0f} % if equal"
+
+    @property
     def reason(self) -> str:
         """Why, in a few words."""
         if self.by_seed:
             why = self.judgement.reason
+            if self.claim.is_own and self.planned is None and self.verdict == "interim":
+                why = f"run_table.py plans a verdict with --seeds {FEWEST_SEEDS} or more"
         elif self.missing:
             why = "no run of " + ", ".join(f"{row} ({table})" for table, row in self.missing)
         else:
@@ -196,23 +229,29 @@ class TableOutcome:
         profile: scale.
         rows: in the order of the paper.
         claims: the evidence on its claims.
-        by_config: config to outcome, of all rows that may be controls, of any table.
+        by_id: id of a row to outcome, of all that may be controls, of any table.
         note: what has to be known to read it; may be empty.
         seeds: that were asked for, where a command names them.
+        swept: keys that an own ablation sweeps, in order.
+        heading: of an own ablation; empty for the title of `table`.
+        own: whether it is an own ablation.
     """
 
     table: str
     profile: str
     rows: Sequence[RowOutcome]
     claims: Sequence[Evidence]
-    by_config: Mapping[str, RowOutcome]
+    by_id: Mapping[str, RowOutcome]
     note: str = ""
     seeds: tuple[int, ...] = ()
+    swept: tuple[str, ...] = ()
+    heading: str = ""
+    own: bool = False
 
     @property
     def title(self) -> str:
         """Its heading."""
-        return table_title(self.table)
+        return self.heading or table_title(self.table)
 
     @property
     def was_run(self) -> bool:
@@ -225,13 +264,39 @@ class TableOutcome:
         return sorted({record.device.name for row in self.rows for record in row.runs.values()})
 
     @property
+    def versions(self) -> dict[str, list[str]]:
+        """Versions of the code that the runs were made with, each with its runs.
+
+        A version is a commit, with "+ changes" if files differed from it, and the versions of
+        PyTorch and Detectron2. Runs that do not know their commit are of the version of the
+        package.
+        """
+        found: dict[str, list[str]] = {}
+        for row in self.rows:
+            for seed, record in sorted(row.runs.items()):
+                code, known = record.code, record.versions
+                commit = code.commit[:9] if code.commit else f"version {known.mask_rcnn_repro}"
+                changes = " + changes" if code.dirty else ""
+                name = f"{commit}{changes}, torch {known.torch}, detectron2 {known.detectron2}"
+                found.setdefault(name, []).append(f"{row.row.name} seed {seed}")
+        return found
+
+    @property
+    def version_lines(self) -> list[str]:
+        """The versions in words, one a line; empty for a single one."""
+        if len(self.versions) < 2:
+            return []
+        lines = [f"- {name}: {', '.join(runs)}." for name, runs in self.versions.items()]
+        return [f"The runs are of {len(lines)} versions of the code:", *lines]
+
+    @property
     def judged(self) -> list[Evidence]:
         """The claims that some seed has evidence on."""
         return [item for item in self.claims if item.by_seed]
 
     def control_of(self, row: RowOutcome) -> RowOutcome | None:
         """The outcome of the row that another one is compared with, if any."""
-        return self.by_config.get(row.row.control or "")
+        return self.by_id.get(row.row.control or "")
 
     def difference(self, row: RowOutcome, metric: str) -> BySeed | None:
         """A row minus its control, seed by seed, in points; None where there is no control."""
@@ -374,24 +439,30 @@ def _of_own_weights(by_seed: Mapping[int, Record]) -> dict[int, Record]:
     }
 
 
+_MARGINS = {"nearly equal": "±", "greater": "by more than ", "at least": "less by at most "}
 _LAST = ("seed", "planned, power", "verdict", "because")
-_RELATIONS = {"nearly equal": "nearly equal", "greater": "better"}
+_RELATIONS = {"nearly equal": "nearly equal", "greater": "better", "at least": "no worse"}
 
 
 def claims_table(evidence: Sequence[Evidence]) -> Table:
     """Claims, and what the runs show about them."""
     lines: list[list[Cell | str]] = []
+    own = all(item.claim.is_own for item in evidence)
     for item in evidence:
         claim = item.claim
         text = claim.text + ("" if claim.stated else " (in the table, not in the text)")
-        paper = f"{number(claim.delta, sign=True)}, {_RELATIONS[claim.relation]}"
-        paper += f" (±{claim.margin:g})" if claim.margin else ""
-        here = (item.with_interval(), item.parts)
+        size = "" if claim.is_own else f"{number(claim.delta, sign=True)}, "
+        paper = f"{size}{_RELATIONS[claim.relation]}"
+        paper += f" ({_MARGINS[claim.relation]}{claim.margin:g})" if claim.margin else ""
+        differences = [number(value, sign=True) for _, value in sorted(item.by_seed.items())]
+        here = [", ".join(differences)] * own + [item.with_interval(), item.parts]
         numbers = [Cell(text, kind="number") for text in (paper, *here)]
         verdict = Cell(item.verdict, kind=item.verdict)
         fixed = item.planned
-        plan = f"{fixed.seeds}, {100 * fixed.power:.0f} %" if fixed else "none"
+        plan = f"{fixed.seeds}, {item.power_text}" if fixed else "none"
         last = (item.seeds or "none", plan, verdict, item.reason or "-")
         lines.append([text, metric_title(claim.metric), *numbers, *last])
-    header = ["claim", "in", "paper", "here [90 %]", "SE: seeds, images", *_LAST]
+    claimed = "expected" if own else "paper"
+    by_seed = ["by seed"] * own
+    header = ["claim", "in", claimed, *by_seed, "here [90 %]", "SE: seeds, images", *_LAST]
     return Table(header, lines)

@@ -35,12 +35,12 @@ def power(
     """The chance that runs confirm a claim.
 
     Args:
-        relation: "greater" or "nearly equal".
+        relation: "greater", "nearly equal" or "at least".
         effect: the true difference, in points.
         seed_sd: standard deviation of the difference over seeds, in points; above 0.
         seeds: their number, at least 2.
         image_sd: standard deviation over samples of test images, in points.
-        margin: of "nearly equal".
+        margin: m of the rule.
     """
     quantiles = (np.arange(_STEPS) + 0.5) / _STEPS
     s = seed_sd * np.sqrt(chdtri(seeds - 1, quantiles) / (seeds - 1))
@@ -49,7 +49,8 @@ def power(
     if relation == "nearly equal":
         inside = ndtr((margin - h - effect) / spread) - ndtr((h - margin - effect) / spread)
         return float(np.maximum(inside, 0.0).mean())
-    return float(ndtr((effect - h) / spread).mean())
+    least = margin if relation == "greater" else -margin
+    return float(ndtr((effect - least - h) / spread).mean())
 
 
 def plan_seeds(
@@ -78,3 +79,27 @@ def plan_seeds(
         if reached >= wanted:
             return seeds, reached
     return most, reached
+
+
+def smallest_effect(
+    relation: str,
+    seed_sd: float,
+    seeds: int,
+    *,
+    image_sd: float = 0.0,
+    margin: float = 0.0,
+    wanted: float = WANTED_POWER,
+) -> float:
+    """The smallest difference that a number of seeds confirms with the wanted power, in points.
+
+    Args:
+        relation: "greater" or "at least", whose power grows with the difference.
+        seed_sd, seeds, image_sd, margin, wanted: as for :func:`plan_seeds`.
+    """
+    reach = 50 * (seed_sd + image_sd)
+    low, high = -margin - reach, margin + reach
+    for _ in range(60):
+        middle = (low + high) / 2
+        reached = power(relation, middle, seed_sd, seeds, image_sd=image_sd, margin=margin)
+        low, high = (low, middle) if reached >= wanted else (middle, high)
+    return high

@@ -1,4 +1,4 @@
-"""Every config as a row of a table: of one of the paper's, or of a folder of other configs.
+"""Every config as a row of a table: of one of the paper's, of a folder, or of an own ablation.
 
 Rows are read from the config files without running them. `paper` in a file has these keys:
 
@@ -6,6 +6,8 @@ Rows are read from the config files without running them. `paper` in a file has 
 - `control`: config that the row is compared with.
 - `counterpart`: config of the row of the paper that this config is on another network. The paper's
   difference between that row and its own control is set beside ours.
+
+`ablation` has the keys of :class:`Expectation` and `control`, which counts before that of `paper`.
 """
 
 from __future__ import annotations
@@ -15,13 +17,32 @@ import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mask_rcnn_repro.config import config_root, list_configs
+from mask_rcnn_repro.errors import ConfigError
 from mask_rcnn_repro.paper.numbers import TIMING, load_tables, paper_numbers, printed_row
-from mask_rcnn_repro.paper.words import FOLDER_TITLES
+from mask_rcnn_tools.evidence.words import FOLDER_TITLES
 
 PaperRow = tuple[str, str]
 """Table and name of a row that the paper prints."""
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """What is expected of an own row against its control; every field may be left open.
+
+    Attributes:
+        metric: such as "segm/AP"; "" for the main one of the model.
+        expect: "greater" (by more than `margin`), "equal" (within it) or "at_least" (not less by
+            more than it); "" for "greater".
+        margin: in points; None for 0 if `expect` is "greater", else
+            :data:`~mask_rcnn_tools.evidence.claims.NEARLY`.
+    """
+
+    metric: str = ""
+    expect: str = ""
+    margin: float | None = None
 
 
 @dataclass(frozen=True)
@@ -29,13 +50,20 @@ class Row:
     """A config as a row of a table.
 
     Attributes:
-        table: id in tables.json, or the folder of a config that is no row of the paper.
+        table: id in tables.json, or the folder of a config that is no row of the paper, or the
+            name of an own ablation.
         name: the row's name there; the file's for folders.
-        config: id below `configs`.
-        control: config that it is compared with, if any.
+        config: id, as :func:`~mask_rcnn_repro.config.config_id` returns it.
+        control: id of the row that it is compared with, if any.
         difference_of: two rows of the paper whose difference is set beside that to `control`, if
             any: this row and its control, or those of the counterpart.
         summary: the file's docstring on one line.
+        expectation: what is expected of an own row; None for a row of the paper.
+        paper: the row of the paper whose numbers are this one's; None: `key`, if that is one.
+        problem: why the row cannot be run; empty if it can.
+        file: path of a config that is not below `configs`; else empty.
+        overrides: that make the row from the config, such as those of a sweep.
+        settings: the keys of a sweep with the row's values.
     """
 
     table: str
@@ -44,6 +72,22 @@ class Row:
     control: str | None = None
     difference_of: tuple[PaperRow, PaperRow] | None = None
     summary: str = ""
+    expectation: Expectation | None = None
+    paper: PaperRow | None = None
+    problem: str = ""
+    file: str = ""
+    overrides: tuple[str, ...] = ()
+    settings: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def id(self) -> str:
+        """What tells it from all other rows: the config's id, with the row's own overrides."""
+        return " ".join((self.config, *self.overrides))
+
+    @property
+    def source(self) -> str:
+        """What loads its config: a path or an id."""
+        return self.file or self.config
 
     @property
     def key(self) -> PaperRow:
@@ -53,17 +97,27 @@ class Row:
     @property
     def numbers(self) -> Mapping[str, Mapping[str, float]]:
         """The paper's numbers by task; empty where it prints none."""
-        return paper_numbers(*self.key) if self.is_printed else {}
+        return paper_numbers(*self.printed) if self.printed else {}
+
+    @property
+    def printed(self) -> PaperRow | None:
+        """The row of the paper that it is, if it is one."""
+        return self.paper or (self.key if self.table in load_tables() else None)
 
     @property
     def is_printed(self) -> bool:
         """Whether it is a row of the paper."""
-        return self.table in load_tables()
+        return self.printed is not None
+
+    @property
+    def is_timing(self) -> bool:
+        """Whether the paper prints milliseconds for it."""
+        return self.printed is not None and self.printed[0] == "timing"
 
     @property
     def on_test_dev(self) -> bool:
         """Whether its numbers are of COCO's test-dev, whose annotations only the server has."""
-        return load_tables().get(self.table, {}).get("split") == "test-dev"
+        return bool(self.printed) and load_tables()[self.printed[0]].get("split") == "test-dev"
 
     @property
     def tasks(self) -> list[str]:
@@ -75,8 +129,8 @@ class Row:
 
     def printed_number(self, metric: str) -> float | None:
         """The paper's number for a metric such as "segm/AP"; None where it prints none."""
-        if metric == TIMING and self.is_printed:
-            return printed_row(*self.key).get("ms_per_image")
+        if metric == TIMING and self.printed:
+            return printed_row(*self.printed).get("ms_per_image")
         return _number(self.numbers, metric)
 
     def printed_difference(self, metric: str) -> float | None:
@@ -99,8 +153,11 @@ def all_rows() -> tuple[Row, ...]:
 
     In a folder, counterparts come first, in the order of their rows in the paper.
     """
-    files = {config: _read(config) for config in list_configs()}
-    printed = {c: (p["table"], p["row"]) for c, (p, _) in files.items() if "table" in p}
+    files = {config: stated_in(config_root() / f"{config}.py") for config in list_configs()}
+    printed = {c: f.printed for c, f in files.items() if f.printed}
+    of_paper: dict[PaperRow, str] = {}  # of several configs for a row, that of the row's table
+    for config in sorted(printed, key=lambda c: (not c.startswith(("table", "section")), c)):
+        of_paper.setdefault(printed[config], config)
     order = {
         (table, row["row"]): place
         for table, content in load_tables().items()
@@ -109,7 +166,7 @@ def all_rows() -> tuple[Row, ...]:
     tables, folders = list(load_tables()), list(FOLDER_TITLES)
 
     def place(row: Row) -> tuple[int, int, int, str]:
-        if row.is_printed:
+        if row.printed == row.key:
             return 0, tables.index(row.table), order.get(row.key, 0), row.config
         folder = folders.index(row.table) if row.table in folders else len(folders)
         if row.difference_of is None:
@@ -118,44 +175,103 @@ def all_rows() -> tuple[Row, ...]:
         return 1, folder, tables.index(theirs[0]), f"{order[theirs]:03d}"
 
     rows = []
-    for config, (paper, summary) in files.items():
-        folder, _, file = config.partition("/")
-        table, name = printed.get(config, (folder, file))
-        control = paper.get("control")
-        pair = [config, control]
-        if counterpart := paper.get("counterpart"):
-            pair = [counterpart, files.get(counterpart, ({}, ""))[0].get("control")]
+    for config, file in files.items():
+        folder, _, name = config.partition("/")
+        paper = printed.get(config)
+        if paper and of_paper[paper] == config:
+            folder, name = paper
+        pair = [config, file.control]
+        if counterpart := file.paper.get("counterpart"):
+            pair = [counterpart, files[counterpart].control if counterpart in files else None]
         theirs = [printed[c] for c in pair if c in printed]
         difference = (theirs[0], theirs[1]) if len(theirs) == 2 else None
-        rows.append(Row(table, name, config, control, difference, summary))
+        expected = None if paper else file.expectation
+        known = (file.control, difference, file.summary, expected, paper, file.problem)
+        rows.append(Row(folder, name, config, *known))
     return tuple(sorted(rows, key=place))
 
 
-def _read(config: str) -> tuple[dict[str, str], str]:
-    """What a file states in `paper = dict(...)`, and its docstring on one line."""
-    tree = _parsed(config)
+@dataclass(frozen=True)
+class Stated:
+    """What a config file states about itself.
+
+    Attributes:
+        paper: the section `paper`.
+        ablation: the section `ablation`.
+        summary: the docstring on one line.
+        problem: why the file cannot be used; empty if nothing is known against it.
+    """
+
+    paper: Mapping[str, Any]
+    ablation: Mapping[str, Any]
+    summary: str = ""
+    problem: str = ""
+
+    @property
+    def printed(self) -> PaperRow | None:
+        """The row of the paper that it says it is, if the paper has that row."""
+        if self.problem or "table" not in self.paper:
+            return None
+        return str(self.paper["table"]), str(self.paper.get("row"))
+
+    @property
+    def control(self) -> str | None:
+        """The config that it is compared with."""
+        return self.ablation.get("control") or self.paper.get("control")
+
+    @property
+    def expectation(self) -> Expectation:
+        """What is expected of it against its control."""
+        names = ("metric", "expect", "margin")
+        return Expectation(**{k: self.ablation[k] for k in names if k in self.ablation})
+
+
+def stated_in(file: Path) -> Stated:
+    """Reads what a `.py` config states about itself, without running it.
+
+    Faults of the file are no errors here, because a command about other rows reads it, too.
+    """
+    try:
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        sections = {name: _section(tree, name) for name in ("paper", "ablation")}
+    except (OSError, SyntaxError, ValueError) as error:
+        return Stated({}, {}, problem=f"{file} cannot be read: {error}.")
+    problem = ""
+    if "table" in sections["paper"]:
+        paper = sections["paper"]
+        try:
+            printed_row(str(paper["table"]), str(paper.get("row")))
+        except ConfigError as error:
+            problem = (
+                f"{file}: paper = dict(table={paper['table']!r}, row={paper.get('row')!r}): "
+                f"{error} For an ablation of your own write ablation = dict(control=...)."
+            )
     summary = " ".join((ast.get_docstring(tree) or "").split())
+    return Stated(sections["paper"], sections["ablation"], summary, problem)
+
+
+def _section(tree: ast.Module, name: str) -> dict[str, Any]:
+    """The values of `name = dict(...)`, without nulls; empty where there is no such statement."""
+    found: dict[str, Any] = {}
     for node in tree.body:
-        if (
-            isinstance(node, ast.Assign)
-            and isinstance(node.value, ast.Call)
-            and any(isinstance(t, ast.Name) and t.id == "paper" for t in node.targets)
+        if isinstance(node, ast.Assign) and any(
+            isinstance(t, ast.Name) and t.id == name for t in node.targets
         ):
-            values = {str(k.arg): ast.literal_eval(k.value) for k in node.value.keywords}
-            return {key: str(value) for key, value in values.items() if value is not None}, summary
-    return {}, summary
+            if isinstance(node.value, ast.Call):
+                found = {str(k.arg): ast.literal_eval(k.value) for k in node.value.keywords}
+            else:
+                found = dict(ast.literal_eval(node.value))
+    return {key: value for key, value in found.items() if value is not None}
 
 
 def parent_of(config: str) -> str | None:
     """The config that another one takes its model from; None for one that assembles blocks."""
+    if config not in list_configs():
+        return None
     file = config_root() / f"{config}.py"
-    for node in _parsed(config).body:
+    for node in ast.parse(file.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.ImportFrom) and any(n.name == "model" for n in node.names):
             folder = file.parents[max(node.level - 1, 0)]
             path = folder.joinpath(*str(node.module).split(".")).relative_to(config_root())
             return path.as_posix() if path.as_posix() in list_configs() else None
     return None
-
-
-def _parsed(config: str) -> ast.Module:
-    return ast.parse(Path(config_root() / f"{config}.py").read_text(encoding="utf-8"))

@@ -182,6 +182,8 @@ def plan_claims(
     fixed = {(c.id, c.metric): c for c in earlier.claims} if earlier else {}
     scatter = {m: s for m, s in scatter.items() if s.degrees >= FEWEST_DEGREES}
     for claim, seen in claims:
+        if claim.delta is None:  # an own row: nothing is known about its size
+            continue
         parts = [scatter.get(term.metric) for term in claim.terms]
         known = [part for part in parts if part is not None]
         if (claim.id, claim.metric) in fixed or len(known) < len(parts):

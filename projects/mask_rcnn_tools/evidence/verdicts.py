@@ -9,12 +9,13 @@ for v = 0, else those of Welch and Satterthwaite. Either end is wrong in 5 % of 
 
 | the claim | confirmed | contradicted | undecided |
 |---|---|---|---|
-| D > 0 ("greater") | interval above 0 | interval below 0 | 0 inside |
+| D > m ("greater") | interval above m | interval below m | m inside |
 | abs(D) < m ("nearly equal") | interval within +-m | interval outside | it crosses m or -m |
+| D > -m ("at least") | interval above -m | interval below -m | -m inside |
 
 The first line is the three-way reading of a test (Jones and Tukey, Psychological Methods 5, 2000),
-the second is two one-sided tests of equivalence (Schuirmann, J. Pharmacokinetics 15, 1987). m is
-the claim's margin.
+the second is two one-sided tests of equivalence (Schuirmann, J. Pharmacokinetics 15, 1987), the
+third one of them (non-inferiority). m is the claim's margin, 0 for the paper's "greater".
 
 The number of seeds is fixed before the runs (:class:`Planned`). With fewer, a claim is "interim".
 """
@@ -61,6 +62,17 @@ below 60 %. Judged is the direction, not the size. docs/statistics.md explains t
 example."""
 """The rule in words, for every output that shows verdicts."""
 
+OWN_RULE = """\
+Verdicts: differences to the control are formed seed by seed. Brackets hold the 90 % interval of
+their mean, from the scatter over seeds and, where known, over test images; either end is wrong in
+5 % of cases. With a margin m, 0 unless stated, a row is better if the interval lies above m, equal
+if it lies within ±m, no worse if it lies above -m. Then what was expected is *confirmed*. It is
+*contradicted* if the interval lies wholly on the other side, else *undecided*. With fewer than 3
+seeds, or fewer than the first such command was given, it is *interim*; only these seeds count.
+"80 % from +1.3" means that this number of seeds confirms a true difference of +1.3 with a chance of
+80 %, given the scatter seen. docs/statistics.md explains the rule with an example."""
+"""The same for an own ablation."""
+
 _SAME = 1e-9  # points; differences closer than this are one number
 
 
@@ -76,11 +88,12 @@ class Planned(NamedTuple):
 
     Attributes:
         seeds: number of seeds: 0, 1, ... are the planned ones.
-        power: chance that they confirm the claim if the paper's difference is true.
+        power: chance that they confirm the claim if the paper's difference is true; None where
+            the paper has none.
     """
 
     seeds: int
-    power: float
+    power: float | None
 
 
 class Judgement(NamedTuple):
@@ -107,8 +120,10 @@ def half_width(deviation: Any, count: int, image_sd: float = 0.0) -> Any:
     return stdtrit((seeds + images) ** 2 / shares, 1 - ERROR) * np.sqrt(seeds + images)
 
 
-def estimates_only(effect: float, power: float) -> bool:
+def estimates_only(effect: float | None, power: float | None) -> bool:
     """Whether a claim about `effect` points with this power gets no verdict."""
+    if effect is None or power is None:
+        return False
     return abs(effect) < SMALL_EFFECT and power < LOW_POWER
 
 
@@ -126,7 +141,7 @@ def judge(
     by_seed: Mapping[int, float],
     planned: Planned | None,
     *,
-    effect: float,
+    effect: float | None,
     margin: float = 0.0,
     image_sd: float | None = None,
     stages: Sequence[int] = (),
@@ -135,10 +150,10 @@ def judge(
     """Applies the rule.
 
     Args:
-        relation: "greater" or "nearly equal".
+        relation: "greater", "nearly equal" or "at least".
         by_seed: seed to D in points; may be empty. Only planned seeds count.
         planned: what was fixed before the runs; None for nothing.
-        effect: the paper's D.
+        effect: the paper's D; None where it has none.
         margin: m of the table above.
         image_sd: as for :func:`half_width`; None if it is not known.
         stages: seeds of the RPN stages that the runs stand on; empty if they stand on none.
@@ -159,7 +174,7 @@ def judge(
     if len(set(stages)) == 1:
         return Judgement("interim", f"all seeds share RPN stage {stages[0]}")
     if estimates_only(effect, planned.power):
-        return Judgement("estimate only", f"power {100 * planned.power:.0f} %")
+        return Judgement("estimate only", f"power {100 * (planned.power or 0):.0f} %")
     interval = interval_of(values, image_sd)
     assert interval is not None
     return _compared(relation, interval, margin)
@@ -172,8 +187,9 @@ def _compared(relation: str, interval: Interval, margin: float) -> Judgement:
         if interval.low > margin or interval.high < -margin:
             return Judgement("contradicted", f"interval beyond {margin:g} point")
         return Judgement("undecided", f"interval crosses {margin:g} point")
-    if interval.low > 0:
-        return Judgement("confirmed", "interval above 0")
-    if interval.high < 0:
-        return Judgement("contradicted", "interval below 0")
-    return Judgement("undecided", "0 is inside the interval")
+    least = margin if relation == "greater" else -margin
+    if interval.low > least:
+        return Judgement("confirmed", f"interval above {least:g}")
+    if interval.high < least:
+        return Judgement("contradicted", f"interval below {least:g}")
+    return Judgement("undecided", f"{least:g} is inside the interval")

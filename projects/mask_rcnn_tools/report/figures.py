@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from mask_rcnn_repro.paper.words import table_label, task_title
+from mask_rcnn_repro.paper.words import task_title
 from mask_rcnn_tools.evidence.outcomes import TableOutcome
 from mask_rcnn_tools.evidence.rows import Row
+from mask_rcnn_tools.evidence.sweep_plot import draw_sweep
+from mask_rcnn_tools.evidence.words import table_label
 from mask_rcnn_tools.report.plots import (
     draw_classes,
     draw_differences,
@@ -92,6 +95,8 @@ _CAPTIONS = {
     "that the table is about, one mark a seed and evaluation.",
     "Precision over recall": "Precision over recall of the {task} results, averaged over classes. "
     "The area below is AP50 (left) and AP (right). The band lies between seeds.",
+    "Sweep": "The judged metric over the swept number: the line joins means over seeds, bars are "
+    "their 90 % intervals, small dots single seeds.",
     "AP by class": "The {task} AP of each class: mean over seeds, on a line between them.",
 }
 
@@ -103,8 +108,12 @@ def _figure(name: str, title: str, task: str, svg: str | None) -> Figure | None:
 
 def _of_table(table: TableOutcome) -> list[Figure]:
     label = table_label(table.table)
-    stem = f"{table.profile}-{table.table}".replace("_", "-").replace(".", "-")
-    found = [_figure(f"{stem}-learning.svg", f"Learning, {label}", "", draw_learning(table))]
+    stem = re.sub(r"[^A-Za-z0-9-]+", "-", f"{table.profile}-{table.table}")
+    found = [
+        _figure(f"{stem}-sweep-{place}.svg", f"Sweep, {key}, {label}", "", draw_sweep(table, key))
+        for place, key in enumerate(table.swept)
+    ]
+    found += [_figure(f"{stem}-learning.svg", f"Learning, {label}", "", draw_learning(table))]
     for task in dict.fromkeys(task for row in table.rows for task in row.measured_tasks):
         if task == "proposals":
             continue

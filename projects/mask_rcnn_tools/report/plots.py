@@ -12,11 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from mask_rcnn_repro.paper.words import metric_title, table_label, task_title
+from mask_rcnn_repro.paper.words import task_title
 from mask_rcnn_repro.records.curves import Curves, Point
 from mask_rcnn_tools.common import plot_style as style
+from mask_rcnn_tools.evidence.learning import mean_curve
 from mask_rcnn_tools.evidence.outcomes import Evidence, RowOutcome, TableOutcome
 from mask_rcnn_tools.evidence.verdicts import VERDICTS
+from mask_rcnn_tools.evidence.words import metric_title, table_label
 from mask_rcnn_tools.report.scales import Scale
 
 _WIDTH = 5.2  # inches
@@ -235,17 +237,6 @@ def draw_classes(table: TableOutcome, task: str, most: int = 20) -> str | None:
         axes.set_xlabel(f"{task_title(task)} AP, %")
         style.legend_above(figure, axes)
     return result[0]
-
-
-def mean_curve(runs: Sequence[Sequence[Point]]) -> list[Point]:
-    """The mean of curves at the iterations that all of them have.
-
-    Args:
-        runs: pairs of iterations and value.
-    """
-    tables = [dict(run) for run in runs]
-    shared = sorted(set.intersection(*(set(t) for t in tables))) if tables else []
-    return [(x, fmean(t[x] for t in tables)) for x in shared]
 
 
 def _with(row: RowOutcome, task: str) -> list[Curves]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,6 +11,7 @@ from mask_rcnn_repro.engine.run import RECORD_FILE
 from mask_rcnn_repro.errors import RecordError
 from mask_rcnn_repro.records.curves import CURVES_FILE, Curves, load_curves
 from mask_rcnn_repro.records.record import Record, load_record
+from mask_rcnn_tools.evidence.ablation_file import ABLATION_FILE, Ablation, load_ablation
 from mask_rcnn_tools.evidence.image_bootstrap import BOOTSTRAP_FILE, KnownReplicates
 from mask_rcnn_tools.evidence.results import counting_files, load_results, recorded_file
 from mask_rcnn_tools.evidence.seed_plan import PLAN_FILE, SeedPlan, load_plan
@@ -40,6 +41,8 @@ class Runs(NamedTuple):
         examples: the same; with the folder of their pictures.
         replicates: of a record, its metrics on samples of test images.
         plan: what was fixed about claims before the runs.
+        ablations: own ablations as they were planned.
+        files: records of runs, with their files.
     """
 
     records: list[Record]
@@ -47,6 +50,8 @@ class Runs(NamedTuple):
     examples: Mapping[RunKey, tuple[Path, Examples]]
     replicates: KnownReplicates = KnownReplicates()
     plan: SeedPlan = SeedPlan()
+    ablations: Sequence[Ablation] = ()
+    files: Sequence[tuple[Path, Record]] = ()
 
     def curves_of(self, record: Record) -> Curves | None:
         """The curves of a record's run, if there are any."""
@@ -78,12 +83,16 @@ def load_runs(folders: Iterable[Path]) -> Runs:
     curves: dict[RunKey, Curves] = {}
     examples: dict[RunKey, tuple[Path, Examples]] = {}
     bootstraps: list[Path] = []
+    ablations: list[Ablation] = []
+    files: list[tuple[Path, Record]] = []
     planned: Path | None = None
     for folder in folders:
         if not folder.is_dir():
             raise RecordError(f"There is no folder {folder} to read records from.")
-        of_runs = [load_record(file) for file in sorted(folder.rglob(RECORD_FILE))]
-        records += of_runs or load_results(folder)
+        of_runs = [(file, load_record(file)) for file in sorted(folder.rglob(RECORD_FILE))]
+        files += of_runs
+        records += [record for _, record in of_runs] or load_results(folder)
+        ablations += [load_ablation(file) for file in sorted(folder.rglob(ABLATION_FILE))]
         bootstraps += counting_files(folder, f"*{BOOTSTRAP_FILE}")
         planned = planned or (folder if (folder / PLAN_FILE).is_file() else None)
         for file in counting_files(folder, f"*{CURVES_FILE}"):
@@ -98,7 +107,8 @@ def load_runs(folders: Iterable[Path]) -> Runs:
     by_key = {key_of(record): record for record in records}
     plan = load_plan(planned or config_root().parent / "results")
     records = sorted(by_key.values(), key=lambda r: r.created)
-    return Runs(records, curves, examples, KnownReplicates(bootstraps), plan)
+    replicates = KnownReplicates(bootstraps)
+    return Runs(records, curves, examples, replicates, plan, ablations, files)
 
 
 def record_file(record: Record, folder: Path) -> Path:

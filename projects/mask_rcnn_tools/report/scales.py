@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from mask_rcnn_repro.paper.numbers import load_tables
 from mask_rcnn_repro.records.record import Record
+from mask_rcnn_tools.evidence.ablation_file import Ablation
 from mask_rcnn_tools.evidence.claims import claims_to_test
 from mask_rcnn_tools.evidence.outcomes import Evidence, RowOutcome, TableOutcome, collect_evidence
 from mask_rcnn_tools.evidence.results import records_of, state_without_result
 from mask_rcnn_tools.evidence.rows import Row
-from mask_rcnn_tools.evidence.verdicts import ERROR, VERDICTS, Verdict
+from mask_rcnn_tools.evidence.verdicts import ERROR, OWN_RULE, VERDICTS, Verdict
 from mask_rcnn_tools.report.examples import Examples
+from mask_rcnn_tools.report.own_runs import ablations_of_runs, unique
 from mask_rcnn_tools.report.runs import Runs, key_of
 
 PROFILES = {
@@ -87,7 +90,8 @@ class Scale:
 
     def count_rows(self) -> tuple[int, int]:
         """Rows with numbers in the paper that have a result, and all of them."""
-        rows = [row for row in self.rows if row.row.numbers]
+        printed = [table for table in self.tables if not table.own]
+        rows = [row for table in printed for row in table.rows if row.row.numbers]
         return sum(bool(row.runs) for row in rows), len(rows)
 
     def without_run(self) -> list[tuple[TableOutcome, list[str]]]:
@@ -150,15 +154,59 @@ def build_scales(rows: Sequence[Row], runs: Runs) -> list[Scale]:
                 profile,
                 [o for o in outcomes if o.row.table == table],
                 [e for e in evidence if e.claim.terms[0].table == table],
-                {o.row.config: o for o in outcomes},
+                {o.row.id: o for o in outcomes},
                 _note(table) if profile == "paper" else "",
             )
             for table in dict.fromkeys(row.table for row in shown)
         ]
+        names = {a.table for a in runs.ablations if a.profile == profile}
+        tables = [table for table in tables if table.table not in names]  # folders of one's own
+        known = {(r.config.hash, s) for o in outcomes for s, r in o.runs.items()}
+        for ablation in own_ablations(runs, profile, known):
+            tables.append(_own_table(ablation, runs))
         return Scale(profile, tables, evidence)
 
     scales = [scale(profile) for profile in PROFILES]
     return [scale for scale in scales if scale.was_run or scale.profile != "tiny"]
+
+
+def own_ablations(runs: Runs, profile: str, known: Collection[tuple[str, int]]) -> list[Ablation]:
+    """Own ablations at a profile: those that were planned, then runs that no row has.
+
+    Args:
+        runs: records and what lies beside them.
+        profile: scale.
+        known: hash and seed of records that rows of this project have.
+    """
+    planned = unique(a for a in runs.ablations if a.profile == profile)
+    counted = {(r.hash, r.seed) for a in planned for row in a.rows for r in row.runs}
+    files = [(file, r) for file, r in runs.files if r.config.profile == profile]
+    return planned + ablations_of_runs(files, counted | set(known), runs.records)
+
+
+def _own_table(ablation: Ablation, runs: Runs) -> TableOutcome:
+    group = ablation.group()
+    outcomes = []
+    for row in group.rows:
+        of_row = dict(sorted(ablation.runs_of(row, runs.records).items()))
+        curves = {s: c for s, r in of_row.items() if (c := runs.curves_of(r)) is not None}
+        outcomes.append(RowOutcome(row, of_row, "" if of_row else "not run", curves=curves))
+    of_rows = {o.row.key: o.runs for o in outcomes if o.runs}
+    evidence = collect_evidence(group.claims, of_rows, group.planned, runs.replicates)
+    table = TableOutcome(
+        group.table,
+        ablation.profile,
+        outcomes,
+        evidence,
+        {o.row.id: o for o in outcomes},
+        swept=group.swept,
+        heading=group.title,
+        own=True,
+    )
+    return dataclasses.replace(table, note=" ".join([*table.version_lines, _OWN_NOTE]))
+
+
+_OWN_NOTE = " ".join(OWN_RULE.replace("*", "").split())
 
 
 def _note(table: str) -> str:

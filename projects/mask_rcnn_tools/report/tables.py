@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from mask_rcnn_repro.paper.tables import Cell, Table
 from mask_rcnn_repro.paper.words import number, task_title
 from mask_rcnn_repro.records.record import Record
+from mask_rcnn_tools.evidence.groups import short_keys
 from mask_rcnn_tools.evidence.outcomes import RowOutcome, TableOutcome
 from mask_rcnn_tools.report.runs import Runs
 from mask_rcnn_tools.report.scales import Scale
@@ -21,7 +22,7 @@ def rows_table(outcome: TableOutcome) -> Table:
         return _recall_table(outcome)
     paper = any(row.row.numbers for row in outcome.rows)
     against = any(row.row.control for row in outcome.rows)
-    header = ["row", "in"]
+    header = ["row", *short_keys(outcome.swept), "in"]
     header += ["AP, paper"] * paper + ["AP, here"]
     header += ["AP50, AP75, paper"] * paper + ["AP50, AP75, here"]
     header += ["against", "difference, paper", "difference, here"] * against
@@ -30,7 +31,9 @@ def rows_table(outcome: TableOutcome) -> Table:
         for task in row.tasks or ["-"]:
             finer = [f"{task}/{name}" for name in _FINER]
             printed = row.row.printed_number(f"{task}/AP")
-            cells: list[Cell | str] = [Cell(row.row.name, row.row.config), Cell(task_title(task))]
+            name = row.row.config.rpartition("/")[2] if outcome.swept else row.row.name
+            cells: list[Cell | str] = [Cell(name, row.row.config)]
+            cells += [*(value for _, value in row.row.settings), task_title(task)]
             cells += [_number(number(printed))] * paper
             cells.append(_ours(row, f"{task}/AP"))
             cells += [_number(_pair([row.row.printed_number(m) for m in finer]))] * paper

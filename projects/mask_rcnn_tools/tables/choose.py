@@ -66,7 +66,7 @@ def _aliases() -> dict[str, list[str]]:
                 add(name, row.table)
         elif row.table[:1].isdigit():
             add(row.table[0], row.table)
-        if row.is_printed:
+        if row.printed == row.key:
             add("all", row.table)
     return aliases
 
@@ -84,8 +84,13 @@ def choose_rows(tables: Iterable[str], wanted: Sequence[str] = ()) -> list[Row]:
     """
     chosen = list(tables)
     rows = [row for table in chosen for row in runnable_rows() if row.table == table]
+    return pick_rows(rows, wanted)
+
+
+def pick_rows(rows: Sequence[Row], wanted: Sequence[str] = ()) -> list[Row]:
+    """Those of the rows that are wanted, in their order; see :func:`choose_rows`."""
     if not wanted:
-        return rows
+        return list(rows)
     by_name: dict[str, list[Row]] = {}
     for row in rows:
         for name in {row.name, row.config, row.config.rpartition("/")[2]}:

@@ -15,15 +15,20 @@ from mask_rcnn_tools.common.command_line import (
     split_overrides,
 )
 
+EXPECTATIONS = ("greater", "equal", "at_least")
+
 _DESCRIPTION = f"""\
 Runs every row of a table of the paper (RPN stages and other inputs once and first), and prints the
 table: the paper's number, ours over seeds, differences to the control row, a verdict per claim.
+Configs of your own are rows, too: files, directories and ids, with --control, --metric and --sweep.
 Rows with a valid record are skipped, and a killed command goes on when it is given again.
 {CONFIG_CODE_WARNING}"""
 
 _EPILOG = """\
 tables: 1, 2a to 2e, 3 to 9, section4.2 (class-agnostic, fpn-roipool), timing, and the folders
 enhanced_r50, quickstart and rpn; 2 stands for 2a to 2e, all for all of the paper.
+A config is named by its file or id (my/align.py, table2a/r50_fpn), and a directory stands for the
+configs in it; together they are one table. With one of the flags of an ablation all rows are.
 key=value, +key=value and ~key change every row; train_net.py --help explains them.
 
 examples:
@@ -37,6 +42,11 @@ examples:
     tools/run_table.py 2a --gpus-per-row 8 --slurm --slurm-set partition=gpu --slurm-set time=4320
   the number of seeds of its claims, from the scatter of baseline rows:
     tools/run_table.py 2c --profile mini --plan-seeds
+  two configs of one's own against a row of the paper, judged like the paper's claims:
+    tools/run_table.py my/align_s1.py my/align_s4.py --control table2a/r50_fpn --seeds 5
+  every combination of two keys:
+    tools/run_table.py table2a/r50_fpn --seeds 3 --profile mini \\
+        --sweep model.roi_heads.mask_head.num_conv=1,2,4 optimizer.lr=0.01,0.02
   only the table, from the records that there are:
     tools/run_table.py 2c --profile mini --show"""
 
@@ -74,7 +84,8 @@ def build_parser() -> CommandParser:
         "words",
         nargs="*",
         metavar="TABLE",
-        help="table of the paper, such as 2c; several are run together",
+        help="table of the paper, such as 2c, or a config, a directory of configs; several are run "
+        "together",
     )
     add("--profile", choices=PROFILES, default="paper", help="scale of the runs (default paper)")
     add(
@@ -109,6 +120,37 @@ def build_parser() -> CommandParser:
     add("--dry-run", action="store_true", help="print the plan and what it costs, and stop")
     add("--show", action="store_true", help="print the table of what has been run, and stop")
     add("--all-metrics", action="store_true", help="AP50, AP75, ... in the table, too")
+    add = parser.add_argument_group("an ablation of one's own").add_argument
+    add(
+        "--control",
+        metavar="CONFIG",
+        help="file or id that all other rows are compared with (default: what each config names)",
+    )
+    add(
+        "--metric",
+        metavar="TASK/NAME",
+        help="that is judged, such as segm/AP (default) or bbox/AP75",
+    )
+    add(
+        "--expect",
+        choices=EXPECTATIONS,
+        help="of the rows against the control: better (default), equal within the margin, or not "
+        "worse by more than it",
+    )
+    add(
+        "--margin",
+        type=number(float, 0, 100),
+        metavar="POINTS",
+        help="default 0 for greater, else 0.6, the paper's own",
+    )
+    add(
+        "--sweep",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="KEY=V1,V2",
+        help="run every combination of these values, in Hydra's syntax: lists, range(1,5)",
+    )
     add = parser.add_argument_group("records").add_argument
     add(
         "--results",
@@ -162,14 +204,17 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     if not args.tables:
         parser.error("which table? Such as: run_table.py 2c --profile mini --dry-run")
     for key, flag in (("train.seed", "--seeds"), ("train.output_dir", "train.output_root")):
-        if any(o.lstrip("+~").partition("=")[0] == key for o in args.overrides):
-            parser.error(f"{key} would be the same for all rows; use {flag}")
+        if any(o.lstrip("+~").partition("=")[0] == key for o in (*args.overrides, *args.sweep)):
+            parser.error(f"{key} is set by this command; use {flag}")
     runs_nothing = (args.show, args.collect, args.plan_seeds)
     if sum((args.dry_run, *runs_nothing)) > 1 or (args.slurm and any(runs_nothing)):
         parser.error(
             "--dry-run, --show, --collect and --plan-seeds exclude each other; --slurm and the "
             "last three"
         )
+    asked = args.control or args.metric or args.expect or args.margin is not None or args.sweep
+    if args.plan_seeds and asked:
+        parser.error("--plan-seeds is about claims of the paper; of an ablation give --seeds")
     if args.plan_seeds and (args.overrides or args.rows):
         parser.error("--plan-seeds plans whole tables as they are; omit --rows and key=value")
     if args.gpus_per_row == 0 and not args.slurm:

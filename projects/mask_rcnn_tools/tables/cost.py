@@ -116,7 +116,7 @@ def _evaluation(job: Job, records: Sequence[Record], device: Device) -> tuple[in
     timed = [r for r in records if r.seconds_per_image is not None and r.test_data is not None]
     views = 1
     if job.cfg.train.tta.enabled:
-        own = [r for r in timed if r.config.id == job.config]
+        own = [r for r in timed if r.config.id == job.config_id]
         if not own:  # the time of one view is known at best
             tta = job.cfg.train.tta
             views = (len(tta.sizes) if tta.sizes else 9) * (2 if tta.flip else 1)
@@ -132,9 +132,9 @@ def _evaluation(job: Job, records: Sequence[Record], device: Device) -> tuple[in
 
 
 def _most_similar(job: Job, records: Sequence[Record], device: Device) -> tuple[list[Record], str]:
-    folder = job.config.partition("/")[0] + "/"
+    folder = job.config_id.partition("/")[0] + "/"
     kinds: dict[str, Callable[[Record], bool]] = {
-        "its own record": lambda r: r.config.id == job.config or r.config.hash == job.hash,
+        "its own record": lambda r: r.config.id == job.config_id or r.config.hash == job.hash,
         "record of its parent": lambda r: r.config.id == parent_of(job.config),
         f"records of {folder}": lambda r: r.config.id.startswith(folder),
         f"records at {job.profile}": lambda r: True,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import hashlib
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +18,8 @@ from mask_rcnn_repro.engine.checkpoint.checkpointer import FINAL_CHECKPOINT
 from mask_rcnn_repro.engine.run import RECORD_FILE
 from mask_rcnn_repro.errors import ConfigError
 
+_LONGEST = 120  # characters of a file's name
+
 Kind = Literal["stage", "row", "server"]
 """An input of rows; a row itself; an evaluation of one for a server that has the annotations."""
 
@@ -26,13 +30,14 @@ class Job:
 
     Attributes:
         kind: what for.
-        config: id below `configs`.
+        config: id below `configs`, or the path of a file elsewhere.
         cfg: the resolved config.
         folder: where it writes; what identifies the job.
         overrides: for its command line, beside the profile and the seed.
         inputs: jobs that must be finished before, by the key of a record: `proposals`, `init_from`
             (of pre-training stages, too) and `teacher`; for an evaluation `weights`.
         what: purpose, where the config's name is not enough.
+        label: id of a config that is not below `configs`, whose path `config` is; else empty.
     """
 
     kind: Kind
@@ -42,6 +47,12 @@ class Job:
     overrides: tuple[str, ...] = ()
     inputs: tuple[tuple[str, Job], ...] = ()
     what: str = ""
+    label: str = ""
+
+    @property
+    def config_id(self) -> str:
+        """The config's id, as records have it."""
+        return self.label or self.config
 
     @property
     def seed(self) -> int:
@@ -56,12 +67,15 @@ class Job:
     @property
     def name(self) -> str:
         """For people, such as `table2c/roi_pool_max seed 1`."""
-        return f"{self.config} seed {self.seed}" + (f" {self.what}" if self.what else "")
+        return f"{self.config_id} seed {self.seed}" + (f" {self.what}" if self.what else "")
 
     @property
     def slug(self) -> str:
         """For files, such as `table2c-roi_pool_max-seed1`."""
-        return self.name.replace("/", "-").replace(" seed ", "-seed").replace(" ", "-")
+        text = re.sub(r"[^\w.=+-]+", "-", self.name.replace(" seed ", "-seed"))
+        if len(text) <= _LONGEST:
+            return text
+        return f"{text[:_LONGEST]}-{hashlib.sha256(self.name.encode()).hexdigest()[:6]}"
 
     @functools.cached_property
     def hash(self) -> str:

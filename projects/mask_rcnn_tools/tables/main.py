@@ -20,17 +20,30 @@ from mask_rcnn_repro.records.provenance import device_info
 from mask_rcnn_repro.utils.atomic import atomic_write_text
 from mask_rcnn_repro.utils.threads import usable_cpus
 from mask_rcnn_tools.common.command_line import run_command
+from mask_rcnn_tools.evidence.ablation_file import (
+    Ablation,
+    planned_ablation,
+    save_ablation,
+    with_plan,
+)
+from mask_rcnn_tools.evidence.groups import RowGroup, group_of, short_keys
+from mask_rcnn_tools.evidence.rows import Expectation
 from mask_rcnn_tools.evidence.seed_plan import SeedPlan, load_plan
+from mask_rcnn_tools.evidence.sweep_plot import draw_sweep
+from mask_rcnn_tools.evidence.words import metric_title
 from mask_rcnn_tools.tables import cost
-from mask_rcnn_tools.tables.choose import choose_rows, find_tables
+from mask_rcnn_tools.tables.ablation import Asked, finished_group, own_group, training_data_note
+from mask_rcnn_tools.tables.choose import choose_rows, pick_rows
 from mask_rcnn_tools.tables.collect import collect
 from mask_rcnn_tools.tables.cost import Device, Estimate, format_seconds, simulate
 from mask_rcnn_tools.tables.execute import Ending, Executor, Slot, visible_gpus
 from mask_rcnn_tools.tables.jobs import Job, launcher
+from mask_rcnn_tools.tables.named import find_named
 from mask_rcnn_tools.tables.outcomes import table_outcomes
 from mask_rcnn_tools.tables.plan import Plan, make_plan
 from mask_rcnn_tools.tables.seeds import planned_seeds, write_seed_plan
-from mask_rcnn_tools.tables.show import as_json, format_outcome
+from mask_rcnn_tools.tables.show import as_csv, as_json, format_learning, format_outcome
+from mask_rcnn_tools.tables.sweep import parse_sweep
 from mask_rcnn_tools.tables.usable_records import Found, find_records, find_valid, jobs_to_run
 
 _FOLDER = "tables"  # below the folder of all runs
@@ -55,11 +68,16 @@ def run(args: argparse.Namespace) -> int:
     Returns:
         The exit status.
     """
-    tables = find_tables(args.tables)
     results = _results(args.results)
     fixed = load_plan(results)
+    groups = _groups(args)
+    tables = [group.table for group in groups]
     args.seeds = args.seeds or planned_seeds(tables, args.profile, fixed)
-    plan = make_plan(choose_rows(tables, args.rows), args.profile, args.seeds, args.overrides)
+    rows = [row for group in groups for row in group.rows]
+    plan = make_plan(rows, args.profile, args.seeds, args.overrides)
+    for place, group in enumerate(groups):
+        if group.own:
+            groups[place], plan = finished_group(group, plan)
     records = find_records(plan.output_root, results)
     if args.plan_seeds:
         if results is None:
@@ -68,15 +86,21 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if args.collect:
         return _collect(plan, records, results)
+    folder = plan.output_root / _FOLDER / _folder_name(tables, args.profile)
+    plans = _plan_ablations(groups, plan, args.seeds)
     if args.show:
-        return _show(plan, args, records, {}, fixed)
+        return _show(plan, groups, args, records, {}, fixed)
     jobs = jobs_to_run(plan, records, args.ignore_results)
     device, slots = _slots(plan, args)
     known = [found.record for found in records]
     estimates = {job: cost.estimate(job, known, device, args.gpus_per_row) for job in jobs}
     title = f"{' '.join(tables)}{'' if args.profile == 'paper' else f' {args.profile}'}"
-    print(_format_plan(title, plan, jobs, records, estimates, device, slots), flush=True)
-    folder = plan.output_root / _FOLDER / _folder_name(tables, args.profile)
+    parts = [text for group in groups if (text := _format_group(group, plan))]
+    parts.append(_format_plan(title, plan, jobs, records, estimates, device, slots))
+    print("\n\n".join(parts), flush=True)
+    if not args.dry_run:
+        for made, where in plans:
+            save_ablation(made, where)
     extra = ["--num-gpus", str(args.gpus_per_row)] if args.gpus_per_row > 1 else []
     if args.slurm:
         return _slurm(args, jobs, estimates, folder, extra)
@@ -95,11 +119,75 @@ def run(args: argparse.Namespace) -> int:
         )
         ending = executor.run()
     records = find_records(plan.output_root, results)
-    code = _show(plan, args, records, ending.reasons, fixed, folder)
+    code = _show(plan, groups, args, records, ending.reasons, fixed, folder)
     if ending.stopped_by is not None:
         print("Stopped; the same command goes on from here.", file=sys.stderr, flush=True)
         return 128 + int(ending.stopped_by)
     return 1 if ending.reasons else code
+
+
+def _groups(args: argparse.Namespace) -> list[RowGroup]:
+    """The tables of a command: those of the paper, and one ablation of all that is named beside."""
+    tables, named = find_named(args.tables)
+    expectation = Expectation(args.metric or "", args.expect or "", args.margin)
+    asked = Asked(args.control, expectation, parse_sweep(args.sweep))
+    rows = pick_rows([*choose_rows(tables), *named], args.rows)
+    printed = [] if asked.is_any else [r for r in rows if r not in named]
+    own = [row for row in rows if row not in printed]
+    by_table = {table: tuple(r for r in printed if r.table == table) for table in tables}
+    groups = [group_of(table, found) for table, found in by_table.items() if found]
+    return groups + ([own_group(own, asked, _name_of(args, tables))] if own else [])
+
+
+def _name_of(args: argparse.Namespace, tables: Sequence[str]) -> str:
+    """The name of a directory or of tables, after which an ablation is called; else empty."""
+    if args.rows or (tables and len(tables) < len(args.tables)):
+        return ""
+    folder = Path(args.tables[0]).expanduser()
+    named = [] if len(args.tables) > 1 else [folder.resolve().name] if folder.is_dir() else []
+    return "+".join(tables or named)
+
+
+def _plan_ablations(
+    groups: list[RowGroup], plan: Plan, seeds: Sequence[int]
+) -> list[tuple[Ablation, Path]]:
+    """What is fixed about own ablations, with their folders; the groups get it, in place."""
+    made = []
+    for place, group in enumerate(groups):
+        if group.own:
+            folder = plan.output_root / _FOLDER / _folder_name([group.table], plan.profile)
+            planned = {p.row: p for p in plan.rows}
+            runs = {
+                row.id: {seed: job.hash for seed, job in planned[row].jobs.items()}
+                for row in group.rows
+            }
+            ablation = planned_ablation(group, plan.profile, runs, seeds, folder)
+            groups[place] = with_plan(group, ablation)
+            made.append((ablation, folder))
+    return made
+
+
+def _format_group(group: RowGroup, plan: Plan) -> str:
+    """An own ablation in words: rows, controls and what is judged."""
+    if not group.own:
+        return ""
+    claims = {claim.id: claim for claim in group.claims}
+    names = {row.id: row.name for row in group.rows}
+    lines = []
+    for row in group.rows:
+        claim = claims.get(row.id)
+        judged = ""
+        if claim:
+            margin = f", margin {claim.margin:g}" if claim.margin else ""
+            judged = f"{metric_title(claim.metric)} {claim.relation}{margin}"
+        values = [value for _, value in row.settings]
+        lines.append([row.config, *values, names.get(row.control or "", "-"), judged or "-"])
+    parts = [
+        f"{group.title}:",
+        Table(["row", *short_keys(group.swept), "control", "expected"], lines).text(),
+    ]
+    note = training_data_note(group, plan)
+    return "\n".join(parts) + (f"\n\n{note}" if note else "")
 
 
 def _results(given: str | None) -> Path | None:
@@ -262,6 +350,9 @@ def _options(given: Sequence[str]) -> dict[str, Any]:
 def _this_command(args: argparse.Namespace) -> list[str]:
     """The command line that this table was asked for with, without what only runs it."""
     words = [sys.executable, str(config_root().parent / "tools" / "run_table.py"), *args.tables]
+    for flag in ("control", "metric", "expect", "margin"):
+        if getattr(args, flag) is not None:
+            words += [f"--{flag}", str(getattr(args, flag))]
     words += ["--profile", args.profile, "--seeds", ",".join(map(str, args.seeds)) + ","]
     for row in args.rows:
         words += ["--rows", row]
@@ -269,7 +360,7 @@ def _this_command(args: argparse.Namespace) -> list[str]:
         words += ["--results", args.results]
     if args.all_metrics:
         words.append("--all-metrics")
-    return [*words, *args.overrides]
+    return [*words, *args.overrides, *(["--sweep", *args.sweep] if args.sweep else [])]
 
 
 def _collect(plan: Plan, records: Sequence[Found], results: Path | None) -> int:
@@ -288,6 +379,7 @@ def _collect(plan: Plan, records: Sequence[Found], results: Path | None) -> int:
 
 def _show(
     plan: Plan,
+    groups: Sequence[RowGroup],
     args: argparse.Namespace,
     records: Sequence[Found],
     failed: Mapping[Job, str],
@@ -295,18 +387,29 @@ def _show(
     folder: Path | None = None,
 ) -> int:
     """Prints the tables and, after runs, writes them beside the logs."""
-    outcomes = table_outcomes(plan, args.seeds, records, failed, fixed)
+    outcomes = table_outcomes(plan, args.seeds, records, failed, fixed, groups)
     every = args.all_metrics
-    print("\n\n".join(format_outcome(outcome, every) for outcome in outcomes), flush=True)
+    curves = [text for o in outcomes if o.own and (text := format_learning(o))]
+    tables = [format_outcome(outcome, every) for outcome in outcomes]
+    print("\n\n".join([*tables, *curves]), flush=True)
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
-        markdown = "\n".join(format_outcome(o, every, markdown=True) for o in outcomes)
-        atomic_write_text(folder / "table.md", markdown)
+        markdown = [format_outcome(o, every, markdown=True) for o in outcomes]
+        markdown += [f"```text\n{text}```\n" for text in curves]
+        atomic_write_text(folder / "table.md", "\n".join(markdown))
+        atomic_write_text(folder / "table.csv", as_csv(outcomes))
         content = {
             "command": shlex.join(_this_command(args)[1:]),
             "tables": [as_json(outcome, every) for outcome in outcomes],
         }
         atomic_write_text(folder / "table.json", json.dumps(content, indent=2) + "\n")
-        print(f"Also in {folder / 'table.md'} and table.json.", flush=True)
+        plots = []
+        for outcome in outcomes:
+            for key, name in zip(outcome.swept, short_keys(outcome.swept), strict=True):
+                if svg := draw_sweep(outcome, key):
+                    plots.append(f"sweep-{name}.svg")
+                    atomic_write_text(folder / plots[-1], svg)
+        names = ", ".join([*plots, "table.csv"])
+        print(f"Also in {folder / 'table.md'}, {names} and table.json.", flush=True)
     complete = all(not row.missing for outcome in outcomes for row in outcome.rows)
     return 0 if complete else 1

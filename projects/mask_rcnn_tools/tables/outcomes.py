@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from mask_rcnn_repro.records.curves import CURVES_FILE, load_curves
 from mask_rcnn_repro.records.record import Record
-from mask_rcnn_tools.evidence.claims import Claim, claims_of
-from mask_rcnn_tools.evidence.image_bootstrap import KnownReplicates
+from mask_rcnn_tools.evidence.claims import Claim
+from mask_rcnn_tools.evidence.groups import RowGroup, group_of
+from mask_rcnn_tools.evidence.image_bootstrap import BOOTSTRAP_FILE, KnownReplicates
 from mask_rcnn_tools.evidence.outcomes import RowOutcome, TableOutcome, collect_evidence
 from mask_rcnn_tools.evidence.rows import all_rows
 from mask_rcnn_tools.evidence.seed_plan import SeedPlan
 from mask_rcnn_tools.tables.jobs import Job
 from mask_rcnn_tools.tables.plan import Plan, PlannedRow, make_plan
 from mask_rcnn_tools.tables.progress import last_step
-from mask_rcnn_tools.tables.usable_records import Found, bootstrap_beside, find_valid
+from mask_rcnn_tools.tables.usable_records import Found, beside, find_valid
 
 
 def table_outcomes(
@@ -22,6 +24,7 @@ def table_outcomes(
     records: Sequence[Found],
     failed: Mapping[Job, str] | None = None,
     fixed: SeedPlan | None = None,
+    groups: Sequence[RowGroup] = (),
 ) -> list[TableOutcome]:
     """Evaluates the tables of a plan.
 
@@ -31,6 +34,7 @@ def table_outcomes(
         records: as :func:`~mask_rcnn_tools.tables.usable_records.find_records` gives them.
         failed: jobs that failed or could not start, with the reason.
         fixed: the number of seeds of claims; None for none.
+        groups: of the rows; those of tables of the paper may be left out.
 
     Returns:
         One a table, in the order of the rows.
@@ -40,11 +44,15 @@ def table_outcomes(
         by_table.setdefault(planned.row.table, []).append(planned)
     result = []
     claimed = (fixed or SeedPlan()).planned(plan.profile)
-    replicates = KnownReplicates(file for f in records if (file := bootstrap_beside(f)).is_file())
+    replicates = KnownReplicates(
+        file for f in records if (file := beside(f, BOOTSTRAP_FILE)).is_file()
+    )
+    known_groups = {group.table: group for group in groups}
     for table, rows in by_table.items():
-        claims = claims_of(table)
+        group = known_groups.get(table) or group_of(table, tuple(p.row for p in rows))
+        claims = group.claims
         known = [
-            _outcome(planned, records, failed or {})
+            _outcome(planned, records, failed or {}, group.own)
             for planned in [*_context(plan, rows, claims), *plan.rows]
         ]
         result.append(
@@ -52,9 +60,17 @@ def table_outcomes(
                 table,
                 plan.profile,
                 [outcome for outcome in known if outcome.row in [p.row for p in rows]],
-                collect_evidence(claims, {o.row.key: o.runs for o in known}, claimed, replicates),
-                {o.row.config: o for o in known},
+                collect_evidence(
+                    claims,
+                    {o.row.key: o.runs for o in known},
+                    {**claimed, **group.planned},
+                    replicates,
+                ),
+                {o.row.id: o for o in known},
                 seeds=tuple(seeds),
+                heading=group.title,
+                swept=group.swept,
+                own=group.own,
             )
         )
     return result
@@ -66,7 +82,7 @@ def _context(
     """Rows beside those of the plan that claims and controls look at."""
     have = {p.row.key for p in plan.rows}
     wanted = {(t.table, t.row) for claim in claims for t in claim.terms} - have
-    controls = {p.row.control for p in rows} - {p.row.config for p in plan.rows}
+    controls = {p.row.control for p in rows} - {p.row.id for p in plan.rows}
     others = [r for r in all_rows() if r.key in wanted or r.config in controls]
     if not others:
         return ()
@@ -75,11 +91,17 @@ def _context(
 
 
 def _outcome(
-    planned: PlannedRow, records: Sequence[Found], failed: Mapping[Job, str]
+    planned: PlannedRow, records: Sequence[Found], failed: Mapping[Job, str], curves: bool
 ) -> RowOutcome:
     found = {seed: find_valid(job, records) for seed, job in planned.jobs.items()}
     runs = {seed: f.record for seed, f in found.items() if f is not None}
-    return RowOutcome(planned.row, runs, _missing(planned, runs, failed), _notes(planned, runs))
+    learned = {
+        seed: load_curves(file)
+        for seed, f in found.items()
+        if curves and f is not None and (file := beside(f, CURVES_FILE)).is_file()
+    }
+    missing = _missing(planned, runs, failed)
+    return RowOutcome(planned.row, runs, missing, _notes(planned, runs), learned)
 
 
 def _missing(planned: PlannedRow, runs: Mapping[int, Record], failed: Mapping[Job, str]) -> str:
@@ -119,7 +141,7 @@ def _notes(planned: PlannedRow, runs: Mapping[int, Record]) -> tuple[str, ...]:
         )
     if any(not record.iterations_planned for record in runs.values()):
         notes.append("trains nothing: the weights of its control with the same seed")
-    if row.table == "timing" and runs:
+    if row.is_timing and runs:
         record = next(iter(runs.values()))
         without = " without the RPN" if record.proposals is not None and planned.jobs else ""
         kept = all(job.cfg.model.proposal_generator is not None for job in planned.jobs.values())

@@ -18,6 +18,7 @@ from omegaconf import DictConfig
 
 from mask_rcnn_repro.config import (
     config_hash,
+    config_id,
     config_root,
     default_output_dir,
     load_config,
@@ -28,6 +29,7 @@ from mask_rcnn_repro.engine.dependencies import STAGES, dependency, pretraining_
 from mask_rcnn_repro.engine.run import Run
 from mask_rcnn_repro.errors import ConfigError
 from mask_rcnn_repro.registration import register
+from mask_rcnn_tools.evidence.groups import short_overrides
 from mask_rcnn_tools.evidence.rows import Row, all_rows, parent_of
 from mask_rcnn_tools.tables.jobs import Job
 
@@ -91,6 +93,9 @@ def make_plan(
         ConfigError: a config or an override that cannot be used.
         DataError: data of the user's own that cannot be read.
     """
+    problems = [row.problem for row in rows if row.problem]
+    if problems:
+        raise ConfigError(" ".join(problems))
     register()
     return _Planner(profile, tuple(seeds), tuple(overrides)).plan(rows)
 
@@ -132,7 +137,7 @@ class _Planner:
     def _spec(self, row: Row) -> tuple[str, tuple[str, ...], str]:
         """Config and overrides whose run gives a row's numbers, and a note about it."""
         if not row.on_test_dev:
-            return row.config, self.overrides, ""
+            return row.source, (*self.overrides, *row.overrides), ""
         own = _training_hash(self._load(row.config, self.overrides))
         test_dev = {other.config for other in all_rows() if other.on_test_dev}
         parent = parent_of(row.config)
@@ -162,8 +167,10 @@ class _Planner:
 
     def _run(self, config: str, overrides: tuple[str, ...], seed: int) -> Run:
         cfg = self._load(config, overrides, seed)
-        folder = default_output_dir(config, self.profile, seed, overrides, root=self.root)
-        return Run(config, cfg, Path(folder), _ANY_DEVICE, overrides)
+        name, file = config_id(config), Path(config)
+        folder = default_output_dir(name, self.profile, seed, overrides, root=self.root)
+        elsewhere = file if file.is_absolute() else None
+        return Run(name, cfg, Path(folder), _ANY_DEVICE, overrides, elsewhere)
 
     def _inputs(self, run: Run, above: tuple[str, ...] = ()) -> tuple[tuple[str, Job], ...]:
         """The jobs that a run stands on, and theirs, added where they are new."""
@@ -204,10 +211,18 @@ class _Planner:
         if kind == "stage":  # what a run hands on to those that it depends on
             overrides = (*overrides, *(o for o in self.overrides if _says_where(o)))
         inside = run.file is None or run.file.is_relative_to(config_root().resolve())
-        config = run.config_id if inside else str(run.file)
+        config, label = (run.config_id, "") if inside else (str(run.file), run.config_id)
         assert kind in ("stage", "row")
+        own = [text for text in overrides if text not in self.overrides] if kind == "row" else []
         return Job(
-            "stage" if kind == "stage" else "row", config, run.cfg, run.folder, overrides, inputs
+            "stage" if kind == "stage" else "row",
+            config,
+            run.cfg,
+            run.folder,
+            overrides,
+            inputs,
+            "" if _TEST_NAMES in " ".join(own) else " ".join(short_overrides(own)),
+            label,
         )
 
     def _server_job(self, row: Row, seed: int, job: Job) -> Job:

@@ -8,10 +8,9 @@ from pathlib import Path
 from mask_rcnn_repro.engine.dependencies import stage_seed
 from mask_rcnn_repro.errors import ConfigError
 from mask_rcnn_repro.paper.tables import Table
-from mask_rcnn_repro.paper.words import metric_title
 from mask_rcnn_repro.records.record import Record
 from mask_rcnn_tools.evidence.claims import claims_of
-from mask_rcnn_tools.evidence.image_bootstrap import KnownReplicates
+from mask_rcnn_tools.evidence.image_bootstrap import BOOTSTRAP_FILE, KnownReplicates
 from mask_rcnn_tools.evidence.outcomes import collect_evidence, why_apart
 from mask_rcnn_tools.evidence.power import MOST_SEEDS, WANTED_POWER
 from mask_rcnn_tools.evidence.results import loaded_config, records_of, same_run, stages_of
@@ -27,7 +26,8 @@ from mask_rcnn_tools.evidence.seed_plan import (
     save_plan,
 )
 from mask_rcnn_tools.evidence.verdicts import estimates_only
-from mask_rcnn_tools.tables.usable_records import Found, bootstrap_beside
+from mask_rcnn_tools.evidence.words import metric_title
+from mask_rcnn_tools.tables.usable_records import Found, beside
 
 _COMMAND = "tools/run_table.py TABLE --plan-seeds"
 
@@ -52,7 +52,9 @@ def write_seed_plan(
     claims = [claim for table in tables for claim in claims_of(table)]
     claims = list({(c.id, c.metric): c for c in claims}.values())
     known = [found.record for found in records]
-    replicates = KnownReplicates(f for found in records if (f := bootstrap_beside(found)).is_file())
+    replicates = KnownReplicates(
+        f for found in records if (f := beside(found, BOOTSTRAP_FILE)).is_file()
+    )
     metrics = dict.fromkeys(term.metric for claim in claims for term in claim.terms)
     scatter = measure_scatter(_baselines(profile, known), metrics, replicates)
     earlier = load_plan(results).profiles.get(profile)

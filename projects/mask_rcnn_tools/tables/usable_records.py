@@ -21,7 +21,6 @@ from mask_rcnn_repro.engine.stages.prepare import PROPOSAL_FOLDER
 from mask_rcnn_repro.engine.stages.pretrained import find_weights
 from mask_rcnn_repro.errors import RecordError
 from mask_rcnn_repro.records.record import Record, load_record
-from mask_rcnn_tools.evidence.image_bootstrap import BOOTSTRAP_FILE
 from mask_rcnn_tools.evidence.results import is_complete, record_files
 from mask_rcnn_tools.tables.jobs import Job
 from mask_rcnn_tools.tables.plan import Plan
@@ -44,10 +43,9 @@ class Found:
     local: bool
 
 
-def bootstrap_beside(found: Found) -> Path:
-    """Where the bootstrap of a record is, if there is one."""
-    name = BOOTSTRAP_FILE if found.local else f"{found.file.stem}.{BOOTSTRAP_FILE}"
-    return found.file.with_name(name)
+def beside(found: Found, name: str) -> Path:
+    """Where a file that belongs to a record is, if there is one, such as `curves.json`."""
+    return found.file.with_name(name if found.local else f"{found.file.stem}.{name}")
 
 
 def find_records(output_root: Path, results: Path | None) -> list[Found]:

@@ -1,0 +1,394 @@
+"""Own ablations: configs anywhere as rows, their controls, sweeps, claims and verdicts."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import shlex
+from pathlib import Path
+
+import pytest
+
+from mask_rcnn_repro.config import config_hash, config_id, config_root, load_config
+from mask_rcnn_repro.errors import ConfigError
+from mask_rcnn_tools.evidence import rows as rows_module
+from mask_rcnn_tools.evidence.ablation_file import load_ablation, save_ablation
+from mask_rcnn_tools.evidence.groups import short_keys
+from mask_rcnn_tools.evidence.learning import bars
+from mask_rcnn_tools.evidence.outcomes import Evidence
+from mask_rcnn_tools.evidence.power import power, smallest_effect
+from mask_rcnn_tools.evidence.rows import Expectation, stated_in
+from mask_rcnn_tools.evidence.verdicts import Planned, judge
+from mask_rcnn_tools.tables.ablation import Asked, finished_group, own_group
+from mask_rcnn_tools.tables.choose import find_tables
+from mask_rcnn_tools.tables.cli import parse_args
+from mask_rcnn_tools.tables.main import _groups, _plan_ablations, _this_command
+from mask_rcnn_tools.tables.named import configs_in, find_named
+from mask_rcnn_tools.tables.outcomes import table_outcomes
+from mask_rcnn_tools.tables.plan import make_plan
+from mask_rcnn_tools.tables.show import as_csv, as_json, format_outcome
+from mask_rcnn_tools.tables.sweep import combinations, parse_sweep
+from mask_rcnn_tools.tables.usable_records import find_records
+
+from .test_tables_outcome import save
+
+FPN = "table2a/r50_fpn"
+
+ROW = """\
+{docstring}
+from mask_rcnn_repro import get_config
+
+_row = get_config("table2a/r50_fpn")
+model, dataloader, train = _row.model, _row.dataloader, _row.train
+optimizer, lr_multiplier = _row.optimizer, _row.lr_multiplier
+{change}
+"""
+
+
+def write(file: Path, change: str = "", docstring: str = '"""A row."""') -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(ROW.format(docstring=docstring, change=change))
+    return file
+
+
+def ratio(value: int, more: str = "") -> str:
+    return f"model.roi_heads.mask_pooler.sampling_ratio = {value}\n{more}"
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "my/s1.py", ratio(1))
+    write(tmp_path / "my/s4.py", ratio(4))
+    return tmp_path
+
+
+def planned(*argv: str, profile: str = "tiny", seeds: int = 1):
+    """The groups and the plan of a command line."""
+    args = parse_args([*argv, "--profile", profile, "--seeds", str(seeds)])
+    groups = _groups(args)
+    plan = make_plan([r for g in groups for r in g.rows], profile, args.seeds, args.overrides)
+    for place, group in enumerate(groups):
+        if group.own:
+            groups[place], plan = finished_group(group, plan)
+    return groups, plan
+
+
+def test_files_against_a_row_of_the_paper(here):
+    (group,), plan = planned("my/s1.py", "my/s4", "--control", FPN, seeds=2)
+    assert [(r.name, r.config, r.control) for r in group.rows] == [
+        ("s1", "my/s1", FPN),
+        ("s4", "my/s4", FPN),
+        ("r50_fpn", FPN, None),
+    ]
+    assert group.table == "s1+s4"
+    assert [(c.text, c.relation, c.metric, c.margin) for c in group.claims] == [
+        ("s1 beats r50_fpn", "greater", "segm/AP", 0),
+        ("s4 beats r50_fpn", "greater", "segm/AP", 0),
+    ]
+    jobs = [job.name for job in plan.jobs if job.kind == "row"]
+    assert jobs == [f"{c} seed {s}" for s in (0, 1) for c in ("my/s1", "my/s4", FPN)]
+    own = next(job for job in plan.jobs if job.config_id == "my/s1")
+    assert own.config == str(here / "my/s1.py")  # what train_net.py is given
+    assert own.folder == Path("output/my/s1@tiny/seed0")
+    assert own.hash == config_hash(load_config(here / "my/s1.py", "tiny", seed=0))
+
+
+def test_a_directory_holds_configs_beside_other_modules(here):
+    (here / "my/parts.py").write_text("class Part: ...")
+    write(here / "my/deeper/s8.py", ratio(8))
+    write(here / "my/_draft.py", ratio(9))
+    (here / "my/broken.py").write_text("model = (")
+    assert [f.name for f in configs_in(here / "my")] == ["s8.py", "s1.py", "s4.py"]
+    (group,), _ = planned("my")
+    assert (group.table, [r.config for r in group.rows]) == ("my", ["deeper/s8", "my/s1", "my/s4"])
+    assert group.claims == ()  # no control: numbers alone
+    (here / "empty").mkdir()
+    with pytest.raises(ConfigError, match="empty holds no config: none of its 0"):
+        find_named(["empty"])
+
+
+def test_what_a_file_states_and_what_the_command_line_changes(here):
+    stated = 'ablation = dict(control="s1.py", metric="bbox/AP75", expect="at_least", margin=0.5)'
+    write(here / "my/s2.py", ratio(3, stated))
+    (group,), _ = planned("my/s2.py")
+    assert [r.config for r in group.rows] == ["my/s2", "my/s1"]  # the file beside it
+    (claim,) = group.claims
+    assert (claim.relation, claim.metric, claim.margin) == ("at least", "bbox/AP75", 0.5)
+    assert claim.text == "s2 is no worse than s1"
+    changed = ("--control", FPN, "--expect", "equal", "--metric", "segm/AP50")
+    (group,), _ = planned("my/s2.py", *changed)
+    (claim,) = group.claims
+    assert (claim.relation, claim.metric, claim.margin) == ("nearly equal", "segm/AP50", 0.5)
+    assert group.rows[0].control == FPN
+    cfg, plain = load_config(here / "my/s2.py"), write(here / "my/plain.py", ratio(3))
+    assert config_hash(cfg) == config_hash(load_config(plain))  # says what it is about, no more
+
+
+def test_rows_of_the_paper_in_an_ablation_keep_their_numbers(here):
+    (group,), plan = planned("table2c/roi_pool_max", "table2c/roi_align_ave")
+    row, control = group.rows
+    assert (row.table, row.name, row.control) == (group.table, "roi_pool_max", control.id)
+    assert row.printed_number("segm/AP") == 26.9
+    assert row.printed_difference("segm/AP") == pytest.approx(-3.4)
+    assert len(plan.rows) == 2
+
+
+def test_tables_and_configs_side_by_side(here):
+    groups, plan = planned("2b", "my/s1.py")
+    assert [g.table for g in groups] == ["2b", "s1"]
+    assert {p.row.table for p in plan.rows} == {"2b", "s1"}
+    (group,), _ = planned("2b", "--rows", "softmax", "--control", "table2b/sigmoid")
+    assert [r.name for r in group.rows] == ["softmax", "sigmoid"]
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["my/s1.py", "--control", "table2a/r50_fpm"], r"'table2a/r50_fpm' \(--control\).*r50_fpn"),
+        (["my/s1.py", "--control", "my/nothing.py"], "does not exist"),
+        (["my/s1.py", "--control", FPN, "--metric", "segm"], "not a task and a name"),
+        (["my/s1.py", "--control", FPN, "--metric", "segm/ap75"], "Did you mean segm/AP75"),
+        (["my/s1.py", "--control", FPN, "--metric", "keypoints/AP"], "has no .*keypoint_head"),
+        (["my/s1.py", "--control", "quickstart/mask_rcnn_r18_fpn"], "differ in the evaluation"),
+        (["my/s1.py", "my/same.py", "--control", "my/same.py"], "are one config at the profile"),
+        (["my/s1.py", "--control", "common/models"], "is not known"),
+        (["s11"], "There is no table 's11'"),
+        (["r50_fpm"], "Configs of such a name: .*table2a/r50_fpn"),
+        (["my/s1.py", "--rows", "s2"], "no row 's2' here"),
+        (["my/row.py"], "The paper has no row of table 2c 'mine'"),
+        (["my/table.py"], "The paper has no table 'mine'.*write ablation = dict"),
+        (["my/expect.py"], r"ablation.expect must be one of greater, equal, at_least, got 'more'"),
+        (["my/margin.py"], "ablation.margin must be 0 or more points, got -1"),
+        (["my/key.py"], "Did you mean 'ablation.metric'"),
+        (["my/s1.py", "other/my/s1.py"], "have the same id, my/s1"),
+        ([FPN, "--sweep", "optimizer.lrr=1,2"], "Did you mean 'optimizer.lr'"),
+        ([FPN, "--sweep", "optimizer.lr=1,"], "not in Hydra's syntax"),
+    ],
+)
+def test_mistakes_are_answered_when_planned(here, argv, message):
+    write(here / "my/same.py", ratio(1))
+    write(here / "other/my/s1.py", ratio(3))
+    for name, section in {
+        "row": 'paper = dict(table="2c", row="mine")',
+        "table": 'paper = dict(table="mine", row="x")',
+        "expect": 'ablation = dict(expect="more")',
+        "margin": "ablation = dict(margin=-1)",
+        "key": 'ablation = dict(metrik="segm/AP")',
+    }.items():
+        write(here / f"my/{name}.py", section)
+    with pytest.raises(ConfigError, match=message):
+        planned(*argv)
+
+
+def test_a_config_with_a_table_of_its_own_disturbs_no_other_command(tmp_path, monkeypatch):
+    """Below configs/, every command reads every file: an unknown table, a syntax error."""
+    files = {
+        "mine/a": 'paper = dict(table="mine", row="x", control="table2a/r50_fpn")',
+        "mine/b": 'paper = dict(table="2a", row="R50-FPN", control="table2a/r50_fpn")',
+        "mine/c": "paper = dict(",
+        "mine/d": 'ablation = dict(control="mine/a", expect="equal")',
+        "table2a/r50_fpn": 'paper = dict(table="2a", row="R50-FPN")',
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / f"{name}.py").write_text(text)
+    monkeypatch.setattr(rows_module, "config_root", lambda: tmp_path)
+    monkeypatch.setattr(rows_module, "list_configs", lambda: sorted(files))
+    rows = {row.config: row for row in rows_module.all_rows.__wrapped__()}
+    assert list(rows) == ["table2a/r50_fpn", "mine/a", "mine/b", "mine/c", "mine/d"]
+    assert [row.key for row in rows.values()][:3] == [
+        ("2a", "R50-FPN"),
+        ("mine", "a"),
+        ("mine", "b"),  # beside the row of that name, with the paper's numbers
+    ]
+    assert rows["mine/b"].numbers == rows["table2a/r50_fpn"].numbers != {}
+    assert "has no table 'mine'" in rows["mine/a"].problem
+    assert "cannot be read" in rows["mine/c"].problem
+    assert rows["mine/d"].expectation == Expectation(expect="equal")
+    assert rows["mine/d"].problem == ""
+
+
+def test_ids_of_files_elsewhere(tmp_path):
+    assert config_id(tmp_path / "a/x.py") == "a/x"
+    assert config_id(tmp_path / "b/x.py") == "b/x"
+    copy = tmp_path / "mine/table2a/r50_fpn.py"
+    copy.parent.mkdir(parents=True)
+    copy.write_text("")
+    assert config_id(copy) == "mine/table2a/r50_fpn"
+    assert config_id(config_root() / "table2a/r50_fpn.py") == FPN
+
+
+def test_sections_may_be_written_as_a_mapping(tmp_path):
+    file = tmp_path / "x.py"
+    file.write_text('"""Two\nlines."""\nablation = {"control": "a", "margin": None}\n')
+    stated = stated_in(file)
+    assert (stated.ablation, stated.summary) == ({"control": "a"}, "Two lines.")
+
+
+@pytest.mark.parametrize(
+    ("texts", "found"),
+    [
+        (["a=1,2"], ["a=1", "a=2"]),
+        (["a=1,2", "b=x,y"], ["a=1 b=x", "a=1 b=y", "a=2 b=x", "a=2 b=y"]),
+        (["a=range(1,4)"], ["a=1", "a=2", "a=3"]),
+        (["a=range(0.1,0.5,0.1)"], ["a=0.1", "a=0.2", "a=0.3", "a=0.4"]),
+        (["a=[1,2],[3]"], ["a=[1,2]", "a=[3]"]),
+        (["a=choice(p,q)"], ["a=p", "a=q"]),
+        (["a=1,1,2"], ["a=1", "a=2"]),
+        (["a=1e-3,null"], ["a=0.001", "a=null"]),
+        (["a=5"], ["a=5"]),
+        (["+a=1,2"], ["+a=1", "+a=2"]),
+    ],
+)
+def test_sweeps_in_hydras_syntax(texts, found):
+    assert [" ".join(each) for each in combinations(parse_sweep(texts))] == found
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a=interval(0,1)", "give values"),
+        ("a=range(3,3)", "empty range"),
+        ("~a", "deleted"),
+        ("a=glob(*)", "Hydra's syntax"),
+        ("=1,2", "Hydra's syntax"),
+    ],
+)
+def test_sweeps_that_cannot_be_run(text, message):
+    with pytest.raises(ConfigError, match=message):
+        parse_sweep([text])
+    with pytest.raises(ConfigError, match="names a twice"):
+        parse_sweep(["a=1", "a=2"])
+
+
+def test_a_sweep_is_a_table_with_a_column_a_key(here):
+    """0, 1 and 2 samples; the row itself takes 2, so that combination is the control."""
+    key = "model.roi_heads.mask_pooler.sampling_ratio"
+    (group,), plan = planned(FPN, "--sweep", f"{key}=0,1,2")
+    assert [dict(r.settings)[key] for r in group.rows] == ["0", "1", "2"]
+    assert [r.control for r in group.rows] == [f"{FPN} {key}=2"] * 2 + [None]
+    assert [c.text for c in group.claims] == [
+        f"r50_fpn sampling_ratio={n} beats r50_fpn sampling_ratio=2" for n in (0, 1)
+    ]
+    assert len([job for job in plan.jobs if job.kind == "row"]) == 3
+    # not among the values: the row as it is comes on top
+    (group,), plan = planned(FPN, "--sweep", f"{key}=1,4", "optimizer.lr=0.5,0.25")
+    assert [[v for _, v in r.settings] for r in group.rows][-2:] == [["4", "0.25"], ["2", "0.001"]]
+    assert {r.control for r in group.rows[:-1]} == {FPN}
+    # combinations that are equal once resolved are one run
+    (group,), plan = planned(FPN, "--sweep", "optimizer.lr=0.5,0.50,5e-1", "train.eval_period=0,0")
+    assert len([job for job in plan.jobs if job.kind == "row"]) == 2
+    assert short_keys(["a.b.x", "a.c.x", "y"]) == ["b.x", "c.x", "y"]
+
+
+@pytest.mark.parametrize(
+    ("relation", "margin", "values", "verdict"),
+    [
+        # mean 1, s = 0.1: 1 +- 2.920 * 0.1 / sqrt(3) = [0.83, 1.17]
+        ("greater", 0.0, (0.9, 1.0, 1.1), "confirmed"),
+        ("greater", 0.8, (0.9, 1.0, 1.1), "confirmed"),
+        ("greater", 0.9, (0.9, 1.0, 1.1), "undecided"),
+        ("greater", 1.2, (0.9, 1.0, 1.1), "contradicted"),
+        ("at least", 0.5, (-0.1, 0.0, 0.1), "confirmed"),
+        ("at least", 0.1, (-0.1, 0.0, 0.1), "undecided"),
+        ("at least", 0.5, (-0.9, -1.0, -1.1), "contradicted"),
+        ("at least", 0.5, (9.9, 10.0, 10.1), "confirmed"),
+        ("nearly equal", 0.5, (-0.1, 0.0, 0.1), "confirmed"),
+        ("greater", 0.0, (0.9, 1.0), "interim"),
+    ],
+)
+def test_verdicts_on_own_rows_by_hand(relation, margin, values, verdict):
+    found = judge(relation, dict(enumerate(values)), Planned(3, None), effect=None, margin=margin)
+    assert found.verdict == verdict
+
+
+def test_the_smallest_effect_has_the_power():
+    for relation, margin in (("greater", 0.0), ("greater", 0.5), ("at least", 0.5)):
+        effect = smallest_effect(relation, 0.7, 4, image_sd=0.2, margin=margin)
+        assert power(relation, effect, 0.7, 4, image_sd=0.2, margin=margin) == pytest.approx(0.8)
+
+
+def test_an_ablation_by_hand(here):
+    """s1 31, 33, 32 against 30, 31, 32: +1, +2, 0; s4 at least: -1, -1.1, -0.9."""
+    stated = 'ablation = dict(expect="at_least", margin=0.5)'
+    write(here / "my/s4.py", ratio(4, stated))
+    (group,), plan = planned("my", "--control", FPN, profile="mini", seeds=3)
+    values = {"s1": (31, 33, 32), "s4": (29, 29.9, 31.1), "r50_fpn": (30, 31, 32)}
+    for p in plan.rows:
+        for seed, job in p.jobs.items():
+            save(job, segm_AP=float(values[p.row.name][seed]), bbox_AP=40.0)
+    groups = [group]
+    ((ablation, folder),) = _plan_ablations(groups, plan, (0, 1, 2))
+    records = find_records(Path("output"), None)
+    (outcome,) = table_outcomes(plan, (0, 1, 2), records, groups=groups)
+    better, worse = outcome.claims
+    assert isinstance(better, Evidence)
+    assert better.by_seed == {0: 1.0, 1: 2.0, 2: 0.0}
+    # mean 1, s = 1: 1 +- 2.920 / sqrt(3)
+    assert better.interval == pytest.approx((1 - 1.686, 1 + 1.686), abs=1e-3)
+    assert (better.verdict, worse.verdict) == ("undecided", "contradicted")
+    text = format_outcome(outcome)
+    assert "Ablation my" in text
+    assert " paper " not in text.splitlines()[4]
+    assert "+1.0 [-0.7, +2.7]" in text
+    assert "no worse (less by at most 0.5)" in " ".join(text.split())
+    assert as_json(outcome)["rows"][0]["numbers"][0]["difference"] == pytest.approx(1)
+    assert "+1.0, +2.0, +0.0" in text
+    # what is measured, for data frames
+    table = list(csv.DictReader(io.StringIO(as_csv([outcome]))))
+    assert len(table) == 3 * 3 * 2  # rows, seeds, metrics
+    (line,) = [r for r in table if (r["row"], r["seed"], r["metric"]) == ("s1", "1", "segm/AP")]
+    assert (line["value"], line["control"], line["difference"]) == ("33.0", "31.0", "2.0")
+    # the number of seeds is fixed by the first command with three or more
+    assert save_ablation(ablation, folder) == Path("output/tables/my@mini/ablation.json")
+    assert load_ablation(folder / "ablation.json") == ablation
+    for seeds in ((0,), (0, 1, 2, 3, 4)):
+        ((later, _),) = _plan_ablations([group], plan, seeds)
+        assert [e.seeds for e in later.expected] == [3, 3]
+    ((first, _),) = _plan_ablations([dataclasses.replace(group, table="x")], plan, (0, 1))
+    assert [e.seeds for e in first.expected] == [None, None]
+    assert first.group().planned == {}
+    # a report knows the runs from the file alone
+    known = [found.record for found in records]
+    row = ablation.group().rows[0]
+    assert (row.name, sorted(ablation.runs_of(row, known))) == ("s1", [0, 1, 2])
+    assert ablation.group().claims == group.claims
+
+
+def test_two_versions_of_the_code_are_named(here):
+    (group,), plan = planned("my/s1.py", "--control", FPN, profile="mini", seeds=1)
+    for p, commit in zip(plan.rows, ("a" * 40, "b" * 40), strict=True):
+        save(p.jobs[0], {"code": {"commit": commit, "dirty": False}}, segm_AP=1.0)
+    records = find_records(Path("output"), None)
+    (outcome,) = table_outcomes(plan, (0,), records, groups=[group])
+    text = format_outcome(outcome)
+    assert "The runs are of 2 versions of the code:\n- aaaaaaaaa, torch" in text
+    assert ": r50_fpn seed 0." in text.partition("- bbbbbbbbb")[2]
+    assert list(as_json(outcome)["versions"].values()) == [["s1 seed 0"], ["r50_fpn seed 0"]]
+
+
+def test_curves_as_characters():
+    assert bars([0, 1, 2, 3, 4, 5, 6, 7], 0, 7) == "▁▂▃▄▅▆▇█"
+    assert bars([5, 5], 5, 5) == "▁▁"
+    assert bars([], 0, 1) == ""
+    assert bars([0, 0, 1, 1], 0, 1, width=2) == "▁█"
+
+
+def test_the_command_is_repeated_as_it_was(here):
+    words = "my/s1.py --control table2a/r50_fpn --margin 0.5 --expect equal --metric segm/AP50"
+    args = parse_args(shlex.split(f"{words} --seeds 2 --sweep optimizer.lr=1,2"))
+    again = parse_args(_this_command(args)[2:])
+    assert vars(again) == vars(args)
+
+
+def test_names_of_tables_stay_those_of_the_paper(here):
+    """A directory of one's own takes the place of no table."""
+    (here / "2c").mkdir()
+    write(here / "2c/x.py", ratio(1))
+    assert find_named(["2c"]) == (["2c"], [])
+    assert [r.config for r in find_named(["./2c"])[1]] == ["2c/x"]
+    assert find_named(["configs/table2c"]) == (find_tables(["2c"]), [])
+    assert find_named([FPN])[1][0].config == find_named([f"configs/{FPN}.py"])[1][0].config == FPN
+    assert own_group(find_named([FPN])[1], Asked()).rows[0].control is None
