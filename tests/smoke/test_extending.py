@@ -38,7 +38,7 @@ def checkout(tmp_path_factory):
     """A copy of what the page's commands use, with the files that the page shows."""
     root = tmp_path_factory.mktemp("checkout")
     ignored = shutil.ignore_patterns("__pycache__", "my_ablations")
-    for folder in ("configs", "projects", "tests"):
+    for folder in ("configs", "projects", "tests", "tools"):
         shutil.copytree(ROOT / folder, root / folder, ignore=ignored)
     for file in ("train_net.py", "pyproject.toml"):
         shutil.copy(ROOT / file, root / file)
@@ -92,7 +92,7 @@ def test_the_commands_of_a_section(title, checkout):
                 env=environment(checkout),
                 capture_output=True,
                 text=True,
-                timeout=300,
+                timeout=600,
             )
             assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
             printed = result.stdout

@@ -144,6 +144,6 @@ def test_documented_commands_are_understood():
     assert len(commands) >= 6
     for command in commands:
         args = parse_args(shlex.split(command))
-        if "my_ablations" in args.tables:  # does not exist here
+        if any(word.endswith(".py") for word in args.tables):  # does not exist here
             continue
         assert choose_rows(find_tables(args.tables), args.rows)

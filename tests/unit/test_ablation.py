@@ -10,7 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from mask_rcnn_repro.config import config_hash, config_id, config_root, load_config
+from mask_rcnn_repro.config import (
+    config_hash,
+    config_id,
+    config_root,
+    load_config,
+    save_config,
+)
 from mask_rcnn_repro.errors import ConfigError
 from mask_rcnn_tools.evidence import rows as rows_module
 from mask_rcnn_tools.evidence.ablation_file import load_ablation, save_ablation
@@ -19,7 +25,11 @@ from mask_rcnn_tools.evidence.learning import bars
 from mask_rcnn_tools.evidence.outcomes import Evidence
 from mask_rcnn_tools.evidence.power import power, smallest_effect
 from mask_rcnn_tools.evidence.rows import Expectation, stated_in
+from mask_rcnn_tools.evidence.sweep_plot import draw_sweep, numbers_of
 from mask_rcnn_tools.evidence.verdicts import Planned, judge
+from mask_rcnn_tools.report import figures, scales
+from mask_rcnn_tools.report.runs import load_runs
+from mask_rcnn_tools.report.tables import rows_table
 from mask_rcnn_tools.tables.ablation import Asked, finished_group, own_group
 from mask_rcnn_tools.tables.choose import find_tables
 from mask_rcnn_tools.tables.cli import parse_args
@@ -151,7 +161,7 @@ def test_tables_and_configs_side_by_side(here):
         (["my/s1.py", "--control", FPN, "--metric", "segm"], "not a task and a name"),
         (["my/s1.py", "--control", FPN, "--metric", "segm/ap75"], "Did you mean segm/AP75"),
         (["my/s1.py", "--control", FPN, "--metric", "keypoints/AP"], "has no .*keypoint_head"),
-        (["my/s1.py", "--control", "quickstart/mask_rcnn_r18_fpn"], "differ in the evaluation"),
+        (["my/s1.py", "--control", "table7/fine"], "differ in the evaluation"),
         (["my/s1.py", "my/same.py", "--control", "my/same.py"], "are one config at the profile"),
         (["my/s1.py", "--control", "common/models"], "is not known"),
         (["s11"], "There is no table 's11'"),
@@ -331,7 +341,7 @@ def test_an_ablation_by_hand(here):
     assert (better.verdict, worse.verdict) == ("undecided", "contradicted")
     text = format_outcome(outcome)
     assert "Ablation my" in text
-    assert " paper " not in text.splitlines()[4]
+    assert "mask AP  33.6     31.0 ± 1.0" in text  # the control is a row of the paper
     assert "+1.0 [-0.7, +2.7]" in text
     assert "no worse (less by at most 0.5)" in " ".join(text.split())
     assert as_json(outcome)["rows"][0]["numbers"][0]["difference"] == pytest.approx(1)
@@ -367,6 +377,62 @@ def test_two_versions_of_the_code_are_named(here):
     assert "The runs are of 2 versions of the code:\n- aaaaaaaaa, torch" in text
     assert ": r50_fpn seed 0." in text.partition("- bbbbbbbbb")[2]
     assert list(as_json(outcome)["versions"].values()) == [["s1 seed 0"], ["r50_fpn seed 0"]]
+
+
+def test_a_report_shows_a_sweep_from_its_records_alone(here):
+    """0 gives 28, 29, 30 and 1 gives 30, 31, 32; the row as it is, with 2, gives 31, 32, 33."""
+    key = "model.roi_heads.mask_pooler.sampling_ratio"
+    (group,), plan = planned(FPN, "--sweep", f"{key}=0,1,2", profile="mini", seeds=3)
+    for p in plan.rows:
+        first = {"0": 28.0, "1": 30.0, "2": 31.0}[dict(p.row.settings)[key]]
+        for seed, job in p.jobs.items():
+            save(job, segm_AP=first + seed)
+    ((ablation, folder),) = _plan_ablations([group], plan, (0, 1, 2))
+    save_ablation(ablation, folder)
+    runs = load_runs([Path("output")])
+    (found,) = scales.own_ablations(runs, "mini", set())
+    assert found == ablation
+    table = scales._own_table(found, runs)
+    lines = [[cell.text for cell in line] for line in rows_table(table).lines]
+    assert [line[:4] for line in lines] == [
+        ["r50_fpn", "0", "mask", "29.0 ± 1.0"],
+        ["r50_fpn", "1", "mask", "31.0 ± 1.0"],
+        ["r50_fpn", "2", "mask", "32.0 ± 1.0"],
+    ]
+    assert [e.by_seed for e in table.claims] == [dict.fromkeys(range(3), -d) for d in (3.0, 1.0)]
+    assert [value for value, _ in numbers_of(table, key)] == [0, 1, 2]
+    svg = draw_sweep(table, key)
+    assert svg is not None and key in svg and "mask AP, %" in svg
+    assert next(f.name for f in figures._of_table(table)).endswith("-sweep-0.svg")
+    one = dataclasses.replace(table, rows=table.rows[:1])
+    assert draw_sweep(one, key) is None
+
+
+def test_a_report_finds_the_control_of_runs_without_a_plan(here):
+    """Trained by train_net.py: config.yaml beside the record says what it is compared with."""
+    stated = 'ablation = dict(control="../configs/table2a/r50_fpn.py", expect="equal", margin=1.5)'
+    write(here / "my/s3.py", ratio(3, stated))
+    _, plan = planned("my/s3.py", "my/s1.py", "--control", FPN, profile="mini", seeds=2)
+    for p in plan.rows:
+        for seed, job in p.jobs.items():
+            save(job, segm_AP=30.0 + seed)
+            save_config(load_config(p.row.source, "mini", seed=seed), job.folder / "config.yaml")
+    runs = load_runs([Path("output")])
+    (found,) = scales.own_ablations(runs, "mini", set())
+    assert (found.table, [row.name for row in found.rows]) == (
+        "my",
+        ["my/s1", "my/s3", "table2a/r50_fpn"],
+    )
+    table = scales._own_table(found, runs)
+    (evidence,) = table.claims
+    assert evidence.by_seed == {0: 0.0, 1: 0.0}
+    assert (evidence.claim.relation, evidence.claim.margin) == ("nearly equal", 1.5)
+    assert (evidence.verdict, evidence.planned) == ("interim", None)
+    assert "--seeds 3 or more" in evidence.reason
+    # rows of the project show these runs themselves
+    known = {(r.config.hash, r.seed) for r in runs.records if r.config.id == FPN}
+    assert len(scales.own_ablations(runs, "mini", known)) == 1
+    assert scales.own_ablations(runs, "tiny", known) == []
 
 
 def test_curves_as_characters():

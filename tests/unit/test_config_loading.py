@@ -157,7 +157,7 @@ def test_a_missing_file_names_the_nearest_config(tmp_path, monkeypatch):
 def test_ids(tmp_path):
     assert config_id(config_root() / "table2a" / "r50_c4.py") == "table2a/r50_c4"
     assert config_id(os.path.relpath(config_root() / "quickstart" / "x.py")) == "quickstart/x"
-    assert config_id(tmp_path / "my.config.py") == "my.config"
+    assert config_id(tmp_path / "mine" / "my.config.py") == "mine/my.config"
     assert "table2a/r50_c4" in list_configs()
     assert not [i for i in list_configs() if i.startswith("common")]
     assert find_config("table2a/r50_c4") == config_root() / "table2a" / "r50_c4.py"

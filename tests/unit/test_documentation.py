@@ -148,8 +148,8 @@ def test_rows_come_in_the_papers_order_with_all_configs():
 def test_folders_of_ones_own_come_last(monkeypatch):
     known = ["quickstart/mask_rcnn_r18_fpn", "rpn/r50_c4", "table2a/r50_c4"]
     monkeypatch.setattr(rows, "list_configs", lambda: ["zoo_of_mine/b", "ablations/a", *known])
-    read = rows._read
-    monkeypatch.setattr(rows, "_read", lambda c: read(c) if c in known else ({}, "Mine."))
+    read, mine = rows.stated_in, rows.Stated({}, {}, "Mine.")
+    monkeypatch.setattr(rows, "stated_in", lambda f: read(f) if f.is_file() else mine)
     order = ["table2a/r50_c4", "rpn/r50_c4", known[0], "ablations/a", "zoo_of_mine/b"]
     assert [row.config for row in all_rows.__wrapped__()] == order
 

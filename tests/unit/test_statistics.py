@@ -81,7 +81,8 @@ def test_each_end_of_the_interval_is_wrong_in_5_percent(seeds, image_sd):
 
 
 @pytest.mark.parametrize(
-    ("relation", "effect"), [("greater", 0.0), ("nearly equal", 0.6), ("nearly equal", -0.6)]
+    ("relation", "effect"),
+    [("greater", 0.6), ("nearly equal", 0.6), ("nearly equal", -0.6), ("at least", -0.6)],
 )
 def test_false_claims_are_confirmed_in_at_most_5_percent(relation, effect):
     """At the edge of what would be true, where the chance is largest."""

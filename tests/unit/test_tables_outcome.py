@@ -43,7 +43,7 @@ def save(made, changes=None, **metrics):
         for key, s in made.inputs
     }
     facts = record(
-        config__id=made.config,
+        config__id=made.config_id,
         config__hash=made.hash,
         config__profile=made.profile,
         seed=made.seed,

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from mask_rcnn_repro.paper.tables import Table
 from mask_rcnn_repro.records import curves
 from mask_rcnn_repro.records import record as records
-from mask_rcnn_tools.evidence import seed_plan
+from mask_rcnn_tools.evidence import ablation_file, seed_plan
 from mask_rcnn_tools.evidence.image_bootstrap import BOOTSTRAP_FILE, Bootstrap
 
 _SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
@@ -60,6 +60,19 @@ _PLAN: tuple[tuple[str, type[BaseModel]], ...] = (
     ("claims", seed_plan.PlannedClaim),
 )
 
+_ABLATION_INTRODUCTION = """\
+# `ablation.json`: an own ablation as it was planned
+
+`tools/run_table.py` writes it below `output/tables/` before the runs.
+"""
+
+_ABLATION: tuple[tuple[str, type[BaseModel]], ...] = (
+    ("The ablation", ablation_file.Ablation),
+    ("rows", ablation_file.AblationRow),
+    ("runs", ablation_file.PlannedRun),
+    ("expected", ablation_file.Expected),
+)
+
 _INTRODUCTION = f"""\
 # Result records
 
@@ -93,6 +106,8 @@ def format_record_schema() -> str:
     parts += [_section(f"`{title}`", model) for title, model in _CURVES]
     parts += [_BOOTSTRAP_INTRODUCTION, _section("The bootstrap", Bootstrap), _PLAN_INTRODUCTION]
     parts += [_section(f"`{t}`" if t.islower() else t, model) for t, model in _PLAN]
+    parts += [_ABLATION_INTRODUCTION]
+    parts += [_section(f"`{t}`" if t.islower() else t, model) for t, model in _ABLATION]
     return "\n".join(parts)
 
 

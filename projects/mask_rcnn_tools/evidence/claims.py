@@ -163,7 +163,9 @@ def own_claim(row: Row, control: Row, cfg: DictConfig) -> Claim:
     words = {"greater": "beats", "nearly equal": "equals", "at least": "is no worse than"}
     terms = (Term(1, *row.key, metric), Term(-1, *control.key, metric))
     text = f"{row.name} {words[relation]} {control.name}"
-    return Claim(row.id, text, relation, metric, None, terms, own_margin=stated.margin)
+    margin = 0.0 if relation == "greater" else NEARLY
+    margin = margin if stated.margin is None else float(stated.margin)
+    return Claim(row.id, text, relation, metric, None, terms, own_margin=margin)
 
 
 def _claims_of_counterpart(row: Row) -> list[Claim]:

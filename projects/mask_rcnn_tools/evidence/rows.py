@@ -117,7 +117,8 @@ class Row:
     @property
     def on_test_dev(self) -> bool:
         """Whether its numbers are of COCO's test-dev, whose annotations only the server has."""
-        return bool(self.printed) and load_tables()[self.printed[0]].get("split") == "test-dev"
+        table = self.printed[0] if self.printed else ""
+        return load_tables().get(table, {}).get("split") == "test-dev"
 
     @property
     def tasks(self) -> list[str]:
@@ -184,7 +185,7 @@ def all_rows() -> tuple[Row, ...]:
         if counterpart := file.paper.get("counterpart"):
             pair = [counterpart, files[counterpart].control if counterpart in files else None]
         theirs = [printed[c] for c in pair if c in printed]
-        difference = (theirs[0], theirs[1]) if len(theirs) == 2 else None
+        difference = (theirs[0], theirs[1]) if len(set(theirs)) == 2 else None
         expected = None if paper else file.expectation
         known = (file.control, difference, file.summary, expected, paper, file.problem)
         rows.append(Row(folder, name, config, *known))

@@ -50,7 +50,7 @@ def draw_sweep(outcome: TableOutcome, key: str) -> str | None:
             known = [(x, ours) for x, row in points if (ours := row.ours(metrics[0])).by_seed]
             axes.plot(
                 [x for x, _ in known],
-                [ours.mean for _, ours in known],
+                [ours.mean or 0.0 for _, ours in known],
                 style.series_marker(index),
                 linestyle=style.series_line(index),
                 color=color,

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from omegaconf import OmegaConf
 
+from mask_rcnn_repro.config import list_configs
 from mask_rcnn_repro.config.output_dir import CONFIG_FILE
 from mask_rcnn_repro.config.yaml_io import read_yaml
 from mask_rcnn_repro.errors import UserError
@@ -47,6 +48,8 @@ def ablations_of_runs(
     groups: dict[tuple[str, str], dict[str, list[_OwnRun]]] = {}
     for file, record in files:
         if (record.config.hash, record.seed) in counted or not is_complete(record):
+            continue
+        if record.config.id in list_configs():  # of a row as it was earlier
             continue
         sections = _sections(file.with_name(CONFIG_FILE))
         if sections is None:

@@ -55,7 +55,7 @@ def draw_differences(scale: Scale) -> str | None:
         places = np.arange(len(items), dtype=float)
         axes.barh(
             places - _BAR / 2,
-            [i.claim.delta for i in items],
+            [i.claim.delta or 0.0 for i in items],
             _BAR,
             label="the paper",
             color=style.THEIRS,
@@ -255,7 +255,7 @@ def _label(item: Evidence) -> str:
 
 def _limits(items: Sequence[Evidence]) -> tuple[float, float]:
     """The axis holds all bars and seeds; an interval may reach beyond, as those of two seeds do."""
-    solid = [0.0, *(i.claim.delta for i in items)]
+    solid = [0.0, *(i.claim.delta or 0.0 for i in items)]
     solid += [value for i in items for value in i.by_seed.values()]
     ends = [end for i in items if i.interval for end in i.interval]
     span = max(solid) - min(solid)

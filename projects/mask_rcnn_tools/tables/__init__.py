@@ -2,13 +2,15 @@
 
 | file | what |
 |---|---|
-| names.py | tables and their rows, by any name that a reader would give |
+| choose.py, named.py | tables, their rows and configs, by any name that a reader would give |
+| ablation.py, sweep.py | own ablations as tables; sweeps |
 | jobs.py, plan.py | which runs a table needs, stages first, equal configs once |
-| valid.py | which of them have a record that counts already |
+| usable_records.py | which of them have a record that counts already |
+| seeds.py | how many seeds the paper's claims need |
 | cost.py | how long they take |
 | process.py, execute.py | running them side by side; surviving interruptions |
 | progress.py | how far they are |
 | slurm.py | the same on a cluster |
-| outcome.py, show.py | the table at the end |
+| outcomes.py, show.py | the table at the end |
 | collect.py | copying records to results/ |
 """

@@ -65,6 +65,7 @@ def own_group(rows: Sequence[Row], asked: Asked, name: str = "") -> RowGroup:
     if swept:
         table += "-sweep-" + "-".join(short_keys(swept))
     table = re.sub(r"[^\w.+-]+", "-", table)[:_LONGEST].rstrip("-+.")
+    named = {row.source for row in rows}
     given = _control(asked.control, "--control") if asked.control else None
     members: dict[str, Row] = {}
     controls: dict[str, Row] = {}
@@ -74,6 +75,8 @@ def own_group(rows: Sequence[Row], asked: Asked, name: str = "") -> RowGroup:
             control = row  # as it is
         elif control is None and row.control is not None:
             control = _control(row.control, row.source)
+            if row.printed == row.key and control.source not in named:
+                control = None  # a row of the paper brings no other row with it
         if control is not None and (swept or control.config != row.config):
             controls.setdefault(control.id, control)
         else:
@@ -82,9 +85,9 @@ def own_group(rows: Sequence[Row], asked: Asked, name: str = "") -> RowGroup:
             made = dataclasses.replace(
                 row,
                 overrides=overrides,
-                control=control and control.id,
+                control=None if control is None else control.id,
                 expectation=_merged(row.expectation, asked.expectation),
-                difference_of=_printed_pair(row, control),
+                difference_of=None if overrides else _printed_pair(row, control),
             )
             members[made.id] = made
     extra = [
@@ -98,7 +101,7 @@ def own_group(rows: Sequence[Row], asked: Asked, name: str = "") -> RowGroup:
         dataclasses.replace(
             row,
             table=table,
-            paper=row.printed,
+            paper=None if row.overrides else row.printed,
             name=" ".join((names[row.config], *short_overrides(row.overrides))),
         )
         for row in found
@@ -145,7 +148,7 @@ def finished_group(group: RowGroup, plan: Plan) -> tuple[RowGroup, Plan]:
     planned = {p.row: p for p in plan.rows}
     cfgs = {row.id: next(iter(planned[row].jobs.values())).cfg for row in group.rows}
     hashes = {row.id: next(iter(planned[row].jobs.values())).hash for row in group.rows}
-    replaced = {}  # controls whose config is that of a combination
+    replaced: dict[str, str] = {}  # controls whose config is that of a combination
     if group.swept:
         for row in group.rows:
             if row.control and hashes[row.id] == hashes[row.control]:
@@ -169,10 +172,10 @@ def finished_group(group: RowGroup, plan: Plan) -> tuple[RowGroup, Plan]:
     for row in rows.values():
         if row.control is None or row.expectation is None:
             continue
-        control = by_id[row.control]
-        _check_comparable(row, control, cfgs)
-        claim = own_claim(row, control, cfgs[row.id])
-        for each in (row, control):
+        against = by_id[row.control]
+        _check_comparable(row, against, cfgs)
+        claim = own_claim(row, against, cfgs[row.id])
+        for each in (row, against):
             _check_metric(claim.metric, each.source, cfgs[each.id])
         claims.append(claim)
     finished = dataclasses.replace(group, rows=tuple(rows.values()), claims=tuple(claims))

@@ -46,6 +46,8 @@ def parse_sweep(texts: Sequence[str]) -> Sweep:
         if override.type is not None and override.is_delete():
             raise ConfigError(f"--sweep {text}: a key that is deleted has no values.")
         key = override.get_key_element()
+        if not key:
+            raise ConfigError(f"--sweep {text} is not in Hydra's syntax: it names no key.")
         if key in found:
             raise ConfigError(f"--sweep names {key} twice; give its values in one list.")
         if not values:
