@@ -5,6 +5,7 @@ import re
 import pytest
 
 from mask_rcnn_repro.config import config_root, diff_configs, to_plain
+from mask_rcnn_repro.config.schema import ABOUT_KEYS
 from mask_rcnn_repro.engine.dependencies import unlabeled_of
 from mask_rcnn_repro.engine.main import run
 from mask_rcnn_repro.errors import CheckpointError
@@ -25,10 +26,9 @@ from .paper_settings import SETTINGS
 
 
 def stated(config, profile="paper"):
-    """A config without what it says about the paper's tables."""
+    """A config without what it says about tables."""
     plain = to_plain(load(config, profile), resolve=False)
-    plain.pop("paper", None)
-    return plain
+    return {key: value for key, value in plain.items() if key not in ABOUT_KEYS}
 
 
 def changed_keys(ours, theirs):

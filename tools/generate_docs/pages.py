@@ -8,6 +8,7 @@ from typing import Any
 
 from mask_rcnn_repro.config import ABSENT, diff_configs, format_diff, format_schema, to_plain
 from mask_rcnn_repro.config.diff import Difference, format_value
+from mask_rcnn_repro.config.schema import ABOUT_KEYS
 from mask_rcnn_repro.paper import paper_numbers
 from mask_rcnn_repro.paper.numbers import printed_row
 from mask_rcnn_repro.paper.tables import Cell, Table
@@ -26,10 +27,10 @@ def stated_differences(config: str, control: str) -> list[Difference]:
     """What a config states differently from its control; what follows from it is left out.
 
     Returns:
-        As :func:`diff_configs`, with interpolations as text and without `paper`.
+        As :func:`diff_configs`, with interpolations as text and without `ABOUT_KEYS`.
     """
     ours, theirs = (to_plain(loaded_config(c), resolve=False) for c in (config, control))
-    return [d for d in diff_configs(theirs, ours) if d[0].partition(".")[0] != "paper"]
+    return [d for d in diff_configs(theirs, ours) if d[0].partition(".")[0] not in ABOUT_KEYS]
 
 
 def _short(key: str, value: Any) -> str:
