@@ -145,6 +145,25 @@ def test_rows_of_the_paper_in_an_ablation_keep_their_numbers(here):
     assert len(plan.rows) == 2
 
 
+def test_a_row_on_other_training_data_is_named_and_compared(here):
+    """Data may be the experiment; only what is measured on must be shared."""
+    write(here / "my/less.py", 'dataloader.train.dataset.names = "coco_2014_train"')
+    (group,), plan = planned("my/less.py", "--control", FPN, profile="paper")
+    assert group.note == "Trained on other data than the control: less."
+    (outcome,) = table_outcomes(plan, (0,), [], groups=[group])
+    assert group.note in format_outcome(outcome)
+
+
+def test_a_saved_config_is_a_row(here):
+    file = here / "kept" / "config.yaml"
+    file.parent.mkdir()
+    write(here / "my/s3.py", ratio(3, f'ablation = dict(control="{FPN}", expect="equal")'))
+    save_config(load_config(here / "my/s3.py"), file)
+    (group,), _ = planned("kept/config.yaml", profile="paper")
+    assert [(r.config, r.control) for r in group.rows] == [("kept/config", FPN), (FPN, None)]
+    assert group.claims[0].relation == "nearly equal"
+
+
 def test_tables_and_configs_side_by_side(here):
     groups, plan = planned("2b", "my/s1.py")
     assert [g.table for g in groups] == ["2b", "s1"]

@@ -94,7 +94,7 @@ class Ablation(_Section):
             for e in self.expected
         )
         planned = {(e.row, e.metric): Planned(e.seeds, None) for e in self.expected if e.seeds}
-        return RowGroup(self.table, self.title, rows, claims, tuple(self.swept), True, planned)
+        return RowGroup(self.table, self.title, rows, claims, tuple(self.swept), True, "", planned)
 
     def _row(self, row: AblationRow) -> Row:
         return Row(

@@ -23,6 +23,7 @@ class RowGroup:
         claims: what is expected of the rows.
         swept: keys of a sweep, in order.
         own: whether it is an own ablation.
+        note: what has to be known about the rows; may be empty.
         planned: claims, by id and metric, to what was fixed about them before the runs.
     """
 
@@ -32,6 +33,7 @@ class RowGroup:
     claims: tuple[Claim, ...] = ()
     swept: tuple[str, ...] = ()
     own: bool = False
+    note: str = ""
     planned: Mapping[tuple[str, str], Planned] = field(default_factory=dict)
 
 

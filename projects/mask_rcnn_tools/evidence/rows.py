@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from mask_rcnn_repro.config import config_root, list_configs
+from mask_rcnn_repro.config.yaml_io import read_yaml
 from mask_rcnn_repro.errors import ConfigError
 from mask_rcnn_repro.paper.numbers import TIMING, load_tables, paper_numbers, printed_row
 from mask_rcnn_tools.evidence.words import FOLDER_TITLES
@@ -228,14 +229,18 @@ class Stated:
 
 
 def stated_in(file: Path) -> Stated:
-    """Reads what a `.py` config states about itself, without running it.
+    """Reads what a config, `.py` or saved `.yaml`, states about itself, without running it.
 
     Faults of the file are no errors here, because a command about other rows reads it, too.
     """
     try:
-        tree = ast.parse(file.read_text(encoding="utf-8"))
-        sections = {name: _section(tree, name) for name in ("paper", "ablation")}
-    except (OSError, SyntaxError, ValueError) as error:
+        if file.suffix == ".py":
+            tree = ast.parse(file.read_text(encoding="utf-8"))
+            sections = {name: _section(tree, name) for name in ("paper", "ablation")}
+        else:
+            tree, saved = ast.Module([], []), dict(read_yaml(file) or {})
+            sections = {name: dict(saved.get(name) or {}) for name in ("paper", "ablation")}
+    except (OSError, SyntaxError, TypeError, ValueError, ConfigError) as error:
         return Stated({}, {}, problem=f"{file} cannot be read: {error}.")
     problem = ""
     if "table" in sections["paper"]:

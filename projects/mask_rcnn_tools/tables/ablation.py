@@ -178,7 +178,10 @@ def finished_group(group: RowGroup, plan: Plan) -> tuple[RowGroup, Plan]:
         for each in (row, against):
             _check_metric(claim.metric, each.source, cfgs[each.id])
         claims.append(claim)
-    finished = dataclasses.replace(group, rows=tuple(rows.values()), claims=tuple(claims))
+    note = _training_data_note(list(rows.values()), cfgs)
+    finished = dataclasses.replace(
+        group, rows=tuple(rows.values()), claims=tuple(claims), note=note
+    )
     kept = tuple(
         dataclasses.replace(p, row=rows.get(p.row, p.row))
         for p in plan.rows
@@ -216,14 +219,10 @@ def _check_comparable(row: Row, control: Row, cfgs: Mapping[str, DictConfig]) ->
         )
 
 
-def training_data_note(group: RowGroup, plan: Plan) -> str:
-    """Names the rows that train on other data than their control; empty for none."""
-    data = {
-        p.row.id: to_plain(next(iter(p.jobs.values())).cfg.dataloader.train.dataset)
-        for p in plan.rows
-        if p.row in group.rows
-    }
-    names = [r.name for r in group.rows if r.control and data[r.id] != data[r.control]]
+def _training_data_note(rows: Sequence[Row], cfgs: Mapping[str, DictConfig]) -> str:
+    """Names the rows that train on other data than their control, which may be the experiment."""
+    data = {row.id: to_plain(cfgs[row.id].dataloader.train.dataset) for row in rows}
+    names = [row.name for row in rows if row.control and data[row.id] != data[row.control]]
     return f"Trained on other data than the control: {', '.join(names)}." if names else ""
 
 

@@ -32,7 +32,7 @@ from mask_rcnn_tools.evidence.seed_plan import SeedPlan, load_plan
 from mask_rcnn_tools.evidence.sweep_plot import draw_sweep
 from mask_rcnn_tools.evidence.words import metric_title
 from mask_rcnn_tools.tables import cost
-from mask_rcnn_tools.tables.ablation import Asked, finished_group, own_group, training_data_note
+from mask_rcnn_tools.tables.ablation import Asked, finished_group, own_group
 from mask_rcnn_tools.tables.choose import choose_rows, pick_rows
 from mask_rcnn_tools.tables.collect import collect
 from mask_rcnn_tools.tables.cost import Device, Estimate, format_seconds, simulate
@@ -80,6 +80,8 @@ def run(args: argparse.Namespace) -> int:
             groups[place], plan = finished_group(group, plan)
     records = find_records(plan.output_root, results)
     if args.plan_seeds:
+        if any(group.own for group in groups):
+            raise ConfigError("--plan-seeds plans the paper's claims; of an ablation give --seeds.")
         if results is None:
             raise ConfigError("There is no results/ here for the plan; give --results FOLDER.")
         print(write_seed_plan(tables, args.profile, records, results))
@@ -95,7 +97,7 @@ def run(args: argparse.Namespace) -> int:
     known = [found.record for found in records]
     estimates = {job: cost.estimate(job, known, device, args.gpus_per_row) for job in jobs}
     title = f"{' '.join(tables)}{'' if args.profile == 'paper' else f' {args.profile}'}"
-    parts = [text for group in groups if (text := _format_group(group, plan))]
+    parts = [text for group in groups if (text := _format_group(group))]
     parts.append(_format_plan(title, plan, jobs, records, estimates, device, slots))
     print("\n\n".join(parts), flush=True)
     if not args.dry_run:
@@ -167,7 +169,7 @@ def _plan_ablations(
     return made
 
 
-def _format_group(group: RowGroup, plan: Plan) -> str:
+def _format_group(group: RowGroup) -> str:
     """An own ablation in words: rows, controls and what is judged."""
     if not group.own:
         return ""
@@ -186,8 +188,7 @@ def _format_group(group: RowGroup, plan: Plan) -> str:
         f"{group.title}:",
         Table(["row", *short_keys(group.swept), "control", "expected"], lines).text(),
     ]
-    note = training_data_note(group, plan)
-    return "\n".join(parts) + (f"\n\n{note}" if note else "")
+    return "\n".join(parts) + (f"\n\n{group.note}" if group.note else "")
 
 
 def _results(given: str | None) -> Path | None:

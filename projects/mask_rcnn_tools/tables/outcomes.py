@@ -69,6 +69,7 @@ def table_outcomes(
                 {o.row.id: o for o in known},
                 seeds=tuple(seeds),
                 heading=group.title,
+                note=group.note,
                 swept=group.swept,
                 own=group.own,
             )

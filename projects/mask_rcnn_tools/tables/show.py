@@ -55,7 +55,7 @@ def format_outcome(outcome: TableOutcome, all_metrics: bool = False, markdown: b
     ]
     if outcome.judged:
         parts.append(written(claims_table(outcome.judged)))
-    parts.append("\n".join(outcome.version_lines))
+    parts += [outcome.note, "\n".join(outcome.version_lines)]
     missing = {f"- {e.claim.text}: {e.reason}" for e in outcome.claims if not e.by_seed}
     if missing:
         parts.append("Claims not run:\n" + "\n".join(sorted(missing)))
