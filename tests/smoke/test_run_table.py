@@ -135,6 +135,31 @@ def test_an_unknown_table_is_told_plainly(capsys):
     assert err.startswith("error: There is no table '2f'. Did you mean 2a")
 
 
+def test_an_ablation_is_planned_checked_and_shown(tmp_path, monkeypatch, capsys):
+    """Without a run; `tests/smoke/test_extending.py` runs one."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    words = (
+        "quickstart/mask_rcnn_r18_fpn",
+        "--sweep",
+        "optimizer.lr=0.01,0.02",
+        "--profile",
+        "tiny",
+    )
+    code, out, _ = here(capsys, *words, "--seeds", "3", "--dry-run")
+    assert code == 0
+    name = "mask_rcnn_r18_fpn-sweep-lr"
+    assert f"Ablation {name}:" in out
+    assert re.search(r"^quickstart/mask_rcnn_r18_fpn +0\.02 +mask_rcnn_r18_fpn", out, re.MULTILINE)
+    assert not Path("output").exists()  # a plan fixes nothing
+    code, out, _ = here(capsys, *words, "--show")
+    assert (code, "No claim can be judged yet." in out) == (1, True)
+    code, _, err = here(capsys, *words[:1], "--plan-seeds")
+    assert (code, "of an ablation give --seeds" in err) == (2, True)
+    code, _, err = here(capsys, *words[:1], "--control", "table2a/r50_fpm")
+    assert (code, "The control 'table2a/r50_fpm'" in err) == (2, True)
+
+
 def test_documented_commands_are_understood():
     """Every command of the page and of README.md is understood; such as they are run above."""
     text = (REPOSITORY / "docs" / "running_tables.md").read_text()
