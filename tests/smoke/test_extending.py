@@ -92,7 +92,7 @@ def test_the_commands_of_a_section(title, checkout):
                 env=environment(checkout),
                 capture_output=True,
                 text=True,
-                timeout=600,
+                timeout=900,
             )
             assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
             printed = result.stdout
