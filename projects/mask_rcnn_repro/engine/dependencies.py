@@ -8,6 +8,8 @@ For data distillation it names the run that generates annotations in `dataset.te
 
 from __future__ import annotations
 
+import copy
+import functools
 import json
 import shlex
 from collections.abc import Mapping
@@ -288,7 +290,7 @@ def dependency(run: Run, path: str, chain: tuple[str, ...]) -> Run:
         raise ConfigError(f"Configs depend on each other: {' -> '.join((*chain, name))}.")
     handed = [_override(key, OmegaConf.select(run.cfg, key)) for key in _INHERITED]
     seed = stage_seed(run.cfg.train, path)
-    plain = load_config(file, run.profile, handed, seed)
+    plain = copy.deepcopy(_load_stage(file, run.profile, tuple(handed), seed))
     fine_tunes = path == run.cfg.train.init_from and run.cfg.train.init_classes is not None
     own_data = fine_tunes or path == pretraining_of(run.cfg)
     same_data = data_sets(run.cfg, "train") == data_sets(plain, "train")
@@ -300,6 +302,10 @@ def dependency(run: Run, path: str, chain: tuple[str, ...]) -> Run:
     root = str(cfg.train.output_root)
     folder = default_output_dir(name, run.profile, cfg.train.seed, data, root=root)
     return Run(name, cfg, Path(folder), run.device, tuple(data), file)
+
+
+# A plan asks once for each row. The rows of a table share one or two stages.
+_load_stage = functools.lru_cache(maxsize=32)(load_config)
 
 
 def _override(key: str, value: Any) -> str:
