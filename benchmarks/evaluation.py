@@ -77,7 +77,13 @@ def subset(config: str, images: int, folder: Path) -> tuple[Path, str]:
 
 
 def run_stock(
-    config: str, checkpoint: str, annotations: str, image_root: str, threads: str, extension: str
+    config: str,
+    checkpoint: str,
+    annotations: str,
+    image_root: str,
+    threads: str,
+    device: str,
+    extension: str,
 ) -> None:
     """The stock script, in its own process; with COCOeval_opt if there is an extension."""
     import torch
@@ -108,7 +114,7 @@ def run_stock(
     # the network is the same; these two are Detectron2's operators
     for name in ("box_pooler", "mask_pooler"):
         setattr(model.roi_heads, name, _stock_pooler(getattr(model.roi_heads, name), ROIPooler))
-    model.to(cfg.train.device if cfg.train.device != "auto" else "cpu").eval()
+    model.to(device).eval()
     DetectionCheckpointer(model).load(checkpoint, checkpointables=[])
     mapper = cfg.dataloader.test.mapper
     augmentations = [instantiate(a) for a in mapper.augmentations]
@@ -177,7 +183,7 @@ def main() -> None:
         checkpoint = str(Path(given).resolve() if given else random_weights(args.config, folder))
         annotations, image_root = subset(args.config, images, folder)
         stock = [sys.executable, str(Path(__file__).resolve()), "stock", args.config, checkpoint]
-        stock += [str(annotations), image_root, threads]
+        stock += [str(annotations), image_root, threads, bench.device.type]
         ours = [sys.executable, str(ROOT / "train_net.py"), "--config-file", args.config]
         ours += ["--profile", "mini", "--eval-only", f"train.num_threads={threads}"]
         ours += [f"train.init_checkpoint={checkpoint}", f"train.device={bench.device.type}"]

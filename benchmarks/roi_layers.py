@@ -152,6 +152,8 @@ def main() -> None:
     parser.add_argument("--channels", type=int, default=256)
     parser.set_defaults(repeats=3)
     args = bench.parse(parser)
+    if bench.device.type != "cpu":
+        parser.error("--device: on a GPU both sides call torchvision's operators; omit it")
     count, channels = (60, 16) if bench.quick else (args.rois, args.channels)
     for name in GOALS:
         measure(bench, "pyramid of strides 4 to 32", name, STRIDES, count, channels)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import importlib
 
-from mask_rcnn_repro.utils.threads import set_policy
-from mask_rcnn_tools.startup import fast_imports, quiet_dependencies
+from mask_rcnn_tools.startup import fast_imports, quiet_dependencies, set_policy
 
 set_policy()
 quiet_dependencies()  # on import, because child processes import this module again

@@ -1,4 +1,4 @@
-"""What a command does around its first imports: hide known warnings, and import faster.
+"""What a command does around its first imports: set threads, hide warnings, import faster.
 
 Uses the standard library only, since the launcher calls it before anything else is imported.
 """
@@ -9,8 +9,9 @@ import atexit
 import contextlib
 import gc
 import logging
+import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
 
 _WARNINGS: tuple[tuple[str, type[Warning]], ...] = (
     # fvcore and Detectron2 script their losses when they are imported
@@ -22,6 +23,22 @@ _WARNINGS: tuple[tuple[str, type[Warning]], ...] = (
     # train.ddp.broadcast_buffers; older torch versions do not know its new name
     (r"`broadcast_buffers` is deprecated", FutureWarning),
 )
+
+_SPINS = "10000"  # as fast as GNU OpenMP's default on an idle machine
+_OTHER_POOLS = ("OPENBLAS_NUM_THREADS", "OPENCV_FOR_THREADS_NUM", "NUMBA_NUM_THREADS")
+_WAIT_VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+
+
+def set_policy(environment: MutableMapping[str, str] = os.environ) -> None:
+    """Sets how threads wait and which pools exist, unless the user has. Call before any import.
+
+    It concerns GNU OpenMP (PyTorch's wheels for Linux). NumPy, OpenCV and Numba do small work only
+    and get one thread each. Child processes inherit the variables.
+    """
+    if not any(name in environment for name in _WAIT_VARIABLES):
+        environment["GOMP_SPINCOUNT"] = _SPINS
+    for name in _OTHER_POOLS:
+        environment.setdefault(name, "1")
 
 
 def quiet_dependencies() -> None:

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from generate_docs.pages import format_schema
 from mask_rcnn_repro.config import (
     ABSENT,
     apply_overrides,
@@ -15,7 +16,6 @@ from mask_rcnn_repro.config import (
     diff_configs,
     format_config,
     format_diff,
-    format_schema,
     load_config,
     save_config,
     to_plain,

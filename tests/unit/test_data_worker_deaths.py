@@ -64,6 +64,34 @@ def test_killed_from_outside_between_batches(caplog):
     assert "SIGKILL" in caplog.text and "New ones go on from batch" in caplog.text
 
 
+class Dying:
+    """A worker whose end the system reports late: after its connection has broken."""
+
+    pid, exitcode = 1, -signal.SIGKILL
+
+    def __init__(self):
+        self.looks = 0
+
+    def is_alive(self):
+        self.looks += 1
+        return self.looks < 4
+
+    def kill(self):
+        pass
+
+
+def test_a_connection_breaks_before_the_death_is_reported(monkeypatch, caplog):
+    def breaking():
+        yield "first"
+        raise ConnectionResetError
+
+    started = iter([(breaking(), [Dying()]), (iter(["second"]), [])])
+    monkeypatch.setattr(worker_deaths, "_started", lambda from_batch, number: next(started))
+    with caplog.at_level(logging.WARNING):
+        assert list(worker_deaths.surviving_deaths(iter)) == ["first", "second"]
+    assert "1 (SIGKILL)" in caplog.text
+
+
 @pytest.mark.parametrize("batch_size", [1, 4])
 def test_dying_at_an_image_twice(tmp_path, batch_size):
     expected = taken(build_test_loader(RECORDS, mapper, 0, batch_size))

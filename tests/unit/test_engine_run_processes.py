@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import datetime
 import os
+from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
+from detectron2.utils import comm
 
 from mask_rcnn_repro.config import get_config
 from mask_rcnn_repro.engine.builders import check_batch_size, resolve_device
@@ -82,3 +86,22 @@ def test_batch_must_be_shared_evenly(batch: int, accumulate: int, world: int, fi
     else:
         with pytest.raises(ConfigError, match=f"multiple of {world * accumulate}"):
             check_batch_size(cfg, world)
+
+
+def test_objects_beside_nccl_are_limited_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Detectron2 exchanges them by a gloo group of its own, whose limit is 30 minutes."""
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    comm._get_global_gloo_group.cache_clear()
+    try:
+        with monkeypatch.context() as patched:
+            patched.setattr(dist, "get_backend", lambda group=None: "nccl")
+            processes._limit_objects(7)
+            group = comm._get_global_gloo_group()
+        assert group is not dist.group.WORLD
+        options = group._get_backend(torch.device("cpu")).options
+        assert options._timeout == datetime.timedelta(seconds=7)
+    finally:
+        comm._get_global_gloo_group.cache_clear()
+        dist.destroy_process_group()

@@ -25,8 +25,8 @@ from mask_rcnn_repro.evaluation import (
     evaluate,
 )
 from mask_rcnn_repro.evaluation.registry import evaluator_types
-from mask_rcnn_repro.paper import format_results
 from mask_rcnn_repro.records import make_record
+from mask_rcnn_tools.evidence.summary import format_results
 
 from .data_helpers import write
 from .proposal_helpers import random_proposals

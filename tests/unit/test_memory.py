@@ -148,6 +148,23 @@ def test_a_batch_that_is_too_large_goes_one_by_one():
     assert asked == [3, 1, 1, 1]
 
 
+@pytest.mark.parametrize(
+    "message",
+    [
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+    ],
+)
+def test_libraries_that_get_no_memory_of_a_gpu(message):
+    def predict(model, inputs):
+        if len(inputs) > 1:
+            raise RuntimeError(message)
+        return [{"of": i["image_id"]} for i in inputs]
+
+    images = [{"image_id": i} for i in range(2)]
+    assert within_memory(predict, nn.Identity(), images) == [{"of": 0}, {"of": 1}]
+
+
 def test_an_image_that_is_too_large_is_named():
     def predict(model, inputs):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB")

@@ -16,6 +16,7 @@ from torch import nn
 from mask_rcnn_repro.config import get_config, validate_config
 from mask_rcnn_repro.config.yacs import add_mask_rcnn_repro_config
 from mask_rcnn_repro.engine.checkpoint.checkpointer import SafeCheckpointer
+from mask_rcnn_repro.engine.seeding import make_deterministic
 from mask_rcnn_repro.errors import CheckpointError, ConfigError
 from mask_rcnn_repro.modeling import NonLocalBlock, build_fpn, build_resnet
 from mask_rcnn_repro.modeling.backbone.non_local import ChannelAffine
@@ -418,3 +419,20 @@ def test_weights_are_in_detectrons_catalogue(row, file):
     assert name.startswith("catalog://")
     address = ModelCatalog.get(name.removeprefix("catalog://"))
     assert address == f"https://dl.fbaipublicfiles.com/detectron/{file}"
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_its_attention_is_deterministic_on_cuda():
+    block = NonLocalBlock(16).cuda()
+    nn.init.ones_(block.output.norm.weight)
+    x = torch.rand(2, 16, 20, 30, device="cuda", requires_grad=True)
+    before = torch.backends.cuda.mem_efficient_sdp_enabled()
+    try:
+        make_deterministic()
+        torch.use_deterministic_algorithms(True)  # an error, not a warning
+        block(x).square().sum().backward()
+    finally:
+        torch.use_deterministic_algorithms(False)
+        torch.backends.cuda.enable_mem_efficient_sdp(before)
+    assert x.grad.isfinite().all()

@@ -1,5 +1,6 @@
 """RoI layers against loops written from their definitions, torchvision's rounding, precision."""
 
+import contextlib
 import itertools
 from unittest.mock import patch
 
@@ -13,6 +14,7 @@ from torchvision.ops import roi_pool
 
 from mask_rcnn_repro.errors import ConfigError
 from mask_rcnn_repro.modeling import POOLER_REGISTRY, RoIPooler, roi_layers
+from mask_rcnn_repro.modeling.accel import deterministic_roi_layers
 from mask_rcnn_repro.modeling.accel.compiled_roi_layers import DTYPES, cells_of
 from mask_rcnn_repro.utils import compiled
 
@@ -27,7 +29,7 @@ from .roi_layer_reference import (
     touches_border,
 )
 
-PATHS = ("compiled", "torchvision")
+PATHS = ("compiled", "torchvision", "deterministic")
 
 
 def make(layer, output_size=(2, 2), scale=1 / 16, n=2):
@@ -35,14 +37,20 @@ def make(layer, output_size=(2, 2), scale=1 / 16, n=2):
 
 
 def taking(path):
-    """Within it, layers are computed the one way or the other, whatever is faster."""
+    """Within it, layers are computed in one of the ways, whatever is faster."""
     if path == "compiled" and not compiled.HAVE_NUMBA:
         pytest.skip("needs Numba")
 
     def applies(maps, *_):
         return path == "compiled" and maps[0].dtype in DTYPES
 
-    return patch.object(roi_layers, "applies", applies)
+    stack = contextlib.ExitStack()
+    stack.enter_context(patch.object(roi_layers, "applies", applies))
+    deterministic = path == "deterministic"  # as on a GPU with train.deterministic
+    stack.enter_context(
+        patch.object(deterministic_roi_layers, "_wanted", lambda features: deterministic)
+    )
+    return stack
 
 
 def x_ramp(height, width, dtype=torch.float32):
@@ -382,7 +390,7 @@ class TestOnCuda:
             weight = torch.randn(len(rois), 8, *size, generator=generator).double()
             results = []
             for device in ("cpu", "cuda"):
-                x = features.to(device).requires_grad_()
+                x = features.to(device, copy=True).requires_grad_()
                 boxes = torch.tensor(rois, dtype=torch.float64, device=device)
                 out = make(layer, size, 1 / stride)(x, boxes)
                 (out * weight.to(device)).sum().backward()

@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 import mask_rcnn_repro.config
 from generate_docs.record_docs import format_record_schema
 from mask_rcnn_repro.errors import ConfigError, RecordError
-from mask_rcnn_repro.paper import format_results, load_claims, paper_numbers
+from mask_rcnn_repro.paper import load_claims, paper_numbers
 from mask_rcnn_repro.records import provenance
 from mask_rcnn_repro.records.record import (
     _ABSOLUTE_PATH,
@@ -31,6 +31,7 @@ from mask_rcnn_repro.records.record import (
 from mask_rcnn_repro.utils import precision
 from mask_rcnn_tools.evidence.comparison import compare
 from mask_rcnn_tools.evidence.results import load_results
+from mask_rcnn_tools.evidence.summary import format_results
 
 NAME = "unit_record"
 ROOT = Path(__file__).parents[2]

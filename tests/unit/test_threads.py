@@ -18,9 +18,9 @@ from mask_rcnn_repro.utils.threads import (
     choose_threads,
     cpu_quota,
     read_usage,
-    set_policy,
     usable_cores,
 )
+from mask_rcnn_tools.startup import set_policy
 
 
 def test_policy_leaves_what_the_user_has_set() -> None:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, get_args, get_origin
 
-from mask_rcnn_repro.config import ABSENT, diff_configs, format_diff, format_schema, to_plain
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from mask_rcnn_repro.config import ABSENT, diff_configs, format_diff, to_plain
 from mask_rcnn_repro.config.diff import Difference, format_value
-from mask_rcnn_repro.config.schema import ABOUT_KEYS
+from mask_rcnn_repro.config.schema import ABOUT_KEYS, Train, section_of
 from mask_rcnn_repro.paper import paper_numbers
 from mask_rcnn_repro.paper.numbers import printed_row
 from mask_rcnn_repro.paper.tables import Cell, Table
-from mask_rcnn_repro.paper.words import task_title
 from mask_rcnn_tools.evidence.results import loaded_config, same_run, stages_of
 from mask_rcnn_tools.evidence.rows import Row, all_rows
-from mask_rcnn_tools.evidence.words import table_title
+from mask_rcnn_tools.evidence.words import table_title, task_title
 
 COMMAND = "python tools/generate_docs"
 """Brings all generated files up to date."""
@@ -161,6 +164,43 @@ def _folder(rows: Sequence[Row], uses: Mapping[str, Sequence[str]]) -> str:
         users = ", ".join(f"`{config}`" for config in uses.get(row.config, ())) or "-"
         lines.append([Cell(row.config, row.config), row.summary, *[users] * needed])
     return Table(["file", "what", *["needed by"] * needed], lines).markdown("")
+
+
+def _type_text(field: FieldInfo) -> str:
+    annotation = field.annotation
+    if annotation in (bool, int, float, str):
+        return annotation.__name__
+    arguments = get_args(annotation)
+    if get_origin(annotation) is list:
+        return f"list of {arguments[0].__name__}"
+    if arguments and all(isinstance(a, str) for a in arguments):
+        return " or ".join(f"`{a}`" for a in arguments)
+    names = []
+    for argument in arguments:
+        base = get_args(argument)[0] if hasattr(argument, "__metadata__") else argument
+        names.append("null" if base is type(None) else base.__name__)
+    return " or ".join(names)
+
+
+def format_schema() -> str:
+    """All keys of the `train` section as a Markdown table: key, type, default, meaning."""
+    lines = ["| key | type | default | meaning |", "| --- | --- | --- | --- |"]
+
+    def add(section: type[BaseModel], prefix: str) -> None:
+        for name, field in section.model_fields.items():
+            nested = section_of(field)
+            if nested is not None:
+                add(nested, f"{prefix}{name}.")
+                continue
+            default = field.default
+            if default in (None, "") or isinstance(default, bool):
+                default = json.dumps(default)
+            default = "(required)" if field.is_required() else f"`{default}`"
+            meaning = str(field.description).replace("\n", " ")
+            lines.append(f"| `{prefix}{name}` | {_type_text(field)} | {default} | {meaning} |")
+
+    add(Train, "train.")
+    return "\n".join(lines) + "\n"
 
 
 def format_train_keys() -> str:

@@ -6,7 +6,6 @@ then fills it in, overrides and validation check it, and the documentation lists
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from omegaconf import DictConfig
@@ -194,7 +193,7 @@ class Train(Section):
     """Use the channels-last layout on a GPU. CPUs always do."""
 
 
-def _section_of(field: FieldInfo | None) -> type[Section] | None:
+def section_of(field: FieldInfo | None) -> type[Section] | None:
     """The class of a field that is a nested section, else None."""
     annotation: Any = None if field is None else field.annotation
     is_section = isinstance(annotation, type) and issubclass(annotation, Section)
@@ -212,7 +211,7 @@ def train_fields(path: tuple[str, ...] = ()) -> dict[str, FieldInfo] | None:
     """
     section: type[Section] = Train
     for key in path:
-        nested = _section_of(section.model_fields.get(key))
+        nested = section_of(section.model_fields.get(key))
         if nested is None:
             return None
         section = nested
@@ -243,7 +242,7 @@ def check_train_value(path: tuple[str, ...], value: Any) -> str | None:
     field = None if fields is None else fields.get(path[-1])
     if field is None:
         return "is not a key of the train section"
-    section = _section_of(field)
+    section = section_of(field)
     if section is not None and not isinstance(value, dict):
         return (
             f"is a section with the keys {', '.join(section.model_fields)}; set one of them, got "
@@ -261,43 +260,6 @@ def check_train_value(path: tuple[str, ...], value: Any) -> str | None:
             message = "a device: auto, cpu, cuda or cuda:N"
         return f"must be {message}, got {error['input']!r}"
     return None
-
-
-def _type_text(field: FieldInfo) -> str:
-    annotation = field.annotation
-    if annotation in (bool, int, float, str):
-        return annotation.__name__
-    arguments = get_args(annotation)
-    if get_origin(annotation) is list:
-        return f"list of {arguments[0].__name__}"
-    if arguments and all(isinstance(a, str) for a in arguments):
-        return " or ".join(f"`{a}`" for a in arguments)
-    names = []
-    for argument in arguments:
-        base = get_args(argument)[0] if hasattr(argument, "__metadata__") else argument
-        names.append("null" if base is type(None) else base.__name__)
-    return " or ".join(names)
-
-
-def format_schema() -> str:
-    """All keys of the `train` section as a Markdown table: key, type, default, meaning."""
-    lines = ["| key | type | default | meaning |", "| --- | --- | --- | --- |"]
-
-    def add(section: type[Section], prefix: str) -> None:
-        for name, field in section.model_fields.items():
-            nested = _section_of(field)
-            if nested is not None:
-                add(nested, f"{prefix}{name}.")
-                continue
-            default = field.default
-            if default in (None, "") or isinstance(default, bool):
-                default = json.dumps(default)
-            default = "(required)" if field.is_required() else f"`{default}`"
-            meaning = str(field.description).replace("\n", " ")
-            lines.append(f"| `{prefix}{name}` | {_type_text(field)} | {default} | {meaning} |")
-
-    add(Train, "train.")
-    return "\n".join(lines) + "\n"
 
 
 def fill_train_defaults(train: Any) -> None:

@@ -31,6 +31,7 @@ class Extensions:
         annotate: Annotates unlabeled images (data distillation). Takes the finished run of the
             teacher, the directory to write to and the data set; returns the file of annotations.
             None refuses a run that names a teacher.
+        show: Prints the record at the end. None prints nothing.
         verify: Serves `--verify`. Takes the config, its name and what to compare with; raises
             `UserError` if there is nothing to compare with. Returns a function that prints the
             comparison of a record and returns whether all numbers are met. None ignores the option.
@@ -40,4 +41,5 @@ class Extensions:
     draw: Callable[[str, Path, Path, int], object] | None = None
     resample: Callable[[Record, Path, Path], object] | None = None
     annotate: Callable[[Run, Path, DataSet], Path] | None = None
+    show: Callable[[Record], object] | None = None
     verify: Callable[[DictConfig, str, str], Callable[[Record], bool]] | None = None

@@ -43,7 +43,6 @@ from mask_rcnn_repro.engine.seeding import make_deterministic, seed_everything
 from mask_rcnn_repro.engine.stages.prepare import prepare, store_results, train_stage
 from mask_rcnn_repro.engine.train.resuming import report_other_runs
 from mask_rcnn_repro.errors import CheckpointError, ConfigError
-from mask_rcnn_repro.paper import format_results
 from mask_rcnn_repro.records import Record
 from mask_rcnn_repro.registration import register
 from mask_rcnn_repro.utils.checkpoint_paths import check_exists, stage_of
@@ -126,8 +125,8 @@ def run(args: argparse.Namespace, extensions: Extensions) -> None:
         if not args.eval_only:
             stack.enter_context(exclusive(output_dir, purpose="this very run", wait=False))
         record = _run(this, args, extensions, earlier, checkpoint)
-    if record is not None:
-        print(format_results(record), flush=True)
+    if record is not None and extensions.show is not None:
+        extensions.show(record)
     if met is not None:
         comm.synchronize()  # a process that exits with a status ends the others
         if record is not None and not met(record):

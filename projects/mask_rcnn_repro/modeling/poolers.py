@@ -96,8 +96,8 @@ class RoIPooler(ROIPooler):
             return None
         if not box_lists or len(maps) != len(layers) or len(box_lists) != len(maps[0]):
             return None
-        if not all(type(boxes) is Boxes for boxes in box_lists):
-            return None
+        if maps[0].device.type != "cpu" or not all(type(boxes) is Boxes for boxes in box_lists):
+            return None  # boxes are not converted twice on a GPU, which would be waited for
         rois = convert_boxes_to_pooler_format(box_lists)
         if not applies(maps, rois, form):
             return None

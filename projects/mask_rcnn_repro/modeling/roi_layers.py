@@ -31,10 +31,10 @@ import torch
 from fvcore.common.registry import Registry
 from torch import nn
 from torch.nn import functional
-from torchvision.ops import roi_align, roi_pool
 
 from mask_rcnn_repro.errors import ConfigError
 from mask_rcnn_repro.modeling.accel.compiled_roi_layers import Form, applies, pool_rois, round_boxes
+from mask_rcnn_repro.modeling.accel.deterministic_roi_layers import roi_align, roi_pool
 
 POOLER_REGISTRY = Registry("POOLER")
 POOLER_REGISTRY.__doc__ = """

@@ -61,7 +61,10 @@ def device_info(device: Any) -> dict[str, Any]:
 
     device = torch.device(device)
     if device.type == "cuda":
-        return {"type": "cuda", "name": torch.cuda.get_device_name(device), "threads": None}
+        kinds = {"matmul": torch.backends.cuda.matmul, "convolution": torch.backends.cudnn}
+        tf32 = [kind for kind, backend in kinds.items() if backend.allow_tf32]
+        name = torch.cuda.get_device_name(device)
+        return {"type": "cuda", "name": name, "threads": None, "tf32": tf32}
     return {"type": "cpu", "name": _processor(), "threads": torch.get_num_threads()}
 
 

@@ -98,6 +98,9 @@ class DeviceInfo(_Section):
     type: Literal["cpu", "cuda"] = Field(description="Kind of device.")
     name: str = Field(description="Model of the GPU or the processor.")
     threads: int | None = Field(description="CPU threads of PyTorch; null on GPUs.")
+    tf32: list[Literal["matmul", "convolution"]] | None = Field(
+        None, description="What a GPU computes float32 in TF32 for; null on CPUs."
+    )
 
 
 class AmpInfo(_Section):

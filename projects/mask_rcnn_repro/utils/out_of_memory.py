@@ -13,14 +13,17 @@ logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
-_MESSAGES = ("not enough memory", "can't allocate memory", "Insufficient memory", "out of memory")
+_MESSAGES = (
+    *("not enough memory", "can't allocate memory", "Insufficient memory", "out of memory"),
+    *("CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED"),
+)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error is that of exhausted memory, of a GPU or of the machine."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    # the CPU allocators of PyTorch and OpenCV have no error class of their own
+    # those of PyTorch's CPU allocator, OpenCV, cuBLAS and cuDNN have no class of their own
     return isinstance(error, Exception) and any(text in str(error) for text in _MESSAGES)
 
 

@@ -4,9 +4,6 @@ OpenMP's threads spin while they wait for each other. If another process takes o
 core, the others burn their time waiting for it: one busy process beside a training with a thread
 per core can make it 40 times slower. Three things avoid that: threads spin for a short time only,
 PyTorch's pool is the only one, and :class:`ThreadBalance` gives up the cores that others use.
-
-Uses the standard library only, since the launcher calls :func:`set_policy` before anything else is
-imported.
 """
 
 from __future__ import annotations
@@ -17,27 +14,11 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 logger = logging.getLogger(__name__)
-
-_SPINS = "10000"  # as fast as GNU OpenMP's default on an idle machine
-_OTHER_POOLS = ("OPENBLAS_NUM_THREADS", "OPENCV_FOR_THREADS_NUM", "NUMBA_NUM_THREADS")
-_WAIT_VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
-
-
-def set_policy(environment: MutableMapping[str, str] = os.environ) -> None:
-    """Sets how threads wait and which pools exist, unless the user has. Call before any import.
-
-    It concerns GNU OpenMP (PyTorch's wheels for Linux). NumPy, OpenCV and Numba do small work only
-    and get one thread each. Child processes inherit the variables.
-    """
-    if not any(name in environment for name in _WAIT_VARIABLES):
-        environment["GOMP_SPINCOUNT"] = _SPINS
-    for name in _OTHER_POOLS:
-        environment.setdefault(name, "1")
 
 
 def usable_cores() -> set[int]:

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from statistics import fmean, stdev
 
 from mask_rcnn_repro.paper.tables import Cell, Table
-from mask_rcnn_repro.paper.words import number
 from mask_rcnn_repro.records.curves import Curves
 from mask_rcnn_repro.records.record import Record
 from mask_rcnn_tools.evidence.claims import Claim
@@ -27,7 +26,7 @@ from mask_rcnn_tools.evidence.verdicts import (
     interval_of,
     judge,
 )
-from mask_rcnn_tools.evidence.words import metric_title, table_title
+from mask_rcnn_tools.evidence.words import metric_title, number, table_title
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,8 @@
-"""Titles of tables and metrics, the same wherever they are shown."""
+"""Numbers and names in words, the same wherever they are shown."""
 
 from __future__ import annotations
 
 from mask_rcnn_repro.paper.numbers import load_tables
-from mask_rcnn_repro.paper.words import task_title
 
 FOLDER_TITLES = {
     "enhanced_r50": "Tables 8 and 9 on ResNet-50-FPN: their components on a network that one "
@@ -15,11 +14,26 @@ FOLDER_TITLES = {
 }
 """Titles of folders of configs that are no rows of the paper, in the order of the pages."""
 
+_TASKS = {"bbox": "box", "segm": "mask", "keypoints": "keypoint", "cityscapes": "mask"}
+
 _METRICS = {
     "timing/ms": "ms per image",
     "segm": "mask AP75 - AP50",  # claims about a difference of differences
     "AP": "mask - box AP",
 }
+
+
+def number(value: float | None, sign: bool = False) -> str:
+    """One decimal; a dash for None."""
+    if value is None:
+        return "-"
+    return f"{value:+.1f}" if sign else f"{value:.1f}"
+
+
+def task_title(task: str) -> str:
+    """A task in words: `segm` is mask, `bbox_person` box (person)."""
+    kind, _, of = task.partition("_")
+    return f"{_TASKS.get(kind, kind)}{f' ({of})' if of else ''}"
 
 
 def metric_title(metric: str) -> str:

@@ -7,11 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from mask_rcnn_repro.paper.words import task_title
 from mask_rcnn_tools.evidence.outcomes import TableOutcome
 from mask_rcnn_tools.evidence.rows import Row
 from mask_rcnn_tools.evidence.sweep_plot import draw_sweep
-from mask_rcnn_tools.evidence.words import table_label
+from mask_rcnn_tools.evidence.words import table_label, task_title
 from mask_rcnn_tools.report.plots import (
     draw_classes,
     draw_differences,

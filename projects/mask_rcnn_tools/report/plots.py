@@ -12,13 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from mask_rcnn_repro.paper.words import task_title
 from mask_rcnn_repro.records.curves import Curves, Point
 from mask_rcnn_tools.common import plot_style as style
 from mask_rcnn_tools.evidence.learning import mean_curve
 from mask_rcnn_tools.evidence.outcomes import Evidence, RowOutcome, TableOutcome
 from mask_rcnn_tools.evidence.verdicts import VERDICTS
-from mask_rcnn_tools.evidence.words import metric_title, table_label
+from mask_rcnn_tools.evidence.words import metric_title, table_label, task_title
 from mask_rcnn_tools.report.scales import Scale
 
 _WIDTH = 5.2  # inches

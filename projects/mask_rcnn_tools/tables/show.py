@@ -9,7 +9,6 @@ from typing import Any
 
 from mask_rcnn_repro.paper.numbers import TIMING
 from mask_rcnn_repro.paper.tables import Table
-from mask_rcnn_repro.paper.words import number
 from mask_rcnn_tools.evidence.groups import short_keys
 from mask_rcnn_tools.evidence.learning import bars, mean_curve
 from mask_rcnn_tools.evidence.outcomes import (
@@ -20,7 +19,7 @@ from mask_rcnn_tools.evidence.outcomes import (
     claims_table,
 )
 from mask_rcnn_tools.evidence.verdicts import OWN_RULE, RULE
-from mask_rcnn_tools.evidence.words import metric_title
+from mask_rcnn_tools.evidence.words import metric_title, number
 
 _SCALES = {
     "mini": " Embedded data and narrow networks: only differences compare with the paper's.",

@@ -12,6 +12,7 @@ from mask_rcnn_tools.check_data.before_training import check_before_training
 from mask_rcnn_tools.common.command_line import run_command
 from mask_rcnn_tools.drawing.evaluation import draw_results
 from mask_rcnn_tools.evidence.image_bootstrap import write_bootstrap
+from mask_rcnn_tools.evidence.summary import print_results
 from mask_rcnn_tools.train.verify import verifier
 
 EXTENSIONS = Extensions(
@@ -19,6 +20,7 @@ EXTENSIONS = Extensions(
     draw=draw_results,
     resample=write_bootstrap,
     annotate=annotate,
+    show=print_results,
     verify=verifier,
 )
 

@@ -16,6 +16,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -31,6 +32,7 @@ FORGIVEN_AFTER = 20
 """Batches between two deaths that are not in a row."""
 
 _DISPOSAL_SECONDS = 1.0
+_REPORT_SECONDS = 1.0
 _SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG
 _END, _DEAD = object(), object()
 _waiting = False
@@ -57,8 +59,11 @@ def surviving_deaths(from_batch: Callable[[int], Iterator[Any]]) -> Iterator[Any
                     dead = _dead(workers)
                     batch = _DEAD if dead else next(iterator, _END)
             except (RuntimeError, OSError, EOFError):
-                # data of a worker that has died may be gone too, which gives errors of many kinds
-                dead = _dead(workers)
+                # data of a worker that has died may be gone too, which gives errors of many kinds;
+                # they may come before the system reports the death
+                dead, deadline = "", time.monotonic() + _REPORT_SECONDS
+                while workers and not (dead := _dead(workers)) and time.monotonic() < deadline:
+                    time.sleep(0.01)
                 if not dead:
                     raise
                 batch = _DEAD

@@ -81,7 +81,7 @@ def run_distributed(main: Main, args: argparse.Namespace, timeout: float | None 
                 num_machines=args.num_machines,
                 machine_rank=args.machine_rank,
                 dist_url=args.dist_url,
-                args=(main, args),
+                args=(main, args, timeout),
                 timeout=datetime.timedelta(seconds=timeout),
             )
     except torch.multiprocessing.ProcessExitedException as error:
@@ -150,8 +150,9 @@ def _passing_signals_on() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _guarded(main: Main, args: argparse.Namespace) -> None:
+def _guarded(main: Main, args: argparse.Namespace, timeout: float) -> None:
     """Ends a child process that has a user-fixable error with its message, without traceback."""
+    _limit_objects(timeout)
     try:
         _call(main, args)
     except UserError as error:
@@ -171,8 +172,7 @@ def _run_under_torchrun(main: Main, args: argparse.Namespace, timeout: float) ->
                 "CUDA_VISIBLE_DEVICES=''."
             )
         torch.cuda.set_device(local_rank)
-    else:
-        _limit_threads(local_world_size)
+    _limit_threads(local_world_size)
     limit = datetime.timedelta(seconds=timeout)
     store, rank, world_size = next(iter(dist.rendezvous("env://", timeout=limit)))
     dist.init_process_group(
@@ -184,6 +184,7 @@ def _run_under_torchrun(main: Main, args: argparse.Namespace, timeout: float) ->
     )
     try:
         comm.create_local_process_group(local_world_size)
+        _limit_objects(timeout)
         comm.synchronize()
         # a host that replaces a lost one has a count of 0
         restarts = max(comm.all_gather(int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))))
@@ -194,6 +195,13 @@ def _run_under_torchrun(main: Main, args: argparse.Namespace, timeout: float) ->
         _call(main, args)
     finally:
         dist.destroy_process_group()
+
+
+def _limit_objects(timeout: float) -> None:
+    """Limits the exchange of objects. Beside NCCL, Detectron2 has a gloo group with 30 minutes."""
+    # PyTorch 2.14 has renamed the function
+    set_timeout = getattr(dist, "set_timeout", None) or dist.distributed_c10d._set_pg_timeout
+    set_timeout(datetime.timedelta(seconds=timeout), comm._get_global_gloo_group())
 
 
 def _limit_threads(processes: int) -> None:

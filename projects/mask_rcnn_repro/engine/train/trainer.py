@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from mask_rcnn_repro.utils.interruption import stop_together_if_asked
 from mask_rcnn_repro.utils.precision import autocast_context
 
 _LEAST_SCALE = 2.0**-10  # of fp16 losses; with smaller ones the gradients cannot be scaled
+_ASK_PERIOD = 10  # iterations
 _KEPT_VALUES = 2000  # of each metric; averages and medians need at most 1000 iterations
 
 
@@ -74,27 +76,25 @@ class Trainer(SimpleTrainer):
         seed_everything(self.seed, self.iter, comm.get_rank())
         self.optimizer.zero_grad(set_to_none=True)
         data_time = 0.0
-        totals: dict[str, torch.Tensor] = {}
+        batches, parts = [], []
         for index in range(self.accumulate):
             start = time.perf_counter()
-            data = next(self._data_loader_iter)
+            batches.append(next(self._data_loader_iter))
             data_time += time.perf_counter() - start
             # from here on weights and batch norm statistics belong to no whole iteration
             self.mid_step = True
             with self._gradient_sync(last=index == self.accumulate - 1):
                 with autocast_context(self.device, self.amp_enabled, self.amp_dtype):
-                    losses = self._losses(data)
+                    losses = self._losses(batches[-1])
                 total = sum(losses.values()) / self.accumulate
                 self.grad_scaler.scale(total).backward()
-            self._check_finite(losses, data)
-            for name, value in losses.items():
-                totals[name] = totals.get(name, 0) + value.detach() / self.accumulate
-        self._check_gradients(data)
+            parts.append({name: value.detach() for name, value in losses.items()})
+        means = self._check_finite(parts, batches)
         self.grad_scaler.step(self.optimizer)
         self.grad_scaler.update()
         self.completed_iters = self.iter + 1
         self.mid_step = False
-        self._write_metrics(totals, data_time)
+        self._write_metrics(means, data_time)
 
     def _gradient_sync(self, last: bool) -> contextlib.AbstractContextManager[Any]:
         """Exchanges gradients between processes at the last micro-batch of an iteration only."""
@@ -103,41 +103,58 @@ class Trainer(SimpleTrainer):
         return contextlib.nullcontext()
 
     def _losses(self, data: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        # pinned tensors are copied while the CPU goes on, Detectron2 would wait for them
+        move = partial(torch.Tensor.to, device=self.device, non_blocking=True)
         try:
-            return self.model(data)
+            return self.model(
+                [{k: move(v) if torch.is_tensor(v) else v for k, v in d.items()} for d in data]
+            )
         except FloatingPointError as error:  # Detectron2's RPN checks its own predictions first
             raise self._non_finite(str(error).rstrip("."), data) from error
 
-    def _check_finite(self, losses: dict[str, torch.Tensor], data: list[dict[str, Any]]) -> None:
-        # One transfer for all losses, after backward has been queued.
-        values = torch.stack([v.detach().float() for v in losses.values()]).cpu()
-        if torch.isfinite(values).all():
-            return
-        listed = ", ".join(f"{k}={v:g}" for k, v in zip(losses, values.tolist(), strict=True))
-        raise self._non_finite(listed, data)
+    def _check_finite(
+        self, parts: list[dict[str, torch.Tensor]], batches: list[list[dict[str, Any]]]
+    ) -> dict[str, torch.Tensor]:
+        """Checks losses and gradients, which carry the non-finite losses of other processes.
 
-    def _check_gradients(self, data: list[dict[str, Any]]) -> None:
-        """Checks gradients, which also carry the non-finite losses of other processes."""
-        if self.grad_scaler.is_enabled():  # checks itself
-            if self.grad_scaler.get_scale() < _LEAST_SCALE:
-                raise self._non_finite(
-                    "gradients overflow in fp16 however small the loss scale is; train.amp.dtype="
-                    "bf16 has the range of fp32",
-                    data,
-                )
-            return
+        Args:
+            parts: Losses of each micro-batch.
+            batches: The micro-batches.
+
+        Returns:
+            Means of the losses, on the CPU.
+        """
+        checks_itself = self.grad_scaler.is_enabled()
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-        if not gradients or torch.isfinite(torch.nn.utils.get_total_norm(gradients)):
-            return
+        values = [value.float() for part in parts for value in part.values()]
+        if gradients and not checks_itself:
+            values.append(torch.nn.utils.get_total_norm(gradients).float())
+        values = list(torch.stack(values).cpu())  # one transfer, after all work has been queued
+        means: dict[str, torch.Tensor] = {}
+        for part, data in zip(parts, batches, strict=True):
+            here = {name: values.pop(0) for name in part}
+            if not all(map(torch.isfinite, here.values())):
+                listed = ", ".join(f"{name}={value:g}" for name, value in here.items())
+                raise self._non_finite(listed, data)
+            for name, value in here.items():
+                means[name] = means.get(name, 0) + value / self.accumulate
+        if checks_itself and self.grad_scaler.get_scale() < _LEAST_SCALE:
+            raise self._non_finite(
+                "gradients overflow in fp16 however small the loss scale is; train.amp.dtype=bf16 "
+                "has the range of fp32",
+                batches[-1],
+            )
+        if all(map(torch.isfinite, values)):  # the norm, if it was computed
+            return means
         names = [
             name
             for name, p in self.model.named_parameters()
             if p.grad is not None and not torch.isfinite(p.grad).all()
         ]
         if not names:  # each is finite, their squares are not
-            return
+            return means
         listed = ", ".join(names[:3]) + f" and {len(names) - 3} more" * (len(names) > 3)
-        raise self._non_finite(f"gradients of {listed}", data)
+        raise self._non_finite(f"gradients of {listed}", batches[-1])
 
     def _non_finite(self, what: str, data: list[dict[str, Any]]) -> NonFiniteLossError:
         images = "\n".join(f"  {d.get('file_name', d.get('image_id', '?'))}" for d in data)
@@ -150,13 +167,17 @@ class Trainer(SimpleTrainer):
         )
 
     def after_step(self) -> None:
-        """Calls the hooks. Raises Interrupted in all processes if one of them got a signal."""
+        """Calls the hooks. Raises Interrupted in all processes if one of them got a signal.
+
+        Several processes ask each other every 10 iterations, since all wait for the answer.
+        """
         super().after_step()
         if self.iter % _KEPT_VALUES == 0:
             # Detectron2 keeps a million values of each metric: hundreds of megabytes in a long run
             for history in self.storage.histories().values():
                 del history.values()[:-_KEPT_VALUES]
-        stop_together_if_asked()
+        if comm.get_world_size() == 1 or self.completed_iters % _ASK_PERIOD == 0:
+            stop_together_if_asked()
 
     def after_train(self) -> None:
         """Calls the hooks. Afterwards `iter` is the number of completed iterations."""

@@ -35,7 +35,10 @@ class FoldedConv2d(Conv2d):
 
     The norm scales the weights, which are trained as before, and its shift is the bias. So no map
     is written, and kept for the backward pass, between the two. Results are equal up to rounding.
+    Scale and shift are computed again only if the norm's buffers have changed.
     """
+
+    _folded: tuple[list[tuple[torch.Tensor, int]], torch.Tensor, torch.Tensor] | None = None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Maps (N, C, H, W) to (N, O, H', W')."""
@@ -43,12 +46,20 @@ class FoldedConv2d(Conv2d):
         if not self.training or type(norm) is not FrozenBatchNorm2d or norm._forward_hooks:
             y: torch.Tensor = super().forward(x)
             return y
-        scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
-        shift = norm.bias - norm.running_mean * scale
-        weight = self.weight * scale.reshape(-1, 1, 1, 1)
+        state = [(buffer, buffer._version) for buffer in norm.buffers()]
+        if self._folded is None or _ids(self._folded[0]) != _ids(state):
+            scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+            shift = norm.bias - norm.running_mean * scale
+            self._folded = (state, scale.reshape(-1, 1, 1, 1), shift)
+        _, scale, shift = self._folded
+        weight = self.weight * scale
         geometry = (self.stride, self.padding, self.dilation, self.groups)
         x = functional.conv2d(x, weight, shift, *geometry)
         return x if self.activation is None else self.activation(x)
+
+
+def _ids(state: list[tuple[torch.Tensor, int]]) -> list[tuple[int, int]]:
+    return [(id(buffer), version) for buffer, version in state]
 
 
 def fold_frozen_norms(module: nn.Module) -> None:

@@ -48,8 +48,8 @@ class FusedResidual(nn.Module):
             out = conv(out)
         if self.shortcut is not None:
             return last(out, self.shortcut(x))
-        # the last convolution overwrites what it adds, and x belongs to the caller
-        return last(out, x.to(last.dtype, memory_format=torch.channels_last, copy=True))
+        # on a CPU the last convolution overwrites what it adds, and x belongs to the caller
+        return last(out, x.to(last.dtype, memory_format=torch.channels_last, copy=x.is_cpu))
 
 
 class FusedFPN(nn.Module):

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from mask_rcnn_repro.paper.tables import Table
-from mask_rcnn_repro.paper.words import number, task_title
 from mask_rcnn_repro.records.record import Record
+from mask_rcnn_tools.evidence.words import number, task_title
 
 _METRIC_ORDER = ("AP", "AP50", "AP75", "APs", "APm", "APl")
+
+
+def print_results(record: Record) -> None:
+    """Prints a record as text."""
+    print(format_results(record), flush=True)
 
 
 def format_results(record: Record) -> str:

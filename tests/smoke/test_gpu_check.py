@@ -1,0 +1,47 @@
+"""`tools/gpu_check.py` on the CPU: limits, summary and, marked slow, the parts themselves."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import gpu_check
+import pytest
+
+
+def test_a_check_ends_at_its_limit_with_its_children(tmp_path: Path) -> None:
+    sleep = "import time; time.sleep(60)"
+    code = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {sleep!r}])"
+    check = gpu_check.Check("endless", 1, [sys.executable, "-c", f"print('CHECK on'); {code}"])
+    assert gpu_check.run_check(check, 1.0, tmp_path / "log") == "stopped after 1 s"
+    assert gpu_check.run_check(check, 0.5, tmp_path / "none") == "not run: no time is left"
+    failing = gpu_check.Check("failing", 9, [sys.executable, "-c", "raise SystemExit(3)"])
+    assert gpu_check.run_check(failing, 9.0, tmp_path / "log") == "failed with exit status 3"
+
+
+def test_the_summary_is_written_after_each_check(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    summary = tmp_path / "summary.json"
+    sees = f"import pathlib; print('CHECK', pathlib.Path({str(summary)!r}).exists())"
+    made = [gpu_check.Check(n, 20, [sys.executable, "-c", sees]) for n in ("first", "second")]
+    made.append(gpu_check.Check("third", 20, [sys.executable, "-c", "raise SystemExit(1)"]))
+    monkeypatch.setattr(gpu_check, "checks", lambda device, work: made)
+    assert gpu_check.main(["run", "--device", "cpu", "--output", str(tmp_path)]) == 1
+    found = json.loads(summary.read_text())["checks"]
+    assert [check["lines"] for check in found] == [["CHECK False"], ["CHECK True"], []]
+    assert [check["outcome"] for check in found][:2] == ["passed", "passed"]
+    one = ["run", "--only", "second", "--output", str(tmp_path)]
+    assert gpu_check.main(one) == 0
+    assert gpu_check.main(["run", "--only", "no such", "--output", str(tmp_path)]) == 2
+
+
+@pytest.mark.slow
+def test_parts_run_on_a_cpu(tmp_path: Path) -> None:
+    parts = ("versions", "killed worker", "evaluation out of memory", "steps of paper size")
+    where = ["--device", "cpu", "--output", str(tmp_path)]
+    assert gpu_check.main(["run", *where, "--only", *parts]) == 0
+    checks = json.loads((tmp_path / "summary.json").read_text())["checks"]
+    assert [check["outcome"] for check in checks] == ["passed"] * 4
+    assert all(check["lines"] for check in checks)
