@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from mask_rcnn_repro.distillation import run as distillation
 from mask_rcnn_repro.engine import tta
 from mask_rcnn_repro.engine.main import run
 from mask_rcnn_repro.engine.train import loop
@@ -41,10 +40,7 @@ KINDS = {
     "non-local": ("table8/non_local", *JOINT),
     "Cityscapes": ("table7/fine", *JOINT),
     "test-time augmentation": ("enhanced_r50/test_aug", *JOINT),
-    "shared features": ("section4_4/r101_fpn_shared",),
-    "distillation": ("enhanced_r50/data_distillation",),
 }
-SLOW = ("shared features", "distillation")
 
 
 @pytest.fixture(scope="session")
@@ -52,9 +48,7 @@ def stages(tmp_path_factory):
     return tmp_path_factory.mktemp("stages")
 
 
-@pytest.mark.parametrize(
-    "kind", [pytest.param(k, marks=[pytest.mark.slow] * (k in SLOW)) for k in KINDS]
-)
+@pytest.mark.parametrize("kind", KINDS)
 def test_kind(kind, waits, stages, tmp_path, monkeypatch, request):
     counted = {}
 
@@ -69,8 +63,7 @@ def test_kind(kind, waits, stages, tmp_path, monkeypatch, request):
 
         monkeypatch.setattr(owner, name, call)
 
-    for user in (tta, distillation):
-        monkeypatch.setattr(user, "tta_sizes", lambda cfg: [48])
+    monkeypatch.setattr(tta, "tta_sizes", lambda cfg: [48])
     counting(Trainer, "run_step", lambda trainer: f"iteration {trainer.iter}")
     counting(loop, "evaluate_model", lambda *args: "evaluation")
     config, *overrides = KINDS[kind]
