@@ -1,6 +1,6 @@
 """Each config that differs at `tiny` trains two steps and evaluates; one of each kind resumes, too.
 
-The others are marked `slow`: together they take a quarter of an hour of a core.
+Most of it is marked `slow`: together it takes a quarter of an hour of a core.
 
 All in this process, by the same code as `train_net.py`, on the embedded data, through every stage:
 what a row depends on (RPN, initial weights) is run by the first row that needs it and shared.
@@ -55,6 +55,26 @@ ONE_OF_EACH_KIND = [
     "table8/non_local",
 ]
 """Configs that have a step, a loader, a head or a checkpoint of another kind than the others."""
+
+LONG_KINDS = ["enhanced_r50/data_distillation", "enhanced_r50/test_aug"]
+ALWAYS_RESUMED = ["rpn/r50_c4", "section4_2/class_specific"]
+
+slow = pytest.mark.slow
+QUICK = [config for config in ONE_OF_EACH_KIND if config not in LONG_KINDS]
+RUNS = [
+    *[pytest.param(config, config in ALWAYS_RESUMED, id=config) for config in QUICK],
+    *[
+        pytest.param(config, True, id=f"{config}-resumed", marks=slow)
+        for config in ONE_OF_EACH_KIND
+        if config not in ALWAYS_RESUMED
+    ],
+    *[
+        pytest.param(config, False, id=config, marks=slow)
+        for config in DISTINCT_AT_TINY
+        if config not in ONE_OF_EACH_KIND
+    ],
+]
+"""Configs, and whether they are interrupted and evaluated again."""
 
 
 def steps(config):
@@ -121,14 +141,8 @@ def predicted_tasks(cfg):
     return {"bbox", *(task for task, head in named.items() if heads.get(head) is not None)}
 
 
-@pytest.mark.parametrize(
-    "config",
-    [
-        config if config in ONE_OF_EACH_KIND else pytest.param(config, marks=pytest.mark.slow)
-        for config in DISTINCT_AT_TINY
-    ],
-)
-def test_it_trains_and_evaluates(config, shared, tmp_path):
+@pytest.mark.parametrize(("config", "resumed"), RUNS)
+def test_it_trains_and_evaluates(config, resumed, shared, tmp_path):
     folder = tmp_path / "run"
     here = (f"train.output_dir={folder}", shared, *steps(config))
     launch(config, *here)
@@ -163,7 +177,7 @@ def test_it_trains_and_evaluates(config, shared, tmp_path):
     else:
         assert not (folder / "proposals").exists()
         check_result_files(folder / "inference", tested_on, tasks)
-    if config in ONE_OF_EACH_KIND:
+    if resumed:
         check_resumed_and_evaluated_again(folder, (config, *here), trained, first)
 
 

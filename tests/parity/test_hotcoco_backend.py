@@ -185,6 +185,7 @@ print(os.waitpid(child, 0)[1])
 """
 
 
+@pytest.mark.slow
 def test_processes_forked_after_use_do_not_hang():
     sources = str(Path(__file__).resolve().parents[2] / "projects")
     done = subprocess.run(

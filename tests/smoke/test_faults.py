@@ -103,6 +103,7 @@ def test_proposals_and_dependencies_stop_and_go_on(tmp_path: Path) -> None:
     assert_same(load(ours), load(theirs))
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments(whole: Path, tmp_path: Path) -> None:
     """SIGKILL, also while saving (a save an iteration), costs one period at most."""
     run, rng = tmp_path / "run", random.Random(0)

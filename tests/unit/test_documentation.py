@@ -451,6 +451,7 @@ def test_the_report_is_checked_and_written_from_the_records_alone(copy, capsys):
     assert not (copy / "configs" / "README.md").exists()
 
 
+@pytest.mark.slow
 def test_it_runs_as_a_module():
     """`make docs` calls it so."""
     assert "tools/generate_docs" in (ROOT / "Makefile").read_text()

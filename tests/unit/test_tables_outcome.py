@@ -245,6 +245,8 @@ def test_collecting_copies_what_counts(here):
         return {item.job.name: item.what for item in done}
 
     assert collected() == {
+        "pretrain/r50 seed 0": "not run here",
+        "pretrain/r50 seed 1": "not run here",
         "rpn/r50_c4 seed 0": "written",
         "rpn/r50_c4 seed 1": "not run here",
         "table2b/softmax seed 0": "written",
