@@ -27,7 +27,8 @@ QUICK = ["--config-file", str(QUICKSTART), "--profile", "tiny", "train.draw=0"]
 
 
 @pytest.fixture(
-    scope="module", params=["num-gpus", pytest.param("torchrun", marks=pytest.mark.slow)]
+    scope="module",
+    params=[pytest.param(way, marks=pytest.mark.slow) for way in ("num-gpus", "torchrun")],
 )
 def two_processes(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory

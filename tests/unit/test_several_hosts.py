@@ -138,10 +138,12 @@ def printed(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, str]]:
     return told
 
 
+@pytest.mark.slow
 def test_a_shared_folder_needs_nothing(printed: list[dict[str, str]]) -> None:
     assert all(out["shared"] == "shared: agreed" for out in printed)
 
 
+@pytest.mark.slow
 def test_folders_of_their_own_may_begin_and_go_on_from_equal_checkpoints(
     printed: list[dict[str, str]],
 ) -> None:
@@ -149,6 +151,7 @@ def test_folders_of_their_own_may_begin_and_go_on_from_equal_checkpoints(
     assert all(out["both"] == "both: agreed" for out in printed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ["one", "other"])
 def test_different_checkpoints_are_refused_on_all_hosts(
     printed: list[dict[str, str]], case: str
@@ -161,6 +164,7 @@ def test_different_checkpoints_are_refused_on_all_hosts(
         assert "a disk that all hosts share, or copy it" in out[case]
 
 
+@pytest.mark.slow
 def test_all_wait_for_a_busy_folder(printed: list[dict[str, str]]) -> None:
     assert [out["waited"] for out in printed] == ["waited: True True"] * 2
 
