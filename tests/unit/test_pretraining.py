@@ -13,11 +13,12 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from mask_rcnn_embedded.quickstart import TINY_SPEC
 from mask_rcnn_repro.config import get_config, list_configs, profiles
 from mask_rcnn_repro.config.config_files import find_config
 from mask_rcnn_repro.config.from_data import fit_to_data
 from mask_rcnn_repro.config.load import read_config
-from mask_rcnn_repro.data import dataset_fingerprint
+from mask_rcnn_repro.data import catalog, dataset_fingerprint
 from mask_rcnn_repro.engine.builders import build_model
 from mask_rcnn_repro.engine.checkpoint.checkpointer import SafeCheckpointer, checkpoint_iteration
 from mask_rcnn_repro.engine.dependencies import check_dependencies
@@ -249,8 +250,7 @@ def test_weights_of_other_data_do_not_count(trained, tmp_path, monkeypatch, publ
     """Statistics are estimated again without training. Other training data needs a training."""
     with safe_open(weights_file(trained), "pt") as stored:
         remembered = stored.metadata()
-    of_now = dataset_fingerprint("embedded_tiny_train")["sha256"]
-    assert remembered == {"statistics_data": f"sha256:{of_now}"}
+    assert remembered == {"statistics_data": f"{TINY_SPEC.fingerprint()}/instances_train"}
     place = shutil.copytree(trained / STAGE, tmp_path / "root" / STAGE)
     monkeypatch.setattr(pretrained, "PUBLISHED", tmp_path / "weights")
     stage, file = stage_run(place), place / "pretrained.safetensors"
@@ -268,6 +268,8 @@ def test_weights_of_other_data_do_not_count(trained, tmp_path, monkeypatch, publ
 
     monkeypatch.setattr(pretrained, "fingerprint", fingerprint)
     monkeypatch.setattr(up_to_date, "fingerprint", fingerprint)
+    if changed == "embedded_tiny_train":
+        monkeypatch.setattr(pretrained, "spec_fingerprint", lambda name: "0" * 12)
     assert pretrained.find_weights(stage) is None
     monkeypatch.setattr(prepare, "train_run", lambda *_, **__: pytest.fail("trained again"))
     row = row_run(tmp_path / "row", tmp_path / "root")
@@ -278,7 +280,7 @@ def test_weights_of_other_data_do_not_count(trained, tmp_path, monkeypatch, publ
     inputs = prepare.prepare(row, EXTENSIONS)
     assert inputs.pretrained == place / "pretrained.safetensors"
     with safe_open(inputs.pretrained, "pt") as stored:
-        assert stored.metadata() == {"statistics_data": "sha256:" + "0" * 64}
+        assert stored.metadata() == {"statistics_data": "0" * 12}
     os.replace(tmp_path / "older.safetensors", inputs.pretrained)
     description = inputs.pretrained.with_suffix(".json")
     content = json.loads(description.read_text())
@@ -336,6 +338,13 @@ def test_a_stage_has_the_classes_of_its_data(trained):
     cfg = get_config("pretrain/r50", "tiny", ["model.backbone.num_classes=29"])
     with pytest.raises(ConfigError, match=r"model\.backbone\.num_classes is 29, .* has 30 classes"):
         fit_to_data(cfg, ["model.backbone.num_classes=29"])
+
+
+def test_published_weights_are_found_before_their_data_is_made(trained, tmp_path, monkeypatch):
+    stage = stage_run(trained / STAGE)
+    monkeypatch.setenv("MASK_RCNN_REPRO_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(catalog, "generated_root", lambda *_: pytest.fail("generates data"))
+    assert pretrained.find_weights(stage) == weights_file(trained)
 
 
 def test_crops_are_identified_without_being_made(tmp_path, monkeypatch):

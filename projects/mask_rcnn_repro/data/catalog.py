@@ -125,6 +125,16 @@ def find_parts(name: str) -> tuple[Part, ...]:
     return _find_real(name, {**COCO_SOURCES, **COCO_PERSON_SOURCES}[name])
 
 
+def spec_fingerprint(name: str) -> str | None:
+    """Returns what identifies generated COCO-format data without making it; None for other data."""
+    embedded = {**EMBEDDED, **EMBEDDED_PERSON}.get(name)
+    if embedded is None:
+        return None
+    generator, spec, json, _ = embedded
+    module: Any = importlib.import_module(f"mask_rcnn_embedded.{generator}")
+    return f"{getattr(module, spec).fingerprint()}/{json}"
+
+
 def generated_root(generator: str, spec_name: str) -> Path:
     """Returns the folder that `mask_rcnn_embedded`'s generator fills, unless it is filled."""
     module: Any = importlib.import_module(f"mask_rcnn_embedded.{generator}")
