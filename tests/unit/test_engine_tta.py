@@ -72,7 +72,7 @@ def test_hashes_change_only_where_it_is_used():
 def test_averaging_without_stored_proposals_is_refused_before_training(row, keys):
     average = "train.tta.average_boxes=true"
     assert get_config(ROW, "tiny", [ON, average]).train.tta.average_boxes
-    with pytest.raises(ConfigError, match="proposes boxes itself; set it to false"):
+    with pytest.raises(ConfigError, match="does not take; set it to false"):
         get_config(row, "tiny", [ON, average, *keys])
 
 
@@ -142,3 +142,5 @@ def test_generated_annotations_name_how_views_were_merged():
     plain = {"sizes": [32, 64], "flip": True, "max_size": 4000}
     assert transforms_of(get_config(ROW, "tiny", keys[:1])) == plain
     assert transforms_of(get_config(ROW, "tiny", keys)) == {**plain, "vote_iou": 0.9}
+    keys[1] = "train.tta.average_boxes=true"
+    assert transforms_of(get_config(ROW, "tiny", keys)) == {**plain, "average_boxes": True}

@@ -155,8 +155,8 @@ def _proposals(cfg: DictConfig) -> Iterator[str]:
     if "proposal_generator" not in cfg.model or cfg.model.proposal_generator is not None:
         if OmegaConf.select(cfg, "train.tta.average_boxes"):
             yield (
-                "train.tta.average_boxes=true averages over stored proposals, but the model "
-                "proposes boxes itself; set it to false, or test a model with train.proposals"
+                "train.tta.average_boxes=true averages over stored proposals, which the model does "
+                "not take; set it to false, or test a model without an RPN"
             )
         return
     key = "dataloader.train.mapper.precomputed_proposal_topk"

@@ -143,7 +143,9 @@ def transforms_of(cfg: DictConfig) -> dict[str, Any]:
     """Returns the transforms of `train.tta` as plain data."""
     tta = cfg.train.tta  # views_per_batch does not change results
     voting = {} if tta.vote_iou is None else {"vote_iou": tta.vote_iou}
-    return {"sizes": tta_sizes(cfg), "flip": tta.flip, "max_size": tta.max_size, **voting}
+    averaging = {"average_boxes": True} if tta.average_boxes else {}
+    sizes = {"sizes": tta_sizes(cfg), "flip": tta.flip, "max_size": tta.max_size}
+    return {**sizes, **voting, **averaging}
 
 
 def _mapper(cfg: DictConfig, single_view: bool) -> Mapper:
