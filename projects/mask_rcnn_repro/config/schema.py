@@ -96,7 +96,7 @@ class Tta(Section):
     """Average each merged box with the candidates of all views that overlap it at least this much,
     such as 0.9, weighted by score. null: no box voting."""
     average_boxes: bool = False
-    """Average scores and boxes of each stored proposal over the views. Needs a model without an RPN."""
+    """Average scores and boxes of each stored proposal over the views. The model has no RPN."""
 
 
 class Verify(Section):
