@@ -203,5 +203,6 @@ def test_documented_batch_script_is_a_script() -> None:
     subprocess.run(["bash", "-n"], input=script, text=True, check=True)
 
 
+@pytest.mark.slow
 def test_detections_travel_without_pickle(printed: list[dict[str, str]]) -> None:
     assert all("gathered" in out for out in printed)
