@@ -8,11 +8,9 @@ For data distillation it names the run that generates annotations in `dataset.te
 
 from __future__ import annotations
 
-import copy
-import functools
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -269,7 +267,9 @@ def check_stage_seeds(run: Run, used: Mapping[str, Any]) -> None:
             )
 
 
-def dependency(run: Run, path: str, chain: tuple[str, ...]) -> Run:
+def dependency(
+    run: Run, path: str, chain: tuple[str, ...], load: Callable[..., DictConfig] = load_config
+) -> Run:
     """Returns the run of another config that `run` depends on.
 
     It has the same profile, and the seed of :func:`stage_seed`. It has the same data, too, unless
@@ -280,6 +280,7 @@ def dependency(run: Run, path: str, chain: tuple[str, ...]) -> Run:
         run: The run that depends on it.
         path: Config, as `run` names it.
         chain: Ids of the configs that depend on it, `run` last.
+        load: Loads its config; one that remembers saves time where many runs share stages.
 
     Raises:
         ConfigError: The configs depend on each other in a circle, or the config cannot be used.
@@ -290,7 +291,7 @@ def dependency(run: Run, path: str, chain: tuple[str, ...]) -> Run:
         raise ConfigError(f"Configs depend on each other: {' -> '.join((*chain, name))}.")
     handed = [_override(key, OmegaConf.select(run.cfg, key)) for key in _INHERITED]
     seed = stage_seed(run.cfg.train, path)
-    plain = copy.deepcopy(_load_stage(file, run.profile, tuple(handed), seed))
+    plain = load(file, run.profile, tuple(handed), seed)
     fine_tunes = path == run.cfg.train.init_from and run.cfg.train.init_classes is not None
     own_data = fine_tunes or path == pretraining_of(run.cfg)
     same_data = data_sets(run.cfg, "train") == data_sets(plain, "train")
@@ -302,10 +303,6 @@ def dependency(run: Run, path: str, chain: tuple[str, ...]) -> Run:
     root = str(cfg.train.output_root)
     folder = default_output_dir(name, run.profile, cfg.train.seed, data, root=root)
     return Run(name, cfg, Path(folder), run.device, tuple(data), file)
-
-
-# A plan asks once for each row. The rows of a table share one or two stages.
-_load_stage = functools.lru_cache(maxsize=32)(load_config)
 
 
 def _override(key: str, value: Any) -> str:

@@ -9,6 +9,7 @@ test data differ; else the row itself, on that row's test data.
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,6 +113,8 @@ class _Planner:
         self.loaded: dict[tuple[str, tuple[str, ...]], DictConfig] = {}
         self.inputs: dict[tuple[str, tuple[str, ...], int], tuple[tuple[str, Job], ...]] = {}
         self.root = "output"
+        remembered = functools.cache(load_config)  # rows of a table share one or two stages
+        self.load_stage = lambda *asked: copy.deepcopy(remembered(*asked))
 
     def plan(self, rows: Sequence[Row]) -> Plan:
         specs = [(row, *self._spec(row)) for row in rows]
@@ -191,7 +194,7 @@ class _Planner:
         for key, path in named.items():
             if path is None or not path:
                 continue
-            other = dependency(run, path, chain)
+            other = dependency(run, path, chain, self.load_stage)
             if other.folder not in self.by_folder:
                 job = self._job(other, "stage", self._inputs(other, chain))
                 self.by_folder[other.folder] = job
