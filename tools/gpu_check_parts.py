@@ -26,7 +26,6 @@ from mask_rcnn_repro import get_config
 from mask_rcnn_repro.data.loading.polygons import PolygonArrays
 from mask_rcnn_repro.engine.builders import build_model, build_optimizer, build_train_data
 from mask_rcnn_repro.engine.evaluate import evaluate_model, faster_copy
-from mask_rcnn_repro.engine.main import run
 from mask_rcnn_repro.engine.train.trainer import Trainer
 from mask_rcnn_repro.evaluation import loop
 from mask_rcnn_repro.evaluation.loop import predict_small
@@ -35,6 +34,7 @@ from mask_rcnn_repro.registration import register
 from mask_rcnn_repro.utils.precision import autocast_context
 from mask_rcnn_tools.train.cli import parse_args
 from mask_rcnn_tools.train.main import EXTENSIONS
+from mask_rcnn_tools.train.run import run
 
 QUICKSTART = "quickstart/mask_rcnn_r18_fpn"
 JOINT = ("train.proposals=null", "train.init_from=null")

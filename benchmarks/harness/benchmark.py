@@ -30,8 +30,8 @@ from harness.record import (
     save_benchmark,
 )
 from mask_rcnn_repro.config.config_files import config_root
-from mask_rcnn_repro.paper.tables import Table
 from mask_rcnn_repro.records import provenance
+from mask_rcnn_tools.common.text_tables import Table
 
 _LIBRARIES = (
     *("numba", "hotcoco", "opencv-python-headless", "pillow", "cityscapesscripts"),

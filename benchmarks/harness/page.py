@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from harness.record import BenchmarkRecord, Comparison, Series
-from mask_rcnn_repro.paper.tables import Table
 from mask_rcnn_tools.common import plot_style as style
+from mask_rcnn_tools.common.text_tables import Table
 
 PLOTS = Path("docs", "performance")
 """Folder of the plots in a checkout."""

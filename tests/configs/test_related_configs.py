@@ -7,10 +7,10 @@ import pytest
 from mask_rcnn_repro.config import config_root, diff_configs, to_plain
 from mask_rcnn_repro.config.schema import ABOUT_KEYS
 from mask_rcnn_repro.engine.dependencies import unlabeled_of
-from mask_rcnn_repro.engine.main import run
 from mask_rcnn_repro.errors import CheckpointError
 from mask_rcnn_tools.train.cli import parse_args
 from mask_rcnn_tools.train.main import EXTENSIONS
+from mask_rcnn_tools.train.run import run
 
 from .config_sets import (
     IDS,

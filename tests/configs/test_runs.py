@@ -23,11 +23,11 @@ from mask_rcnn_repro.data import get_test_dicts
 from mask_rcnn_repro.data.proposals.files import ProposalFile
 from mask_rcnn_repro.distillation import run as distillation
 from mask_rcnn_repro.engine import tta
-from mask_rcnn_repro.engine.main import run
 from mask_rcnn_repro.records import load_record
 from mask_rcnn_repro.registration import register
 from mask_rcnn_tools.train.cli import parse_args
 from mask_rcnn_tools.train.main import EXTENSIONS
+from mask_rcnn_tools.train.run import run
 
 from .config_sets import DISTINCT_AT_TINY, PRETRAINING, RPN_STAGES
 

@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 
 from mask_rcnn_repro.engine import tta
-from mask_rcnn_repro.engine.main import run
 from mask_rcnn_repro.engine.train import loop
 from mask_rcnn_repro.engine.train.trainer import Trainer
 from mask_rcnn_tools.train.cli import parse_args
 from mask_rcnn_tools.train.main import EXTENSIONS
+from mask_rcnn_tools.train.run import run
 
 TABLE = Path(__file__).with_name("waits.json")
 JOINT = ("train.proposals=null", "train.init_from=null")

@@ -19,10 +19,10 @@ import torch
 import torch.distributed as dist
 from detectron2.utils import comm
 
-from mask_rcnn_repro.engine.launch import processes
-from mask_rcnn_repro.engine.main import run
+from mask_rcnn_tools.launch import processes
 from mask_rcnn_tools.train.cli import parse_args
 from mask_rcnn_tools.train.main import EXTENSIONS, main
+from mask_rcnn_tools.train.run import run
 
 from .run_helpers import QUICKSTART, Outcome
 

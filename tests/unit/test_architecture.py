@@ -47,7 +47,7 @@ def copy(tmp_path_factory):
         ("mask_rcnn_repro/modeling/poolers.py", "mask_rcnn_repro.evaluation.loop", "Each room"),
         ("mask_rcnn_tools/predict/run.py", "mask_rcnn_tools.export.cli", "Commands"),
         ("mask_rcnn_embedded/errors.py", "torch", "needs neither torch"),
-        ("mask_rcnn_repro/engine/run.py", "mask_rcnn_repro.engine.main", "No circles"),
+        ("mask_rcnn_repro/engine/run.py", "mask_rcnn_repro.engine.results", "No circles"),
     ],
 )
 def test_a_forbidden_import_fails(copy, module, forbidden, contract):

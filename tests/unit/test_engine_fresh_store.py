@@ -9,8 +9,8 @@ from datetime import timedelta
 import pytest
 import torch.distributed as dist
 
-from mask_rcnn_repro.engine.launch.fresh_store import fresh_store
 from mask_rcnn_repro.errors import UserError
+from mask_rcnn_tools.launch.fresh_store import fresh_store
 
 
 def start(store, ranks, world_size, seconds=20.0):

@@ -14,8 +14,8 @@ from detectron2.utils import comm
 
 from mask_rcnn_repro.config import get_config
 from mask_rcnn_repro.engine.builders import check_batch_size, resolve_device
-from mask_rcnn_repro.engine.launch import processes
 from mask_rcnn_repro.errors import ConfigError
+from mask_rcnn_tools.launch import processes
 from mask_rcnn_tools.train.cli import parse_args
 
 

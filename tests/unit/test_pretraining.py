@@ -22,7 +22,6 @@ from mask_rcnn_repro.data import catalog, dataset_fingerprint
 from mask_rcnn_repro.engine.builders import build_model
 from mask_rcnn_repro.engine.checkpoint.checkpointer import SafeCheckpointer, checkpoint_iteration
 from mask_rcnn_repro.engine.dependencies import check_dependencies
-from mask_rcnn_repro.engine.main import run as launch
 from mask_rcnn_repro.engine.run import Run
 from mask_rcnn_repro.engine.stages import prepare, pretrained, up_to_date
 from mask_rcnn_repro.errors import CheckpointError, ConfigError, DataError
@@ -35,6 +34,7 @@ from mask_rcnn_tools.tables.plan import make_plan
 from mask_rcnn_tools.tables.usable_records import stage_is_ready
 from mask_rcnn_tools.train.cli import parse_args
 from mask_rcnn_tools.train.main import EXTENSIONS
+from mask_rcnn_tools.train.run import run as launch
 
 CPU = torch.device("cpu")
 

@@ -28,7 +28,7 @@ import torch.distributed as dist
 from detectron2.utils import comm
 from filelock import FileLock
 from mask_rcnn_repro.utils import locks
-from mask_rcnn_repro.engine.launch.hosts import check_hosts_agree
+from mask_rcnn_repro.engine.hosts import check_hosts_agree
 from mask_rcnn_repro.errors import UserError
 from mask_rcnn_repro.evaluation.coco import detections
 from mask_rcnn_repro.evaluation.coco.detections import Detections, ResultStream, gather_detections

@@ -15,7 +15,7 @@ from mask_rcnn_repro.config.diff import Difference, format_value
 from mask_rcnn_repro.config.schema import ABOUT_KEYS, Train, section_of
 from mask_rcnn_repro.paper import paper_numbers
 from mask_rcnn_repro.paper.numbers import printed_row
-from mask_rcnn_repro.paper.tables import Cell, Table
+from mask_rcnn_tools.common.text_tables import Cell, Table
 from mask_rcnn_tools.evidence.results import loaded_config, same_run, stages_of
 from mask_rcnn_tools.evidence.rows import Row, all_rows
 from mask_rcnn_tools.evidence.words import table_title, task_title

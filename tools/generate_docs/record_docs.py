@@ -7,9 +7,9 @@ import re
 
 from pydantic import BaseModel
 
-from mask_rcnn_repro.paper.tables import Table
 from mask_rcnn_repro.records import curves
 from mask_rcnn_repro.records import record as records
+from mask_rcnn_tools.common.text_tables import Table
 from mask_rcnn_tools.evidence import ablation_file, seed_plan
 from mask_rcnn_tools.evidence.image_bootstrap import BOOTSTRAP_FILE, Bootstrap
 

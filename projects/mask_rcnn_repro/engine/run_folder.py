@@ -22,7 +22,7 @@ from detectron2.utils.logger import setup_logger
 from omegaconf import DictConfig
 
 from mask_rcnn_repro.config import claim_output_dir
-from mask_rcnn_repro.engine.launch.hosts import check_hosts_agree
+from mask_rcnn_repro.engine.hosts import check_hosts_agree
 from mask_rcnn_repro.errors import UserError
 from mask_rcnn_repro.records.curves import metrics_rows
 from mask_rcnn_repro.utils.atomic import atomic_write_text

@@ -109,7 +109,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
     Returns:
         One attribute per flag, `overrides`, and the attributes that
-        :func:`~mask_rcnn_repro.engine.launch.processes.run_distributed` needs.
+        :func:`~mask_rcnn_tools.launch.processes.run_distributed` needs.
     """
     parser = build_parser()
     args = parser.parse_intermixed_args(argv)

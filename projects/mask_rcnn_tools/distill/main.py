@@ -11,12 +11,12 @@ from mask_rcnn_repro.data.generated.annotations import DISTILLED_FOLDER, default
 from mask_rcnn_repro.distillation.run import distill
 from mask_rcnn_repro.engine.builders import resolve_device
 from mask_rcnn_repro.engine.dependencies import DataSet, data_sets
-from mask_rcnn_repro.engine.launch.processes import run_distributed
 from mask_rcnn_repro.engine.run_folder import keep_logs, setup_logging
 from mask_rcnn_repro.utils.locks import exclusive
 from mask_rcnn_repro.utils.threads import use_threads
 from mask_rcnn_tools.common.command_line import run_command
 from mask_rcnn_tools.common.trained_run import last_checkpoint, load_given_config
+from mask_rcnn_tools.launch.processes import run_distributed
 
 _PREDICTION_KEYS = (
     "train.init_checkpoint",

@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean, stdev
 
-from mask_rcnn_repro.paper.tables import Cell, Table
 from mask_rcnn_repro.records.curves import Curves
 from mask_rcnn_repro.records.record import Record
+from mask_rcnn_tools.common.text_tables import Cell, Table
 from mask_rcnn_tools.evidence.claims import Claim
 from mask_rcnn_tools.evidence.comparison import number_of
 from mask_rcnn_tools.evidence.power import WANTED_POWER, power, smallest_effect

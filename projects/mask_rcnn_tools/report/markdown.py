@@ -6,8 +6,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from mask_rcnn_repro.paper.tables import Table
 from mask_rcnn_repro.records.record import Record
+from mask_rcnn_tools.common.text_tables import Table
 from mask_rcnn_tools.evidence.outcomes import TableOutcome, claims_table
 from mask_rcnn_tools.evidence.verdicts import RULE
 from mask_rcnn_tools.report.examples import EXAMPLES_NOTE

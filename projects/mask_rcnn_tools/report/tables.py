@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mask_rcnn_repro.paper.tables import Cell, Table
 from mask_rcnn_repro.records.record import Record
+from mask_rcnn_tools.common.text_tables import Cell, Table
 from mask_rcnn_tools.evidence.groups import short_keys
 from mask_rcnn_tools.evidence.outcomes import RowOutcome, TableOutcome
 from mask_rcnn_tools.evidence.words import number, task_title

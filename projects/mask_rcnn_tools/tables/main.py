@@ -15,11 +15,11 @@ import torch
 
 from mask_rcnn_repro.config import config_root
 from mask_rcnn_repro.errors import ConfigError
-from mask_rcnn_repro.paper.tables import Table
 from mask_rcnn_repro.records.provenance import device_info
 from mask_rcnn_repro.utils.atomic import atomic_write_text
 from mask_rcnn_repro.utils.threads import usable_cpus
 from mask_rcnn_tools.common.command_line import run_command
+from mask_rcnn_tools.common.text_tables import Table
 from mask_rcnn_tools.evidence.ablation_file import (
     Ablation,
     planned_ablation,

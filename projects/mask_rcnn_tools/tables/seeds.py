@@ -7,8 +7,8 @@ from pathlib import Path
 
 from mask_rcnn_repro.engine.dependencies import stage_seed
 from mask_rcnn_repro.errors import ConfigError
-from mask_rcnn_repro.paper.tables import Table
 from mask_rcnn_repro.records.record import Record
+from mask_rcnn_tools.common.text_tables import Table
 from mask_rcnn_tools.evidence.claims import claims_of
 from mask_rcnn_tools.evidence.image_bootstrap import BOOTSTRAP_FILE, KnownReplicates
 from mask_rcnn_tools.evidence.outcomes import collect_evidence, why_apart

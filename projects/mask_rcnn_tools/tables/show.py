@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mask_rcnn_repro.paper.numbers import TIMING
-from mask_rcnn_repro.paper.tables import Table
+from mask_rcnn_tools.common.text_tables import Table
 from mask_rcnn_tools.evidence.groups import short_keys
 from mask_rcnn_tools.evidence.learning import bars, mean_curve
 from mask_rcnn_tools.evidence.outcomes import (

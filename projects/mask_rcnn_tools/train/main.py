@@ -5,14 +5,14 @@ from __future__ import annotations
 import argparse
 import functools
 
-from mask_rcnn_repro.distillation.teacher import annotate
 from mask_rcnn_repro.engine.extensions import Extensions
-from mask_rcnn_repro.engine.main import main as train_or_evaluate
 from mask_rcnn_tools.check_data.before_training import check_before_training
 from mask_rcnn_tools.common.command_line import run_command
+from mask_rcnn_tools.distill.teacher import annotate
 from mask_rcnn_tools.drawing.evaluation import draw_results
 from mask_rcnn_tools.evidence.image_bootstrap import write_bootstrap
 from mask_rcnn_tools.evidence.summary import print_results
+from mask_rcnn_tools.train.run import main as train_or_evaluate
 from mask_rcnn_tools.train.verify import verifier
 
 EXTENSIONS = Extensions(

@@ -16,8 +16,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from mask_rcnn_repro.errors import ConfigError, RecordError
 from mask_rcnn_repro.paper.numbers import load_tables, paper_numbers
-from mask_rcnn_repro.paper.tables import Table
 from mask_rcnn_repro.records.record import Record, load_record
+from mask_rcnn_tools.common.text_tables import Table
 from mask_rcnn_tools.evidence.comparison import compare
 from mask_rcnn_tools.evidence.results import recorded_file
 

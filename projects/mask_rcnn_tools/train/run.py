@@ -35,7 +35,6 @@ from mask_rcnn_repro.engine.checkpoint.checkpointer import (
 from mask_rcnn_repro.engine.dependencies import check_dependencies, stage_seed
 from mask_rcnn_repro.engine.evaluate import evaluate_model
 from mask_rcnn_repro.engine.extensions import Extensions
-from mask_rcnn_repro.engine.launch.processes import run_distributed, under_torchrun
 from mask_rcnn_repro.engine.results import add_to_record, write_record
 from mask_rcnn_repro.engine.run import Run, began_with
 from mask_rcnn_repro.engine.run_folder import keep_logs, open_run_folder
@@ -49,6 +48,7 @@ from mask_rcnn_repro.utils.checkpoint_paths import check_exists, stage_of
 from mask_rcnn_repro.utils.locks import exclusive
 from mask_rcnn_repro.utils.precision import autocast_context
 from mask_rcnn_repro.utils.threads import use_threads
+from mask_rcnn_tools.launch.processes import run_distributed, under_torchrun
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ def main(args: argparse.Namespace, extensions: Extensions) -> None:
     Raises:
         UserError: A user-fixable error.
         SystemExit: With :data:`NOT_MET` after `--verify`, or as
-            :func:`~mask_rcnn_repro.engine.launch.processes.run_distributed` raises it.
+            :func:`~mask_rcnn_tools.launch.processes.run_distributed` raises it.
     """
     if args.print_config or args.diff_config:
         _show(args)

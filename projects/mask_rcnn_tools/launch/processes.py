@@ -21,11 +21,11 @@ from detectron2.engine import launch
 from detectron2.utils import comm
 
 from mask_rcnn_repro.config.schema import train_defaults
-from mask_rcnn_repro.engine.launch.fresh_store import fresh_store
 from mask_rcnn_repro.errors import ConfigError, StorageError, UserError
 from mask_rcnn_repro.utils.disk_errors import full_storage
 from mask_rcnn_repro.utils.interruption import SIGNALS, Interrupted, stopping_on_signals
 from mask_rcnn_repro.utils.threads import choose_threads
+from mask_rcnn_tools.launch.fresh_store import fresh_store
 
 Main = Callable[[argparse.Namespace], None]
 
