@@ -4,6 +4,7 @@
 # make lint      ruff (format and lint), mypy, import-linter (which module may import which)
 # make bench     the benchmarks, against Detectron2, torchvision and pycocotools; writes their records
 # make report    tables, plots and output/report.html from the records in results/
+# make site      these documents and the API reference as a web site in output/site
 # make setup     only the environment
 #
 # Targets use .venv, made on first use. `make demo VENV=folder` makes or completes another one with the
@@ -26,7 +27,7 @@ JOBS ?= 2
 # with VENV= this package need not be installed
 export PYTHONPATH := $(CURDIR)/projects:$(PYTHONPATH)
 
-.PHONY: demo test test-slow bench report lint format setup docs clean
+.PHONY: demo test test-slow bench report lint format setup docs site clean
 
 setup: $(STAMP)
 
@@ -67,6 +68,11 @@ report: $(STAMP)
 
 docs: $(STAMP)
 	$(PY) tools/generate_docs
+
+# stops at a link that leads nowhere
+site: $(STAMP)
+	$(if $(STAMP),$(PY) -m pip install --quiet --disable-pip-version-check -r requirements/site.txt)
+	$(PY) -m mkdocs build
 
 clean:
 	rm -rf output build dist .mypy_cache .pytest_cache .ruff_cache

@@ -44,6 +44,7 @@ setup(
         "mask_rcnn_repro": ["paper/*.json", "py.typed", "weights/*/*/*"],
         "mask_rcnn_tools": ["report/*.j2", "py.typed"],
     },
+    entry_points={"console_scripts": ["mask-rcnn-repro = mask_rcnn_tools.command:main"]},
     cmdclass={"build_py": BuildWithConfigs},
     # Detectron2 is not on the package index under its own name: README, "Installing".
     install_requires=[

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 from mask_rcnn_repro.errors import UserError
+from mask_rcnn_tools.common.commands import as_typed
 
 PROFILES = ("paper", "mini", "tiny")
 
@@ -44,7 +45,7 @@ def run_command(
     try:
         status = main(args)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
+        print(as_typed(f"error: {error}"), file=sys.stderr, flush=True)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         print(stopped, file=sys.stderr, flush=True)
@@ -73,8 +74,8 @@ class CommandParser(argparse.ArgumentParser):
         replacements: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(
-            prog=prog,
-            usage=f"{prog} {usage}",
+            prog=as_typed(prog),
+            usage=as_typed(f"{prog} {usage}"),
             description=description,
             epilog=epilog,
             formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -82,13 +83,17 @@ class CommandParser(argparse.ArgumentParser):
         )
         self._replacements = replacements or {}
 
+    def format_help(self) -> str:
+        """Returns the help, with the commands as the user types them."""
+        return as_typed(super().format_help())
+
     def error(self, message: str) -> NoReturn:
         """Prints the message, for an unknown flag with a suggestion, and exits with status 2."""
         prefix = "unrecognized arguments: "
         if message.startswith(prefix + "-"):
             name = message.removeprefix(prefix).split()[0].partition("=")[0]
             message = f"unknown flag {name}" + self._suggestion(name)
-        super().error(message)
+        super().error(as_typed(message))
 
     def _suggestion(self, name: str) -> str:
         if name in self._replacements:

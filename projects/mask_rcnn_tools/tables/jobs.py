@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 from mask_rcnn_repro.config import config_hash, config_root
 from mask_rcnn_repro.engine.checkpoint.checkpointer import FINAL_CHECKPOINT
 from mask_rcnn_repro.engine.run import RECORD_FILE
-from mask_rcnn_repro.errors import ConfigError
+from mask_rcnn_tools.common.commands import COMMANDS
 
 _LONGEST = 120  # characters of a file's name
 
@@ -112,16 +112,13 @@ class Job:
         ]
 
 
-def launcher() -> list[str]:
-    """How `train_net.py` is started, with this Python.
+def launcher(command: str = "train") -> list[str]:
+    """How a command is started with this Python: by its script, or without a checkout as a module.
 
-    Raises:
-        ConfigError: this package was installed without it.
+    Args:
+        command: Its name for `mask-rcnn-repro`.
     """
-    script = config_root().parent / "train_net.py"
-    if not script.is_file():
-        raise ConfigError(
-            f"Rows are run by train_net.py, and there is none in {script.parent}. Run tables from "
-            "a checkout of the project."
-        )
-    return [sys.executable, str(script)]
+    script = config_root().parent / COMMANDS[command].script
+    if script.is_file():
+        return [sys.executable, str(script)]
+    return [sys.executable, "-m", "mask_rcnn_tools", command]

@@ -350,7 +350,7 @@ def _options(given: Sequence[str]) -> dict[str, Any]:
 
 def _this_command(args: argparse.Namespace) -> list[str]:
     """The command line that this table was asked for with, without what only runs it."""
-    words = [sys.executable, str(config_root().parent / "tools" / "run_table.py"), *args.tables]
+    words = [*launcher("table"), *args.tables]
     for flag in ("control", "metric", "expect", "margin"):
         if getattr(args, flag) is not None:
             words += [f"--{flag}", str(getattr(args, flag))]
