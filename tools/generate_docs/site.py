@@ -17,6 +17,9 @@ from mkdocs.structure.files import File, Files
 ROOT = Path(__file__).resolve().parents[2]
 OUTSIDE = ("*.md", "configs/*.md", "datasets/*.md", "results/*.md", "results/earlier/*.md")
 PROJECTS = ROOT / "projects"
+FENCED = re.compile(r"(^(?:```|~~~).*?^(?:```|~~~)$)", re.MULTILINE | re.DOTALL)
+# content of lists with GitHub's indentation, of which Python-Markdown wants 4 and 8
+INDENTED = re.compile(r"^(?: {3}(?: {4})?(?=\S)| {2}(?=[-*] ))", re.MULTILINE)
 LINK = re.compile(r"\]\(([^)\s#:]+)(?=[)#])")  # relative links
 
 
@@ -79,12 +82,18 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
-    """Links to pages of code, and names of files above the blocks of docs/extending.md."""
+    """Links to pages of code, titles of blocks, and lists as Python-Markdown reads them."""
 
     def link(found: re.Match[str]) -> str:
         is_code = files.get_file_from_path(f"{_target(page.file.src_uri, found[1])}.md")
         return f"]({found[1]}.md" if is_code else found[0]
 
+    parts = FENCED.split(markdown)
+    parts[::2] = [
+        INDENTED.sub(lambda found: " " * (8 if len(found[0]) == 7 else 4), part)
+        for part in parts[::2]
+    ]
+    markdown = "".join(parts)
     markdown = re.sub(r"^```(\w+) file=(\S+)$", r'```\1 title="\2"', markdown, flags=re.MULTILINE)
     return LINK.sub(link, markdown)
 
