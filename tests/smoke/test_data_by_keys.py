@@ -11,6 +11,7 @@ import pytest
 from mask_rcnn_embedded import quickstart as embedded
 from mask_rcnn_repro.config import load_config
 from mask_rcnn_repro.records.record import load_record
+from mask_rcnn_tools import Predictor
 
 from .run_helpers import REPOSITORY, Outcome, launch, load, metrics, results, start
 
@@ -68,6 +69,13 @@ def test_own_data_brings_its_classes(own_data: list[str], tmp_path: Path) -> Non
     launch(tmp_path, *own_data, "train.draw=0", "--eval-only", *weights).succeeded()
     assert results(again, "own_val") == found
     assert load_record(again / "record.json").metrics == record.metrics
+    # its own config has the keys
+    words = ["--profile", "paper", "--eval-only"]
+    launch(tmp_path, *words, "train.draw=0", config=run).succeeded()
+    (folder,) = (run / "eval").iterdir()
+    assert results(folder, "own_val") == found
+    predictor = Predictor.from_run(run, device="cpu")
+    assert set(predictor.classes.names) == {"walker", "beaker", "frond"}
 
 
 def test_wrong_class_count_is_refused(own_data: list[str], tmp_path: Path) -> None:

@@ -24,10 +24,13 @@ from mask_rcnn_repro import build_predictor, get_config
 from mask_rcnn_repro.data.registration import coco_parts, register_all_datasets
 from mask_rcnn_repro.engine.builders import build_model
 from mask_rcnn_repro.engine.dependencies import find_rpn
+from mask_rcnn_repro.errors import CheckpointError, ConfigError, DataError
+from mask_rcnn_tools import Predictor
 from mask_rcnn_tools.predict import images as image_files
 from mask_rcnn_tools.predict import video_io, videos
 from mask_rcnn_tools.predict.cli import parse_args
 from mask_rcnn_tools.predict.main import main
+from mask_rcnn_tools.predict.prediction import Prediction
 
 from .run_helpers import QUICKSTART, REPOSITORY, Outcome, _undone, results, start
 
@@ -352,3 +355,117 @@ def test_as_a_command(weights: str, images: Path, tmp_path: Path) -> None:
     keys = ("--config-file", str(QUICKSTART), "--profile", "tiny", weights, "--input", file)
     out = start(tmp_path, script, *keys, *FEW).succeeded()  # the change follows the inputs
     assert "Predictions: predictions/predictions.json" in out
+
+
+# --- from Python -----------------------------------------------------------------------------
+
+
+def test_one_line_finds_what_the_evaluation_found(trained: Path, images: Path) -> None:
+    """The README's lines, in a process that registers nothing."""
+    first, second = sorted(images.iterdir())[:2]
+    code = f"""
+import json
+from mask_rcnn_tools import Predictor
+predictor = Predictor.from_run({str(trained)!r})
+found = predictor({str(first)!r})
+both = predictor([{str(first)!r}, {str(second)!r}], batch_size=1)
+print(json.dumps([found.results, both[1].results, found.classes]))
+assert len(both) == 2 and both[0].results == found.results
+"""
+    outcome = start(trained, "-c", code)
+    one, two, classes = json.loads(outcome.succeeded().splitlines()[-1])
+    register_all_datasets()
+    parts = coco_parts("embedded_tiny_val")
+    assert parts is not None
+    truth = COCO(parts[0].json_file)
+    ids = {image["file_name"]: i for i, image in truth.imgs.items()}
+    for file, ours in ((first, one), (second, two)):
+        theirs = [
+            row for row in results(trained)["bbox_results"] if row["image_id"] == ids[file.name]
+        ]
+        assert [r["category_id"] for r in ours] == [r["category_id"] for r in theirs] != []
+        for mine, evaluated in zip(ours, theirs, strict=True):
+            assert mine["score"] == pytest.approx(evaluated["score"], abs=1e-4)
+            assert mine["bbox"] == pytest.approx(evaluated["bbox"], abs=1e-2)
+    assert classes == [truth.cats[r["category_id"]]["name"] for r in one]
+
+
+@pytest.fixture(scope="module")
+def predictor(trained: Path) -> Predictor:
+    return Predictor(ID, trained / "model_final.pth", profile="tiny", device="cpu")
+
+
+def _objects(found: Prediction) -> list[dict[str, Any]]:
+    return [{**result, "image_id": None} for result in found.results]
+
+
+def test_every_kind_of_input_gives_the_same(predictor: Predictor, images: Path) -> None:
+    path = sorted(images.iterdir())[0]
+    rgb = one_image(images)
+    turned = Image.fromarray(np.rot90(rgb).copy())
+    turned.getexif()[0x0112] = 6
+    expected = predictor(path)
+    assert len(expected) > 0 and np.array_equal(expected.image, rgb)
+    given = [str(path), Image.open(path), turned, rgb[:, :, ::-1], rgb[:, :, ::-1].copy()]
+    for found in (*predictor(given, batch_size=1), predictor(rgb, channels="RGB")):
+        assert np.array_equal(found.image, rgb)
+        assert _objects(found) == _objects(expected)
+    grey = np.asarray(Image.open(path).convert("L"))
+    assert predictor(grey).results == predictor(Image.fromarray(grey)).results
+    assert predictor([]) == []
+
+
+def test_arrays_of_a_prediction(predictor: Predictor, images: Path) -> None:
+    found = predictor(sorted(images.iterdir())[0])
+    height, width = found.image.shape[:2]
+    count = len(found)
+    assert found.boxes.shape == (count, 4) and found.scores.shape == (count,)
+    assert found.masks is not None and found.masks.shape == (count, height, width)
+    assert found.masks.dtype == bool and found.keypoints is None
+    x, y, w, h = found.results[0]["bbox"]
+    assert found.boxes[0].tolist() == pytest.approx([x, y, x + w, y + h])
+    assert list(found.scores) == sorted(found.scores, reverse=True)
+    few = found.above(found.scores[1])
+    assert len(few) == 2
+    assert few.draw(zoom=2).size == (2 * width, 2 * height)
+    assert np.array_equal(np.asarray(found.above(1.1).draw(zoom=1)), found.image)
+    nothing = found.above(1.1)
+    assert nothing.boxes.shape == (0, 4) and nothing.masks is None and nothing.classes == []
+
+
+@pytest.mark.parametrize(
+    ("image", "words"),
+    [
+        ("no.jpg", "no.jpg does not exist"),
+        (".", "is a directory"),
+        (3, "Give a path, a PIL image or a NumPy array"),
+        (torch.zeros(3, 4, 4), "got Tensor"),
+        (np.zeros((4, 4, 4), np.uint8), r"must be .*got \(4, 4, 4\)"),
+        (np.zeros((4, 4, 3), np.float32), "of float32"),
+        (np.zeros((2, 4, 4, 3), np.uint8), "A batch is a list"),
+        (Image.new("I;16", (4, 4)), "mode I;16 has no known range"),
+    ],
+)
+def test_what_is_no_image_is_explained(predictor: Predictor, image: Any, words: str) -> None:
+    with pytest.raises(DataError, match=words):
+        predictor(image)
+    with pytest.raises(DataError, match="channels must be 'BGR' or 'RGB'"):
+        predictor(np.zeros((4, 4, 3), np.uint8), channels="rgb")
+
+
+def test_directories_that_are_no_run(trained: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"has no config\.yaml.*Predictor\(config, checkpoint\)"):
+        Predictor.from_run(tmp_path)
+    (tmp_path / "config.yaml").write_bytes((trained / "config.yaml").read_bytes())
+    with pytest.raises(CheckpointError, match="no checkpoint in"):
+        Predictor.from_run(tmp_path)
+
+
+def test_a_bare_model_says_what_it_takes(trained: Path, images: Path) -> None:
+    cfg = get_config(ID, "tiny")
+    model = build_predictor(cfg, trained / "model_final.pth", device="cpu")
+    for given in (one_image(images), torch.zeros(1, 3, 64, 64)):
+        with pytest.raises(DataError, match=r"list of dicts.*mask_rcnn_tools\.Predictor"):
+            model(given)
+    with torch.no_grad():
+        assert len(model([{"image": torch.zeros(3, 64, 64)}])) == 1

@@ -23,6 +23,7 @@ from mask_rcnn_repro.engine.checkpoint.checkpointer import (
 )
 from mask_rcnn_repro.errors import CheckpointError
 from mask_rcnn_repro.utils.atomic import atomic_write, atomic_write_text, clean_leftovers
+from mask_rcnn_repro.utils.checkpoint_paths import check_exists, local_path
 
 
 class Detector(nn.Module):
@@ -510,3 +511,21 @@ def test_trainable_batch_norm_needs_its_statistics(tmp_path):
     torch.save({k: v for k, v in state.items() if k not in means}, tmp_path / "b.pth")
     with pytest.raises(CheckpointError, match="running_mean"):
         SafeCheckpointer(Detector(norm="BN")).load(str(tmp_path / "b.pth"), policy="init")
+
+
+def test_a_misfit_names_the_config_beside_the_checkpoint(tmp_path):
+    path = saved(Detector(classes=3).filled(), tmp_path)
+    (tmp_path / "config.yaml").write_text("train: {}")
+    with pytest.raises(CheckpointError) as error:
+        SafeCheckpointer(Detector(classes=5)).load(path, checkpointables=[])
+    beside = tmp_path / "config.yaml"
+    assert f"{beside} lies beside it: --config-file {beside}" in str(error.value)
+
+
+@pytest.mark.parametrize("read", [check_exists, local_path])
+def test_a_directory_in_place_of_a_checkpoint_names_its_files(tmp_path, read):
+    with pytest.raises(CheckpointError, match=r"is a directory.*it has no \.pth file"):
+        read(str(tmp_path))
+    saved(Detector(), tmp_path)
+    with pytest.raises(CheckpointError, match=r"Give a file in it: model_final\.pth"):
+        read(str(tmp_path))

@@ -5,15 +5,19 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from detectron2.layers import ShapeSpec
 from detectron2.modeling.roi_heads.mask_head import mask_rcnn_inference, mask_rcnn_loss
 from detectron2.utils.events import EventStorage
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mask_rcnn_repro import get_config
 from mask_rcnn_repro.errors import ConfigError
 from mask_rcnn_repro.modeling import (
     MASK_LOSS_REGISTRY,
     ClassAgnosticMaskLoss,
+    FCNMaskHead,
+    MLPMaskHead,
     MultinomialMaskLoss,
     PerClassSigmoidMaskLoss,
     build_mask_loss,
@@ -347,3 +351,20 @@ def test_an_unknown_loss_is_explained():
     allowed = "ClassAgnosticMaskLoss, .*MultinomialMaskLoss, .*PerClassSigmoidMaskLoss"
     with pytest.raises(ConfigError, match=rf"'Sigmoid' is unknown; allowed: {allowed}"):
         build_mask_loss("Sigmoid")
+
+
+def test_heads_and_configs_may_name_a_registered_loss():
+    """As `pooler_type` names a RoI layer."""
+    shape, name = ShapeSpec(channels=4, height=14, width=14), "ClassAgnosticMaskLoss"
+    convolutional = FCNMaskHead(shape, num_classes=7, loss=name, conv_dim=4)
+    connected = MLPMaskHead(shape, num_classes=7, loss=name, fc_dim=8, output_size=6)
+    for head in (convolutional, connected):
+        assert isinstance(head.loss, ClassAgnosticMaskLoss)
+        assert build_mask_loss(head.loss) is head.loss
+    assert convolutional.predictor.out_channels == 1 and connected.mask_shape == (1, 6, 6)
+    with pytest.raises(ConfigError, match=r"'DiceLoss' is unknown; allowed: .*ClassAgnostic"):
+        FCNMaskHead(shape, num_classes=7, loss="DiceLoss")
+    cfg = get_config("table2a/r50_fpn", "tiny", [f"model.roi_heads.mask_head.loss={name}"])
+    assert cfg.model.roi_heads.mask_head.loss == name
+    with pytest.raises(ConfigError, match=r"mask_head\.loss"):
+        get_config("table2a/r50_fpn", "tiny", ["model.roi_heads.mask_head.loss=3"])

@@ -158,3 +158,18 @@ def test_files_are_joined(tmp_path: Path) -> None:
     files[1].write_text(json.dumps([{**mask, "score": 0.6}]))
     with pytest.raises(DataError, match="same order"):
         read_results(files, KNOWN)
+
+
+def test_predictions_beside_their_images(tmp_path: Path) -> None:
+    """As `tools/predict.py` writes them; other objects are refused as before."""
+    file = tmp_path / "predictions.json"
+    rows = [{"id": 1, **_row(), "area": 4.0, "iscrowd": 0}]
+    content = {"annotations": rows, "images": [], "info": {"image_ids": "scene"}}
+    file.write_text(json.dumps(content))
+    assert read_results([file], KNOWN) == _read(tmp_path, _row()) != []
+    file.write_text(json.dumps({**content, "info": {"image_ids": "counted from 1"}}))
+    with pytest.raises(DataError, match=r"numbers its images from 1.*test data"):
+        read_results([file], KNOWN)
+    file.write_text(json.dumps({"annotations": {}}))
+    with pytest.raises(DataError, match="top level is a dict"):
+        read_results([file], KNOWN)

@@ -10,6 +10,7 @@ from mask_rcnn_repro.errors import ConfigError
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 SUFFIXES = (".py", ".yaml", ".yml")
+CONFIG_FILE = "config.yaml"  # the config of a run, in its directory
 
 
 def config_root() -> Path:
@@ -67,7 +68,8 @@ def find_config(path: str | os.PathLike[str]) -> Path:
 
     Args:
         path: an existing file, absolute or relative to the current directory, with or without
-            suffix; or an id or a path that begins with `configs/`, from any current directory.
+            suffix; the directory of a run, which has a `config.yaml`; or an id or a path that
+            begins with `configs/`, from any current directory.
 
     Returns:
         The absolute path.
@@ -83,7 +85,7 @@ def find_config(path: str | os.PathLike[str]) -> Path:
             "--config-file configs/quickstart/mask_rcnn_r18_fpn.py."
         )
     given = Path(text).expanduser()
-    candidates = [given, Path(f"{given}.py")]
+    candidates = [given, Path(f"{given}.py"), given / CONFIG_FILE]
     if not given.is_absolute():
         inside = Path(*given.parts[1:]) if given.parts[:1] == ("configs",) else given
         candidates += [config_root() / inside, config_root() / f"{inside}.py"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from mask_rcnn_repro.config import schema
+from mask_rcnn_repro.config.config_files import CONFIG_FILE
 from mask_rcnn_repro.config.diff import diff_configs, format_diff
 from mask_rcnn_repro.config.dotted_keys import format_key
 from mask_rcnn_repro.config.overrides import parse_override
@@ -22,8 +24,6 @@ from mask_rcnn_repro.config.serialization import (
 )
 from mask_rcnn_repro.config.yaml_io import read_yaml
 from mask_rcnn_repro.errors import ConfigError
-
-CONFIG_FILE = "config.yaml"
 
 
 def default_output_dir(
@@ -111,15 +111,19 @@ def claim_output_dir(output_dir: str | Path, cfg: DictConfig) -> Path:
     )
 
 
-def differences_from(output_dir: str | Path, cfg: DictConfig) -> str | None:
+def differences_from(
+    output_dir: str | Path, cfg: DictConfig, ignored: str | None = None
+) -> str | None:
     """Returns how the config of a directory differs from `cfg`, in one line.
 
     Args:
         output_dir: directory of a run.
         cfg: the config to compare with.
+        ignored: pattern of the beginning of keys that do not count.
 
     Returns:
-        Text such as `train.max_iter 90 there, 95 here`. None if the directory holds no config.
+        Text such as `train.max_iter 90 there, 95 here`; empty if they are equal. None if the
+        directory holds no config.
     """
     try:
         other = _held_config(Path(output_dir) / CONFIG_FILE)
@@ -128,6 +132,8 @@ def differences_from(output_dir: str | Path, cfg: DictConfig) -> str | None:
     if other is None:
         return None
     found = _differences(other, cfg)
+    if ignored is not None:
+        found = [row for row in found if not re.match(ignored, row[0])]
     named = [f"{key} {there} there, {here} here" for key, there, here in found[:3]]
     return "; ".join(named) + (f"; {len(found) - 3} more" if len(found) > 3 else "")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import torch
 from omegaconf import DictConfig
@@ -12,7 +13,7 @@ from mask_rcnn_repro.config.stored_proposals import keeps_rpn
 from mask_rcnn_repro.engine.builders import build_model, resolve_device
 from mask_rcnn_repro.engine.checkpoint.checkpointer import SafeCheckpointer
 from mask_rcnn_repro.engine.dependencies import find_rpn
-from mask_rcnn_repro.errors import CheckpointError
+from mask_rcnn_repro.errors import CheckpointError, DataError
 from mask_rcnn_repro.modeling import StageWiseRCNN
 from mask_rcnn_repro.registration import register
 
@@ -41,7 +42,19 @@ def build_predictor(
     """
     register()
     where = torch.device(device) if device is not None else resolve_device(cfg.train.device)
-    return join_rpn(cfg, _loaded(cfg, where, checkpoint), where, rpn_checkpoint).eval()
+    model = join_rpn(cfg, _loaded(cfg, where, checkpoint), where, rpn_checkpoint).eval()
+    model.register_forward_pre_hook(_check_inputs)
+    return model
+
+
+def _check_inputs(model: nn.Module, inputs: tuple[Any, ...]) -> None:
+    """Explains what the model takes to who calls it with an image."""
+    if not inputs or not isinstance(inputs[0], list | tuple):
+        raise DataError(
+            "The model of build_predictor takes a list of dicts, each with `image`: a (C, H, W) "
+            "tensor, resized as dataloader.test.mapper does. For files, PIL images and arrays use "
+            "mask_rcnn_tools.Predictor(config, checkpoint)."
+        )
 
 
 def join_rpn(

@@ -30,14 +30,14 @@ class MaskHead(BaseMaskRCNNHead):
     Logits are converted to float32 before losses and probabilities, in mixed precision too.
 
     Args:
-        loss: Trains and reads the logits.
+        loss: Trains and reads the logits; or its name in `MASK_LOSS_REGISTRY`.
         args: Passed to the next class.
         kwargs: Passed to the next class, such as ``loss_weight`` and ``vis_period``.
     """
 
-    def __init__(self, *args: Any, loss: MaskLoss, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, loss: MaskLoss | str, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.loss = loss
+        self.loss = build_mask_loss(loss)
 
     def forward(
         self, x: torch.Tensor, instances: list[Instances]
@@ -79,7 +79,7 @@ class FCNMaskHead(MaskHead, MaskRCNNConvUpsampleHead):
     Args:
         input_shape: Channels of the RoI features.
         num_classes: K.
-        loss: Trains and reads the logits; sets O.
+        loss: Trains and reads the logits; sets O. Or its name in `MASK_LOSS_REGISTRY`.
         num_conv: 3x3 convolutions before the deconvolution.
         conv_dim: Channels of the convolutions and the deconvolution.
         conv_norm: Norm of the 3x3 convolutions; the paper has none.
@@ -99,7 +99,7 @@ class FCNMaskHead(MaskHead, MaskRCNNConvUpsampleHead):
         input_shape: ShapeSpec,
         *,
         num_classes: int,
-        loss: MaskLoss,
+        loss: MaskLoss | str,
         num_conv: int = 4,
         conv_dim: int = 256,
         conv_norm: str = "",
@@ -111,6 +111,7 @@ class FCNMaskHead(MaskHead, MaskRCNNConvUpsampleHead):
             raise ConfigError(
                 f"FCNMaskHead's predictor_init must be 'normal' or 'msra', got {predictor_init!r}"
             )
+        loss = build_mask_loss(loss)
         super().__init__(
             input_shape,
             loss=loss,
@@ -147,7 +148,7 @@ class MLPMaskHead(MaskHead):
     Args:
         input_shape: Channels, height and width of the RoI features.
         num_classes: K.
-        loss: Trains and reads the logits; sets O.
+        loss: Trains and reads the logits; sets O. Or its name in `MASK_LOSS_REGISTRY`.
         num_fc: Number of hidden layers; at least 1.
         fc_dim: Units of each hidden layer.
         output_size: M.
@@ -164,13 +165,14 @@ class MLPMaskHead(MaskHead):
         input_shape: ShapeSpec,
         *,
         num_classes: int,
-        loss: MaskLoss,
+        loss: MaskLoss | str,
         num_fc: int = 2,
         fc_dim: int = 1024,
         output_size: int = 28,
         loss_weight: float = 1.0,
         vis_period: int = 0,
     ) -> None:
+        loss = build_mask_loss(loss)
         super().__init__(loss=loss, loss_weight=loss_weight, vis_period=vis_period)
         if input_shape.height is None or input_shape.width is None:
             raise ConfigError(

@@ -176,12 +176,14 @@ class _CroppedMasks(BitMasks):
         return self.tensor
 
 
-def build_mask_loss(name: str) -> MaskLoss:
-    """Builds the loss of this name in :data:`MASK_LOSS_REGISTRY`.
+def build_mask_loss(name: MaskLoss | str) -> MaskLoss:
+    """Builds the loss of this name in :data:`MASK_LOSS_REGISTRY`; returns a loss as it is.
 
     Raises:
         ConfigError: For an unknown name.
     """
+    if isinstance(name, MaskLoss):
+        return name
     if name not in MASK_LOSS_REGISTRY:
         allowed = ", ".join(sorted(known for known, _ in MASK_LOSS_REGISTRY))
         raise ConfigError(f"mask loss {name!r} is unknown; allowed: {allowed}")

@@ -44,6 +44,12 @@ def check_exists(path: str) -> None:
 
 
 def _check_is_file(path: str, local: str) -> None:
+    if os.path.isdir(local):
+        inside = sorted(name for name in os.listdir(local) if name.endswith(".pth"))
+        raise CheckpointError(
+            f"Checkpoint {path!r} is a directory. Give a file in it: "
+            f"{', '.join(inside) or 'it has no .pth file'}."
+        )
     if not os.path.isfile(local):
         raise CheckpointError(
             f"Checkpoint {path!r} does not exist (looked for {os.path.abspath(local)!r}). Give the "

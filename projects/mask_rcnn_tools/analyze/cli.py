@@ -63,8 +63,8 @@ def build_parser() -> CommandParser:
         "--predictions",
         nargs="+",
         metavar="FILE",
-        help="COCO result files or their directory; several files list the same detections in the "
-        "same order (default: those of the run's last evaluation)",
+        help="COCO result files, predictions.json of predict.py, or their directory; several files "
+        "list the same detections in the same order (default: those of the run's last evaluation)",
     )
     add = parser.add_argument_group("analysis").add_argument
     add(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +12,11 @@ from typing import Any
 from detectron2.config import instantiate
 from omegaconf import DictConfig
 
-from mask_rcnn_repro.config import config_id, default_output_dir, load_config
-from mask_rcnn_repro.config.output_dir import CONFIG_FILE
+from mask_rcnn_repro.config import load_config
+from mask_rcnn_repro.config.config_files import CONFIG_FILE
 from mask_rcnn_repro.errors import ConfigError, DataError
 from mask_rcnn_tools.analyze.evaluation_data import TASKS, EvaluationData, load_evaluation_data
+from mask_rcnn_tools.common.trained_run import given_id, run_directory, use_own_run
 
 ANALYSIS_FOLDER = "analysis"
 
@@ -48,7 +50,14 @@ def read_inputs(args: argparse.Namespace) -> AnalysisInputs:
     cfg, folder, title = _run(args)
     dataset = _dataset_name(cfg)
     files = _prediction_files(args.predictions, folder, dataset)
+    if args.predictions is not None:
+        title = ", ".join(file.name for file in files)
     records: list[dict[str, Any]] = instantiate(cfg.dataloader.test.dataset)
+    title = f"{title} on {dataset}"
+    listed, count = _listed_images(files), len(records)
+    if listed is not None:
+        records = [record for record in records if record["image_id"] in listed]
+        title += f", {len(records)} of {count} images" if len(records) < count else ""
     data = load_evaluation_data(
         dataset, files, [record["image_id"] for record in records], args.max_detections
     )
@@ -58,9 +67,7 @@ def read_inputs(args: argparse.Namespace) -> AnalysisInputs:
         output = files[0].parent / ANALYSIS_FOLDER
     else:
         output = folder / ANALYSIS_FOLDER
-    if args.predictions is not None:
-        title = ", ".join(file.name for file in files)
-    return AnalysisInputs(f"{title} on {dataset}", tuple(files), data, records, output)
+    return AnalysisInputs(title, tuple(files), data, records, output)
 
 
 def _run(args: argparse.Namespace) -> tuple[DictConfig, Path, str]:
@@ -79,12 +86,9 @@ def _run(args: argparse.Namespace) -> tuple[DictConfig, Path, str]:
         cfg = load_config(file, "paper", args.overrides, seed=args.seed)
         return cfg, folder, "/".join(folder.resolve().parts[-3:])
     cfg = load_config(args.config_file, args.profile, args.overrides, seed=args.seed)
-    name = config_id(args.config_file)
-    if cfg.train.output_dir:
-        return cfg, Path(cfg.train.output_dir), name
-    root = str(cfg.train.output_root)
-    own = default_output_dir(name, args.profile, cfg.train.seed, args.overrides, root=root)
-    return cfg, Path(own), "/".join(Path(own).parts[-3:])
+    use_own_run(args, cfg)
+    own = run_directory(args, cfg)
+    return cfg, own, given_id(args) if cfg.train.output_dir else "/".join(own.parts[-3:])
 
 
 def _dataset_name(cfg: DictConfig) -> str:
@@ -104,7 +108,7 @@ def _prediction_files(given: Sequence[str] | None, folder: Path, dataset: str) -
     for path in paths:
         if path.is_dir():
             inside = [path / f"{task}_results.json" for task in TASKS]
-            inside = [file for file in inside if file.is_file()]
+            inside = [file for file in inside if file.is_file()] or [*path.glob(_WITH_IMAGES)]
             if not inside:
                 raise DataError(
                     f"{path} holds no {', '.join(f'{task}_results.json' for task in TASKS)}. "
@@ -117,6 +121,22 @@ def _prediction_files(given: Sequence[str] | None, folder: Path, dataset: str) -
             raise DataError(f"There are no predictions in {path}. {_HOW_TO_EVALUATE}")
     return files
 
+
+def _listed_images(files: Sequence[Path]) -> set[Any] | None:
+    """Returns the ids of the predicted images, if the files list them; see `predict.py`."""
+    for file in files:
+        with open(file, "rb") as stream:
+            if not stream.read(16).lstrip().startswith(b"{"):
+                continue
+        try:
+            images = json.loads(file.read_text(encoding="utf-8"))["images"]
+            return {image["id"] for image in images}
+        except (ValueError, KeyError, TypeError):
+            return None  # the error of reading the detections follows
+    return None
+
+
+_WITH_IMAGES = "predictions.json"
 
 _HOW_TO_EVALUATE = (
     "Train the config or evaluate it with train_net.py --eval-only, which writes predictions, or "

@@ -131,7 +131,8 @@ def add_config_arguments(
     parser: argparse.ArgumentParser,
     *,
     seed: str,
-    config: str = "config: a .py file, a saved config.yaml, or an id such as table2a/r50_fpn",
+    config: str = "config: a .py file, an id such as table2a/r50_fpn, a saved config.yaml, or the "
+    "directory of a run",
     profile: str = "scale of the config (default paper)",
     required: bool = True,
 ) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from mask_rcnn_repro.config import config_id, default_output_dir
 from mask_rcnn_repro.config.schema import train_fields
 from mask_rcnn_repro.data.generated.annotations import DISTILLED_FOLDER, default_unlabeled
 from mask_rcnn_repro.distillation.run import distill
@@ -15,7 +14,12 @@ from mask_rcnn_repro.engine.run_folder import keep_logs, setup_logging
 from mask_rcnn_repro.utils.locks import exclusive
 from mask_rcnn_repro.utils.threads import use_threads
 from mask_rcnn_tools.common.command_line import run_command
-from mask_rcnn_tools.common.trained_run import last_checkpoint, load_given_config
+from mask_rcnn_tools.common.trained_run import (
+    given_id,
+    last_checkpoint,
+    load_given_config,
+    run_directory,
+)
 from mask_rcnn_tools.launch.processes import run_distributed
 
 _PREDICTION_KEYS = (
@@ -40,19 +44,7 @@ def run(args: argparse.Namespace) -> None:
     """Distills in this process, which may be one of several."""
     with keep_logs() as earlier:
         cfg = load_given_config(args)
-    name = config_id(args.config_file)
-    own = Path(
-        default_output_dir(
-            name,
-            args.profile,
-            cfg.train.seed,
-            args.overrides,
-            ignore=_PREDICTION_KEYS,
-            root=str(cfg.train.output_root),
-        )
-    )
-    if cfg.train.output_dir:
-        own = Path(cfg.train.output_dir)
+    own = run_directory(args, cfg, ignore=_PREDICTION_KEYS)
     checkpoint = args.checkpoint or last_checkpoint(own, args)
     unlabeled = DataSet(
         args.unlabeled or default_unlabeled(data_sets(cfg, "train")[0].name),
@@ -68,7 +60,7 @@ def run(args: argparse.Namespace) -> None:
             cfg,
             checkpoint,
             output,
-            config_id=name,
+            config_id=given_id(args),
             unlabeled=unlabeled,
             rpn_checkpoint=args.rpn_checkpoint,
             device=device,

@@ -7,10 +7,9 @@ import json
 import sys
 from pathlib import Path
 
-from mask_rcnn_repro.config import config_id
 from mask_rcnn_repro.utils.threads import use_threads
 from mask_rcnn_tools.common.command_line import run_command
-from mask_rcnn_tools.common.trained_run import find_checkpoint, load_given_config
+from mask_rcnn_tools.common.trained_run import find_checkpoint, given_id, load_given_config
 from mask_rcnn_tools.export.formats import open_exported
 from mask_rcnn_tools.export.run import export_detector
 from mask_rcnn_tools.export.support import check_request
@@ -43,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
         checkpoint,
         output,
         args.format,
-        config_id=config_id(args.config_file),
+        config_id=given_id(args),
         rpn_checkpoint=args.rpn_checkpoint,
         paste_masks=args.paste_masks,
         images=args.images,

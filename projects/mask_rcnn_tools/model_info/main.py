@@ -10,9 +10,10 @@ from typing import Any
 
 from tabulate import tabulate
 
-from mask_rcnn_repro.config import config_id, load_config
+from mask_rcnn_repro.config import load_config
 from mask_rcnn_repro.registration import register
 from mask_rcnn_tools.common.command_line import run_command
+from mask_rcnn_tools.common.trained_run import id_of
 from mask_rcnn_tools.model_info.flops import OUTSIDE, BackboneCache
 from mask_rcnn_tools.model_info.info import ModelInfo, added, model_info
 from mask_rcnn_tools.model_info.parts import PARTS, Part
@@ -31,7 +32,8 @@ def run(args: argparse.Namespace) -> str:
     cache: BackboneCache = {}
     for file in args.configs:
         cfg = load_config(file, args.profile, args.overrides)
-        name = config_id(file) + ("" if args.profile == "paper" else f"@{args.profile}")
+        profile = cfg.train.profile
+        name = id_of(file) + ("" if profile == "paper" else f"@{profile}")
         infos.append(
             model_info(
                 cfg,

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from PIL import UnidentifiedImageError
-
 from mask_rcnn_repro.data.loading.images import read_image
 from mask_rcnn_repro.errors import DataError
 from mask_rcnn_tools.drawing.files import write_picture
 from mask_rcnn_tools.predict.job import Job
+from mask_rcnn_tools.predict.prediction import reason_of
 from mask_rcnn_tools.predict.predictor import Picture
 from mask_rcnn_tools.predict.sources import Source
 
@@ -32,7 +31,7 @@ def predict_images(job: Job, batch: Sequence[Source], ids: Mapping[Path, int | s
             number = job.summary.images + len(good)
             picture = job.predictor.prepare(pixels, ids[source.path], number)
         except DataError as error:
-            job.fail(source, _reason(error, source))
+            job.fail(source, reason_of(error, source.path))
         else:
             good.append((source, picture))
     job.timer.stop("reading")
@@ -60,13 +59,3 @@ def predict_images(job: Job, batch: Sequence[Source], ids: Mapping[Path, int | s
     job.timer.count(len(good))
     for name, line in lines:
         job.report(name, f"{line}  {milliseconds:.0f} ms")
-
-
-def _reason(error: DataError, source: Source) -> str:
-    """The reason of an error, without advice that concerns annotated images only."""
-    cause = error.__cause__
-    if isinstance(cause, UnidentifiedImageError):
-        return "not an image of a known format, or its beginning is damaged"
-    if cause is not None:
-        return f"cannot be decoded: {type(cause).__name__}: {cause}"
-    return str(error).removeprefix(f"Image (without id), file {source.path}, ")

@@ -14,7 +14,8 @@ from mask_rcnn_tools.drawing.painter import paint
 from mask_rcnn_tools.drawing.results import proposal_marks, result_marks
 from mask_rcnn_tools.predict.coco_file import CocoFile
 from mask_rcnn_tools.predict.output_files import OutputFiles
-from mask_rcnn_tools.predict.predictor import Picture, Predictor, Results
+from mask_rcnn_tools.predict.prediction import Results
+from mask_rcnn_tools.predict.predictor import Picture, Predictor
 from mask_rcnn_tools.predict.sources import Source
 
 _THRESHOLD = 0.5
@@ -142,7 +143,7 @@ class Job:
 
     def predict(self, pictures: Sequence[Picture]) -> list[Results]:
         """Predicts on a batch and measures the time."""
-        results = self.predictor(pictures)
+        results = self.predictor.predict(pictures)
         self.timer.stop("model")
         self.summary.images += len(pictures)
         return results

@@ -14,7 +14,7 @@ from detectron2.config import instantiate
 from detectron2.data import MetadataCatalog
 from omegaconf import DictConfig, OmegaConf
 
-from mask_rcnn_repro.config import config_hash, config_id
+from mask_rcnn_repro.config import config_hash
 from mask_rcnn_repro.data.registration import coco_parts
 from mask_rcnn_repro.engine.builders import resolve_device
 from mask_rcnn_repro.engine.dependencies import data_sets
@@ -23,7 +23,7 @@ from mask_rcnn_repro.errors import ConfigError, DataError
 from mask_rcnn_repro.records.provenance import checkpoint_info
 from mask_rcnn_repro.utils.threads import use_threads
 from mask_rcnn_tools.common.command_line import run_command
-from mask_rcnn_tools.common.trained_run import find_checkpoint, load_given_config
+from mask_rcnn_tools.common.trained_run import find_checkpoint, given_id, load_given_config
 from mask_rcnn_tools.predict.coco_file import FORMAT_VERSION
 from mask_rcnn_tools.predict.job import Options
 from mask_rcnn_tools.predict.output_files import plan_output_files
@@ -102,7 +102,7 @@ def _announce(
     parts = [(len(sources.files) - videos, "image"), (videos, "video")]
     what = [f"{n} {name}{'s' * (n != 1)}" for n, name in parts if n]
     what += ["a camera"] * (args.webcam is not None)
-    print(f"{config_id(args.config_file)}, {checkpoint}, on {device}: {', '.join(what)}")
+    print(f"{given_id(args)}, {checkpoint}, on {device}: {', '.join(what)}")
     if sources.left_out:
         others = ", ".join(f"{n} {suffix}" for suffix, n in sorted(sources.left_out.items()))
         print(f"Skipped, neither images nor videos: {others}")
@@ -123,7 +123,7 @@ def _info(
     return {
         "description": "Predictions",
         "format_version": FORMAT_VERSION,
-        "config": config_id(args.config_file),
+        "config": given_id(args),
         "profile": str(cfg.train.profile),
         "config_hash": config_hash(cfg),
         "overrides": list(args.overrides),

@@ -1,15 +1,17 @@
-"""A trained model that maps images to COCO results.
+"""A trained model that maps images to what it finds in them.
 
 Shapes: (H, W) size of an image in pixels.
 """
 
 from __future__ import annotations
 
+import argparse
 import copy
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, overload
 
 import numpy as np
 import torch
@@ -17,7 +19,12 @@ from detectron2.config import instantiate
 from detectron2.data import DatasetMapper, MetadataCatalog
 from detectron2.structures import BoxMode
 from omegaconf import DictConfig, OmegaConf
+from PIL import Image
 
+from mask_rcnn_repro.config import load_config
+from mask_rcnn_repro.config.config_files import CONFIG_FILE
+from mask_rcnn_repro.config.from_data import fit_to_data
+from mask_rcnn_repro.data import dataset_info
 from mask_rcnn_repro.data.loading.loader import seeded
 from mask_rcnn_repro.data.loading.mapper import ImageInput
 from mask_rcnn_repro.data.loading.resize import to_planes
@@ -26,18 +33,23 @@ from mask_rcnn_repro.engine.dependencies import data_sets
 from mask_rcnn_repro.engine.evaluate import faster_copy
 from mask_rcnn_repro.engine.predictor import build_predictor
 from mask_rcnn_repro.engine.tta import with_original_images, with_tta
-from mask_rcnn_repro.errors import ConfigError, DataError
+from mask_rcnn_repro.errors import CheckpointError, ConfigError, DataError
 from mask_rcnn_repro.evaluation.loop import predict_small
 from mask_rcnn_repro.evaluation.masks.rle import instances_to_results
+from mask_rcnn_repro.registration import register
 from mask_rcnn_repro.utils.precision import autocast_context
+from mask_rcnn_tools.common.trained_run import (
+    note_other_config,
+    use_own_run,
+    warn_if_incomplete,
+    weights_of,
+)
 from mask_rcnn_tools.drawing.marks import Skeleton
 from mask_rcnn_tools.drawing.results import ClassNames
+from mask_rcnn_tools.predict.prediction import Prediction, Results, read_picture
 
 PROPOSALS = ClassNames(("object",), (1,))
 """Class of the proposals of an RPN stage."""
-
-Results = list[dict[str, Any]]
-"""COCO results of one image in descending order of score."""
 
 
 @dataclass(frozen=True)
@@ -56,17 +68,24 @@ class Picture:
 
 
 class Predictor:
-    """Predicts with the same numbers as an evaluation of the same config.
+    """Predicts with the same numbers as an evaluation of the same config::
+
+        predictor = Predictor.from_run("output/quickstart/mask_rcnn_r18_fpn/seed0")
+        found = predictor("photo.jpg")
+        found.boxes, found.scores, found.classes, found.masks
 
     A model that was trained on stored proposals is joined with its RPN. Its proposals equal the
     stored ones up to rounding, and so do the detections.
 
     Args:
-        cfg: Validated config. Its test transforms, `train.amp` and `train.optimize_inference`
-            apply. Its test data set gives the category ids.
+        config: Validated config, or a path or id as in `--config-file`. Its test transforms,
+            `train.amp` and `train.optimize_inference` apply. Its test data set gives the names and
+            ids of classes.
         checkpoint: Weights.
         rpn_checkpoint: See :func:`~mask_rcnn_repro.build_predictor`.
         device: Device of the model; None takes `train.device`.
+        profile: With a path or id: scale of the config.
+        overrides: With a path or id: overrides, such as ``["train.tta.enabled=true"]``.
 
     Attributes:
         classes: Names and category ids; :data:`PROPOSALS` for an RPN stage.
@@ -78,19 +97,32 @@ class Predictor:
 
     Raises:
         CheckpointError: Weights are missing or do not fit the model.
+        DataError: The annotation file of the test data, given by `json`, is missing.
         ConfigError: The transforms cannot be applied, test-time augmentation is set for an RPN
             stage, or the model has more classes than its test data.
     """
 
     def __init__(
         self,
-        cfg: DictConfig,
+        config: DictConfig | str | os.PathLike[str],
         checkpoint: str | os.PathLike[str],
         *,
         rpn_checkpoint: str | os.PathLike[str] | None = None,
-        device: torch.device | None = None,
+        device: torch.device | str | None = None,
+        profile: str = "paper",
+        overrides: Sequence[str] = (),
     ) -> None:
-        self.device = device or resolve_device(cfg.train.device)
+        register()
+        if isinstance(config, DictConfig):
+            cfg = config
+        else:
+            cfg = fit_to_data(load_config(config, profile, overrides), overrides)
+        for data in data_sets(cfg, "test"):  # own data is registered by its keys
+            dataset_info(data.name, data.json, data.image_root)
+        note_other_config(checkpoint, cfg)
+        if not isinstance(device, torch.device):
+            device = resolve_device(cfg.train.device if device is None else device)
+        self.device = device
         self.is_rpn = OmegaConf.select(cfg, "model.roi_heads") is None
         self.keypoints = OmegaConf.select(cfg, "model.roi_heads.keypoint_head") is not None
         tta = cfg.train.tta.enabled
@@ -112,6 +144,94 @@ class Predictor:
         if cfg.train.optimize_inference:
             model = faster_copy(cfg, model)
         self.model = model.eval()
+
+    @classmethod
+    def from_run(
+        cls,
+        folder: str | os.PathLike[str],
+        *,
+        rpn_checkpoint: str | os.PathLike[str] | None = None,
+        device: torch.device | str | None = None,
+        overrides: Sequence[str] = (),
+    ) -> Predictor:
+        """Takes config and last checkpoint from the directory of a run.
+
+        Args:
+            folder: Output directory of `train_net.py`, which holds `config.yaml`.
+            rpn_checkpoint: See :class:`Predictor`. By default the RPN's own run below the same
+                output directory.
+            device: See :class:`Predictor`.
+            overrides: See :class:`Predictor`.
+
+        Raises:
+            CheckpointError: The run has no checkpoint.
+            ConfigError: It is not the directory of a run.
+        """
+        if not Path(folder, CONFIG_FILE).is_file():
+            raise ConfigError(
+                f"{os.fspath(folder)} is not the directory of a run: it has no {CONFIG_FILE}. Give "
+                "the output directory of train_net.py, or use Predictor(config, checkpoint)."
+            )
+        register()
+        cfg = load_config(folder, overrides=overrides)
+        args = argparse.Namespace(config_file=folder, overrides=list(overrides))
+        use_own_run(args, cfg)
+        checkpoint = weights_of(Path(folder))
+        if checkpoint is None:
+            raise CheckpointError(
+                f"There is no checkpoint in {os.fspath(folder)}. Train the run, or use "
+                "Predictor(config, checkpoint)."
+            )
+        warn_if_incomplete(checkpoint)
+        return cls(cfg, checkpoint, rpn_checkpoint=rpn_checkpoint, device=device)
+
+    @overload
+    def __call__(
+        self, images: list[Any] | tuple[Any, ...], *, channels: str = ..., batch_size: int = ...
+    ) -> list[Prediction]: ...
+
+    @overload
+    def __call__(
+        self,
+        images: str | os.PathLike[str] | Image.Image | np.ndarray,
+        *,
+        channels: str = ...,
+        batch_size: int = ...,
+    ) -> Prediction: ...
+
+    def __call__(
+        self, images: Any, *, channels: str = "BGR", batch_size: int = 8
+    ) -> Prediction | list[Prediction]:
+        """Finds objects in an image or in several ones.
+
+        Args:
+            images: A path, a PIL image, or an array (H, W, 3) or (H, W) of uint8; or a list of
+                these, of any sizes. They are resized as for testing.
+            channels: Order of arrays of three channels: "BGR" (OpenCV's) or "RGB".
+            batch_size: Images that go through the model together.
+
+        Returns:
+            What was found, or a list with one entry per image. Objects with a score below
+            `model.roi_heads.box_predictor.test_score_thresh` are not returned.
+
+        Raises:
+            DataError: An image cannot be read or used.
+        """
+        several = isinstance(images, list | tuple)
+        given = list(images) if several else [images]
+        found: list[Prediction] = []
+        for start in range(0, len(given), batch_size):
+            pictures = []
+            for number, image in enumerate(given[start : start + batch_size], start):
+                pixels = read_picture(image, self.image_format, channels, self.image_bits)
+                pictures.append(self.prepare(pixels, number, number))
+            for picture, results in zip(pictures, self.predict(pictures), strict=True):
+                bgr = self.image_format == "BGR"
+                rgb = picture.pixels[:, :, ::-1] if bgr else picture.pixels
+                found.append(
+                    Prediction(rgb, results, self.classes, self.skeleton, is_rpn=self.is_rpn)
+                )
+        return found if several else found[0]
 
     def prepare(self, pixels: np.ndarray, image_id: int | str, number: int = 0) -> Picture:
         """Applies the transforms of the test loader to an image.
@@ -143,8 +263,8 @@ class Predictor:
         return Picture(pixels, image_id, inputs)
 
     @torch.no_grad()
-    def __call__(self, pictures: Sequence[Picture]) -> list[Results]:
-        """Predicts on a batch.
+    def predict(self, pictures: Sequence[Picture]) -> list[Results]:
+        """Predicts on a batch of prepared images.
 
         Args:
             pictures: At least one, of any sizes.

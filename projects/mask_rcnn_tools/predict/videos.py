@@ -13,7 +13,8 @@ from mask_rcnn_repro.errors import DataError
 from mask_rcnn_repro.utils.atomic import atomic_write
 from mask_rcnn_tools.predict.job import Job
 from mask_rcnn_tools.predict.output_files import FRAMES, VIDEOS, OutputFiles
-from mask_rcnn_tools.predict.predictor import Picture, Results
+from mask_rcnn_tools.predict.prediction import Results
+from mask_rcnn_tools.predict.predictor import Picture
 from mask_rcnn_tools.predict.sources import Source
 from mask_rcnn_tools.predict.video_io import Frame, FrameReader, VideoWriter
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from omegaconf import OmegaConf
 
 from mask_rcnn_repro.config import list_configs
-from mask_rcnn_repro.config.output_dir import CONFIG_FILE
+from mask_rcnn_repro.config.config_files import CONFIG_FILE
 from mask_rcnn_repro.config.yaml_io import read_yaml
 from mask_rcnn_repro.errors import UserError
 from mask_rcnn_repro.records.record import Record

@@ -15,15 +15,7 @@ from typing import Any
 from detectron2.utils import comm
 from omegaconf import DictConfig, OmegaConf
 
-from mask_rcnn_repro.config import (
-    config_id,
-    default_output_dir,
-    diff_configs,
-    format_config,
-    format_diff,
-    load_config,
-)
-from mask_rcnn_repro.config.from_data import fit_to_data
+from mask_rcnn_repro.config import diff_configs, format_config, format_diff
 from mask_rcnn_repro.config.output_dir import differences_from
 from mask_rcnn_repro.config.schema import train_fields
 from mask_rcnn_repro.engine.builders import build_model, check_batch_size, resolve_device
@@ -43,11 +35,19 @@ from mask_rcnn_repro.engine.stages.prepare import prepare, store_results, train_
 from mask_rcnn_repro.engine.train.resuming import report_other_runs
 from mask_rcnn_repro.errors import CheckpointError, ConfigError
 from mask_rcnn_repro.records import Record
-from mask_rcnn_repro.registration import register
 from mask_rcnn_repro.utils.checkpoint_paths import check_exists, stage_of
 from mask_rcnn_repro.utils.locks import exclusive
 from mask_rcnn_repro.utils.precision import autocast_context
 from mask_rcnn_repro.utils.threads import use_threads
+from mask_rcnn_tools.common.trained_run import (
+    default_directory,
+    given_id,
+    load_fitted,
+    load_given_config,
+    note_other_config,
+    run_directory,
+    weights_of,
+)
 from mask_rcnn_tools.launch.processes import run_distributed, under_torchrun
 
 logger = logging.getLogger(__name__)
@@ -76,34 +76,30 @@ def main(args: argparse.Namespace, extensions: Extensions) -> None:
     world_size = args.num_gpus * args.num_machines
     timeout = None
     if world_size > 1 or under_torchrun():
-        cfg = _load(args)  # reports mistakes once instead of in each process
+        cfg = load_given_config(args)  # reports mistakes once instead of in each process
         timeout = cfg.train.process_timeout
         if args.verify and extensions.verify is not None:
-            extensions.verify(cfg, config_id(args.config_file), args.verify)
+            extensions.verify(cfg, given_id(args), args.verify)
         if not args.eval_only:
             check_batch_size(cfg, max(world_size, int(os.environ.get("WORLD_SIZE", "1"))))
     run_distributed(functools.partial(run, extensions=extensions), args, timeout)
 
 
-def _load(args: argparse.Namespace, file: str | None = None) -> DictConfig:
-    register()
-    cfg = load_config(file or args.config_file, args.profile, args.overrides, seed=args.seed)
-    return fit_to_data(cfg, args.overrides)
-
-
 def _show(args: argparse.Namespace) -> None:
-    cfg = _load(args)
+    cfg = load_fitted(args)
     if args.print_config:
         print(format_config(cfg))
     if args.diff_config:
-        other = _load(args, args.diff_config)
+        other = load_fitted(args, args.diff_config)
         print(format_diff(diff_configs(other, cfg), args.diff_config, args.config_file))
 
 
 def run(args: argparse.Namespace, extensions: Extensions) -> None:
     """Trains or evaluates in this process, which may be one of several."""
     with keep_logs() as earlier:
-        cfg = _load(args)
+        cfg = load_given_config(args)
+        if args.eval_only and getattr(args, "run_folder", None) and not _gives_weights(args):
+            args.resume = True
         output_dir = _output_dir(args, cfg)
         if args.eval_only and args.resume:
             _use_its_stages(cfg, output_dir.parents[1])
@@ -111,7 +107,7 @@ def run(args: argparse.Namespace, extensions: Extensions) -> None:
     device = resolve_device(cfg.train.device)
     # reports an impossible precision now
     autocast_context(device, cfg.train.amp.enabled, cfg.train.amp.dtype)
-    this = Run(config_id(args.config_file), cfg, output_dir, device, tuple(args.overrides))
+    this = Run(given_id(args), cfg, output_dir, device, tuple(args.overrides))
     met = None
     if args.verify and extensions.verify is not None:
         met = extensions.verify(cfg, this.config_id, args.verify)
@@ -155,22 +151,22 @@ def _run(
 
 
 def _output_dir(args: argparse.Namespace, cfg: DictConfig) -> Path:
-    suffix = _tta_suffix(cfg)
-    if cfg.train.output_dir:
+    suffix, own = _tta_suffix(cfg), getattr(args, "run_folder", None)
+    if not args.eval_only:
+        return run_directory(args, cfg)
+    if cfg.train.output_dir and own is None:
         given = Path(cfg.train.output_dir)
         # keeps the record of the run
-        return given / "eval" / f"last{suffix}" if args.eval_only and args.resume else given
+        return given / "eval" / f"last{suffix}" if args.resume else given
     # The weights that are evaluated do not change the directory of the run.
-    ignored = ["train.init_checkpoint", *_TTA_KEYS] if args.eval_only else []
-    name, root = config_id(args.config_file), str(cfg.train.output_root)
-    overrides, seed = args.overrides, cfg.train.seed
-    default = default_output_dir(name, args.profile, seed, overrides, ignore=ignored, root=root)
-    if not args.eval_only:
-        return Path(default)
+    ignored = ["train.init_checkpoint", *_TTA_KEYS]
+    folder = default_directory(args, cfg, args.overrides, ignored)
+    if own is not None:  # its evaluations with other settings are apart from each other
+        folder, suffix = own, folder.name.removeprefix(f"seed{cfg.train.seed}") + suffix
     # one directory per checkpoint; the digest tells files of the same name apart
     path = str(cfg.train.init_checkpoint)
     name = "last" if args.resume else f"{Path(path).stem}-{_digest(path)}"
-    return Path(default, "eval", f"{name}{suffix}")
+    return folder / "eval" / f"{name}{suffix}"
 
 
 def _tta_suffix(cfg: DictConfig) -> str:
@@ -214,6 +210,7 @@ def _evaluate_only(this: Run, extensions: Extensions, checkpoint: str) -> Record
             "test proposals (%s...).",
             *(checkpoint, now["id"], then["checkpoint"][:12], str(now["checkpoint"])[:12]),
         )
+    note_other_config(checkpoint, this.cfg)
     seed_everything(this.cfg.train.seed)
     model = build_model(this.cfg, this.device)
     SafeCheckpointer(model, str(this.folder)).load(checkpoint, checkpointables=[], policy="exact")
@@ -242,7 +239,7 @@ def _checkpoint_to_evaluate(args: argparse.Namespace, cfg: DictConfig, output_di
         )
     if args.resume:
         folder = output_dir.parents[1]
-        last = find_last_checkpoint(folder)
+        last = weights_of(folder)
         if last is None:
             raise CheckpointError(
                 f"--eval-only --resume evaluates the last checkpoint in {folder}, but there is "
@@ -250,8 +247,8 @@ def _checkpoint_to_evaluate(args: argparse.Namespace, cfg: DictConfig, output_di
             )
         return str(last)
     given = cfg.train.init_checkpoint
-    explicit = any(o.lstrip("+").startswith("train.init_checkpoint=") for o in args.overrides)
-    classifier = stage_of(str(given)) or ("ImageNetPretrained" in str(given) and not explicit)
+    published = "ImageNetPretrained" in str(given) and not _gives_weights(args)
+    classifier = stage_of(str(given)) or published
     if not given or classifier:
         raise CheckpointError(
             f"--eval-only needs trained weights, and train.init_checkpoint is {given!r}. Give a "
@@ -260,3 +257,8 @@ def _checkpoint_to_evaluate(args: argparse.Namespace, cfg: DictConfig, output_di
         )
     check_exists(str(given))
     return str(given)
+
+
+def _gives_weights(args: argparse.Namespace) -> bool:
+    """Returns whether the command line names a checkpoint."""
+    return any(o.lstrip("+").startswith("train.init_checkpoint=") for o in args.overrides)

@@ -11,13 +11,12 @@ import numpy as np
 import torch
 from omegaconf import DictConfig
 
-from mask_rcnn_repro.config import config_id
 from mask_rcnn_repro.data.proposals.files import proposals_exist
 from mask_rcnn_repro.engine.dependencies import command, data_sets, find_rpn
 from mask_rcnn_repro.engine.stages.prepare import PROPOSAL_FOLDER
 from mask_rcnn_repro.errors import ConfigError, DataError
 from mask_rcnn_tools.common.command_line import run_command
-from mask_rcnn_tools.common.trained_run import load_given_config
+from mask_rcnn_tools.common.trained_run import given_id, load_given_config
 from mask_rcnn_tools.drawing.files import write_picture
 from mask_rcnn_tools.drawing.labels import with_caption
 from mask_rcnn_tools.drawing.painter import paint
@@ -64,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
     failed: list[Exception] = []
     try:
         output.mkdir(parents=True, exist_ok=True)
-        print(f"{config_id(args.config_file)}, {args.source}", flush=True)
+        print(f"{given_id(args)}, {args.source}", flush=True)
         for sample in _samples(cfg, args, selection):
             about = "; ".join([sample.title, *sample.notes])
             safe = re.sub(r"[^\w.-]", "_", str(sample.image_id))

@@ -17,6 +17,7 @@ from detectron2.layers import FrozenBatchNorm2d
 from fvcore.common.checkpoint import _filter_reused_missing_keys, _IncompatibleKeys
 from torch import nn
 
+from mask_rcnn_repro.config.config_files import CONFIG_FILE
 from mask_rcnn_repro.engine.checkpoint.safe_load import (
     safe_pickle_load,
     safe_torch_load,
@@ -355,6 +356,9 @@ class SafeCheckpointer(DetectionCheckpointer):
                 )
         else:
             advice = "Give the checkpoint that this very config wrote, or the config that wrote it."
+            beside = Path(self._given_path).parent / CONFIG_FILE
+            if beside.is_file():
+                advice += f" {beside} lies beside it: --config-file {beside}"
         raise CheckpointError(
             f"Checkpoint {self._given_path!r} does not fit the model ({len(lines)} differences). "
             f"{advice}\n  " + "\n  ".join(lines)

@@ -92,8 +92,9 @@ def report_other_runs(folder: Path, cfg: DictConfig) -> None:
             logger.warning(
                 "--resume finds no checkpoint in %s and starts at iteration 0. %s holds a run of "
                 "the same config with other settings (%s), which has done %s iterations. To resume "
-                "it, repeat its settings. To start from its weights: train.init_checkpoint=%s",
-                *(folder, other, differences_from(other, cfg) or "unknown", done, last),
+                "it: --config-file %s --resume. To start from its weights: "
+                "train.init_checkpoint=%s",
+                *(folder, other, differences_from(other, cfg) or "unknown", done, other, last),
             )
 
 

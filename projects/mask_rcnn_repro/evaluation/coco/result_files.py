@@ -47,7 +47,8 @@ def read_results(
 
     Args:
         files: A file with all fields, or one per task that list the same detections in the same
-            order, which are joined.
+            order, which are joined. A file may also hold them as "annotations" beside "images", as
+            `predictions.json` of `tools/predict.py`.
         known: What the rows may refer to.
         images: Ids of the images whose rows are returned. None returns all rows. Of rows of other
             images only the ids are checked.
@@ -93,6 +94,13 @@ def _read_file(file: Path, known: KnownIds, images: Container[Any] | None) -> li
         rows = json.loads(file.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"The results {str(file)!r} cannot be read: {error}.") from error
+    if isinstance(rows, dict) and isinstance(rows.get("annotations"), list):
+        if (rows.get("info") or {}).get("image_ids") == "counted from 1":
+            raise DataError(
+                f"{file} numbers its images from 1, because some are not in the config's test "
+                "data. Predict on images of the test data alone (--input)."
+            )
+        rows = rows["annotations"]
     if not isinstance(rows, list):
         raise DataError(
             f"{str(file)!r} is not a file of COCO results: its top level is a "
