@@ -43,7 +43,7 @@ _TEST_KEYS = (
 
 _NOT_OF_A_ROW = (
     r"dataloader\.(test|evaluator)\b|model\.roi_heads\.box_predictor\.test_"
-    r"|train\.(?!proposals|init_from|freeze)"
+    r"|lr_multiplier\b|train\.(?!proposals|init_from|freeze)"
 )
 """Beginning of keys that do not tell the rows of a table apart, as a pattern."""
 
