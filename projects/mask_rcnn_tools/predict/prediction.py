@@ -51,7 +51,8 @@ class Prediction:
     def boxes(self) -> np.ndarray:
         """(N, 4) x0, y0, x1, y1 in pixels."""
         boxes = np.array([result["bbox"] for result in self.results], float).reshape(-1, 4)
-        return BoxMode.convert(boxes, BoxMode.XYWH_ABS, BoxMode.XYXY_ABS)
+        corners: np.ndarray = BoxMode.convert(boxes, BoxMode.XYWH_ABS, BoxMode.XYXY_ABS)
+        return corners
 
     @property
     def scores(self) -> np.ndarray:
@@ -72,7 +73,10 @@ class Prediction:
     def masks(self) -> np.ndarray | None:
         """(N, H, W) bool; None if the model predicts no masks, or there is no object."""
         runs = [result["segmentation"] for result in self.results if "segmentation" in result]
-        return mask_util.decode(runs).transpose(2, 0, 1).astype(bool) if runs else None
+        if not runs:
+            return None
+        masks: np.ndarray = mask_util.decode(runs).transpose(2, 0, 1).astype(bool)
+        return masks
 
     @property
     def keypoints(self) -> np.ndarray | None:
@@ -162,7 +166,8 @@ def pixels_of(image: Any, channels: str, wanted: str) -> np.ndarray:
                 "or convert it to 8 bits."
             )
         turned = detection_utils._apply_exif_orientation(image)
-        return detection_utils.convert_PIL_to_numpy(turned, wanted)
+        pixels: np.ndarray = detection_utils.convert_PIL_to_numpy(turned, wanted)
+        return pixels
     if channels not in ("BGR", "RGB"):
         raise DataError(f"channels must be 'BGR' or 'RGB', got {channels!r}.")
     if not isinstance(image, np.ndarray):
