@@ -76,6 +76,10 @@ setup(
         "fast": ["numba>=0.60", "hotcoco>=1.2"],
         "export": ["onnx>=1.16", "onnxruntime>=1.18"],
         "slurm": ["submitit>=1.5"],
+        # Trackers of experiments: `train.writers`.
+        "wandb": ["wandb>=0.17"],
+        "mlflow": ["mlflow>=2.10"],
+        "trackio": ["trackio>=0.5"],
         # Contenders of the benchmarks; onnxruntime takes part, too.
         "peers": ["openvino>=2026.4", "ultrafast-pycocotools>=0.1.14", "vernier>=0.5"],
     },

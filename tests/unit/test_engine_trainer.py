@@ -182,3 +182,69 @@ def test_loss_scaling_that_does_not_help_is_an_error():
         trainer.train(0, 60)
     assert torch.equal(model.linear.weight, before)
     assert 26 <= trainer.completed_iters < 30  # 2**16 halved to below 2**-10
+
+
+CLIP_OPTIMIZERS = {
+    "sgd": lambda p: torch.optim.SGD(p, 1.0, fused=True),
+    "loop": lambda p: torch.optim.SGD(p, 1.0, foreach=False),
+    "adamw": lambda p: torch.optim.AdamW(p, 1.0, fused=True),
+}
+
+
+def gradients_of_a_step(optimizer="sgd", parts=1, scale=None, **limits):
+    """The gradients that the optimizer steps with, as one vector, and what was logged."""
+    torch.manual_seed(0)
+    model, data = Regression(), examples(8)
+    size = len(data) // parts
+    batches = [data[k : k + size] for k in range(0, len(data), size)]
+    step = CLIP_OPTIMIZERS[optimizer](model.parameters())
+    trainer = Trainer(model, batches, step, seed=0, device=CPU, accumulate=parts, **limits)
+    if scale is not None:
+        trainer.grad_scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+    before = model.linear.weight.detach().clone()
+    with EventStorage(0) as trainer.storage:
+        trainer.iter, trainer.max_iter = 0, 1
+        trainer.run_step()
+        logged = {key: value for key, (value, _) in trainer.storage.latest().items()}
+    gradients = torch.cat([p.grad.flatten() for p in model.parameters()])
+    if optimizer != "adamw":  # a rate of 1: the weights change by what the optimizer was given
+        torch.testing.assert_close(
+            (before - model.linear.weight).flatten(), gradients[: before.numel()]
+        )
+    return gradients, logged
+
+
+@pytest.mark.parametrize("scale", [None, 2.0**12])
+@pytest.mark.parametrize("parts", [1, 4])
+@pytest.mark.parametrize("optimizer", CLIP_OPTIMIZERS)
+def test_gradients_are_clipped_as_a_whole(optimizer, parts, scale):
+    free, silent = gradients_of_a_step()
+    norm, middle = free.norm().item(), free.abs().median().item()
+    assert "gradient_norm" not in silent
+
+    by_norm, logged = gradients_of_a_step(optimizer, parts, scale, clip_norm=norm / 4)
+    torch.testing.assert_close(by_norm, free / 4, atol=1e-6, rtol=1e-4)
+    assert logged["gradient_norm"] == pytest.approx(norm, rel=1e-4)
+
+    by_value, _ = gradients_of_a_step(optimizer, parts, scale, clip_value=middle)
+    torch.testing.assert_close(by_value, free.clamp(-middle, middle), atol=1e-6, rtol=1e-4)
+    assert not torch.allclose(by_value, free)
+
+    both, logged = gradients_of_a_step(optimizer, parts, scale, clip_value=middle, clip_norm=1e9)
+    torch.testing.assert_close(both, by_value, atol=1e-6, rtol=1e-4)
+    assert logged["gradient_norm"] == pytest.approx(by_value.norm().item(), rel=1e-4)
+
+
+def test_a_step_that_overflows_is_skipped_with_a_limit_too():
+    trainer, model = scaled([examples(2)] * 2, 2)
+    trainer.clip_norm = 1.0
+    before = model.linear.weight.detach().clone()
+    overflows = iter([True, False])
+    model.linear.weight.register_hook(lambda g: g * (float("inf") if next(overflows) else 1))
+    with EventStorage(0) as trainer.storage:
+        trainer.max_iter = 2
+        for trainer.iter, moved in enumerate([False, True]):
+            trainer.run_step()
+            assert torch.equal(model.linear.weight, before) != moved
+            assert ("gradient_norm" in trainer.storage.latest()) == moved
+    assert trainer.grad_scaler.get_scale() == 2.0**15

@@ -172,7 +172,8 @@ def _type_text(field: FieldInfo) -> str:
         return annotation.__name__
     arguments = get_args(annotation)
     if get_origin(annotation) is list:
-        return f"list of {arguments[0].__name__}"
+        choices = " or ".join(f"`{a}`" for a in get_args(arguments[0]))
+        return f"list of {choices or arguments[0].__name__}"
     if arguments and all(isinstance(a, str) for a in arguments):
         return " or ".join(f"`{a}`" for a in arguments)
     names = []
@@ -193,7 +194,7 @@ def format_schema() -> str:
                 add(nested, f"{prefix}{name}.")
                 continue
             default = field.default
-            if default in (None, "") or isinstance(default, bool):
+            if default in (None, "") or isinstance(default, bool | list):
                 default = json.dumps(default)
             default = "(required)" if field.is_required() else f"`{default}`"
             meaning = str(field.description).replace("\n", " ")

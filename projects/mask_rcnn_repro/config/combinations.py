@@ -42,7 +42,7 @@ def combination_problems(cfg: DictConfig, world_size: int | None = None) -> list
     """
     rules = (
         _precision, _data_sets, _classes, _channels, _branches, _proposals, _stages, _annotations,
-        _sizes, _schedule,
+        _sizes, _schedule, _evaluations,
     )  # fmt: skip
     return [text for rule in rules for text in rule(cfg)] + list(_batch(cfg, world_size))
 
@@ -192,6 +192,16 @@ def _stages(cfg: DictConfig) -> Iterator[str]:
     if frozen and not started:
         give = "train.init_from or train.init_checkpoint"
         yield f"train.freeze={frozen} freezes random weights; give {give}"
+
+
+def _evaluations(cfg: DictConfig) -> Iterator[str]:
+    metric = cfg.train.early_stopping.metric
+    if metric is not None and cfg.train.eval_period == 0:
+        yield (
+            f"train.early_stopping.metric={metric} needs evaluations during the training, but "
+            "train.eval_period is 0; set the iterations between two, such as "
+            f"train.eval_period={max(cfg.train.max_iter // 10, 1)}"
+        )
 
 
 def _annotations(cfg: DictConfig) -> Iterator[str]:

@@ -68,6 +68,16 @@ class Ddp(Section):
     """Exchange fp16 gradients."""
 
 
+class ClipGradients(Section):
+    """Limits of the gradients of one iteration, applied before the optimizer steps."""
+
+    value: float | None = Field(default=None, gt=0)
+    """Clamp each element of a gradient to this absolute value. null: no limit."""
+    norm: float | None = Field(default=None, gt=0)
+    """Scale all gradients down together if their common L2 norm exceeds this, after `value`. The
+    norm before scaling is logged as `gradient_norm`. null: no limit."""
+
+
 class Checkpointer(Section):
     """When checkpoints are written and how many are kept."""
 
@@ -75,6 +85,29 @@ class Checkpointer(Section):
     """Iterations between checkpoints."""
     max_to_keep: int = Field(default=3, ge=1)
     """Number of newest checkpoints to keep."""
+    best: str | None = None
+    """Evaluation metric, such as `segm/AP`. The checkpoint with its highest value is kept as
+    `model_best.pth`, beside `max_to_keep` others. null: none."""
+
+
+class Ema(Section):
+    """Exponential moving average of the weights."""
+
+    decay: float | None = Field(default=None, gt=0, lt=1)
+    """Average weights and norm statistics over the iterations with this decay, such as 0.999. The
+    averaged model is evaluated and is the `model` of every checkpoint. null: no average."""
+
+
+class EarlyStopping(Section):
+    """When a training ends before `max_iter`."""
+
+    metric: str | None = None
+    """Evaluation metric, such as `segm/AP`. The training ends if it makes no progress. null: the
+    training goes on to `max_iter`."""
+    patience: int = Field(default=5, ge=1)
+    """Number of consecutive evaluations without progress after which the training ends."""
+    min_delta: float = Field(default=0.0, ge=0)
+    """Percentage points by which the best value must be exceeded to count as progress."""
 
 
 class Tta(Section):
@@ -152,6 +185,7 @@ class Train(Section):
     """Training iterations (optimizer steps)."""
     accumulate: int = Field(default=1, ge=1)
     """Number of batches whose gradients make one iteration."""
+    clip_gradients: ClipGradients = ClipGradients()
     scale_lr: bool = False
     """Multiply the learning rate by images per iteration / `reference_batch_size`."""
     profile: str = "paper"
@@ -176,12 +210,17 @@ class Train(Section):
     amp: Amp = Amp()
     ddp: Ddp = Ddp()
     checkpointer: Checkpointer = Checkpointer()
+    ema: Ema = Ema()
+    early_stopping: EarlyStopping = EarlyStopping()
     eval_period: int = Field(default=5000, ge=0)
     """Iterations between evaluations. 0: only at the end."""
     check_data: bool = True
     """Check the data before training and log problems. `tools/check_data.py` reports more."""
     log_period: int = Field(default=20, ge=1)
     """Iterations between log lines."""
+    writers: list[Literal["tensorboard", "csv", "wandb", "mlflow", "trackio"]] = ["tensorboard"]
+    """What metrics, results and drawn images are written to, beside `metrics.json`. `wandb`,
+    `mlflow` and `trackio` need the extra of that name."""
     optimize_inference: bool = True
     """Evaluate a copy of the model with folded norms and fused layers; a CPU evaluates two images
     concurrently. Faster, and equal up to rounding."""

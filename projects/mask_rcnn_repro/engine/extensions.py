@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from detectron2.utils.events import EventWriter
 from omegaconf import DictConfig
 
 from mask_rcnn_repro.engine.dependencies import DataSet
 from mask_rcnn_repro.engine.run import Run
 from mask_rcnn_repro.records import Record
+
+
+class RunWriter(EventWriter):
+    """A writer of Detectron2's that also gets the results."""
+
+    @abstractmethod
+    def finish(self, record: Record, images: Sequence[Path]) -> None:
+        """Writes the results of the complete run, then closes what it writes to.
+
+        Args:
+            record: The record.
+            images: Drawn test images, see `train.draw`.
+        """
 
 
 @dataclass(frozen=True)
@@ -31,6 +46,8 @@ class Extensions:
         annotate: Annotates unlabeled images (data distillation). Takes the finished run of the
             teacher, the directory to write to and the data set; returns the file of annotations.
             None refuses a run that names a teacher.
+        writers: Starts the writers of `train.writers`, before the training, in the first process.
+            Raises `UserError` if one cannot be used. None writes to TensorBoard alone.
         show: Prints the record at the end. None prints nothing.
         verify: Serves `--verify`. Takes the config, its name and what to compare with; raises
             `UserError` if there is nothing to compare with. Returns a function that prints the
@@ -41,5 +58,6 @@ class Extensions:
     draw: Callable[[str, Path, Path, int], object] | None = None
     resample: Callable[[Record, Path, Path], object] | None = None
     annotate: Callable[[Run, Path, DataSet], Path] | None = None
+    writers: Callable[[Run], Sequence[RunWriter]] | None = None
     show: Callable[[Record], object] | None = None
     verify: Callable[[DictConfig, str, str], Callable[[Record], bool]] | None = None

@@ -15,6 +15,8 @@ from mask_rcnn_repro.records.curves import CURVES_FILE, make_curves, save_curves
 
 logger = logging.getLogger(__name__)
 
+DRAWINGS_FOLDER = "drawings"  # in the directory of a run
+
 
 def write_record(
     run: Run,
@@ -23,6 +25,7 @@ def write_record(
     *,
     mode: str,
     iterations_done: int | None,
+    stopped_early: bool = False,
     checkpoint: Path | str,
     train_seconds: float | None,
 ) -> Record | None:
@@ -44,6 +47,7 @@ def write_record(
         seconds_per_image=evaluation.seconds_per_image,
         evaluator_backend=evaluation.computed_by,
         iterations_done=iterations_done,
+        stopped_early=stopped_early,
         checkpoint=checkpoint,
         train_seconds=train_seconds,
         device=run.device,
@@ -73,6 +77,6 @@ def _draw_examples(run: Run, extensions: Extensions) -> None:
         return
     names, count = run.cfg.dataloader.test.dataset.names, run.cfg.train.draw
     try:
-        draw(names, run.folder / RESULTS_FOLDER, run.folder / "drawings", count)
+        draw(names, run.folder / RESULTS_FOLDER, run.folder / DRAWINGS_FOLDER, count)
     except Exception as error:
         logger.warning("Nothing was drawn: %s: %s", type(error).__name__, error)

@@ -75,7 +75,7 @@ class Run:
         record = load_record(file) if file.is_file() else None
         if record is None or record.mode != "train":
             return None
-        return record if record.iterations_done == record.iterations_planned else None
+        return record if record.ran_to_its_end else None
 
 
 def began_with(folder: Path) -> dict[str, Any]:

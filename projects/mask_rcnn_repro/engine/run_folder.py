@@ -14,6 +14,7 @@ from detectron2.engine import hooks
 from detectron2.utils import comm
 from detectron2.utils.events import (
     CommonMetricPrinter,
+    EventWriter,
     JSONWriter,
     TensorboardXWriter,
     get_event_storage,
@@ -137,13 +138,20 @@ class _PrinterOnce(CommonMetricPrinter):
         self._printed = iteration
 
 
-def build_writer_hook(output_dir: Path, max_iter: int, period: int) -> hooks.PeriodicWriter | None:
-    """Returns the hook that writes metrics every `period` iterations; None off rank 0."""
+def build_writer_hook(
+    output_dir: Path, max_iter: int, period: int, writers: Sequence[EventWriter] | None = None
+) -> hooks.PeriodicWriter | None:
+    """Returns the hook that writes metrics every `period` iterations; None off rank 0.
+
+    Args:
+        output_dir: Directory of `metrics.json`.
+        max_iter: Iterations of the run.
+        period: Iterations between two writes.
+        writers: Other writers. None for TensorBoard's.
+    """
     if not comm.is_main_process():
         return None
-    writers = [
-        _PrinterOnce(max_iter),
-        JSONWriter(str(output_dir / "metrics.json")),
-        TensorboardXWriter(str(output_dir / "tensorboard")),
-    ]
-    return hooks.PeriodicWriter(writers, period=max(period, 1))
+    if writers is None:
+        writers = [TensorboardXWriter(str(output_dir / "tensorboard"))]
+    ours = [_PrinterOnce(max_iter), JSONWriter(str(output_dir / "metrics.json"))]
+    return hooks.PeriodicWriter([*ours, *writers], period=max(period, 1))

@@ -172,6 +172,9 @@ class Record(_Section):
         ge=0, description="Training iterations of the weights; null for weights that do not say."
     )
     iterations_planned: int = Field(ge=0, description="`train.max_iter`.")
+    stopped_early: bool = Field(
+        default=False, description="Whether `train.early_stopping` ended the training."
+    )
     training_seconds: float | None = Field(
         ge=0, description="Wall-clock seconds that the last start of the training took, else null."
     )
@@ -212,6 +215,11 @@ class Record(_Section):
     code: CodeInfo = Field(description="See below.")
     versions: Versions = Field(description="See below.")
 
+    @property
+    def ran_to_its_end(self) -> bool:
+        """Whether the weights are those of a whole training."""
+        return self.stopped_early or self.iterations_done == self.iterations_planned
+
     @model_validator(mode="after")
     def _no_absolute_paths(self) -> Record:
         for where, text in _strings(self.model_dump()):
@@ -236,6 +244,7 @@ def make_record(
     metrics: Mapping[str, Mapping[str, Any]],
     seconds_per_image: Mapping[str, float] | None,
     iterations_done: int | None,
+    stopped_early: bool = False,
     checkpoint: str | os.PathLike[str] | None,
     train_seconds: float | None = None,
     device: Any = "cpu",
@@ -285,6 +294,7 @@ def make_record(
         "seed": cfg.train.seed,
         "iterations_done": iterations_done,
         "iterations_planned": cfg.train.max_iter,
+        "stopped_early": stopped_early,
         "training_seconds": train_seconds,
         "metrics": {task: _nan_to_none(values) for task, values in metrics.items()},
         "seconds_per_image": dict(seconds_per_image) if seconds_per_image else None,

@@ -112,6 +112,7 @@ def state_without_result(config: str, records: Iterable[Record], profile: str) -
         if record.config.profile == profile
         and record.iterations_done is not None
         and record.iterations_done < record.iterations_planned
+        and not record.stopped_early
         and _is_current(config, record)
     ]
     if not shares:
@@ -142,8 +143,7 @@ def _rows_of_run(config: str) -> frozenset[str] | None:
 
 def is_complete(record: Record) -> bool:
     """Whether a record is of the whole schedule, or of an evaluation."""
-    done = record.iterations_done
-    return done == record.iterations_planned or (record.mode == "eval" and done is None)
+    return record.ran_to_its_end or (record.mode == "eval" and record.iterations_done is None)
 
 
 @functools.cache

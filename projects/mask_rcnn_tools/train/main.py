@@ -14,12 +14,14 @@ from mask_rcnn_tools.evidence.image_bootstrap import write_bootstrap
 from mask_rcnn_tools.evidence.summary import print_results
 from mask_rcnn_tools.train.run import main as train_or_evaluate
 from mask_rcnn_tools.train.verify import verifier
+from mask_rcnn_tools.train.writers import build_writers
 
 EXTENSIONS = Extensions(
     check_data=check_before_training,
     draw=draw_results,
     resample=write_bootstrap,
     annotate=annotate,
+    writers=build_writers,
     show=print_results,
     verify=verifier,
 )

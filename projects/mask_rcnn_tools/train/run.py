@@ -32,6 +32,7 @@ from mask_rcnn_repro.engine.run import Run, began_with
 from mask_rcnn_repro.engine.run_folder import keep_logs, open_run_folder
 from mask_rcnn_repro.engine.seeding import make_deterministic, seed_everything
 from mask_rcnn_repro.engine.stages.prepare import prepare, store_results, train_stage
+from mask_rcnn_repro.engine.train.progress import check_metrics
 from mask_rcnn_repro.engine.train.resuming import report_other_runs
 from mask_rcnn_repro.errors import CheckpointError, ConfigError
 from mask_rcnn_repro.records import Record
@@ -49,6 +50,7 @@ from mask_rcnn_tools.common.trained_run import (
     weights_of,
 )
 from mask_rcnn_tools.launch.processes import run_distributed, under_torchrun
+from mask_rcnn_tools.train.writers import check_installed
 
 logger = logging.getLogger(__name__)
 
@@ -111,6 +113,9 @@ def run(args: argparse.Namespace, extensions: Extensions) -> None:
     met = None
     if args.verify and extensions.verify is not None:
         met = extensions.verify(cfg, this.config_id, args.verify)
+    check_metrics(cfg)
+    if not args.eval_only:
+        check_installed(cfg)
     check_dependencies(this, eval_only=args.eval_only)
     if cfg.train.tta.enabled and (this.is_rpn or this.is_classifier):  # not after the training
         raise ConfigError(

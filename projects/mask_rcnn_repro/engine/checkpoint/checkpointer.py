@@ -86,11 +86,12 @@ class SafeCheckpointer(DetectionCheckpointer):
         if self.save_to_disk and save_dir:
             clean_leftovers(save_dir)
 
-    def save(self, name: str, **kwargs: Any) -> None:
+    def save(self, name: str, *, last: bool = True, **kwargs: Any) -> None:
         """Writes ``<save_dir>/<name>.pth``, then points ``last_checkpoint`` to it.
 
         Args:
             name: File name without suffix.
+            last: Whether ``last_checkpoint`` changes.
             **kwargs: Other values to save: plain containers, numbers, strings, arrays, tensors.
 
         Raises:
@@ -109,7 +110,8 @@ class SafeCheckpointer(DetectionCheckpointer):
         try:
             with atomic_write(target) as file:
                 save_tensors(file, data)
-            self.tag_last_checkpoint(file_name)
+            if last:
+                self.tag_last_checkpoint(file_name)
         except OSError as error:
             raise StorageError(
                 f"The checkpoint {target} could not be written: {error.strerror or error} "

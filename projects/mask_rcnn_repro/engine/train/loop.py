@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,9 @@ from typing import Any
 import torch
 from detectron2.engine import hooks
 from detectron2.utils import comm
+from detectron2.utils.events import EventWriter
 from omegaconf import DictConfig
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from mask_rcnn_repro.engine.builders import (
     build_model,
@@ -33,6 +36,7 @@ from mask_rcnn_repro.engine.checkpoint.init_from import load_initial_weights
 from mask_rcnn_repro.engine.evaluate import Evaluation, evaluate_model
 from mask_rcnn_repro.engine.run_folder import build_writer_hook, forget_metrics_from
 from mask_rcnn_repro.engine.seeding import seed_everything
+from mask_rcnn_repro.engine.train.progress import BestCheckpoint, EarlyStopping, Patience
 from mask_rcnn_repro.engine.train.resuming import (
     MissedEvalHook,
     keep_within_limit,
@@ -52,15 +56,17 @@ class TrainingResult:
     """The outcome of a training.
 
     Attributes:
-        model: The trained model, not wrapped, on its device.
+        model: The trained model (with `train.ema` the averaged one), not wrapped, on its device.
         evaluation: The evaluation after the last iteration.
         iterations: Iterations done, those before a resume included.
+        stopped_early: Whether `train.early_stopping` ended the training.
         seconds: Wall-clock seconds of this process's training loop, evaluations included.
     """
 
     model: torch.nn.Module
     evaluation: Evaluation
     iterations: int
+    stopped_early: bool
     seconds: float
 
 
@@ -72,6 +78,7 @@ def train(
     detector_weights: Path | None = None,
     rpn_weights: Path | None = None,
     classes: ClassMap | None = None,
+    writers: Sequence[EventWriter] | None = None,
 ) -> TrainingResult:
     """Trains `cfg.model` for `cfg.train.max_iter` iterations and evaluates it at the end.
 
@@ -86,6 +93,7 @@ def train(
         detector_weights: Weights of a run to start from, instead of `cfg.train.init_checkpoint`.
         rpn_weights: With `detector_weights`, the RPN of a model that shares its features.
         classes: Maps the classes of the initial weights. None if they are the same.
+        writers: What metrics are written to beside `metrics.json`. None for TensorBoard.
 
     Raises:
         UserError: Data, checkpoints or losses stop the run. The last completed iteration is saved
@@ -107,27 +115,38 @@ def train(
         accumulate=cfg.train.accumulate,
         amp_enabled=cfg.train.amp.enabled,
         amp_dtype=cfg.train.amp.dtype,
+        clip_value=cfg.train.clip_gradients.value,
+        clip_norm=cfg.train.clip_gradients.norm,
     )
-    checkpointer = SafeCheckpointer(model, str(output_dir), trainer=trainer)
+    averaged, patience = _average(cfg, model), _patience(cfg)
+    evaluated = model if averaged is None else averaged.module
+    checkpointer = SafeCheckpointer(evaluated, str(output_dir), trainer=trainer)
+    if averaged is not None:
+        checkpointer.add_checkpointable("trained_model", model)
+    if patience is not None:
+        checkpointer.add_checkpointable("early_stopping", patience)
     scheduler_hook = hooks.LRScheduler(optimizer, build_scheduler(cfg, optimizer))
     evaluations: list[Evaluation] = []
 
     def evaluate() -> dict[str, Any]:
         # Detectron2's hook evaluates at the end even if the last iteration failed
-        if trainer.iter == cfg.train.max_iter - 1:
+        if trainer.iter == trainer.max_iter - 1:
             return {}
-        sync_buffers(model)
-        evaluations.append(
-            evaluate_model(cfg, model, device, output_dir, final=trainer.iter >= cfg.train.max_iter)
-        )
+        sync_buffers(evaluated)
+        final = trainer.iter >= trainer.max_iter
+        evaluations.append(evaluate_model(cfg, evaluated, device, output_dir, final=final))
         return evaluations[-1].scalars()
 
-    trainer.register_hooks([hooks.IterationTimer(), scheduler_hook])
+    trainer.register_hooks([hooks.IterationTimer(), _averaging(averaged, model), scheduler_hook])
     start = _resume(checkpointer, trainer, resume)
     if start == 0 and detector_weights is not None:
         load_initial_weights(model, detector_weights, rpn_weights, list(cfg.train.freeze), classes)
     elif start == 0:
-        _load_init_checkpoint(cfg, checkpointer, classes)
+        _load_init_checkpoint(cfg, SafeCheckpointer(model), classes)
+    if averaged is not None:
+        averaged.n_averaged.fill_(start)  # 0: the first update copies the weights
+        if start == 0:
+            averaged.module.load_state_dict(model.state_dict())
     if start < cfg.train.max_iter:
         trainer.data_loader = build_train_data(cfg, start)
     elif cfg.train.max_iter == 0 and not checkpointer.has_checkpoint():
@@ -139,7 +158,9 @@ def train(
         [
             _periodic_checkpointer(cfg, checkpointer) if comm.is_main_process() else None,
             MissedEvalHook(cfg.train.eval_period, evaluate, output_dir / "metrics.json"),
-            build_writer_hook(output_dir, cfg.train.max_iter, cfg.train.log_period),
+            _best_checkpoint(cfg, checkpointer, resumed=start > 0),
+            _early_stopping(cfg, checkpointer, trainer, patience),
+            build_writer_hook(output_dir, cfg.train.max_iter, cfg.train.log_period, writers),
             _balance_threads(cfg, device),
         ]
     )
@@ -156,7 +177,57 @@ def train(
         if isinstance(error, NonFiniteLossError):
             raise NonFiniteLossError(f"{error}\n{_way_out(checkpointer)}") from error.__cause__
         raise
-    return TrainingResult(model, evaluations[-1], cfg.train.max_iter, time.perf_counter() - began)
+    seconds = time.perf_counter() - began
+    iterations, stopped = trainer.max_iter, trainer.stopped
+    return TrainingResult(evaluated, evaluations[-1], iterations, stopped, seconds)
+
+
+def _average(cfg: DictConfig, model: torch.nn.Module) -> AveragedModel | None:
+    """Returns the moving average of a model and its buffers. None without `train.ema`."""
+    decay = cfg.train.ema.decay
+    if decay is None:
+        return None
+    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+
+
+def _averaging(averaged: AveragedModel | None, model: torch.nn.Module) -> hooks.HookBase | None:
+    if averaged is None:
+        return None
+    return hooks.CallbackHook(after_step=lambda _: averaged.update_parameters(model))
+
+
+def _best_checkpoint(
+    cfg: DictConfig, checkpointer: SafeCheckpointer, resumed: bool
+) -> BestCheckpoint | None:
+    metric = cfg.train.checkpointer.best
+    if metric is None or not comm.is_main_process():
+        return None
+    alike = not cfg.train.tta.enabled
+    return BestCheckpoint(
+        cfg.train.eval_period, checkpointer, metric, resumed=resumed, last_counts=alike
+    )
+
+
+def _patience(cfg: DictConfig) -> Patience | None:
+    early = cfg.train.early_stopping
+    if early.metric is None:
+        return None
+    return Patience(early.metric, early.patience, early.min_delta)
+
+
+def _early_stopping(
+    cfg: DictConfig, checkpointer: SafeCheckpointer, trainer: Trainer, patience: Patience | None
+) -> EarlyStopping | None:
+    if patience is None:
+        return None
+
+    def finish() -> None:
+        trainer.stop()
+        done = trainer.completed_iters
+        checkpointer.save(FINAL_CHECKPOINT.removesuffix(".pth"), iteration=done - 1)
+
+    folder = Path(checkpointer.save_dir)
+    return EarlyStopping(patience, cfg.train.eval_period, folder / "metrics.json", finish)
 
 
 def sync_buffers(model: torch.nn.Module) -> None:

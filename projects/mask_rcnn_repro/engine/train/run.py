@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from detectron2.utils import comm
 
 from mask_rcnn_repro.engine.checkpoint.checkpointer import find_last_checkpoint
 from mask_rcnn_repro.engine.evaluate import check_test_data
-from mask_rcnn_repro.engine.extensions import Extensions
-from mask_rcnn_repro.engine.results import add_to_record, write_record
+from mask_rcnn_repro.engine.extensions import Extensions, RunWriter
+from mask_rcnn_repro.engine.results import DRAWINGS_FOLDER, add_to_record, write_record
 from mask_rcnn_repro.engine.run import INPUTS_FILE, Inputs, Run, began_with
 from mask_rcnn_repro.engine.train.loop import train
 from mask_rcnn_repro.errors import DataError
 from mask_rcnn_repro.records import Record
 from mask_rcnn_repro.records.provenance import dataset_info
 from mask_rcnn_repro.utils.atomic import atomic_write_text
+
+logger = logging.getLogger(__name__)
 
 _INPUTS = {  # that must not change during a run, by key in `inputs.json`
     "proposals": "the proposals of other weights",
@@ -51,6 +54,9 @@ def train_run(run: Run, inputs: Inputs, extensions: Extensions, *, resume: bool)
         extensions.check_data(cfg, str(run.file or run.config_id), run.overrides)
     if comm.is_main_process():
         check_test_data(cfg, run.folder)
+    writers = None
+    if comm.is_main_process() and extensions.writers is not None:
+        writers = extensions.writers(run)
     result = train(
         cfg,
         run.folder,
@@ -59,6 +65,7 @@ def train_run(run: Run, inputs: Inputs, extensions: Extensions, *, resume: bool)
         detector_weights=inputs.initial_weights,
         rpn_weights=inputs.rpn_weights,
         classes=inputs.classes,
+        writers=writers,
     )
     record = write_record(
         run,
@@ -66,12 +73,25 @@ def train_run(run: Run, inputs: Inputs, extensions: Extensions, *, resume: bool)
         result.evaluation,
         mode="train",
         iterations_done=result.iterations,
+        stopped_early=result.stopped_early,
         checkpoint=run.checkpoint,
         train_seconds=result.seconds,
     )
     add_to_record(run, record, extensions)
+    if record is not None:
+        _finish(run, record, writers or ())
     comm.synchronize()
     return record
+
+
+def _finish(run: Run, record: Record, writers: Sequence[RunWriter]) -> None:
+    """Hands the results to the writers. A failure is logged: the record stays."""
+    images = sorted((run.folder / DRAWINGS_FOLDER).glob("*.png")) if run.cfg.train.draw else []
+    for writer in writers:
+        try:
+            writer.finish(record, images)
+        except Exception as error:  # of any library
+            logger.warning("%s: %s: %s", type(writer).__name__, type(error).__name__, error)
 
 
 def _keep_inputs(run: Run, inputs: Inputs) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Iterable
 from functools import partial
@@ -24,6 +25,10 @@ _ASK_PERIOD = 10  # iterations
 _KEPT_VALUES = 2000  # of each metric; averages and medians need at most 1000 iterations
 
 
+class _Stopped(BaseException):
+    """Leaves the loop of Detectron2's trainer, which logs an `Exception` as a failure."""
+
+
 class Trainer(SimpleTrainer):
     """Detectron2's simple trainer with the parts that a long run needs.
 
@@ -40,6 +45,8 @@ class Trainer(SimpleTrainer):
         amp_enabled: Whether the forward pass runs under autocast.
         amp_dtype: "bf16" or "fp16" (CUDA only, with loss scaling).
         device: Device of the model.
+        clip_value: Largest absolute value of an element of a gradient. None for no limit.
+        clip_norm: Largest L2 norm of all gradients together. None for no limit.
     """
 
     def __init__(
@@ -53,6 +60,8 @@ class Trainer(SimpleTrainer):
         accumulate: int = 1,
         amp_enabled: bool = False,
         amp_dtype: str = "bf16",
+        clip_value: float | None = None,
+        clip_norm: float | None = None,
     ) -> None:
         super().__init__(model, data_loader, optimizer)
         self.seed = seed
@@ -60,10 +69,37 @@ class Trainer(SimpleTrainer):
         self.accumulate = accumulate
         self.amp_enabled = amp_enabled
         self.amp_dtype = amp_dtype
+        self.clip_value = clip_value
+        self.clip_norm = clip_norm
         self.completed_iters = 0
         self.mid_step = False
+        self.stopped = False
+        self._stop_asked = False
         use_scaler = amp_enabled and amp_dtype == "fp16"
         self.grad_scaler = torch.amp.GradScaler(device.type, enabled=use_scaler)
+
+    def stop(self) -> None:
+        """Ends the training after this iteration, which becomes the last one of the run.
+
+        All processes call it in the same iteration, or before the first one of a resumed run.
+        """
+        self._stop_asked = True
+        self.max_iter = self.completed_iters  # hooks write what they write at the end
+
+    def train(self, start_iter: int, max_iter: int) -> None:
+        """Trains from `start_iter` to `max_iter`, or to an earlier end by :meth:`stop`."""
+        with contextlib.suppress(_Stopped):
+            super().train(start_iter, max_iter)
+
+    def before_train(self) -> None:
+        """Calls the hooks."""
+        super().before_train()
+        self._leave_if_stopped()
+
+    def _leave_if_stopped(self) -> None:
+        if self._stop_asked:
+            self.stopped = True
+            raise _Stopped
 
     def run_step(self) -> None:
         """Runs one iteration.
@@ -90,11 +126,26 @@ class Trainer(SimpleTrainer):
                 self.grad_scaler.scale(total).backward()
             parts.append({name: value.detach() for name, value in losses.items()})
         means = self._check_finite(parts, batches)
+        self._clip_gradients()
         self.grad_scaler.step(self.optimizer)
         self.grad_scaler.update()
         self.completed_iters = self.iter + 1
         self.mid_step = False
         self._write_metrics(means, data_time)
+
+    def _clip_gradients(self) -> None:
+        """Applies the limits to the gradients of all micro-batches and processes together."""
+        if self.clip_value is None and self.clip_norm is None:
+            return
+        # a fused optimizer would divide by the loss scale only inside its step
+        self.grad_scaler.unscale_(self.optimizer)
+        parameters = [p for p in self.model.parameters() if p.grad is not None]
+        if self.clip_value is not None:
+            torch.nn.utils.clip_grad_value_(parameters, self.clip_value)
+        if self.clip_norm is not None:
+            norm = float(torch.nn.utils.clip_grad_norm_(parameters, self.clip_norm))
+            if math.isfinite(norm):  # fp16 skips a step whose gradients overflow
+                self.storage.put_scalar("gradient_norm", norm)
 
     def _gradient_sync(self, last: bool) -> contextlib.AbstractContextManager[Any]:
         """Exchanges gradients between processes at the last micro-batch of an iteration only."""
@@ -176,18 +227,21 @@ class Trainer(SimpleTrainer):
             # Detectron2 keeps a million values of each metric: hundreds of megabytes in a long run
             for history in self.storage.histories().values():
                 del history.values()[:-_KEPT_VALUES]
+        self._leave_if_stopped()
         if comm.get_world_size() == 1 or self.completed_iters % _ASK_PERIOD == 0:
             stop_together_if_asked()
 
     def after_train(self) -> None:
         """Calls the hooks. Afterwards `iter` is the number of completed iterations."""
         # it is one more if a resumed run has no iteration left
-        self.iter: int = min(self.iter, self.max_iter)
+        self.iter: int = self.max_iter if self.stopped else min(self.iter, self.max_iter)
         super().after_train()
 
     def state_dict(self) -> dict[str, Any]:
         """Adds the loss scale to Detectron2's trainer state (iteration, hooks, optimizer)."""
         state = super().state_dict()
+        if self.completed_iters > 0:  # before and after the loop, `iter` is one more
+            state["iteration"] = self.completed_iters - 1
         if self.grad_scaler.is_enabled():
             state["grad_scaler"] = self.grad_scaler.state_dict()
         return state
