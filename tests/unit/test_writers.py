@@ -12,7 +12,7 @@ import pytest
 import torch
 from detectron2.utils.events import EventStorage
 
-from mask_rcnn_repro.config import load_config
+from mask_rcnn_repro.config import config_hash, default_output_dir, load_config
 from mask_rcnn_repro.engine.run import Run
 from mask_rcnn_repro.errors import ConfigError
 from mask_rcnn_repro.registration import register
@@ -159,3 +159,12 @@ def test_trackio_here(tmp_path, monkeypatch):
     (found,) = list(trackio.Api().runs("mask-rcnn-repro"))
     assert found.name == NAME
     assert found.config["tags"] == ", ".join(TAGS)
+
+
+def test_writers_do_not_change_what_a_run_is(tmp_path):
+    one, other = (run_with(tmp_path, *names) for names in (["csv"], ["wandb", "tensorboard"]))
+    assert config_hash(one.cfg) == config_hash(other.cfg)
+    folders = [
+        default_output_dir(QUICKSTART, "tiny", 0, keys) for keys in ([], ["train.writers=[]"])
+    ]
+    assert folders[0] == folders[1]

@@ -98,7 +98,7 @@ def canonical(value: Any) -> str:
 WHERE_KEYS = frozenset({
     "train.output_dir", "train.output_root", "train.device", "train.num_threads",
     "train.check_data", "train.process_timeout", "train.optimize_inference",
-    "train.published_weights",
+    "train.published_weights", "train.writers",
     "train.verify.tolerance", "train.verify.expected",
     "dataloader.train.num_workers", "dataloader.test.num_workers",
 })  # fmt: skip
