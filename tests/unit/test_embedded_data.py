@@ -437,7 +437,7 @@ def test_sizes_classes_and_counts_are_spread(sample_root: Path) -> None:
     stats = measure(sample_root)
     assert stats["images"] == 100
     assert 5.0 <= stats["per_image"] <= 7.0
-    assert 0.25 <= stats["small"] <= 0.45
+    assert 0.12 <= stats["small"] <= 0.3
     assert 0.35 <= stats["medium"] <= 0.65
     assert 0.08 <= stats["large"] <= 0.3
     assert stats["multi_part"] > 0.1
