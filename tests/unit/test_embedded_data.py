@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
+import itertools
 import json
 import multiprocessing
 import os
@@ -41,9 +42,11 @@ from mask_rcnn_embedded.coco.annotate import annotate, region_polygons, uncompre
 from mask_rcnn_embedded.coco.scene import MIN_VISIBLE_AREA, Scene, render
 from mask_rcnn_embedded.coco.stats import measure
 from mask_rcnn_embedded.command_line import main
+from mask_rcnn_embedded.drawing.kinds import KINDS, typical_color, typical_texture
 from mask_rcnn_embedded.drawing.person import KEYPOINT_NAMES, make_person
 from mask_rcnn_embedded.drawing.solid import SS, rasterize
-from mask_rcnn_embedded.drawing.things import make_solid
+from mask_rcnn_embedded.drawing.textures import random_color
+from mask_rcnn_embedded.drawing.things import make_object, make_solid
 from mask_rcnn_repro.errors import DataError
 
 # Full-size pictures, few of them: enough for statistics, made in two seconds.
@@ -434,7 +437,7 @@ def test_sizes_classes_and_counts_are_spread(sample_root: Path) -> None:
     stats = measure(sample_root)
     assert stats["images"] == 100
     assert 5.0 <= stats["per_image"] <= 7.0
-    assert 0.25 <= stats["small"] <= 0.45
+    assert 0.12 <= stats["small"] <= 0.3
     assert 0.35 <= stats["medium"] <= 0.65
     assert 0.08 <= stats["large"] <= 0.3
     assert stats["multi_part"] > 0.1
@@ -445,20 +448,24 @@ def test_sizes_classes_and_counts_are_spread(sample_root: Path) -> None:
     assert visible > hidden > 100
 
 
-def test_colour_does_not_tell_the_class(sample_root: Path) -> None:
-    """Mean colours of the classes differ by less than the colours within a class."""
-    coco = load(sample_root, "instances_train.json")
-    colors: dict[int, list[np.ndarray]] = {}
-    for a in coco.loadAnns(coco.getAnnIds(iscrowd=False)):
-        image = coco.loadImgs(a["image_id"])[0]
-        picture = cv2.imread(str(sample_root / "train" / image["file_name"]))
-        colors.setdefault(a["category_id"], []).append(picture[coco.annToMask(a) > 0].mean(axis=0))
-    means = np.stack([np.mean(c, axis=0) for c in colors.values()])
-    within = np.mean([np.std(c, axis=0).mean() for c in colors.values()])
-    assert means.std(axis=0).max() < 0.5 * within
+def test_nine_in_ten_things_have_the_colour_and_pattern_of_their_class() -> None:
+    rng = np.random.default_rng(0)
+    theme = [random_color(rng) for _ in range(4)]
+    for category in ("star", "bottle", "car", "bicycle"):
+        things = [make_object(rng, category, 60.0, theme)[0] for _ in range(200)]
+        typical = [t for t in things if t.textures[0].name == typical_texture(category)]
+        assert 165 <= len(typical) <= 198
+        means = np.mean([t.palette[0, 0] for t in typical], axis=0)
+        # a sixteenth of the others has that pattern, too, and colours vary and are clipped
+        np.testing.assert_allclose(means, typical_color(category), atol=12.0)
+        assert np.std([t.palette[0, 0] for t in typical], axis=0).max() < 30.0
 
 
-# ---------------------------------------------------------------- cache
+def test_classes_differ_in_colour_or_pattern() -> None:
+    looks = [(typical_color(kind), typical_texture(kind)) for kind in KINDS[:17]]
+    for (color, texture), (other_color, other_texture) in itertools.combinations(looks, 2):
+        assert texture != other_texture or np.abs(color - other_color).max() > 60.0
+    assert ("person", *KINDS[:17]) == THING_CLASSES
 
 
 def test_cache_root(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import shutil
 
 import pytest
 import torch
-from omegaconf import OmegaConf
+from detectron2.layers import FrozenBatchNorm2d
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -374,7 +374,7 @@ def test_the_weights_of_a_stage_fit_the_rows(config, stage):
     cfg = get_config(config, "mini")
     assert cfg.train.init_checkpoint == f"stage://pretrain/{stage}"
     row, classifier = (build_resnet_of(c) for c in (cfg, get_config(f"pretrain/{stage}", "mini")))
-    given = {k: shape for k, shape in classifier.items() if "num_batches" not in k}
+    row, given = ({k: s for k, s in d.items() if "num_batches" not in k} for d in (row, classifier))
     assert {k: given.get(k) for k in row} == row
     bottom = cfg.model.backbone.get("bottom_up") or cfg.model.backbone
     assert bottom.stride_in_1x1 == get_config(f"pretrain/{stage}").model.backbone.stride_in_1x1
@@ -388,23 +388,28 @@ def build_resnet_of(cfg):
     return {k: v.shape for k, v in network.state_dict().items()}
 
 
-def test_a_pretrained_scale_keeps_the_papers_optimizer_and_frozen_norms():
+def test_a_pretrained_scale_trains_norms_but_those_of_frozen_stages():
     cfg, paper = (get_config("table2a/r50_fpn", profile) for profile in ("mini", "paper"))
-    assert cfg.optimizer.lr == paper.optimizer.lr * profiles.MINI.sgd_lr
-    assert OmegaConf.to_container(cfg.optimizer) == {
-        **OmegaConf.to_container(paper.optimizer),
-        "lr": cfg.optimizer.lr,
-    }
+    assert cfg.optimizer["_target_"] == "torch.optim.AdamW"
+    assert cfg.optimizer.lr == pytest.approx(paper.optimizer.lr * profiles.MINI.lr)
     bottom = cfg.model.backbone.bottom_up
-    assert (bottom.norm, bottom.freeze_at) == ("FrozenBN", 2)
-    zoo = get_config(
-        "model_zoo/mask_rcnn_R_50_FPN_3x", "mini"
-    )  # published weights that no stage stands for
+    assert (bottom.norm, bottom.freeze_at) == ("BN", 2)
+    network = build_resnet(**{k: v for k, v in bottom.items() if k != "_target_"})
+    frozen = {n.partition(".")[0] for n, p in network.named_parameters() if not p.requires_grad}
+    assert frozen == {"stem", "res2"}
+    assert isinstance(network.res2[0].conv1.norm, FrozenBatchNorm2d)
+    assert isinstance(network.res3[0].conv1.norm, torch.nn.BatchNorm2d)
+
+
+def test_configs_that_no_stage_stands_for_start_from_random_weights():
+    zoo = get_config("model_zoo/mask_rcnn_R_50_FPN_3x", "mini")
     assert zoo.train.init_checkpoint == ""
-    assert zoo.model.backbone.bottom_up.norm == "BN"
+    bottom = zoo.model.backbone.bottom_up
+    assert (bottom.norm, bottom.freeze_at) == ("BN", 0)
     shared = get_config("section4_4/r101_fpn_shared", "mini")
     assert shared.train.init_from == "table2a/r101_fpn"
-    assert (shared.train.init_checkpoint, shared.model.backbone.bottom_up.norm) == ("", "FrozenBN")
+    bottom = shared.model.backbone.bottom_up
+    assert (shared.train.init_checkpoint, bottom.norm, bottom.freeze_at) == ("", "BN", 2)
 
 
 def test_every_network_of_the_paper_has_a_stage():

@@ -2,10 +2,11 @@
 
 A profile is a function from config to config. It is applied after the file and before the command
 line. `mini` and `tiny` replace COCO by the embedded data and scale sizes, widths, counts and
-schedules by fixed factors. A scale is either pre-trained or not. A pre-trained one has the paper's
-frozen batch norm and SGD, and starts from a pre-training stage (`configs/pretrain/`), which stands
-for ImageNet's weights. The other starts from random weights, with batch norm and AdamW. Profiles
-never change what distinguishes two rows: RoI layers, heads, losses, thresholds, depth.
+schedules by fixed factors. Both train with batch norm and AdamW: with the paper's frozen statistics
+and SGD, short schedules learn half as much. At `mini` networks start from a pre-training stage
+(`configs/pretrain/`), which stands for ImageNet's weights, with the first two stages frozen as in
+the paper. At `tiny` they start from random weights. Profiles never change what distinguishes two
+rows: RoI layers, heads, losses, thresholds, depth.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ profiles train on each kind of data for the same number of iterations.
 _MOST_ROIS, _MOST_PERSON_ROIS = 64, 32
 """Upper limits of sampled RoIs. An embedded image has six objects, or two persons.
 
-Most of the 128 RoIs that the FPN heads would sample are repetitions. C4's 16 are not.
+Most of the 256 RoIs that the FPN heads would sample are repetitions. C4's 32 are not.
 """
 
 
@@ -64,8 +65,7 @@ class Scale:
     rois: float  # of sampled RoIs per image
     batch: float  # of images per iteration
     pretrained: bool  # whether networks start from a pre-training stage
-    sgd_lr: float  # the learning rate divided by the paper's, if pre-trained
-    lr: float  # AdamW's learning rate divided by SGD's, from random weights
+    lr: float  # AdamW's learning rate divided by SGD's
     # Of the iterations and milestones of a schedule of 160k. Others become equally long.
     iterations: float
     warmup: float  # of the warm-up iterations
@@ -80,16 +80,15 @@ class Scale:
 
 
 MINI = Scale(
-    width=1 / 4,
+    width=1 / 8,
     pixels=320 / 800,  # the size at which the embedded images are drawn
     objects=1 / 2,
     counts=1 / 4,
-    rois=1 / 4,
+    rois=1 / 2,
     batch=1 / 2,
     pretrained=True,
-    sgd_lr=1.0,
     lr=1 / 10,
-    iterations=1 / 160,
+    iterations=1 / 320,
     warmup=1 / 10,
     data_prefix="embedded",
     coco_prefix="embedded_coco",
@@ -99,7 +98,15 @@ MINI = Scale(
     log_period=20,
 )
 
-EMBEDDED = replace(MINI, pixels=128 / 800, objects=1 / 4, pretrained=False)
+EMBEDDED = replace(
+    MINI,
+    width=1 / 4,
+    pixels=128 / 800,
+    objects=1 / 4,
+    rois=1 / 4,
+    pretrained=False,
+    iterations=1 / 160,
+)
 """The scale of configs that are written for the embedded data, such as the quickstart."""
 
 TINY = Scale(
@@ -110,7 +117,6 @@ TINY = Scale(
     rois=1 / 16,
     batch=1 / 8,
     pretrained=False,
-    sgd_lr=1.0,
     lr=1 / 20,
     iterations=1 / 16_000,
     warmup=1 / 500,
@@ -170,11 +176,12 @@ def _shrink(cfg: DictConfig, scale: Scale) -> DictConfig:
     for split in ("train", "test"):  # proposals from files, if the config sets the number itself
         _scale(cfg, f"dataloader.{split}.mapper.precomputed_proposal_topk", scale.counts)
     _use_embedded_data(cfg, scale)
-    started = cfg.train.init_from or cfg.train.init_checkpoint in _PRETRAINING
-    if scale.pretrained and started:
-        _start_pretrained(cfg, scale)
+    if scale.pretrained and (cfg.train.init_from or cfg.train.init_checkpoint in _PRETRAINING):
+        _start_pretrained(cfg)
     else:
-        _train_from_random_weights(cfg, scale)
+        _start_from_random_weights(cfg)
+    _train_batch_norm(cfg)
+    _use_adamw(cfg, scale)
     _shorten(cfg, scale, usual)
     return cfg
 
@@ -234,25 +241,31 @@ def _use_embedded_data(cfg: DictConfig, scale: Scale) -> None:
             heads.num_classes = 1 if person else scale.classes
 
 
-def _start_pretrained(cfg: DictConfig, scale: Scale) -> None:
+def _start_pretrained(cfg: DictConfig) -> None:
     stage = _PRETRAINING.get(cfg.train.init_checkpoint)
     cfg.train.init_checkpoint = f"stage://{stage}" if stage else ""
-    more = 1.0
     if OmegaConf.select(cfg.model, "backbone.bottom_up.num_groups", default=1) > 1:
         more = _USUAL_BATCH / cfg.train.reference_batch_size
-    _scale(cfg, "dataloader.train.total_batch_size", more)
-    _scale(cfg, "train.reference_batch_size", more)
-    _scale(cfg, "optimizer.lr", scale.sgd_lr * more, whole=False)
+        _scale(cfg, "dataloader.train.total_batch_size", more)
+        _scale(cfg, "train.reference_batch_size", more)
+        _scale(cfg, "optimizer.lr", more, whole=False)
 
 
-def _train_from_random_weights(cfg: DictConfig, scale: Scale) -> None:
+def _start_from_random_weights(cfg: DictConfig) -> None:
     cfg.train.init_checkpoint = ""
     for key in ("backbone", "backbone.bottom_up"):
-        # Frozen statistics do not normalize random weights.
-        if OmegaConf.select(cfg.model, f"{key}.norm") == "FrozenBN":
-            OmegaConf.update(cfg.model, f"{key}.norm", "BN")
         if OmegaConf.select(cfg.model, f"{key}.freeze_at") is not None:
             OmegaConf.update(cfg.model, f"{key}.freeze_at", 0)
+
+
+def _train_batch_norm(cfg: DictConfig) -> None:
+    """Frozen statistics do not normalize random weights, nor those that change fast."""
+    for key in ("backbone", "backbone.bottom_up"):
+        if OmegaConf.select(cfg.model, f"{key}.norm") == "FrozenBN":
+            OmegaConf.update(cfg.model, f"{key}.norm", "BN")
+
+
+def _use_adamw(cfg: DictConfig, scale: Scale) -> None:
     old = cfg.optimizer
     if "AdamW" in str(old["_target_"]):
         return
