@@ -12,8 +12,9 @@ import cv2
 import numpy as np
 import pytest
 
-from mask_rcnn_repro.records.curves import load_curves, record_identity
+from mask_rcnn_repro.records.curves import record_identity
 from mask_rcnn_repro.records.record import load_record
+from mask_rcnn_tools.common.curves import load_curves
 from mask_rcnn_tools.evidence import results
 from mask_rcnn_tools.evidence.image_bootstrap import load_bootstrap
 from mask_rcnn_tools.evidence.verdicts import BOOTSTRAP_SAMPLES
@@ -50,7 +51,7 @@ def copied(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
 
 def test_a_run_leaves_its_curves(trained: Path) -> None:
     record, curves = load_record(trained / "record.json"), load_curves(trained / "curves.json")
-    assert curves.belong_to(record)
+    assert curves.record == record_identity(record)
     assert set(curves.precision_recall) == set(record.metrics) == {"bbox", "segm"}
     for task, found in curves.precision_recall.items():
         metrics = record.metrics[task]
@@ -113,7 +114,7 @@ def test_examples_and_curves_go_beside_the_collected_record(copied: Path) -> Non
     shutil.copyfile(copied / RUN / "record.json", target)
     both = ("--curves-of", str(RUN), "--examples-of", str(RUN), "--count", "1", "--into", "results")
     report(copied, *both).succeeded()
-    assert load_curves(target.with_suffix(".curves.json")).belong_to(record)
+    assert load_curves(target.with_suffix(".curves.json")).record == record_identity(record)
     assert load_bootstrap(target.with_suffix(".bootstrap.json")).record == record_identity(record)
     (picture,) = target.with_suffix(".examples").glob("*.jpg")
     manifest = json.loads((picture.parent / "examples.json").read_text())

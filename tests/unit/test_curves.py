@@ -14,13 +14,13 @@ from mask_rcnn_repro.evaluation.coco.ground_truth import index_ground_truth
 from mask_rcnn_repro.evaluation.coco.precision_recall import PrecisionRecall, precision_recall
 from mask_rcnn_repro.records.curves import (
     MAX_POINTS,
-    load_curves,
     make_curves,
     record_identity,
     save_curves,
     thinned,
 )
 from mask_rcnn_repro.records.record import load_record, save_record
+from mask_rcnn_tools.common.curves import load_curves
 from mask_rcnn_tools.report.run_curves import curves_of_run
 from mask_rcnn_tools.report.runs import load_runs
 
@@ -125,8 +125,8 @@ def test_learning_is_read_from_metrics(tmp_path, record):
         "segm/AP50": [(1000, 58.0)],
     }
     assert curves.precision_recall == {}
-    assert curves.belong_to(record)
-    assert not curves.belong_to(record.model_copy(update={"seed": 5}))
+    assert curves.record == record_identity(record)
+    assert curves.record != record_identity(record.model_copy(update={"seed": 5}))
     evaluated = record.model_copy(update={"mode": "eval"})
     assert make_curves(evaluated, file, {}).training == {}
     assert make_curves(record, tmp_path / "absent.json", {}).training == {}

@@ -14,7 +14,6 @@ from mask_rcnn_repro import get_config, register
 from mask_rcnn_repro.config import config_hash
 from mask_rcnn_repro.config.from_data import fit_to_data
 from mask_rcnn_repro.data.proposals.writer import ProposalWriter
-from mask_rcnn_repro.engine import main
 from mask_rcnn_repro.engine.dependencies import (
     DataSet,
     check_dependencies,
@@ -27,6 +26,7 @@ from mask_rcnn_repro.engine.run import Inputs, Run
 from mask_rcnn_repro.engine.stages.up_to_date import check_stored, fingerprint
 from mask_rcnn_repro.engine.train.run import _keep_inputs
 from mask_rcnn_repro.errors import CheckpointError, ConfigError, DataError
+from mask_rcnn_tools.train.run import _use_its_stages
 
 from .tables_helpers import record
 
@@ -82,6 +82,48 @@ def test_seeds_use_two_stages_in_rotation(tmp_path, monkeypatch, seed, overrides
     assert rpn.cfg.train.seed == stage
     assert rpn.folder == Path(f"output/rpn/r50_c4@tiny/seed{stage}")
     assert command(rpn).endswith(" --seed 1") == (stage == 1)
+
+
+TRAIN_SIZE = "dataloader.train.mapper.augmentations.0.short_edge_length=[96, 100]"
+TEST_SIZE = "dataloader.test.mapper.augmentations.0.short_edge_length=[100]"
+
+
+def sizes(cfg):
+    loaders = (cfg.dataloader.train, cfg.dataloader.test)
+    nodes = [loader.mapper.augmentations[0] for loader in loaders]
+    return [(list(node.short_edge_length), node.max_size) for node in nodes]
+
+
+def test_an_rpn_is_trained_at_the_image_sizes_of_its_row(tmp_path):
+    row = run(tmp_path, "table2b/softmax", TRAIN_SIZE, TEST_SIZE)
+    rpn = dependency(row, row.cfg.train.proposals, ())
+    assert sizes(rpn.cfg) == sizes(row.cfg) == [([96, 100], 107), ([100], 107)]
+    assert rpn.overrides == (TRAIN_SIZE, TEST_SIZE)
+    assert rpn.folder.name.startswith("seed0-")
+    assert "short_edge_length=[96, 100]" in command(rpn)
+
+
+@pytest.mark.parametrize("overrides", [(), (TEST_SIZE,)])
+def test_the_size_of_test_images_alone_needs_no_other_rpn(tmp_path, overrides):
+    row = run(tmp_path, "table2b/softmax", *overrides)
+    rpn = dependency(row, row.cfg.train.proposals, ())
+    assert sizes(rpn.cfg) == [([64], 107), ([64], 107)]
+    assert rpn.overrides == () and rpn.folder.name == "seed0"
+
+
+def test_initial_weights_keep_the_image_sizes_of_their_run(tmp_path):
+    row = run(tmp_path, "table7/fine_coco", TRAIN_SIZE)
+    source = dependency(row, row.cfg.train.init_from, ())
+    assert sizes(source.cfg) == [([64], 107), ([64], 107)]
+
+
+def test_other_augmentations_are_not_passed_on(tmp_path):
+    """Only sizes: a row without flips, or with a size that its RPN does not have."""
+    base = "dataloader.train.mapper.augmentations"
+    row = run(tmp_path, "table2b/softmax", f"{base}.1.horizontal=false", TRAIN_SIZE)
+    assert dependency(row, row.cfg.train.proposals, ()).overrides == (TRAIN_SIZE,)
+    row.cfg.dataloader.train.mapper.augmentations.append({"short_edge_length": [7]})
+    assert dependency(row, row.cfg.train.proposals, ()).overrides == (TRAIN_SIZE,)
 
 
 def test_a_row_without_training_takes_the_weights_of_its_seed(tmp_path):
@@ -163,11 +205,11 @@ def test_an_evaluation_uses_the_stages_of_its_run(tmp_path):
     begin(tmp_path, proposals=used)
     for overrides, seed in (((), 0), (("train.stage_seed=1",), 1), (("train.proposals=null",), 1)):
         row = run(tmp_path, ROW, "train.seed=3", *overrides)
-        main._use_its_stages(row.cfg, tmp_path)
+        _use_its_stages(row.cfg, tmp_path)
         assert dependency(row, "rpn/r50_c4", ()).cfg.train.seed == seed
     (tmp_path / "inputs.json").unlink()
     row = run(tmp_path, ROW, "train.seed=3")
-    main._use_its_stages(row.cfg, tmp_path)
+    _use_its_stages(row.cfg, tmp_path)
     assert row.cfg.train.stage_seed is None
 
 

@@ -150,7 +150,7 @@ def texts(table):
 def test_what_lies_beside_records_is_found_by_the_run_that_it_is_of(folder, records):
     runs = load_runs([folder])
     assert sorted(map(key_of, runs.records)) == sorted(map(key_of, records))
-    assert runs.curves_of(records[0]).belong_to(records[0])
+    assert runs.curves_of(records[0]).record == record_identity(records[0])
     assert runs.curves_of(records[1]) is None
     where, examples = runs.examples_of(records[2])
     assert (where / examples.pictures[0].file).is_file()

@@ -8,6 +8,7 @@ For data distillation it names the run that generates annotations in `dataset.te
 
 from __future__ import annotations
 
+import itertools
 import json
 import shlex
 from collections.abc import Callable, Mapping
@@ -49,6 +50,9 @@ _INHERITED = (
     "dataloader.test.num_workers",
 )
 """Keys that a run passes on to the runs that it depends on. None changes what is computed."""
+
+_SIZES = ("short_edge_length", "max_size", "shape", "sample_style")
+"""Parameters of Detectron2's augmentations that resize images."""
 
 
 @dataclass(frozen=True)
@@ -274,7 +278,8 @@ def dependency(
 
     It has the same profile, and the seed of :func:`stage_seed`. It has the same data, too, unless
     it is a pre-training stage or provides weights whose classes are mapped by name. Stages that
-    read the same data scale its images from the same bits.
+    read the same data scale its images from the same bits. An RPN is trained at the image sizes of
+    the run.
 
     Args:
         run: The run that depends on it.
@@ -298,6 +303,8 @@ def dependency(
     if same_data:
         plain = fit_to_data(plain)  # which bits it would take
     data = [] if own_data and not same_data else _data_overrides(run.cfg, plain, same_data)
+    if path == run.cfg.train.proposals:
+        data += _size_overrides(run.cfg, plain)
     cfg = load_config(file, run.profile, [*handed, *data], seed) if data else plain
     cfg = cfg if cfg is plain and same_data else fit_to_data(cfg, data)
     root = str(cfg.train.output_root)
@@ -313,6 +320,7 @@ def _override(key: str, value: Any) -> str:
             return plain
     except ConfigError:
         pass
+    value = OmegaConf.to_container(value) if OmegaConf.is_list(value) else value
     return f"{key}={json.dumps(value, ensure_ascii=False)}"
 
 
@@ -326,9 +334,22 @@ def _data_overrides(row: DictConfig, stage: DictConfig, same_data: bool = False)
         for key in ("image_bits",) if same_data else ("names", "json", "image_root", "image_bits"):
             value, theirs = node.get(key), stage.dataloader[split].dataset.get(key)
             if value != theirs and (value is not None or not same_data):
-                plain = list(value) if OmegaConf.is_list(value) else value
-                overrides.append(_override(f"dataloader.{split}.dataset.{key}", plain))
+                overrides.append(_override(f"dataloader.{split}.dataset.{key}", value))
     return overrides
+
+
+def _size_overrides(row: DictConfig, rpn: DictConfig) -> list[str]:
+    """Returns overrides that give an RPN the image sizes of a row that trains on other sizes."""
+    found: dict[str, list[str]] = {"train": [], "test": []}
+    for split, overrides in found.items():
+        base = f"dataloader.{split}.mapper.augmentations"
+        for place, key in itertools.product(range(len(OmegaConf.select(row, base) or [])), _SIZES):
+            name = f"{base}.{place}.{key}"
+            value, theirs = (OmegaConf.select(cfg, name) for cfg in (row, rpn))
+            if value != theirs and None not in (value, theirs):
+                overrides.append(_override(name, value))
+    # other sizes in tests alone need no other RPN
+    return found["train"] and found["train"] + found["test"]
 
 
 def data_sets(cfg: DictConfig, split: str) -> list[DataSet]:

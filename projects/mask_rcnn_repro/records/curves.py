@@ -15,7 +15,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from mask_rcnn_repro.evaluation.coco.precision_recall import RECALLS, Curve, PrecisionRecall
-from mask_rcnn_repro.records.record import Record, read_json, validated
+from mask_rcnn_repro.records.record import Record
 from mask_rcnn_repro.utils.atomic import atomic_write_text
 
 CURVES_FILE = "curves.json"
@@ -92,10 +92,6 @@ class Curves(_Section):
                 raise ValueError("iterations done do not ascend")
         return self
 
-    def belong_to(self, record: Record) -> bool:
-        """Returns whether the curves are those of `record`."""
-        return self.record == record_identity(record)
-
 
 def make_curves(
     record: Record,
@@ -155,17 +151,6 @@ def thinned(points: list[Point], most: int = MAX_POINTS) -> list[Point]:
 def save_curves(curves: Curves, path: str | os.PathLike[str]) -> None:
     """Writes curves as JSON atomically, one curve per line."""
     atomic_write_text(path, _one_list_a_line(curves.model_dump(mode="json")) + "\n")
-
-
-def load_curves(path: str | os.PathLike[str]) -> Curves:
-    """Reads and validates curves.
-
-    Raises:
-        RecordError: The file is missing, is not JSON, or does not follow the schema.
-    """
-    content = read_json(path, "curves")
-    fault = "does not hold a run's curves"
-    return validated(Curves, content, repr(os.fspath(path)), CURVES_VERSION, fault)
 
 
 def record_identity(record: Record) -> OfRecord:

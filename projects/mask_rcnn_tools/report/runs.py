@@ -9,8 +9,9 @@ from typing import NamedTuple
 from mask_rcnn_repro.config import config_root
 from mask_rcnn_repro.engine.run import RECORD_FILE
 from mask_rcnn_repro.errors import RecordError
-from mask_rcnn_repro.records.curves import CURVES_FILE, Curves, load_curves
+from mask_rcnn_repro.records.curves import CURVES_FILE, Curves
 from mask_rcnn_repro.records.record import Record, load_record
+from mask_rcnn_tools.common.curves import load_curves
 from mask_rcnn_tools.evidence.ablation_file import ABLATION_FILE, Ablation, load_ablation
 from mask_rcnn_tools.evidence.image_bootstrap import BOOTSTRAP_FILE, KnownReplicates
 from mask_rcnn_tools.evidence.results import counting_files, load_results, recorded_file

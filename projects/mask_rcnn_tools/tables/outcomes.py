@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from mask_rcnn_repro.records.curves import CURVES_FILE, load_curves
+from mask_rcnn_repro.records.curves import CURVES_FILE
 from mask_rcnn_repro.records.record import Record
+from mask_rcnn_tools.common.curves import load_curves
 from mask_rcnn_tools.evidence.claims import Claim
 from mask_rcnn_tools.evidence.groups import RowGroup, group_of
 from mask_rcnn_tools.evidence.image_bootstrap import BOOTSTRAP_FILE, KnownReplicates
