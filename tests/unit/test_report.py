@@ -15,13 +15,14 @@ import pytest
 from mask_rcnn_repro.errors import RecordError
 from mask_rcnn_repro.records.curves import Curves, TaskCurves, record_identity, save_curves
 from mask_rcnn_repro.records.record import load_record, save_record
-from mask_rcnn_tools.common.plot_style import inline_svg, same_plot
+from mask_rcnn_tools.common.plot_style import MUTED, inline_svg, same_plot
 from mask_rcnn_tools.evidence.claims import claims_to_test
 from mask_rcnn_tools.evidence.learning import mean_curve
 from mask_rcnn_tools.evidence.outcomes import BySeed, claims_table
 from mask_rcnn_tools.evidence.rows import Row
 from mask_rcnn_tools.evidence.seed_plan import SeedPlan, measure_scatter, plan_claims, save_plan
 from mask_rcnn_tools.report import scales
+from mask_rcnn_tools.report.claim_summary import chance, expected_false
 from mask_rcnn_tools.report.cli import parse_args
 from mask_rcnn_tools.report.examples import Examples, Picture, load_examples
 from mask_rcnn_tools.report.figures import build_report
@@ -219,14 +220,15 @@ def test_claims_count_once_by_their_main_metric(report):
     table = claims_table([e for e in mini.evidence if e.by_seed])
     assert "RoIAlign beats RoIPool at stride 16" in {line[0] for line in texts(table)}
     assert counts["interim"] == 1
-    assert "0 have one" in mini.false_confirmations()
+    assert expected_false(counts) == 0
     assert sum(counts.values()) == len({e.claim.id for e in mini.evidence})
+    assert sum(mini.count_in_all_metrics().values()) == len(mini.evidence)
     in_ap = next(line for line in texts(table) if line[1] == "mask AP")
     numbers = ["+3.4, better", "+6.5 [+3.3, +9.7]", "0.5, -"]
     assert in_ap[2:] == [*numbers, "0, 1", "none", "interim", "no number of seeds was planned"]
 
 
-def test_chance_is_stated_once_claims_are_judged(known):
+def test_chance_is_stated_for_judged_claims(known):
     values = {
         "table2c/roi_pool_max": (24.0, 25.0, 24.2),
         "table2c/roi_align_ave": (30.0, 32.0, 31.0),
@@ -243,12 +245,9 @@ def test_chance_is_stated_once_claims_are_judged(known):
     runs = load_runs([])._replace(records=records, plan=SeedPlan(profiles={"mini": made}))
     mini = build_scales(ROWS, runs)[1]
     assert mini.count_verdicts()["confirmed"] == 1
-    count = len(mini.evidence)
-    assert mini.false_confirmations() == (
-        f"Up to {count} claims (each metric counted) can get a verdict; 1 have one. A false claim "
-        "is confirmed with a chance of about 5 %: if all were false, "
-        f"{0.05 * count:.1f} false confirmations would be expected, 0.1 so far."
-    )
+    assert expected_false(mini.count_verdicts()) == pytest.approx(0.05)
+    assert "a chance of at most about 5 %" in chance(mini)
+    assert "estimated" not in chance(mini)
 
 
 def test_differences_need_a_shared_seed(known):
@@ -274,7 +273,7 @@ def test_a_mean_curve_has_the_iterations_of_all():
 def test_plots_are_the_same_whatever_the_user_set(report, folder, known):
     figures = [f for found in report.figures["mini"].values() for f in found]
     assert [f.name for f in figures] == [
-        "mini-differences.svg",
+        "mini-claims.svg",
         "mini-2c-learning.svg",
         "mini-2c-precision-segm.svg",
         "mini-2c-classes-segm.svg",
@@ -300,9 +299,9 @@ def test_plots_of_another_machine_are_the_same(report):
 
 
 def test_plots_show_the_numbers(report):
-    differences = report.figures["mini"]["differences"][0].svg
-    assert "RoIAlign beats RoIPool at stride 16" in differences
-    assert "interim" in differences
+    claims = report.figures["mini"]["claims"][0].svg
+    assert "RoIAlign beats RoIPool at stride 16" in claims
+    assert "interim" in claims
     learning = next(f for f in report.figures["mini"]["2c"] if "learning" in f.name)
     assert "mask AP, %" in learning.svg
     assert "at the end" in learning.svg, "one evaluation a run: side by side"
@@ -321,7 +320,7 @@ def test_learning_with_several_evaluations_is_over_iterations(folder, records, k
 def test_runs_that_a_table_has_shown_are_not_drawn_again(folder, known):
     rows = [*ROWS, Row("mine", "FCN", "table2c/roi_align_ave")]
     report = build_report(rows, load_runs([folder]))
-    assert list(report.figures["mini"]) == ["differences", "2c"]
+    assert list(report.figures["mini"]) == ["claims", "2c"]
 
 
 def test_no_cell_of_a_page_is_blank_and_its_pictures_are_there(report, folder):
@@ -413,11 +412,11 @@ def test_the_page_stands_alone(report):
 
 
 def test_plots_follow_the_page_into_the_dark(report):
-    figure = report.figures["mini"]["differences"][0]
+    figure = report.figures["mini"]["claims"][0]
     inline = inline_svg(figure.svg, 'so "quoted"')
     assert inline.startswith('<svg role="img" aria-label="so &quot;quoted&quot;"')
-    assert "#0072b2" in figure.svg
-    assert "#0072b2" not in inline
+    assert MUTED in figure.svg
+    assert MUTED not in inline
     assert set(re.findall(r"#[0-9a-f]{6}\b", inline)) == set(), "no colour stays as it is"
     variables = set(re.findall(r"var\((--plot-\d+)\)", inline))
     page = format_html_page(report)

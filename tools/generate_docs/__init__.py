@@ -10,5 +10,6 @@
 | docs/records.md | the schema of result records |
 | docs/performance.md and its plots | records of benchmarks |
 | RESULTS.md and its plots in docs/report/ | records below results/, the paper's tables and claims |
+| README.md, between two marks | the same |
 | results/README.md | records below results/ |
 """

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from mask_rcnn_repro.records import curves
 from mask_rcnn_repro.records import record as records
 from mask_rcnn_tools.common.text_tables import Table
-from mask_rcnn_tools.evidence import ablation_file, seed_plan
+from mask_rcnn_tools.evidence import ablation_file, causes, seed_plan
 from mask_rcnn_tools.evidence.image_bootstrap import BOOTSTRAP_FILE, Bootstrap
 
 _SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
@@ -60,6 +60,19 @@ _PLAN: tuple[tuple[str, type[BaseModel]], ...] = (
     ("claims", seed_plan.PlannedClaim),
 )
 
+_CAUSES_INTRODUCTION = f"""\
+# `results/{causes.CAUSES_FILE}`: why claims were not confirmed
+
+Written by hand, for claims that are contradicted or undecided. [RESULTS.md](../RESULTS.md) prints
+the sentence, the command and links to the files beside the claim, or "{causes.UNKNOWN}" where there
+is no entry. An unknown claim and a missing file are errors.
+"""
+
+_CAUSES: tuple[tuple[str, type[BaseModel]], ...] = (
+    ("The causes", causes.Causes),
+    ("causes", causes.Cause),
+)
+
 _ABLATION_INTRODUCTION = """\
 # `ablation.json`: an own ablation as it was planned
 
@@ -106,6 +119,8 @@ def format_record_schema() -> str:
     parts += [_section(f"`{title}`", model) for title, model in _CURVES]
     parts += [_BOOTSTRAP_INTRODUCTION, _section("The bootstrap", Bootstrap), _PLAN_INTRODUCTION]
     parts += [_section(f"`{t}`" if t.islower() else t, model) for t, model in _PLAN]
+    parts += [_CAUSES_INTRODUCTION]
+    parts += [_section(f"`{t}`" if t.islower() else t, model) for t, model in _CAUSES]
     parts += [_ABLATION_INTRODUCTION]
     parts += [_section(f"`{t}`" if t.islower() else t, model) for t, model in _ABLATION]
     return "\n".join(parts)

@@ -141,6 +141,8 @@ def plot(width: float, height: float, salt: str) -> Iterator[tuple[Figure, list[
     )
     text = re.sub(r' id="(?:[A-Z]\w*Collection)[\w.]*"', "", text)
     text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
+    # Verdana is as wide; without either, a browser's default would be a font with serifs
+    text = text.replace("'DejaVu Sans'", "'DejaVu Sans', Verdana, sans-serif")
     result.append(re.sub(r"[ \t]+$", "", text, flags=re.MULTILINE))
 
 

@@ -127,10 +127,17 @@ def claims_of(table: str) -> list[Claim]:
     Rows that have a counterpart in the paper are claimed to gain over their control what it gains.
     """
     claims = [c for c in claims_to_test() if any(t.table == table for t in c.terms)]
-    for row in all_rows():
-        if row.table == table and not row.is_printed and row.difference_of is not None:
-            claims += _claims_of_counterpart(row)
-    return claims
+    return claims + [c for c in counterpart_claims() if c.terms[0].table == table]
+
+
+def counterpart_claims() -> list[Claim]:
+    """Claims about rows that have a counterpart in the paper, which it does not state itself."""
+    return [
+        claim
+        for row in all_rows()
+        if not row.is_printed and row.difference_of is not None
+        for claim in _claims_of_counterpart(row)
+    ]
 
 
 RELATIONS = {"greater": "greater", "equal": "nearly equal", "at_least": "at least"}

@@ -20,8 +20,8 @@ from mask_rcnn_repro.records.record import Record, load_record
 from mask_rcnn_repro.utils.checkpoint_paths import stage_of
 
 COMPANIONS = (
-    "curves.json", "examples.json", "bootstrap.json", "plan.json", "ablation.json", "table.json",
-    "check.json",
+    "curves.json", "examples.json", "bootstrap.json", "plan.json", "causes.json", "ablation.json",
+    "table.json", "check.json",
 )  # fmt: skip
 """Ends of names of files that lie beside records and are none."""
 

@@ -11,16 +11,12 @@ from mask_rcnn_tools.evidence.outcomes import TableOutcome
 from mask_rcnn_tools.evidence.rows import Row
 from mask_rcnn_tools.evidence.sweep_plot import draw_sweep
 from mask_rcnn_tools.evidence.words import table_label, task_title
-from mask_rcnn_tools.report.plots import (
-    draw_classes,
-    draw_differences,
-    draw_learning,
-    draw_precision_recall,
-)
+from mask_rcnn_tools.report.claims_plot import draw_claims
+from mask_rcnn_tools.report.plots import draw_classes, draw_learning, draw_precision_recall
 from mask_rcnn_tools.report.runs import Runs
 from mask_rcnn_tools.report.scales import Scale, build_scales
 
-DIFFERENCES = "differences"
+CLAIMS = "claims"
 """Key of the plot over all tables."""
 
 
@@ -41,7 +37,7 @@ class Figure(NamedTuple):
 
 
 Figures = Mapping[str, Sequence[Figure]]
-"""Table, or :data:`DIFFERENCES`, to its plots."""
+"""Table, or :data:`CLAIMS`, to its plots."""
 
 
 @dataclass(frozen=True)
@@ -74,9 +70,9 @@ def build_report(rows: Sequence[Row], runs: Runs) -> Report:
 def figures_of(scale: Scale) -> Figures:
     """Draws all plots of a scale. Runs that an earlier table has shown are not drawn again."""
     figures: dict[str, list[Figure]] = {}
-    name = f"{scale.profile}-differences.svg"
-    if figure := _figure(name, "The paper's differences and ours", "", draw_differences(scale)):
-        figures[DIFFERENCES] = [figure]
+    name = f"{scale.profile}-claims.svg"
+    if figure := _figure(name, "The paper's claims and what runs show", "", draw_claims(scale)):
+        figures[CLAIMS] = [figure]
     drawn: set[tuple[str, int]] = set()
     for table in scale.tables:
         runs = {(r.config.hash, s) for row in table.rows for s, r in row.runs.items()}
@@ -87,9 +83,10 @@ def figures_of(scale: Scale) -> Figures:
 
 
 _CAPTIONS = {
-    "The paper's differences and ours": "Each pair is one claim about rows of the paper: hatched "
-    "the paper's difference, solid ours. Dots are single seeds, the line is the 90 % interval of "
-    "their mean, which the verdict is taken from; one seed has none.",
+    "The paper's claims and what runs show": "Each line is one claim of the paper, in its main "
+    "metric. The hatched bar is the paper's difference between two rows. The mark is ours, and its "
+    "shape and color are the verdict. The line is the 90 % interval that the verdict is taken "
+    "from. An arrow marks an interval that extends beyond the axis. One seed has no interval.",
     "Learning": "Left the training loss: the mean over seeds, and thin each seed. Right the metric "
     "that the table is about, one mark a seed and evaluation.",
     "Precision over recall": "Precision over recall of the {task} results, averaged over classes. "

@@ -11,7 +11,12 @@ from mask_rcnn_repro.utils.atomic import atomic_write_text
 from mask_rcnn_tools.common.plot_style import same_plot
 from mask_rcnn_tools.evidence.rows import all_rows
 from mask_rcnn_tools.report.figures import Report, build_report
-from mask_rcnn_tools.report.markdown import PLOTS, format_records_index, format_results_page
+from mask_rcnn_tools.report.markdown import (
+    PLOTS,
+    format_records_index,
+    format_results_page,
+)
+from mask_rcnn_tools.report.readme import format_section, with_section
 from mask_rcnn_tools.report.runs import load_runs
 
 
@@ -23,7 +28,13 @@ def load_report(folders: Iterable[Path]) -> Report:
 def report_files(root: Path, report: Report) -> dict[Path, str]:
     """Returns the committed files that are made from records alone, with their texts."""
     plots = {root / PLOTS / figure.name: figure.svg for figure in report.all_figures()}
+    readme = root / "README.md"
+    texts = {}
+    if readme.is_file():
+        known = readme.read_text(encoding="utf-8")
+        texts[readme] = with_section(known, format_section(report))
     return {
+        **texts,
         root / "RESULTS.md": format_results_page(report, root),
         root / "results" / "README.md": format_records_index(report),
         **plots,

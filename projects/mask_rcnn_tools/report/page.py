@@ -9,8 +9,9 @@ from typing import Any
 from mask_rcnn_tools.common.plot_style import css_variables, inline_svg
 from mask_rcnn_tools.evidence.outcomes import claims_table
 from mask_rcnn_tools.evidence.verdicts import RULE, VERDICTS
+from mask_rcnn_tools.report.claim_summary import chance, expected_false, not_confirmed, not_run
 from mask_rcnn_tools.report.examples import EXAMPLES_NOTE, Examples
-from mask_rcnn_tools.report.figures import DIFFERENCES, Figure, Report
+from mask_rcnn_tools.report.figures import CLAIMS, Figure, Report
 from mask_rcnn_tools.report.scales import NOTES, Scale
 from mask_rcnn_tools.report.tables import rows_table, runs_table
 
@@ -70,8 +71,11 @@ def _scale(report: Report, scale: Scale) -> dict[str, Any]:
         "rows_run": run,
         "rows": rows,
         "counts": scale.count_verdicts(),
-        "chance": scale.false_confirmations(),
-        "differences": [_figure(f) for f in figures.get(DIFFERENCES, ())],
+        "chance": chance(scale),
+        "false": f"{expected_false(scale.count_verdicts()):.1f}",
+        "claims": [_figure(f) for f in figures.get(CLAIMS, ())],
+        "not_confirmed": not_confirmed(scale, report.runs.causes),
+        "claims_not_run": not_run(scale),
         "sections": sections,
         "missing": [(s.title, "; ".join(names)) for s, names in scale.without_run()],
         "examples": [_examples(*found) for found in scale.examples(report.runs)],

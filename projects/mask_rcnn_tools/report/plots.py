@@ -1,11 +1,10 @@
-"""The plots of a report: differences beside the paper's, learning, precision over recall, classes.
+"""The plots of a table: learning, precision over recall, AP by class.
 
 Every function returns the text of an SVG, or None where there is nothing to draw.
 """
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
@@ -15,83 +14,10 @@ import numpy as np
 from mask_rcnn_repro.records.curves import Curves, Point
 from mask_rcnn_tools.common import plot_style as style
 from mask_rcnn_tools.evidence.learning import mean_curve
-from mask_rcnn_tools.evidence.outcomes import Evidence, RowOutcome, TableOutcome
-from mask_rcnn_tools.evidence.verdicts import VERDICTS
-from mask_rcnn_tools.evidence.words import metric_title, table_label, task_title
-from mask_rcnn_tools.report.scales import Scale
+from mask_rcnn_tools.evidence.outcomes import RowOutcome, TableOutcome
+from mask_rcnn_tools.evidence.words import metric_title, task_title
 
 _WIDTH = 5.2  # inches
-_WIDE = 7.4
-_BAR = 0.36  # of the distance between two claims
-_SEED: dict[str, Any] = {
-    "color": style.PAPER,
-    "markeredgecolor": style.TEXT,
-    "markersize": 4,
-    "markeredgewidth": 1,
-}
-
-
-def shown_evidence(scale: Scale) -> list[Evidence]:
-    """The claims that the plot of differences shows: each once, in its main metric, if run."""
-    by_id: dict[str, Evidence] = {}
-    for item in scale.evidence:
-        if item.by_seed:
-            by_id.setdefault(item.claim.id, item)
-    return list(by_id.values())
-
-
-def draw_differences(scale: Scale) -> str | None:
-    """The paper's differences and ours as pairs of bars, one pair a claim.
-
-    Error bars are Student's 90 % intervals over seeds, the dots are the seeds.
-    """
-    items = shown_evidence(scale)
-    if not items:
-        return None
-    height = 0.48 * len(items) + 1.1
-    with style.plot(_WIDE, height, f"differences {scale.profile}") as (figure, result):
-        axes = figure.add_subplot()
-        places = np.arange(len(items), dtype=float)
-        axes.barh(
-            places - _BAR / 2,
-            [i.claim.delta or 0.0 for i in items],
-            _BAR,
-            label="the paper",
-            color=style.THEIRS,
-            edgecolor=style.THEIRS_EDGE,
-            hatch="////",
-            linewidth=0.8,
-        )
-        means = [i.mean or 0.0 for i in items]
-        axes.barh(places + _BAR / 2, means, _BAR, label="here", color=style.OURS)
-        for place, item in zip(places + _BAR / 2, items, strict=True):
-            if item.interval is not None:
-                axes.plot(item.interval, [place] * 2, color=style.TEXT, linewidth=1.2, zorder=3)
-            seeds = sorted(item.by_seed.values())
-            axes.plot(seeds, [place] * len(seeds), "o", zorder=4, **_SEED)
-        axes.plot([], [], "o", label="a seed", **_SEED)
-        if any(item.interval for item in items):
-            axes.plot([], [], color=style.TEXT, linewidth=1.2, label="90 % interval of the mean")
-        low, high = _limits(items)
-        axes.set_xlim(low, high)
-        for place, item in zip(places, items, strict=True):
-            axes.annotate(
-                item.verdict,
-                (1.01, place),
-                xycoords=("axes fraction", "data"),
-                va="center",
-                color=style.TEXT if item.verdict in VERDICTS[:2] else style.MUTED,
-                weight="bold" if item.verdict in VERDICTS[:2] else "normal",
-            )
-        axes.set_yticks(places, [textwrap.fill(_label(item), 44) for item in items])
-        axes.invert_yaxis()
-        axes.set_ylim(len(items) - 0.5, -0.5)
-        axes.tick_params(axis="y", length=0)
-        axes.axvline(0, color=style.MUTED, linewidth=1)
-        axes.grid(axis="x")
-        axes.set_xlabel("difference between rows, points of AP")
-        style.legend_above(figure, axes, columns=4)
-    return result[0]
 
 
 def draw_learning(table: TableOutcome) -> str | None:
@@ -245,23 +171,6 @@ def _with(row: RowOutcome, task: str) -> list[Curves]:
 def _height(rows: int) -> float:
     """Inches of a plot whose legend has this many rows, three on a line."""
     return 2.8 + 0.22 * ((rows - 1) // 3)
-
-
-def _label(item: Evidence) -> str:
-    text = item.claim.text.partition(":")[0]
-    return f"{text[0].upper()}{text[1:]} ({table_label(item.claim.terms[0].table)})"
-
-
-def _limits(items: Sequence[Evidence]) -> tuple[float, float]:
-    """The axis holds all bars and seeds; an interval may reach beyond, as those of two seeds do."""
-    solid = [0.0, *(i.claim.delta or 0.0 for i in items)]
-    solid += [value for i in items for value in i.by_seed.values()]
-    ends = [end for i in items if i.interval for end in i.interval]
-    span = max(solid) - min(solid)
-    low = max(min(ends, default=0.0), min(solid) - 0.5 * span)
-    high = min(max(ends, default=0.0), max(solid) + 0.5 * span)
-    low, high = min(low, min(solid)), max(high, max(solid))
-    return low - 0.03 * span, high + 0.03 * span
 
 
 def _main_evaluation(rows: Sequence[RowOutcome]) -> str | None:

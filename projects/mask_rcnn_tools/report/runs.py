@@ -13,6 +13,7 @@ from mask_rcnn_repro.records.curves import CURVES_FILE, Curves
 from mask_rcnn_repro.records.record import Record, load_record
 from mask_rcnn_tools.common.curves import load_curves
 from mask_rcnn_tools.evidence.ablation_file import ABLATION_FILE, Ablation, load_ablation
+from mask_rcnn_tools.evidence.causes import CauseKey, KnownCause, load_causes
 from mask_rcnn_tools.evidence.image_bootstrap import BOOTSTRAP_FILE, KnownReplicates
 from mask_rcnn_tools.evidence.results import counting_files, load_results, recorded_file
 from mask_rcnn_tools.evidence.seed_plan import PLAN_FILE, SeedPlan, load_plan
@@ -44,6 +45,7 @@ class Runs(NamedTuple):
         plan: what was fixed about claims before the runs.
         ablations: own ablations as they were planned.
         files: records of runs, with their files.
+        causes: why claims were not confirmed, as tests showed it.
     """
 
     records: list[Record]
@@ -53,6 +55,7 @@ class Runs(NamedTuple):
     plan: SeedPlan = SeedPlan()
     ablations: Sequence[Ablation] = ()
     files: Sequence[tuple[Path, Record]] = ()
+    causes: Mapping[CauseKey, KnownCause] = {}
 
     def curves_of(self, record: Record) -> Curves | None:
         """The curves of a record's run, if there are any."""
@@ -71,7 +74,8 @@ def key_of(record: Record) -> RunKey:
 def load_runs(folders: Iterable[Path]) -> Runs:
     """Reads records and what lies beside them, below folders.
 
-    The plan of seeds is that of the first folder which has one, else that of the checkout.
+    The plan of seeds is that of the first folder which has one, else that of the checkout. Causes
+    are those of all folders; the first that states one for a claim counts.
 
     Args:
         folders: of committed records (``results``: all json files are records or belong to one),
@@ -87,6 +91,7 @@ def load_runs(folders: Iterable[Path]) -> Runs:
     ablations: list[Ablation] = []
     files: list[tuple[Path, Record]] = []
     planned: Path | None = None
+    causes: dict[CauseKey, KnownCause] = {}
     for folder in folders:
         if not folder.is_dir():
             raise RecordError(f"There is no folder {folder} to read records from.")
@@ -95,6 +100,7 @@ def load_runs(folders: Iterable[Path]) -> Runs:
         records += [record for _, record in of_runs] or load_results(folder)
         ablations += [load_ablation(file) for file in sorted(folder.rglob(ABLATION_FILE))]
         bootstraps += counting_files(folder, f"*{BOOTSTRAP_FILE}")
+        causes = load_causes(folder) | causes
         planned = planned or (folder if (folder / PLAN_FILE).is_file() else None)
         for file in counting_files(folder, f"*{CURVES_FILE}"):
             loaded = load_curves(file)
@@ -109,7 +115,7 @@ def load_runs(folders: Iterable[Path]) -> Runs:
     plan = load_plan(planned or config_root().parent / "results")
     records = sorted(by_key.values(), key=lambda r: r.created)
     replicates = KnownReplicates(bootstraps)
-    return Runs(records, curves, examples, replicates, plan, ablations, files)
+    return Runs(records, curves, examples, replicates, plan, ablations, files, causes)
 
 
 def record_file(record: Record, folder: Path) -> Path:

@@ -11,11 +11,11 @@ from pathlib import Path
 from mask_rcnn_repro.paper.numbers import load_tables
 from mask_rcnn_repro.records.record import Record
 from mask_rcnn_tools.evidence.ablation_file import Ablation
-from mask_rcnn_tools.evidence.claims import claims_to_test
+from mask_rcnn_tools.evidence.claims import claims_to_test, counterpart_claims
 from mask_rcnn_tools.evidence.outcomes import Evidence, RowOutcome, TableOutcome, collect_evidence
 from mask_rcnn_tools.evidence.results import records_of, state_without_result
 from mask_rcnn_tools.evidence.rows import Row
-from mask_rcnn_tools.evidence.verdicts import ERROR, OWN_RULE, VERDICTS, Verdict
+from mask_rcnn_tools.evidence.verdicts import OWN_RULE, VERDICTS, Verdict
 from mask_rcnn_tools.report.examples import Examples
 from mask_rcnn_tools.report.own_runs import ablations_of_runs, unique
 from mask_rcnn_tools.report.runs import Runs, key_of
@@ -49,7 +49,7 @@ class Scale:
     Attributes:
         profile: of the runs.
         tables: one a table, run or not; with the claims whose first row is of the table.
-        evidence: on all claims, in the paper's order.
+        evidence: on all claims of the paper, in its order.
     """
 
     profile: str
@@ -71,22 +71,22 @@ class Scale:
         """The rows of all tables."""
         return [row for table in self.tables for row in table.rows]
 
+    @property
+    def main_evidence(self) -> list[Evidence]:
+        """One entry a claim, in its main metric, in the order of the tables."""
+        place = {table.table: index for index, table in enumerate(self.tables)}
+        found: dict[str, Evidence] = {}
+        for item in self.evidence:
+            found.setdefault(item.claim.id, item)
+        return sorted(found.values(), key=lambda i: place.get(table_of(i), len(place)))
+
     def count_verdicts(self) -> dict[Verdict, int]:
         """Verdict to number of claims; a claim in several metrics counts by its main one."""
-        by_claim = {item.claim.id: item.verdict for item in reversed(self.evidence)}
-        counts = Counter(by_claim.values())
-        return {verdict: counts[verdict] for verdict in VERDICTS}
+        return _counted(self.main_evidence)
 
-    def false_confirmations(self) -> str:
-        """What chance does to many claims, in two sentences."""
-        planned = [i for i in self.evidence if not i.is_estimate]
-        judged = sum(i.verdict in VERDICTS[:3] for i in planned)
-        return (
-            f"Up to {len(planned)} claims (each metric counted) can get a verdict; {judged} have "
-            f"one. A false claim is confirmed with a chance of about {100 * ERROR:g} %: if all "
-            f"were false, {ERROR * len(planned):.1f} false confirmations would be expected, "
-            f"{ERROR * judged:.1f} so far."
-        )
+    def count_in_all_metrics(self) -> dict[Verdict, int]:
+        """The same with each metric of a claim counted."""
+        return _counted(self.evidence)
 
     def count_rows(self) -> tuple[int, int]:
         """Rows with numbers in the paper that have a result, and all of them."""
@@ -115,6 +115,16 @@ class Scale:
                     if found is not None and key_of(record) not in seen:
                         seen.add(key_of(record))
                         yield f"{table.title.partition(':')[0]}, {row.row.name}", *found
+
+
+def table_of(item: Evidence) -> str:
+    """The table that a claim is shown with."""
+    return item.claim.terms[0].table
+
+
+def _counted(evidence: Sequence[Evidence]) -> dict[Verdict, int]:
+    counts = Counter(item.verdict for item in evidence)
+    return {verdict: counts[verdict] for verdict in VERDICTS}
 
 
 def counting_records(scales: Sequence[Scale]) -> list[Record]:
@@ -148,12 +158,13 @@ def build_scales(rows: Sequence[Row], runs: Runs) -> list[Scale]:
         runs_by_key = {o.row.key: o.runs for o in outcomes if o.runs}
         plan = runs.plan.planned(profile)
         evidence = collect_evidence(claims_to_test(), runs_by_key, plan, runs.replicates)
+        others = collect_evidence(counterpart_claims(), runs_by_key, plan, runs.replicates)
         tables = [
             TableOutcome(
                 table,
                 profile,
                 [o for o in outcomes if o.row.table == table],
-                [e for e in evidence if e.claim.terms[0].table == table],
+                [e for e in (*evidence, *others) if table_of(e) == table],
                 {o.row.id: o for o in outcomes},
                 _note(table) if profile == "paper" else "",
             )
