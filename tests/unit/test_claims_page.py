@@ -281,7 +281,7 @@ def test_readme_states_what_results_state(all_judged):
 
 def test_the_generated_part_of_readme_is_replaced_and_nothing_else():
     text = f"before\n{BEGIN}\nold\n{END}\nafter\n"
-    assert with_section(text, "new") == f"before\n{BEGIN}\nnew\n{END}\nafter\n"
+    assert with_section(text, "new") == f"before\n{BEGIN}\n\nnew\n\n{END}\nafter\n"
     assert with_section(with_section(text, "new"), "new") == with_section(text, "new")
     for broken in (f"{BEGIN}\n", f"{END}\n{BEGIN}\n", ""):
         with pytest.raises(ConfigError, match="no part that is generated"):

@@ -55,4 +55,4 @@ def with_section(readme: str, section: str) -> str:
             f"README.md has no part that is generated. Write {BEGIN!r} and {END!r} "
             "around the place where results belong."
         )
-    return f"{before}{begin}\n{section}\n{end}{after}"
+    return f"{before}{begin}\n\n{section}\n\n{end}{after}"
