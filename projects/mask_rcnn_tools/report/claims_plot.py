@@ -214,8 +214,7 @@ def _legend(axes: Any, items: Sequence[Evidence]) -> list[Any]:
     ]
     handles.append(Patch(label="the paper", **_THEIRS))
     if any(item.interval for item in items):
-        line = {"color": style.TEXT, "linewidth": 1.4}
-        handles.append(Line2D([], [], label="90 % interval", **line))
+        handles.append(Line2D([], [], label="90 % interval", color=style.TEXT, linewidth=1.4))
     margins = {item.claim.margin for item in items} - {0.0}
     if margins:
         text = " or ".join(f"±{margin:g}" for margin in sorted(margins))
