@@ -22,7 +22,7 @@ from mask_rcnn_tools.report.runs import Runs, key_of
 
 PROFILES = {
     "paper": "Full scale",
-    "mini": "mini: embedded data, narrow networks with pre-training, about 1000 iterations",
+    "mini": "mini: embedded data, narrow networks with pre-training, short schedules",
     "tiny": "tiny: a handful of images, which show that rows run and nothing more",
 }
 """Scales, and how a report calls them."""
