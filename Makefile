@@ -4,6 +4,7 @@
 # make lint      ruff (format and lint), mypy, import-linter (which module may import which)
 # make bench     the benchmarks, against Detectron2, torchvision and pycocotools; writes their records
 # make report    tables, plots and output/report.html from the records in results/
+# make reproduce repeats table 2c at `mini` with three seeds, and compares it with the committed records
 # make site      these documents and the API reference as a web site in output/site
 # make setup     only the environment
 #
@@ -23,11 +24,12 @@ endif
 CONFIG := configs/quickstart/mask_rcnn_r18_fpn.py
 RUN := output/quickstart/mask_rcnn_r18_fpn/seed0
 JOBS ?= 2
+TABLE ?= 2c
 
 # with VENV= this package need not be installed
 export PYTHONPATH := $(CURDIR)/projects:$(PYTHONPATH)
 
-.PHONY: demo test test-slow bench report lint format setup docs site clean
+.PHONY: demo test test-slow bench report reproduce lint format setup docs site clean
 
 setup: $(STAMP)
 
@@ -65,6 +67,9 @@ format: $(STAMP)
 
 report: $(STAMP)
 	$(PY) -W ignore tools/report.py
+
+reproduce: $(STAMP)
+	$(PY) -W ignore tools/run_table.py $(TABLE) --profile mini --seeds 3 --jobs $(JOBS) --reproduce train.output_root=output/reproduce
 
 docs: $(STAMP)
 	$(PY) tools/generate_docs

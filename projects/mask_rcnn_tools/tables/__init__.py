@@ -12,5 +12,6 @@
 | progress.py | how far they are |
 | slurm.py | the same on a cluster |
 | outcomes.py, show.py | the table at the end |
+| reproduce.py | whether runs here repeat the recorded ones |
 | collect.py | copying records to results/ |
 """

@@ -163,6 +163,12 @@ def build_parser() -> CommandParser:
         help="run also rows whose only record is in that folder",
     )
     add(
+        "--reproduce",
+        action="store_true",
+        help="run all of it here, compare it with the records in that folder, and end with a "
+        "verdict; status 3 if a row differs by more than seeds scatter",
+    )
+    add(
         "--collect",
         action="store_true",
         help="copy finished records to that folder, those of stages too; runs nothing",
@@ -212,6 +218,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
             "--dry-run, --show, --collect and --plan-seeds exclude each other; --slurm and the "
             "last three"
         )
+    if args.reproduce and (args.slurm or any(runs_nothing)):
+        parser.error("--reproduce runs rows here; omit --slurm, --show, --collect, --plan-seeds")
     asked = args.control or args.metric or args.expect or args.margin is not None or args.sweep
     if args.plan_seeds and asked:
         parser.error("--plan-seeds is about claims of the paper; of an ablation give --seeds")

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from mask_rcnn_repro.config import config_root
+from mask_rcnn_repro.config import config_root, default_output_dir
 from mask_rcnn_repro.errors import ConfigError
 from mask_rcnn_repro.records.provenance import device_info
 from mask_rcnn_repro.utils.atomic import atomic_write_text
@@ -41,6 +41,7 @@ from mask_rcnn_tools.tables.jobs import Job, launcher
 from mask_rcnn_tools.tables.named import find_named
 from mask_rcnn_tools.tables.outcomes import table_outcomes
 from mask_rcnn_tools.tables.plan import Plan, make_plan
+from mask_rcnn_tools.tables.reproduce import check_recorded, report_repetition
 from mask_rcnn_tools.tables.seeds import planned_seeds, write_seed_plan
 from mask_rcnn_tools.tables.show import as_csv, as_json, format_learning, format_outcome
 from mask_rcnn_tools.tables.sweep import parse_sweep
@@ -52,8 +53,8 @@ _FOLDER = "tables"  # below the folder of all runs
 def main(args: argparse.Namespace) -> None:
     """Runs a parsed command line and exits; see :func:`run_command`.
 
-    The status is 0 if every row has its record, 1 if one is missing or failed, and 130 or 143 if
-    Ctrl-C or SIGTERM stopped the command.
+    The status is 0 if every row has its record, 1 if one is missing or failed, 3 if a row differs
+    from the recorded one that it repeats, and 130 or 143 if Ctrl-C or SIGTERM stopped the command.
     """
     try:
         run_command(run, args, "Stopped before anything was run.")
@@ -88,11 +89,13 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if args.collect:
         return _collect(plan, records, results)
-    folder = plan.output_root / _FOLDER / _folder_name(tables, args.profile)
+    # an own ablation's file of planned seeds is in its folder, whatever the overrides
+    changes = [] if all(group.own for group in groups) else args.overrides
+    folder = plan.output_root / _FOLDER / _folder_name(tables, args.profile, changes)
     plans = _plan_ablations(groups, plan, args.seeds)
     if args.show:
         return _show(plan, groups, args, records, {}, fixed)
-    jobs = jobs_to_run(plan, records, args.ignore_results)
+    jobs = jobs_to_run(plan, records, args.ignore_results or args.reproduce)
     device, slots = _slots(plan, args)
     known = [found.record for found in records]
     estimates = {job: cost.estimate(job, known, device, args.gpus_per_row) for job in jobs}
@@ -100,6 +103,8 @@ def run(args: argparse.Namespace) -> int:
     parts = [text for group in groups if (text := _format_group(group))]
     parts.append(_format_plan(title, plan, jobs, records, estimates, device, slots))
     print("\n\n".join(parts), flush=True)
+    if args.reproduce:
+        check_recorded(plan, records)
     if not args.dry_run:
         for made, where in plans:
             save_ablation(made, where)
@@ -125,7 +130,9 @@ def run(args: argparse.Namespace) -> int:
     if ending.stopped_by is not None:
         print("Stopped; the same command goes on from here.", file=sys.stderr, flush=True)
         return 128 + int(ending.stopped_by)
-    return 1 if ending.reasons else code
+    if ending.reasons or code:
+        return 1
+    return report_repetition(plan, records) if args.reproduce else 0
 
 
 def _groups(args: argparse.Namespace) -> list[RowGroup]:
@@ -201,8 +208,10 @@ def _results(given: str | None) -> Path | None:
     return folder
 
 
-def _folder_name(tables: Sequence[str], profile: str) -> str:
-    return "+".join(tables) + ("" if profile == "paper" else f"@{profile}")
+def _folder_name(tables: Sequence[str], profile: str, overrides: Sequence[str] = ()) -> str:
+    """Such as `2c@mini`, with a hash of the overrides where they change what is computed."""
+    suffix = Path(default_output_dir("", profile, 0, overrides)).name.removeprefix("seed0")
+    return "+".join(tables) + ("" if profile == "paper" else f"@{profile}") + suffix
 
 
 def _slots(plan: Plan, args: argparse.Namespace) -> tuple[Device, list[Slot]]:
