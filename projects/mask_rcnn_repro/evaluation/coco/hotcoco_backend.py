@@ -59,6 +59,7 @@ def hotcoco_evaluation(
     max_dets: list[int],
     oks_sigmas: list[float],
     each_image: bool = False,
+    size: str = "all",
 ) -> COCOeval:
     """Evaluates as :func:`~.backends.pycocotools_evaluation` does, equal to it in every bit.
 
@@ -67,8 +68,8 @@ def hotcoco_evaluation(
     The metrics differ only where an OKS lies that close to a threshold or to another OKS.
 
     Args:
-        each_image: Whether `evalImgs`, the matches in each image, are wanted as well. They are of
-            all sizes together (`areaRng` holds one).
+        each_image: Whether `evalImgs`, the matches in each image, are wanted as well.
+        size: With `each_image`, the only size of objects that is evaluated: all, small, ...
 
     Raises:
         BackendCannot: Ids are not positive integers. There are no images. Annotations or results
@@ -115,7 +116,7 @@ def hotcoco_evaluation(
     fast.params.cat_ids = params.catIds
     fast.params.max_dets = params.maxDets
     if each_image:
-        params.areaRng, params.areaRngLbl = params.areaRng[:1], params.areaRngLbl[:1]
+        params.areaRng, params.areaRngLbl = [params.areaRng[params.areaRngLbl.index(size)]], [size]
         fast.params.area_rng, fast.params.area_rng_lbl = params.areaRng, params.areaRngLbl
     if iou_type == "keypoints":
         fast.params.kpt_oks_sigmas = params.kpt_oks_sigmas.tolist()

@@ -1,0 +1,1 @@
+"""COCO metrics of result files, with intervals over test images."""
