@@ -7,7 +7,9 @@ import importlib
 import sys
 from collections.abc import Sequence
 
+from mask_rcnn_tools.common.command_line import run_command
 from mask_rcnn_tools.common.commands import COMMANDS, PROGRAM, use_program_names
+from mask_rcnn_tools.common.early_checks import check_early
 from mask_rcnn_tools.startup import fast_imports, quiet_dependencies, set_policy
 
 set_policy()
@@ -17,13 +19,15 @@ quiet_dependencies()  # on import, because child processes import this module ag
 def run(name: str, argv: Sequence[str] | None = None) -> None:
     """Runs a command.
 
-    Parses the command line before it imports torch, so `--help` and typing mistakes are fast.
+    Parses the command line and checks it before it imports torch, so that `--help` and typing
+    mistakes are fast.
 
     Args:
         name: Package in `mask_rcnn_tools` with `cli.parse_args` and `main.main`.
         argv: Arguments of the command. None means those of this process.
     """
     args = importlib.import_module(f"mask_rcnn_tools.{name}.cli").parse_args(argv)
+    run_command(check_early, args)
     with fast_imports():
         main = importlib.import_module(f"mask_rcnn_tools.{name}.main").main
     main(args)

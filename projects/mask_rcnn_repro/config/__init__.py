@@ -23,14 +23,36 @@ yacs.py               keys for Detectron2's yacs configs
 ====================  ==============================================================
 """
 
-from mask_rcnn_repro.config.config_files import config_id, config_root, find_config, list_configs
-from mask_rcnn_repro.config.diff import ABSENT, diff_configs, format_diff
-from mask_rcnn_repro.config.load import get_config, load_config
-from mask_rcnn_repro.config.output_dir import claim_output_dir, default_output_dir
-from mask_rcnn_repro.config.overrides import Override, apply_overrides, parse_override
-from mask_rcnn_repro.config.schema import train_defaults
-from mask_rcnn_repro.config.serialization import config_hash, format_config, save_config, to_plain
-from mask_rcnn_repro.config.validation import validate_config
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mask_rcnn_repro.config.config_files import (
+        config_id,
+        config_root,
+        find_config,
+        list_configs,
+    )
+    from mask_rcnn_repro.config.diff import ABSENT, diff_configs, format_diff
+    from mask_rcnn_repro.config.load import get_config, load_config
+    from mask_rcnn_repro.config.output_dir import claim_output_dir, default_output_dir
+    from mask_rcnn_repro.config.overrides import Override, apply_overrides, parse_override
+    from mask_rcnn_repro.config.schema import train_defaults
+    from mask_rcnn_repro.config.serialization import (
+        config_hash,
+        format_config,
+        save_config,
+        to_plain,
+    )
+    from mask_rcnn_repro.config.validation import validate_config
+
+_MODULES = (
+    "config_files", "schema", "overrides", "output_dir", "diff", "serialization", "validation",
+    "load",
+)  # fmt: skip
+"""Where the names below are, searched in this order: some are needed before Detectron2 is."""
 
 __all__ = [
     "ABSENT", "Override", "apply_overrides", "claim_output_dir", "config_hash", "config_id",
@@ -38,3 +60,11 @@ __all__ = [
     "format_diff", "get_config", "list_configs", "load_config", "parse_override",
     "save_config", "to_plain", "train_defaults", "validate_config",
 ]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    for module in _MODULES if name in __all__ else ():
+        found = vars(importlib.import_module(f"{__name__}.{module}"))
+        if name in found:
+            return found[name]
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
