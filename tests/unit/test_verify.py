@@ -16,6 +16,7 @@ from mask_rcnn_repro.records.record import Record, load_record
 from mask_rcnn_tools.train.verify import (
     RECORDED,
     Expected,
+    conditions_text,
     expected_numbers,
     format_verification,
     verify,
@@ -189,3 +190,66 @@ def test_records_of_other_data() -> None:
     content["test_data"]["fingerprint"] = "sha256:" + 64 * "0"
     with pytest.raises(RecordError, match="is of other data: embedded_val, 300 images"):
         verify(Record.model_validate(content), expected)
+
+
+def _seed(folder: Path, seed: int, ap: float, finer: float, **changes: Any) -> Record:
+    """A recorded training of the quickstart with chosen numbers, written to a directory."""
+    content = json.loads(FILE.read_text())
+    content["seed"] = seed
+    content["metrics"] = {"segm": {"AP": ap, "AP50": finer, "per_class": {}}}
+    content["checkpoint"]["sha256"] = f"{seed:064x}"
+    content.update(changes)
+    (folder / f"seed{seed}.json").write_text(json.dumps(content))
+    return Record.model_validate(content)
+
+
+def _elsewhere(of: Record, ap: float, finer: float) -> Record:
+    content = of.model_dump(mode="json")
+    content["metrics"] = {"segm": {"AP": ap, "AP50": finer, "per_class": {}}}
+    content["checkpoint"]["sha256"] = "f" * 64
+    content["device"].update(name="another CPU", threads=7)
+    content["amp"] = {"enabled": True, "dtype": "bf16"}
+    return Record.model_validate(content)
+
+
+def test_elsewhere_the_tolerance_is_that_of_the_scatter_over_seeds(tmp_path: Path) -> None:
+    first = _seed(tmp_path, 0, 30.0, 50.0)
+    for seed, ap, finer in ((1, 31.0, 54.0), (2, 32.0, 58.0)):  # deviations 1 and 4
+        _seed(tmp_path, seed, ap, finer)
+    _seed(tmp_path, 3, 99.0, 99.0, config={**first.config.model_dump(), "hash": "0" * 12})
+    expected = expected_numbers(
+        config("table2e/fcn", "mini"), "table2e/fcn", str(tmp_path / "seed0.json")
+    )
+    assert [record.seed for record in expected.seeds] == [0, 1, 2]  # one is of another config
+    for ap, finer, verdict in ((35, 70, "met"), (25, 30, "met"), (35.01, 70.01, "too high")):
+        got = _elsewhere(first, ap, finer)
+        comparisons = verify(got, expected)
+        assert [c.tolerance for c in comparisons] == pytest.approx([5, 20])
+        assert {c.verdict for c in comparisons} == {verdict}
+        text = conditions_text(got, expected, comparisons)
+        assert "device another CPU, not" in text and "threads 7, not 2;" in text
+        assert "precision bf16, not float32" in text.replace("\n", " ")
+        assert "5 standard deviations of the 3 recorded seeds (1.00 for AP, 4.00 for finer" in (
+            text.replace("\n", " ")
+        )
+    # under equal conditions a training repeats the record
+    again = first.model_copy(update={"checkpoint": None})
+    assert [c.tolerance for c in verify(again, expected)] == [0.5, 1.0]
+    assert conditions_text(again, expected, verify(again, expected)) == ""
+    # other weights do not come in: the same ones are evaluated elsewhere
+    same = _elsewhere(first, 30.4, 50.9).model_copy(update={"checkpoint": first.checkpoint})
+    assert [c.tolerance for c in verify(same, expected)] == [0.5, 1.0]
+
+
+def test_without_seeds_it_says_what_must_be_equal(tmp_path: Path) -> None:
+    first = _seed(tmp_path, 0, 30.0, 50.0)
+    expected = expected_numbers(
+        config("table2e/fcn", "mini"), "table2e/fcn", str(tmp_path / "seed0.json")
+    )
+    far, near = _elsewhere(first, 33.0, 50.0), _elsewhere(first, 30.1, 50.0)
+    comparisons = verify(far, expected)
+    assert [c.verdict for c in comparisons] == ["too high", "met"]
+    text = conditions_text(far, expected, comparisons).replace("\n", " ")
+    assert "threads 7, not 2" in text and "1 of this config is recorded" in text
+    assert text.endswith("train.verify.tolerance=POINTS.")
+    assert conditions_text(near, expected, verify(near, expected)) == ""

@@ -7,9 +7,12 @@ that only a server can measure.
 
 from __future__ import annotations
 
+import contextlib
+import textwrap
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import fmean, variance
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -20,9 +23,17 @@ from mask_rcnn_repro.records.record import Record, load_record
 from mask_rcnn_tools.common.text_tables import Table
 from mask_rcnn_tools.evidence.comparison import compare
 from mask_rcnn_tools.evidence.results import recorded_file
+from mask_rcnn_tools.evidence.verdicts import FEWEST_SEEDS
 
 PAPER, RECORDED = "paper", "recorded"
 RESULTS_FOLDER = Path("results")
+
+DEVIATIONS = 5.0
+"""Tolerance for a training under other conditions, in standard deviations over seeds.
+
+The difference of two trainings has 1.4 times the deviation of one, so that one number of a correct
+training is off by more with a chance of 1 in 2,500.
+"""
 
 _MINIVAL = ("minival", "coco_2017_val")
 """Names of the images that the paper calls minival contain one of these."""
@@ -40,6 +51,8 @@ class Expected:
         tolerance: Percentage points for AP and average recall over all; finer metrics: twice that.
         record: The run that they are of, if any.
         left_out: Why some of the source's numbers are not among them; empty: all are.
+        seeds: Recorded trainings of the same config, `record` among them. Their scatter is the
+            tolerance for a training under other conditions.
     """
 
     source: str
@@ -47,6 +60,7 @@ class Expected:
     tolerance: float
     record: Record | None = None
     left_out: str = ""
+    seeds: tuple[Record, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -87,7 +101,9 @@ def verifier(cfg: DictConfig, config_id: str, against: str) -> Callable[[Record]
 
     def check(record: Record) -> bool:
         comparisons = verify(record, expected)
-        print(f"\n{format_verification(expected, comparisons)}", flush=True)
+        text = format_verification(expected, comparisons)
+        notes = conditions_text(record, expected, comparisons)
+        print("\n" + "\n\n".join(part for part in (text, notes) if part), flush=True)
         return all(c.verdict == "met" for c in comparisons)
 
     return check
@@ -113,7 +129,8 @@ def expected_numbers(
     if against != PAPER:
         file = _recorded(cfg, config_id, results) if against == RECORDED else Path(against)
         record = load_record(file)
-        return _of_record(record, file, str(cfg.train.profile), verify.tolerance)
+        expected = _of_record(record, file, str(cfg.train.profile), verify.tolerance)
+        return replace(expected, seeds=_seeds(record, file))
     if verify.expected is not None:
         given = OmegaConf.to_container(verify.expected)
         assert isinstance(given, dict)
@@ -147,11 +164,105 @@ def verify(record: Record, expected: Expected) -> list[Comparison]:
             f"{', '.join(there) or 'none: its data has no annotations'}."
         )
     comparisons = []
+    scatter = seed_scatter(record, expected)
     for d in differences:
-        main = d.metric.endswith("/AP") or "/AR@" in d.metric
+        main = _is_main(d.metric)
         tolerance = expected.tolerance if main else 2 * expected.tolerance
+        tolerance = max(tolerance, DEVIATIONS * scatter.get(main, 0.0))
         comparisons.append(Comparison(d.metric, float(d.ours or 0.0), d.paper, tolerance))
     return comparisons
+
+
+def _is_main(metric: str) -> bool:
+    return metric.endswith("/AP") or "/AR@" in metric
+
+
+def other_conditions(record: Record, of: Record) -> list[str]:
+    """Returns what two trainings were run on differently, in words; empty for equal conditions.
+
+    Two trainings are equal bit for bit only under equal conditions. The rounding of other
+    instructions, threads or types grows over the iterations until the weights differ as between
+    seeds. Also empty if both records are of the same weights.
+    """
+    weights = [r.checkpoint.sha256 if r.checkpoint else None for r in (record, of)]
+    if weights[0] is not None and weights[0] == weights[1]:
+        return []
+    ours, theirs = _conditions(record), _conditions(of)
+    return [
+        f"{name} {ours[name]}, not {theirs[name]}" for name in ours if ours[name] != theirs[name]
+    ]
+
+
+def _conditions(record: Record) -> dict[str, str]:
+    device, versions = record.device, record.versions
+    return {
+        "device": device.name,
+        "threads": str(device.threads),
+        "TF32": str(device.tf32),
+        "precision": record.amp.dtype or "float32",
+        "processes": str(record.world_size),
+        "PyTorch": versions.torch,
+        "torchvision": str(versions.torchvision),
+        "Detectron2": str(versions.detectron2),
+        "NumPy": str(versions.numpy),
+    }
+
+
+def seed_scatter(record: Record, expected: Expected) -> dict[bool, float]:
+    """Returns the standard deviation over recorded seeds, in points.
+
+    It is pooled over AP (key True) and over finer metrics (key False). Empty for equal conditions
+    and with fewer than :data:`FEWEST_SEEDS` seeds.
+    """
+    if (
+        expected.record is None
+        or len(expected.seeds) < FEWEST_SEEDS
+        or not other_conditions(record, expected.record)
+    ):
+        return {}
+    variances: dict[bool, list[float]] = {}
+    known = [{d.metric: d.ours for d in compare(r, expected.numbers)} for r in expected.seeds]
+    for metric in known[0]:
+        values = [row[metric] for row in known]
+        if all(value is not None for value in values):
+            spread = variance([float(value) for value in values if value is not None])
+            variances.setdefault(_is_main(metric), []).append(spread)
+    return {main: fmean(found) ** 0.5 for main, found in variances.items()}
+
+
+def conditions_text(record: Record, expected: Expected, comparisons: list[Comparison]) -> str:
+    """Says what differs from the conditions of the record, and what that means for the tolerance.
+
+    Empty for equal conditions, and if a tolerance that is not that of the scatter was met.
+    """
+    if expected.record is None:
+        return ""
+    differs = other_conditions(record, expected.record)
+    scatter = seed_scatter(record, expected)
+    if not differs or (not scatter and all(c.verdict == "met" for c in comparisons)):
+        return ""
+    text = (
+        f"This training differs from the recorded one in: {'; '.join(differs)}. Weights are "
+        "equal only if all of these are. Otherwise rounding differs, and grows until two trainings "
+        "differ as two seeds do."
+    )
+    if scatter:
+        sizes = ", ".join(
+            f"{scatter[main]:.2f} for {name}"
+            for main, name in ((True, "AP"), (False, "finer metrics"))
+            if main in scatter
+        )
+        text += (
+            f" The tolerance is {DEVIATIONS:g} standard deviations of the {len(expected.seeds)} "
+            f"recorded seeds ({sizes}), if that is more than train.verify.tolerance."
+        )
+    else:
+        text += (
+            f" Their scatter is known from {FEWEST_SEEDS} recorded seeds on, and "
+            f"{len(expected.seeds)} of this config {'is' if len(expected.seeds) == 1 else 'are'} "
+            "recorded. To accept as much as you think right: train.verify.tolerance=POINTS."
+        )
+    return textwrap.fill(text, 100)
 
 
 def format_verification(expected: Expected, comparisons: list[Comparison]) -> str:
@@ -201,6 +312,18 @@ def _of_record(record: Record, file: Path, profile: str, tolerance: float) -> Ex
         raise RecordError(f"{file} holds no metrics that an evaluation could be compared with.")
     what = f"{record.config.id}, profile {record.config.profile}, seed {record.seed}"
     return Expected(f"{file.name} ({what})", numbers, tolerance, record)
+
+
+def _seeds(record: Record, file: Path) -> tuple[Record, ...]:
+    """The recorded trainings beside a record that differ from it in the seed alone."""
+    found = {record.seed: record}
+    for other in sorted(file.parent.glob("seed*.json")):
+        with contextlib.suppress(RecordError):  # of curves, or of an older version
+            one = load_record(other)
+            same = one.config.hash == record.config.hash and one.mode == record.mode == "train"
+            if same and one.test_data == record.test_data:
+                found.setdefault(one.seed, one)
+    return tuple(found.values())
 
 
 def _recorded(cfg: DictConfig, config_id: str, results: Path) -> Path:
