@@ -11,6 +11,7 @@ import logging
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -95,7 +96,10 @@ def ensure_in_cache(
                 for stale in cache.glob(f"{target.name}.tmp-*"):
                     shutil.rmtree(stale, ignore_errors=True)
             logger.info("Writing the %s %s", title, target)
+            began = time.perf_counter()
             _generate_and_move(target, generate, is_complete)
+            seconds = time.perf_counter() - began
+            logger.info("It was written in %.1f s and is used from now on.", seconds)
     except OSError as error:
         raise DataError(
             f"cannot write the {title} to {target}: {error}. Set MASK_RCNN_REPRO_CACHE to a "

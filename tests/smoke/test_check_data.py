@@ -15,16 +15,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from detectron2.checkpoint.catalog import ModelCatalogHandler
+from detectron2.utils.file_io import Detectron2Handler
+from iopath.common.file_io import HTTPURLHandler
 
 from mask_rcnn_repro.config import get_config
 from mask_rcnn_repro.data.coco import file as coco_files
+from mask_rcnn_repro.errors import DataError
 from mask_rcnn_repro.registration import register
 from mask_rcnn_tools.check_data.before_training import check_before_training
 from mask_rcnn_tools.check_data.cli import parse_args
 from mask_rcnn_tools.check_data.main import main
 
-from .run_helpers import REPOSITORY, Outcome, _undone, launch
+from .run_helpers import REPOSITORY, Outcome, _undone, launch, start
 
+PATH = os.pathsep.join([str(REPOSITORY / "projects"), str(REPOSITORY)])
 PAGE = (REPOSITORY / "docs" / "checking_data.md").read_text(encoding="utf-8")
 
 
@@ -154,6 +159,98 @@ def test_brief_check(
     cfg.train.check_data = False
     caplog.clear()
     assert check_before_training(cfg, "x") is None and not caplog.records
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+@pytest.mark.parametrize("missing", ["json", "image_root"])
+def test_missing_data_ends_the_run(own: Path, split: str, missing: str) -> None:
+    register()
+    keys = [*_dataset(own, "train", "train.json"), *_dataset(own, "test", "val.json")]
+    keys = [key.replace("brief_", f"gone_{split}_{missing}_") for key in keys]
+    keys.append(f"dataloader.{split}.dataset.{missing}={own / 'gone'}")
+    cfg = get_config("quickstart/mask_rcnn_r18_fpn", "tiny", keys)
+    with pytest.raises(DataError, match=rf"The {split} data .*{re.escape(str(own / 'gone'))}"):
+        check_before_training(cfg, "x", keys)
+    if split == "train":  # it is not read without iterations
+        cfg.train.max_iter = 0
+        assert check_before_training(cfg, "x", keys) is not None
+
+
+def test_without_coco_nothing_is_downloaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(self: Any, path: str, **options: Any) -> str:
+        raise AssertionError(f"{path} is fetched")
+
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path / "none"))
+    for handler in (HTTPURLHandler, Detectron2Handler, ModelCatalogHandler):
+        monkeypatch.setattr(handler, "_get_local_path", never)
+    row = launch(tmp_path, "--profile", "paper", config="table2a/r50_fpn").failed_plainly()
+    zoo = "model_zoo/mask_rcnn_R_50_FPN_3x"
+    published = launch(tmp_path, "--profile", "paper", "--eval-only", config=zoo).failed_plainly()
+    for message, name in ((row, "coco_2014"), (published, "coco_2017_val")):
+        assert name in message and "fetched" not in message
+
+
+def test_an_evaluation_needs_its_images_before_its_weights(tmp_path: Path, own: Path) -> None:
+    keys = [key.replace("brief_", "no_images_") for key in _dataset(own, "test", "val.json")[:2]]
+    outcome = launch(
+        tmp_path,
+        *keys,
+        f"dataloader.test.dataset.image_root={tmp_path / 'elsewhere'}",
+        "--eval-only",
+        "train.init_checkpoint=detectron2://not/there.pkl",
+    )
+    message = outcome.failed_plainly()
+    assert str(tmp_path / "elsewhere") in message and "there.pkl" not in message
+
+
+def test_the_hint_names_the_file_that_was_given(tmp_path: Path) -> None:
+    """The command in the log can be run, also for a config outside `configs/`."""
+    own = tmp_path / "my rows" / "one.py"
+    own.parent.mkdir()
+    own.write_text(
+        "from mask_rcnn_repro import get_config\n"
+        "_cfg = get_config('quickstart/mask_rcnn_r18_fpn')\n"
+        "model, dataloader, optimizer, lr_multiplier, train = (\n"
+        "    _cfg.model, _cfg.dataloader, _cfg.optimizer, _cfg.lr_multiplier, _cfg.train\n"
+        ")\n"
+    )
+    launch(tmp_path, "train.max_iter=1", "train.draw=0", "train.output_dir=run", config=own)
+    log = (tmp_path / "run" / "log.txt").read_text()
+    (command,) = re.findall(r"The whole report: (.*)", log)
+    words = shlex.split(command)
+    assert words[:3] == ["tools/check_data.py", "--config-file", str(own)]
+    assert check_data(tmp_path, *words[1:]).code == 0
+
+
+def test_the_check_compiles_nothing_and_is_timed_without_generating(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What takes long at the first use is the generated data, which is written before."""
+    code = (
+        "import logging, sys\n"
+        "from mask_rcnn_repro import get_config\n"
+        "from mask_rcnn_repro.registration import register\n"
+        "from mask_rcnn_tools.check_data import before_training\n"
+        "logging.basicConfig(level=logging.INFO, format='%(name)s %(message)s')\n"
+        "register()\n"
+        "clock = before_training.time.perf_counter\n"
+        "def asked():\n    print('clock', flush=True, file=sys.stderr)\n    return clock()\n"
+        "class Time:\n    perf_counter = staticmethod(asked)\n"
+        "before_training.time = Time\n"
+        "cfg = get_config('quickstart/mask_rcnn_r18_fpn', 'tiny')\n"
+        "before_training.check_before_training(cfg, 'quickstart/mask_rcnn_r18_fpn')\n"
+        "print('numba' in sys.modules)\n"
+    )
+    done = start(
+        tmp_path, "-c", code, MASK_RCNN_REPRO_CACHE=str(tmp_path / "cache"), PYTHONPATH=PATH
+    )
+    assert done.succeeded() == "False\n"
+    written = [line for line in done.err.splitlines() if "It was written in" in line]
+    assert len(written) == 1 and written[0].endswith("is used from now on.")
+    assert done.err.index("It was written in") < done.err.index("clock")
+    assert "Data checked in" in done.err
 
 
 def test_training_begins_with_it(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from mask_rcnn_repro.errors import DataError
 from mask_rcnn_tools.analyze.calibration import best_threshold, calibration
+from mask_rcnn_tools.analyze.cli import parse_args
 from mask_rcnn_tools.analyze.confusion import confusion_matrix
 from mask_rcnn_tools.analyze.error_types import (
     CORRECT,
@@ -20,6 +21,8 @@ from mask_rcnn_tools.analyze.error_types import (
 from mask_rcnn_tools.analyze.evaluation_data import load_evaluation_data
 from mask_rcnn_tools.analyze.image_scores import image_scores
 from mask_rcnn_tools.analyze.matching import Matches, match
+from mask_rcnn_tools.analyze.plots import draw_plots
+from mask_rcnn_tools.analyze.results import analyze
 
 from .analysis_helpers import found, random_scene, scene, truth, write_scene
 
@@ -92,6 +95,29 @@ def test_crowds_excuse_and_are_not_missed(tmp_path):
     errors = error_types(data, "bbox")
     assert errors.ap == 100
     assert errors.missed.sum() == 0
+
+
+def test_the_plot_of_confusions_shows_the_classes_that_occur(tmp_path):
+    annotations = [truth(1, CAT, A), truth(1, DOG, [100, 100, 40, 40])]
+    data = scene(tmp_path, annotations, [found(1, DOG, 0.9, A)])
+    confusion = confusion_matrix(data, "bbox")
+    shown = confusion.occurring()
+    assert (confusion.classes, shown.classes) == (("cat", "dog", "cow"), ("cat", "dog"))
+    # cat found as dog, dog not found
+    assert shown.counts.tolist() == [[0, 1, 0], [0, 0, 1], [0, 0, 0]]
+    assert shown.confused() == confusion.confused()
+    analysis = analyze(data, parse_args(["--run", "x", "--parts", "confusion"]))
+    files = draw_plots(analysis, "title", tmp_path, ("svg",))
+    text = (tmp_path / "confusion.svg").read_text()
+    assert files == [tmp_path / "confusion.svg"]
+    assert ">cat</text>" in text and ">cow</text>" not in text
+    assert "2 of 3 classes occur" in text
+
+
+def test_no_plot_of_confusions_without_objects_and_detections(tmp_path):
+    analysis = analyze(scene(tmp_path, [], []), parse_args(["--run", "x", "--parts", "confusion"]))
+    assert analysis.confusion is not None and analysis.confusion.occurring().classes == ()
+    assert draw_plots(analysis, "title", tmp_path) == []
 
 
 def test_no_detections_and_no_objects(tmp_path):

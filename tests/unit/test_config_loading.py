@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 import pytest
+from detectron2 import model_zoo
 
 from mask_rcnn_repro.config import (
     config_hash,
@@ -185,6 +186,19 @@ def test_a_saved_config_takes_no_profile_again(tmp_path):
     assert config_hash(saved) == config_hash(get_config("table2a/r50_c4", "tiny", seed=2))
     with pytest.raises(ConfigError, match="its profile has been applied already"):
         load_config(tmp_path / "config.yaml", "tiny")
+
+
+def test_a_yacs_config_is_named_in_one_line(tmp_path):
+    name = "mask_rcnn_R_50_FPN_3x"
+    zoo = model_zoo.get_config_file(f"COCO-InstanceSegmentation/{name}.yaml")
+    with pytest.raises(ConfigError) as caught:
+        load_config(zoo)
+    file = Path(zoo).resolve()
+    assert str(caught.value) == (
+        f"{file} is a yacs config; use configs/model_zoo/{name} or write a .py config."
+    )
+    with pytest.raises(ConfigError, match=r"yacs config; use configs/model_zoo/\.\.\. or"):
+        load_config(write(tmp_path / "mine.yaml", "MODEL:\n  MASK_ON: true\n"))
 
 
 def test_yaml_runs_no_code(tmp_path):

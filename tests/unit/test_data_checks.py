@@ -418,6 +418,10 @@ def test_json_and_exit_status(tmp_path: Path, capsys: pytest.CaptureFixture[str]
         ["--annotations", "a.json"],
         ["--config-file", "x", "--annotations", "a.json", "--images", "b"],
         ["--annotations", "a.json", "--images", "b", "train.seed=1"],
+        ["json=a.json"],
+        ["json=a.json", "image_root=b", "train.seed=1"],
+        ["json=a.json", "image_root=b", "--annotations", "a.json"],
+        ["--config-file", "x", "--images", "b", "json=a.json"],
         ["--config-file", "x", "--no-images", "--hash"],
         ["--config-file", "x", "--sample", "0"],
     ],
@@ -426,6 +430,14 @@ def test_command_line_mistakes(argv: list[str], capsys: pytest.CaptureFixture[st
     with pytest.raises(SystemExit) as stopped:
         parse_args(argv)
     assert stopped.value.code == 2 and "check_data.py" in capsys.readouterr().err
+
+
+def test_data_is_named_as_in_a_config() -> None:
+    by_keys = parse_args(["json=a.json", "image_root=b", "--hash"])
+    by_flags = parse_args(["--annotations", "a.json", "--images", "b", "--hash"])
+    assert vars(by_keys) == vars(by_flags) and by_keys.annotations == "a.json"
+    config = parse_args(["--config-file", "x", "json=a.json"])  # an override of the config
+    assert (config.annotations, config.overrides) == (None, ["json=a.json"])
 
 
 def test_every_kind_is_used() -> None:

@@ -21,7 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from mask_rcnn_repro.config import schema
 from mask_rcnn_repro.config.branches import omit_branches
-from mask_rcnn_repro.config.config_files import config_root, find_config
+from mask_rcnn_repro.config.config_files import config_root, find_config, list_configs
 from mask_rcnn_repro.config.overrides import apply_overrides
 from mask_rcnn_repro.config.profiles import PROFILES
 from mask_rcnn_repro.config.stored_proposals import use_stored_proposals
@@ -205,6 +205,10 @@ def _unknown_section(name: str) -> str:
 
 
 def _check_sections(cfg: DictConfig, file: Path) -> None:
+    if "MODEL" in cfg or "_BASE_" in cfg:
+        known = f"model_zoo/{file.stem}"
+        advice = known if known in list_configs() else "model_zoo/..."
+        raise ConfigError(f"{file} is a yacs config; use configs/{advice} or write a .py config.")
     problems = [_unknown_section(str(k)) for k in cfg if k not in schema.TOP_LEVEL_KEYS]
     problems += [
         f"the section `{key}` is missing. Import it from another config, or set it."

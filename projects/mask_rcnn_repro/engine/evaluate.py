@@ -14,11 +14,13 @@ import torch
 from detectron2.config import instantiate
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
+from detectron2.utils.file_io import PathManager
 from omegaconf import DictConfig, OmegaConf
 
 from mask_rcnn_repro.data.coco.file import shared_when_taken
 from mask_rcnn_repro.engine.predictor import join_rpn
 from mask_rcnn_repro.engine.tta import with_original_images, with_tta
+from mask_rcnn_repro.errors import DataError
 from mask_rcnn_repro.evaluation.coco.evaluator import CocoEvaluator
 from mask_rcnn_repro.evaluation.coco.precision_recall import PrecisionRecall
 from mask_rcnn_repro.evaluation.loop import evaluate
@@ -108,7 +110,10 @@ def check_test_data(cfg: DictConfig, output_dir: Path) -> None:
         UserError: `cfg.dataloader.test.dataset` or `cfg.dataloader.evaluator` cannot be used.
     """
     with shared_when_taken():
-        instantiate(cfg.dataloader.test.dataset)
+        records = instantiate(cfg.dataloader.test.dataset)
+        first = records[0].get("file_name") if isinstance(records, list) and records else None
+        if first and not PathManager.isfile(first):
+            raise DataError(f"The test image {first} is missing. Give its directory, or fetch it.")
         evaluator = _build_evaluator(cfg, output_dir)
         if isinstance(evaluator, CocoEvaluator):
             head = OmegaConf.select(cfg, "model.roi_heads.keypoint_head")

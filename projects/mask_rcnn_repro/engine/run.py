@@ -33,7 +33,7 @@ class Run:
         folder: Output directory.
         device: Device of the model.
         overrides: Overrides of the command line, for the record.
-        file: File of the config. Only set for a run that another run depends on.
+        file: File of the config. May be None for an id below `configs`.
     """
 
     config_id: str

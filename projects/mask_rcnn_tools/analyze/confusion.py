@@ -5,7 +5,7 @@ Shapes: C classes. Matrices are (C + 1, C + 1); the last index is the background
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -39,6 +39,17 @@ class Confusion:
     def by_prediction(self) -> np.ndarray:
         """Columns normalized to 1: true classes of the detections of a class."""
         return _shares(self.counts, axis=0)
+
+    def occurring(self) -> Confusion:
+        """Returns the same for the classes that an object or a detection has."""
+        counts = self.counts
+        there = (counts.sum(axis=0) + counts.sum(axis=1))[:-1] > 0
+        kept = np.append(np.flatnonzero(there), len(self.classes))
+        return replace(
+            self,
+            counts=counts[np.ix_(kept, kept)],
+            classes=tuple(self.classes[k] for k in kept[:-1]),
+        )
 
     def confused(self, most: int = 10) -> list[tuple[str, str, int, float]]:
         """Returns the most frequent confusions: true class, detected class, count, share.

@@ -63,7 +63,9 @@ def draw_plots(
     plots: dict[str, tuple[bool, Callable[[Analysis], Figure]]] = {
         "error_types": (bool(analysis.errors), _error_types),
         "confusion": (
-            analysis.confusion is not None and len(analysis.data.classes) > 1,
+            analysis.confusion is not None
+            and len(analysis.data.classes) > 1
+            and len(analysis.confusion.occurring().classes) > 0,
             _confusion,
         ),
         "masks": (analysis.masks is not None and len(analysis.masks) > 0, _masks),
@@ -125,9 +127,9 @@ def _error_types(analysis: Analysis) -> Figure:
 
 
 def _confusion(analysis: Analysis) -> Figure:
-    confusion = analysis.confusion
-    assert confusion is not None
-    count = len(confusion.classes)
+    assert analysis.confusion is not None
+    confusion = analysis.confusion.occurring()
+    count, known = len(confusion.classes), len(analysis.confusion.classes)
     annotated = count <= _ANNOTATED_CLASSES
     side = max(4.5, 0.62 * (count + 1) if annotated else 0.16 * (count + 1))
     figure = _figure(side + 2.4, side + 1.2)
@@ -143,7 +145,9 @@ def _confusion(analysis: Analysis) -> Figure:
     what = "masks" if analysis.data.best_task == "segm" else "boxes"
     axis.set_title(
         f"{what}, score ≥ {confusion.score_threshold:g}, "
-        f"IoU ≥ {confusion.iou_threshold:g}" + "; cells: % of the row, number" * annotated
+        f"IoU ≥ {confusion.iou_threshold:g}"
+        + f"; {count} of {known} classes occur" * (count < known)
+        + "; cells: % of the row, number" * annotated
     )
     axis.axhline(count - 0.5, color="#444444", linewidth=0.8)
     axis.axvline(count - 0.5, color="#444444", linewidth=0.8)

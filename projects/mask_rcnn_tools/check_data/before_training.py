@@ -1,11 +1,13 @@
 """The brief check at the start of every training; `train.check_data=false` disables it.
 
-It checks all annotations and opens some images of each data set. Findings are logged and stop
-nothing: the loaders refuse what cannot be trained on.
+It checks all annotations and opens some images of each data set. Data that is not there ends the
+run, before anything is downloaded. All other findings are logged: the loaders refuse what cannot be
+trained on.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shlex
@@ -16,7 +18,7 @@ from detectron2.utils import comm
 from omegaconf import DictConfig
 
 from mask_rcnn_repro.data.registration import coco_parts
-from mask_rcnn_repro.errors import UserError
+from mask_rcnn_repro.errors import DataError, UserError
 from mask_rcnn_tools.check_data.check import Options, check
 from mask_rcnn_tools.check_data.findings import Report
 from mask_rcnn_tools.check_data.sources import SPLITS, sources_of
@@ -36,6 +38,8 @@ def check_before_training(
 ) -> Report | None:
     """Checks the data of a config briefly and logs errors and warnings.
 
+    All processes of a run call it together.
+
     Args:
         cfg: a validated config.
         config_file: its file or id, for the command that shows the whole report.
@@ -44,9 +48,49 @@ def check_before_training(
     Returns:
         The report; None where nothing was checked: by `train.check_data`, off the first process, or
         because a file is too large for a brief look.
+
+    Raises:
+        DataError: an annotation file or images are missing, or an annotation file cannot be used.
     """
-    if not cfg.train.check_data or not comm.is_main_process():
+    if not cfg.train.check_data:
         return None
+    report = _check(cfg, config_file, overrides) if comm.is_main_process() else None
+    # the other processes would start a training that waits for the first
+    problem = comm.all_gather(report and _missing(report, cfg))[0]
+    if problem:
+        raise DataError(problem)
+    return report
+
+
+def _missing(report: Report, cfg: DictConfig) -> str | None:
+    """The first finding that a training cannot start with, in words."""
+    for finding in report.findings:
+        if finding.split == "train" and cfg.train.max_iter == 0:
+            continue  # it is not read
+        where = f"The {finding.split} data {finding.source}"
+        if finding.kind == "not-readable":
+            return f"{where} cannot be used: {finding.examples[0]}"
+        if finding.kind == "missing-image":
+            return (
+                f"{where} lacks images: {finding.count} of at most {IMAGES} that were looked for "
+                f"in {_image_roots(cfg, finding.split)}, such as {finding.examples[0]}. Give the "
+                f"right directory (dataloader.{finding.split}.dataset.image_root for data of your "
+                "own), fetch them, or remove their records from the json."
+            )
+    return None
+
+
+def _image_roots(cfg: DictConfig, split: str) -> str:
+    """The directories in which the images of a split are looked for."""
+    node = cfg.dataloader[split].dataset
+    names = [node.names] if isinstance(node.names, str) else node.names
+    given = node.get("image_root")
+    found = [part.image_root for name in names for part in coco_parts(name) or ()]
+    return ", ".join(dict.fromkeys([str(given)] if given else found)) or "their places"
+
+
+def _check(cfg: DictConfig, config_file: str, overrides: Sequence[str]) -> Report | None:
+    _make_generated(cfg)
     began = time.perf_counter()
     profile = cfg.train.profile
     scale = [] if profile == "paper" else ["--profile", profile]
@@ -79,6 +123,16 @@ def check_before_training(
         command,
     )
     return report
+
+
+def _make_generated(cfg: DictConfig) -> None:
+    """Writes generated data that is not in the cache, so that its time is not the check's."""
+    for split in SPLITS:
+        node = cfg.dataloader[split].dataset
+        for name in [node.names] if isinstance(node.names, str) else node.names:
+            with contextlib.suppress(Exception):  # the check reports it
+                if node.get("json") is None:
+                    coco_parts(name)
 
 
 def _larger_files(cfg: DictConfig, limit: int) -> list[str]:

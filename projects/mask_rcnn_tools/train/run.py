@@ -15,7 +15,20 @@ from typing import Any
 from detectron2.utils import comm
 from omegaconf import DictConfig, OmegaConf
 
+<<<<<<< HEAD
 from mask_rcnn_repro.config import diff_configs, format_config, format_diff
+=======
+from mask_rcnn_repro.config import (
+    config_id,
+    default_output_dir,
+    diff_configs,
+    format_config,
+    format_diff,
+    list_configs,
+    load_config,
+)
+from mask_rcnn_repro.config.from_data import fit_to_data
+>>>>>>> 2064fca (Missing data ends a run before downloads; data keys, hints, yacs configs, confusion plot, time of the data check)
 from mask_rcnn_repro.config.output_dir import differences_from
 from mask_rcnn_repro.config.schema import train_fields
 from mask_rcnn_repro.engine.builders import build_model, check_batch_size, resolve_device
@@ -25,7 +38,7 @@ from mask_rcnn_repro.engine.checkpoint.checkpointer import (
     find_last_checkpoint,
 )
 from mask_rcnn_repro.engine.dependencies import check_dependencies, stage_seed
-from mask_rcnn_repro.engine.evaluate import evaluate_model
+from mask_rcnn_repro.engine.evaluate import check_test_data, evaluate_model
 from mask_rcnn_repro.engine.extensions import Extensions
 from mask_rcnn_repro.engine.results import add_to_record, write_record
 from mask_rcnn_repro.engine.run import Run, began_with
@@ -109,7 +122,13 @@ def run(args: argparse.Namespace, extensions: Extensions) -> None:
     device = resolve_device(cfg.train.device)
     # reports an impossible precision now
     autocast_context(device, cfg.train.amp.enabled, cfg.train.amp.dtype)
+<<<<<<< HEAD
     this = Run(given_id(args), cfg, output_dir, device, tuple(args.overrides))
+=======
+    name = config_id(args.config_file)
+    file = None if name in list_configs() else Path(args.config_file)
+    this = Run(name, cfg, output_dir, device, tuple(args.overrides), file)
+>>>>>>> 2064fca (Missing data ends a run before downloads; data keys, hints, yacs configs, confusion plot, time of the data check)
     met = None
     if args.verify and extensions.verify is not None:
         met = extensions.verify(cfg, this.config_id, args.verify)
@@ -207,6 +226,8 @@ def _train(this: Run, extensions: Extensions, resume: bool) -> Record | None:
 
 
 def _evaluate_only(this: Run, extensions: Extensions, checkpoint: str) -> Record | None:
+    if comm.is_main_process():
+        check_test_data(this.cfg, this.folder)  # before weights are downloaded
     inputs = prepare(this, extensions, eval_only=True)
     then, now = began_with(Path(checkpoint).parent).get("proposals"), inputs.proposals
     if then and now and then["checkpoint"] not in (None, now["checkpoint"]):
