@@ -48,10 +48,7 @@ if TYPE_CHECKING:
     )
     from mask_rcnn_repro.config.validation import validate_config
 
-_MODULES = (
-    "config_files", "schema", "overrides", "output_dir", "diff", "serialization", "validation",
-    "load",
-)  # fmt: skip
+_MODULES = ("config_files", "schema", "serialization", "load", "output_dir", "diff", "overrides")
 """Where the names below are, searched in this order: some are needed before Detectron2 is."""
 
 __all__ = [
