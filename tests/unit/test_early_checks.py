@@ -60,10 +60,14 @@ def test_a_missing_file_is_named(given: dict[str, str]) -> None:
 @pytest.mark.parametrize(
     "config",
     [ROW, "table2c/roi_warp_ave", "table4/keypoint_and_mask", "quickstart/mask_rcnn_r18_fpn",
-     "cityscapes/r50_fpn_fine", "pretrain/r50", "rpn/r50_fpn"],
+     "rpn/r50_fpn_cityscapes", "pretrain/r50", "rpn/r50_fpn"],
 )  # fmt: skip
 def test_every_known_key_passes(config: str) -> None:
-    keys = [key for key in all_keys(load_config(config, "tiny")) if "[" not in key]
+    keys = [
+        key
+        for key in all_keys(load_config(config, "tiny"))
+        if not {"[", "_target_"} & {*key, *key.split(".")}
+    ]
     assert len(keys) > 100
     _check(*(f"~{key}" for key in keys if key.startswith("train.")), config=config)
     _check(*(f"{key}=" for key in keys if not key.startswith("train.")), config=config)

@@ -208,7 +208,7 @@ def _elsewhere(of: Record, ap: float, finer: float) -> Record:
     content["metrics"] = {"segm": {"AP": ap, "AP50": finer, "per_class": {}}}
     content["checkpoint"]["sha256"] = "f" * 64
     content["device"].update(name="another CPU", threads=7)
-    content["amp"] = {"enabled": True, "dtype": "bf16"}
+    content["amp"] = {"enabled": False, "dtype": None}
     return Record.model_validate(content)
 
 
@@ -228,7 +228,7 @@ def test_elsewhere_the_tolerance_is_that_of_the_scatter_over_seeds(tmp_path: Pat
         assert {c.verdict for c in comparisons} == {verdict}
         text = conditions_text(got, expected, comparisons)
         assert "device another CPU, not" in text and "threads 7, not 2;" in text
-        assert "precision bf16, not float32" in text.replace("\n", " ")
+        assert "precision float32, not bf16" in text.replace("\n", " ")
         assert "5 standard deviations of the 3 recorded seeds (1.00 for AP, 4.00 for finer" in (
             text.replace("\n", " ")
         )
