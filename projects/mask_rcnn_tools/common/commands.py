@@ -30,6 +30,7 @@ COMMANDS = {
     "table": Command("tables", "tools/run_table.py", "run tables, ablations and sweeps"),
     "predict": Command("predict", "tools/predict.py", "predict on images and videos"),
     "analyze": Command("analyze", "tools/analyze.py", "analyze the errors of a model"),
+    "evaluate": Command("evaluate", "tools/evaluate.py", "measure result files, compare two"),
     "report": Command("report", "tools/report.py", "write tables and plots from records"),
     "visualize-data": Command("visualize_data", "tools/visualize_data.py", "draw training data"),
     "check-data": Command("check_data", "tools/check_data.py", "check data before training"),
