@@ -188,7 +188,7 @@ def test_without_coco_nothing_is_downloaded(
     row = launch(tmp_path, "--profile", "paper", config="table2a/r50_fpn").failed_plainly()
     zoo = "model_zoo/mask_rcnn_R_50_FPN_3x"
     published = launch(tmp_path, "--profile", "paper", "--eval-only", config=zoo).failed_plainly()
-    for message, name in ((row, "coco_2014"), (published, "coco_2017_val")):
+    for message, name in ((row, "coco_trainval35k"), (published, "coco_2017_val")):
         assert name in message and "fetched" not in message
 
 
