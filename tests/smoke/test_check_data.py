@@ -19,7 +19,7 @@ from detectron2.checkpoint.catalog import ModelCatalogHandler
 from detectron2.utils.file_io import Detectron2Handler
 from iopath.common.file_io import HTTPURLHandler
 
-from mask_rcnn_repro.config import get_config
+from mask_rcnn_repro.config import get_config, load_config
 from mask_rcnn_repro.data.coco import file as coco_files
 from mask_rcnn_repro.errors import DataError
 from mask_rcnn_repro.registration import register
@@ -205,7 +205,9 @@ def test_an_evaluation_needs_its_images_before_its_weights(tmp_path: Path, own: 
     assert str(tmp_path / "elsewhere") in message and "there.pkl" not in message
 
 
-def test_the_hint_names_the_file_that_was_given(tmp_path: Path) -> None:
+def test_the_hint_names_the_file_that_was_given(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """The command in the log can be run, also for a config outside `configs/`."""
     own = tmp_path / "my rows" / "one.py"
     own.parent.mkdir()
@@ -222,6 +224,13 @@ def test_the_hint_names_the_file_that_was_given(tmp_path: Path) -> None:
     words = shlex.split(command)
     assert words[:3] == ["tools/check_data.py", "--config-file", str(own)]
     assert check_data(tmp_path, *words[1:]).code == 0
+    # a saved config has its profile already
+    saved = tmp_path / "run" / "config.yaml"
+    cfg = load_config(saved)
+    with caplog.at_level(logging.INFO, logger="mask_rcnn_tools"):
+        check_before_training(cfg, str(saved))
+    (command,) = re.findall(r"The whole report: (.*)", caplog.text)
+    assert shlex.split(command) == ["tools/check_data.py", "--config-file", str(saved)]
 
 
 def test_the_check_compiles_nothing_and_is_timed_without_generating(

@@ -93,7 +93,8 @@ def _check(cfg: DictConfig, config_file: str, overrides: Sequence[str]) -> Repor
     _make_generated(cfg)
     began = time.perf_counter()
     profile = cfg.train.profile
-    scale = [] if profile == "paper" else ["--profile", profile]
+    saved = config_file.endswith((".yaml", ".yml")) or os.path.isdir(config_file)
+    scale = [] if profile == "paper" or saved else ["--profile", profile]
     command = shlex.join(["tools/check_data.py", "--config-file", config_file, *scale, *overrides])
     try:
         large = _larger_files(cfg, _LARGEST)

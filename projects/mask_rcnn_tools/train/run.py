@@ -15,20 +15,13 @@ from typing import Any
 from detectron2.utils import comm
 from omegaconf import DictConfig, OmegaConf
 
-<<<<<<< HEAD
-from mask_rcnn_repro.config import diff_configs, format_config, format_diff
-=======
 from mask_rcnn_repro.config import (
     config_id,
-    default_output_dir,
     diff_configs,
     format_config,
     format_diff,
     list_configs,
-    load_config,
 )
-from mask_rcnn_repro.config.from_data import fit_to_data
->>>>>>> 2064fca (Missing data ends a run before downloads; data keys, hints, yacs configs, confusion plot, time of the data check)
 from mask_rcnn_repro.config.output_dir import differences_from
 from mask_rcnn_repro.config.schema import train_fields
 from mask_rcnn_repro.engine.builders import build_model, check_batch_size, resolve_device
@@ -122,13 +115,9 @@ def run(args: argparse.Namespace, extensions: Extensions) -> None:
     device = resolve_device(cfg.train.device)
     # reports an impossible precision now
     autocast_context(device, cfg.train.amp.enabled, cfg.train.amp.dtype)
-<<<<<<< HEAD
-    this = Run(given_id(args), cfg, output_dir, device, tuple(args.overrides))
-=======
-    name = config_id(args.config_file)
-    file = None if name in list_configs() else Path(args.config_file)
-    this = Run(name, cfg, output_dir, device, tuple(args.overrides), file)
->>>>>>> 2064fca (Missing data ends a run before downloads; data keys, hints, yacs configs, confusion plot, time of the data check)
+    below = config_id(args.config_file) in list_configs()
+    file = None if below else Path(args.config_file)
+    this = Run(given_id(args), cfg, output_dir, device, tuple(args.overrides), file)
     met = None
     if args.verify and extensions.verify is not None:
         met = extensions.verify(cfg, this.config_id, args.verify)
