@@ -188,7 +188,7 @@ def test_without_coco_nothing_is_downloaded(
     row = launch(tmp_path, "--profile", "paper", config="table2a/r50_fpn").failed_plainly()
     zoo = "model_zoo/mask_rcnn_R_50_FPN_3x"
     published = launch(tmp_path, "--profile", "paper", "--eval-only", config=zoo).failed_plainly()
-    for message, name in ((row, "coco_trainval35k"), (published, "coco_2017_val")):
+    for message, name in ((row, "coco_trainval35k"), (published, "instances_val2017")):
         assert name in message and "fetched" not in message
 
 
@@ -206,7 +206,7 @@ def test_an_evaluation_needs_its_images_before_its_weights(tmp_path: Path, own: 
 
 
 def test_the_hint_names_the_file_that_was_given(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The command in the log can be run, also for a config outside `configs/`."""
     own = tmp_path / "my rows" / "one.py"
@@ -226,10 +226,13 @@ def test_the_hint_names_the_file_that_was_given(
     assert check_data(tmp_path, *words[1:]).code == 0
     # a saved config has its profile already
     saved = tmp_path / "run" / "config.yaml"
-    cfg = load_config(saved)
-    with caplog.at_level(logging.INFO, logger="mask_rcnn_tools"):
-        check_before_training(cfg, str(saved))
-    (command,) = re.findall(r"The whole report: (.*)", caplog.text)
+    said: list[str] = []
+    monkeypatch.setattr(
+        "mask_rcnn_tools.check_data.before_training.logger.info",
+        lambda text, *args: said.append(text % args),
+    )
+    check_before_training(load_config(saved), str(saved))
+    (command,) = re.findall(r"The whole report: (.*)", "".join(said))
     assert shlex.split(command) == ["tools/check_data.py", "--config-file", str(saved)]
 
 
