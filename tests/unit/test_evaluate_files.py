@@ -235,7 +235,7 @@ def test_a_class_in_too_few_images_has_no_interval(tmp_path, capsys):
         ["cat", "30", "30", "100.0", "[100.0,", "100.0]"],
         ["dog", "1", "1", "100.0"],
     ]
-    assert "1 classes without objects are not shown." in text
+    assert "Classes without objects, not shown: 1." in text
 
 
 def test_interval_without_samples_is_none():

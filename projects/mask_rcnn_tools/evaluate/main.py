@@ -147,7 +147,7 @@ def format_text(content: Mapping[str, Any]) -> str:
         _table(classes, titles, content, ("images", "objects")),
     ]
     left = len(content["classes"]) - len(classes)
-    notes = [f"{left} classes without objects are not shown."] if left else []
+    notes = [f"Classes without objects, not shown: {left}."] if left else []
     if content["samples"]:
         notes += [
             f"Brackets: {content['confidence']:g} % intervals over {content['samples']} bootstrap "
