@@ -110,11 +110,11 @@ def test_what_is_missing_is_said(here):
     (partial / "metrics.json").write_text('{"iteration": 120}\n')
     (outcome,) = outcomes(plan, (0, 1), failed={sigmoid.jobs[1]: "exit status 1"})
     assert [row.missing for row in outcome.rows] == [
-        "seed 1 partial: 12 % of the schedule",
+        "seed 1 partial: 24 % of the schedule",
         "seed 0 not run, seed 1 failed",
     ]
     text = format_outcome(outcome)
-    assert "20.0 (seed 1 partial: 12 % of" in text
+    assert "20.0 (seed 1 partial: 24 % of" in text
     assert "independent masks beat multinomial masks: no run of sigmoid (2b)" in text
     assert "No claim can be judged yet." in text
 
