@@ -27,6 +27,8 @@ MAX_SOLIDS = 250  # the owner map is uint8 and 0 is the background
 
 _PERSON_SHARE = 0.28  # persons among the instances
 
+_GROUND_VIVIDNESS = (0.15, 0.5)  # of colours: things stand out, as in most photographs
+
 _USUAL_SIDE = 320  # pixels; the short side for which sizes of things are given
 
 MOST_OF_SIDE = 1.2
@@ -206,9 +208,9 @@ def compose(
 def _extent(rng: np.random.Generator, person: bool) -> float:
     """Square root of a mask's area in pixels; COCO's small, medium and large are all common."""
     kind = rng.random() + (0.14 if person else 0.0)
-    if kind < 0.34:
-        return log_uniform(rng, 15.0, 31.0)
-    return log_uniform(rng, 34.0, 95.0) if kind < 0.76 else log_uniform(rng, 98.0, 190.0)
+    if kind < 0.22:
+        return log_uniform(rng, 17.0, 31.0)
+    return log_uniform(rng, 34.0, 95.0) if kind < 0.66 else log_uniform(rng, 98.0, 190.0)
 
 
 def _category(rng: np.random.Generator) -> str:
@@ -262,6 +264,8 @@ def enlarged(
         (3, height, width) float32.
     """
     image = np.stack([cv2.resize(plane, (width, height)) for plane in background])
+    grey = image.mean(axis=0)
+    image = grey + (image - grey) * np.float32(rng.uniform(*_GROUND_VIVIDNESS))
     grain = random_texture(rng, 40.0, ("cloud", "rough", "grain")).sample(0, 0, width, height)
     grain -= np.float32(0.5)
     grain *= np.float32(rng.uniform(5.0, 60.0))

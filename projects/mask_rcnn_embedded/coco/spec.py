@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from mask_rcnn_embedded.errors import DataError
 from mask_rcnn_embedded.spec import DataSetSpec
 
-VERSION = 3
+VERSION = 4
 """Version of the drawing code. Raise it whenever a picture or an annotation changes."""
 
 SPLITS = ("train", "val", "unlabeled")
@@ -94,7 +94,7 @@ class EmbeddedSpec(DataSetSpec):
     short_side: int = 320
     max_long_side: int = 512
     mean_instances: float = 6.0
-    mean_distractors: float = 1.2
+    mean_distractors: float = 0.8
     max_places: int = 20
     min_visible: float = 0.35
     twig_fraction: float = 0.04

@@ -1,4 +1,4 @@
-"""Things: unit shapes with a size, a pose, colours and textures that do not depend on the class.
+"""Things: unit shapes with a size, a pose, colours and textures.
 
 :func:`make_solid` draws the classes of the quickstart, :func:`make_object` those of all other data.
 """
@@ -10,6 +10,7 @@ import numpy as np
 from mask_rcnn_embedded.drawing.camera import Camera, project_body
 from mask_rcnn_embedded.drawing.clothes import dressed
 from mask_rcnn_embedded.drawing.figures import cycle
+from mask_rcnn_embedded.drawing.kinds import color_by_kind
 from mask_rcnn_embedded.drawing.outlines import LYING, OUTLINES, union_area
 from mask_rcnn_embedded.drawing.person import PERSON_AREA, make_person
 from mask_rcnn_embedded.drawing.shapes import OBJECTS, UPRIGHT, Shape, distractor
@@ -28,6 +29,9 @@ _TYPICAL_COLORS: dict[str, tuple[float, float, float]] = {
     "cog": (120.0, 120.0, 125.0),
 }
 _TYPICAL_SHARE = 0.55
+
+# Tones in the palettes of vehicles and of cycles; glass, tyres and lamps keep their colours.
+_PAINT, _FRAME = (0, 1, 2, 3, 10), (0, 5)
 
 
 def object_palette(
@@ -148,12 +152,15 @@ def make_object(
         for solid in solids:
             solid.transform(turn, -turn @ np.array([0.5 * (x0 + x1), 0.5 * (y0 + y1)]))
             solid.category = "person" if solid.category == "rider" else category
+        color_by_kind(rng, solids[0], _PAINT if category in VEHICLES else _FRAME)
         return solids
     if category is None:
         shape = distractor(rng)
     else:
         shape = (OUTLINES.get(category) or OBJECTS[category])(rng)
-    return [from_shape(rng, shape, category, extent, theme)]
+    solid = from_shape(rng, shape, category, extent, theme)
+    color_by_kind(rng, solid, range(len(solid.palette)))
+    return [solid]
 
 
 def make_solid(
