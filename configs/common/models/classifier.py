@@ -1,4 +1,4 @@
-"""ResNet-50 as a classifier of images, at a quarter of its width, which the rows have at `mini`.
+"""ResNet-50 as a classifier of images, at an eighth of its width, which the rows have at `mini`.
 
 Batch norm is trained. Its statistics become those of the rows' frozen norms.
 """
@@ -12,7 +12,7 @@ model = L(ImageClassifier)(
         depth=50,
         out_features=["linear"],
         num_classes=30,
-        width_multiplier=0.25,
+        width_multiplier=0.125,
         norm="BN",
         stride_in_1x1=True,  # as in the paper's ResNet-50 and 101
         freeze_at=0,

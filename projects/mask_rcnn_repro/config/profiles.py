@@ -80,7 +80,7 @@ class Scale:
 
 
 MINI = Scale(
-    width=1 / 4,
+    width=1 / 8,
     pixels=320 / 800,  # the size at which the embedded images are drawn
     objects=1 / 2,
     counts=1 / 4,
@@ -99,7 +99,7 @@ MINI = Scale(
     log_period=20,
 )
 
-EMBEDDED = replace(MINI, pixels=128 / 800, objects=1 / 4, pretrained=False)
+EMBEDDED = replace(MINI, width=1 / 4, pixels=128 / 800, objects=1 / 4, pretrained=False)
 """The scale of configs that are written for the embedded data, such as the quickstart."""
 
 TINY = Scale(
