@@ -339,7 +339,7 @@ def test_the_documented_commands(
     text += (REPOSITORY / "README.md").read_text().replace("--config-file F", f"--config-file {ID}")
     text = text.replace("\\\n", " ")
     commands = re.findall(r"python tools/predict\.py ([^\n`]*)", text)
-    assert len(commands) == 6
+    assert len(commands) == 7
     for words in map(shlex.split, commands):
         assert parse_args(words).config_file
         if ID in words:  # others need weights of a row

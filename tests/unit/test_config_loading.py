@@ -59,7 +59,7 @@ def test_defaults_of_train_are_filled_in_and_given_values_stay(tmp_path):
     cfg = load_config(sample_file(tmp_path, "train['amp'] = dict(dtype='fp16')"))
     assert cfg.train.max_iter == 90
     assert cfg.train.amp == {"enabled": False, "dtype": "fp16"}
-    assert cfg.train.checkpointer == {"period": 5000, "max_to_keep": 3}
+    assert cfg.train.checkpointer == {"period": 5000, "max_to_keep": 3, "best": None}
     assert cfg.train.num_threads is None
 
 

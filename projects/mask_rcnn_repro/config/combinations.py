@@ -195,7 +195,7 @@ def _stages(cfg: DictConfig) -> Iterator[str]:
 
 
 def _evaluations(cfg: DictConfig) -> Iterator[str]:
-    metric = cfg.train.early_stopping.metric
+    metric = effective(cfg, "train.early_stopping.metric")
     if metric is not None and cfg.train.eval_period == 0:
         yield (
             f"train.early_stopping.metric={metric} needs evaluations during the training, but "

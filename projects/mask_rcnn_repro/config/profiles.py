@@ -109,6 +109,9 @@ EMBEDDED = replace(
 )
 """The scale of configs that are written for the embedded data, such as the quickstart."""
 
+CROPS = replace(EMBEDDED, width=MINI.width)
+"""The scale of pre-training stages, whose weights `mini` starts from."""
+
 TINY = Scale(
     width=1 / 16,
     pixels=64 / 800,
@@ -144,7 +147,10 @@ def mini(cfg: DictConfig) -> DictConfig:
 
 def tiny(cfg: DictConfig) -> DictConfig:
     """Scales a config to seconds on a CPU and a few images; shows that a row runs."""
-    return _shrink(cfg, _between(EMBEDDED, TINY) if _is_embedded(cfg) else TINY)
+    if not _is_embedded(cfg):
+        return _shrink(cfg, TINY)
+    crops = str(cfg.dataloader.train.dataset.names).endswith("crops_train")
+    return _shrink(cfg, _between(CROPS if crops else EMBEDDED, TINY))
 
 
 PROFILES: dict[str, Callable[[DictConfig], DictConfig]] = {
