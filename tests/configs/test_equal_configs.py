@@ -16,6 +16,11 @@ from .config_sets import (
     load_joint,
 )
 
+# loading all configs at one profile takes 15 s
+EACH_PROFILE = pytest.mark.parametrize(
+    "profile", [*PROFILES[:2], *(pytest.param(p, marks=pytest.mark.slow) for p in PROFILES[2:])]
+)
+
 
 @functools.cache
 def groups_at(profile):
@@ -26,7 +31,7 @@ def groups_at(profile):
     return sorted(groups.values())
 
 
-@pytest.mark.parametrize("profile", PROFILES)
+@EACH_PROFILE
 def test_rows_that_are_printed_twice_share_a_run(profile):
     expected = PRINTED_TWICE + (SAME_FROM_RANDOM_WEIGHTS if profile == "tiny" else [])
     assert [ids for ids in groups_at(profile) if len(ids) > 1] == sorted(expected)
@@ -40,7 +45,7 @@ def test_joint_training_keeps_them_equal_and_apart_from_stage_wise(ids, profile)
     assert hashes != {config_hash(load(ids[0], profile))}
 
 
-@pytest.mark.parametrize("profile", PROFILES)
+@EACH_PROFILE
 def test_equal_hash_means_equal_config(profile):
     """Compared value by value, without the hash's own code."""
     groups = []

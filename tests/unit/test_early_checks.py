@@ -59,8 +59,17 @@ def test_a_missing_file_is_named(given: dict[str, str]) -> None:
 
 @pytest.mark.parametrize(
     "config",
-    [ROW, "table2c/roi_warp_ave", "table4/keypoint_and_mask", "quickstart/mask_rcnn_r18_fpn",
-     "rpn/r50_fpn_cityscapes", "pretrain/r50", "rpn/r50_fpn"],
+    [
+        ROW,
+        "quickstart/mask_rcnn_r18_fpn",
+        *(
+            pytest.param(config, marks=pytest.mark.slow)
+            for config in (
+                "table2c/roi_warp_ave", "table4/keypoint_and_mask", "rpn/r50_fpn_cityscapes",
+                "pretrain/r50", "rpn/r50_fpn",
+            )
+        ),
+    ],
 )  # fmt: skip
 def test_every_known_key_passes(config: str) -> None:
     keys = [
