@@ -13,8 +13,8 @@ COPY . .
 # PyTorch's own index has the wheels without CUDA, whose local version (+cpu) pip prefers. Wheels of
 # the package index bring CUDA's libraries; the host needs the driver only.
 ARG DEVICE=cpu
-RUN --mount=type=cache,target=/root/.cache/pip \
-    case "$DEVICE" in \
+ENV PIP_NO_CACHE_DIR=1
+RUN case "$DEVICE" in \
         cpu) export PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu ;; \
         cuda) ;; \
         *) echo "DEVICE is '$DEVICE', must be cpu or cuda" >&2; exit 2 ;; \

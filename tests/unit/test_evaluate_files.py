@@ -29,6 +29,7 @@ from mask_rcnn_tools.evaluate.measure import (
     read_annotations,
     read_detections,
 )
+from mask_rcnn_tools.evidence import image_bootstrap
 from mask_rcnn_tools.evidence.image_bootstrap import image_counts
 
 SIDE = 200
@@ -177,7 +178,7 @@ def test_a_sample_is_the_data_set_with_its_images_repeated(tmp_path, monkeypatch
             expected = pytest.approx(_class_ap(reference, place), abs=1e-9)
             assert measured.class_samples[name][sample] == expected
     assert np.isnan(measured.class_samples["eel"]).all()
-    assert measuring._BACKEND not in measuring.COCO_BACKENDS
+    assert image_bootstrap._BACKEND not in image_bootstrap.COCO_BACKENDS
 
 
 def test_interval_and_paired_difference_by_hand(tmp_path):

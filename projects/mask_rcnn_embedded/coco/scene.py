@@ -255,7 +255,7 @@ def _plan(rng: np.random.Generator, spec: EmbeddedSpec, width: int, height: int)
 def enlarged(
     rng: np.random.Generator, background: np.ndarray, height: int, width: int
 ) -> np.ndarray:
-    """A background that was drawn at half size, with grain at full size.
+    """A background that was drawn at half size, paler, with grain at full size.
 
     Args:
         background: (3, h, w) float32.

@@ -18,8 +18,9 @@ from mask_rcnn_embedded.drawing.solid import Part, Solid, Stroke
 from mask_rcnn_embedded.drawing.textures import random_color, two_textures, vary
 from mask_rcnn_embedded.drawing.vehicles import VEHICLES, painted
 
-# BGR. Some things have a colour near their class's, as in nature; the rest have any colour, so that
-# colour helps and shape decides. Mug and cup share theirs: only the handle tells them apart.
+# BGR, of the quickstart. Some things have a colour near their class's, as in nature; the rest have
+# any colour, so that colour helps and shape decides. Mug and cup share theirs: only the handle
+# tells them apart.
 _TYPICAL_COLORS: dict[str, tuple[float, float, float]] = {
     "mug": (90.0, 90.0, 185.0),
     "cup": (90.0, 90.0, 185.0),

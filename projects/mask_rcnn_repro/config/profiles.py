@@ -3,10 +3,10 @@
 A profile is a function from config to config. It is applied after the file and before the command
 line. `mini` and `tiny` replace COCO by the embedded data and scale sizes, widths, counts and
 schedules by fixed factors. Both train with batch norm and AdamW: with the paper's frozen statistics
-and SGD, short schedules learn half as much. At `mini` networks start from a pre-training stage
-(`configs/pretrain/`), which stands for ImageNet's weights, with the first two stages frozen as in
-the paper. At `tiny` they start from random weights. Profiles never change what distinguishes two
-rows: RoI layers, heads, losses, thresholds, depth.
+and SGD, short schedules learn less than half as much. At `mini` networks start from a pre-training
+stage (`configs/pretrain/`), which stands for ImageNet's weights, with the first two stages frozen
+as in the paper. At `tiny` they start from random weights. Profiles never change what distinguishes
+two rows: RoI layers, heads, losses, thresholds, depth.
 """
 
 from __future__ import annotations

@@ -5,8 +5,7 @@ Shapes: B samples, N images, K classes, T IoU thresholds.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,20 +17,18 @@ from mask_rcnn_repro.data.coco.file import coco_file
 from mask_rcnn_repro.data.coco.normalize import normalize_content
 from mask_rcnn_repro.errors import DataError
 from mask_rcnn_repro.evaluation.coco.backends import (
-    COCO_BACKENDS,
     coco_result,
     pycocotools_evaluation,
 )
 from mask_rcnn_repro.evaluation.coco.detections import TASK_FIELDS
 from mask_rcnn_repro.evaluation.coco.ground_truth import index_ground_truth
 from mask_rcnn_repro.evaluation.coco.hotcoco_backend import hotcoco_evaluation
-from mask_rcnn_repro.evaluation.coco.numbers import METRIC_NAMES, BackendCannot, CocoNumbers
+from mask_rcnn_repro.evaluation.coco.numbers import METRIC_NAMES, BackendCannot
 from mask_rcnn_repro.evaluation.coco.result_files import ID_FIELDS, KnownIds, read_results
-from mask_rcnn_tools.evidence.image_bootstrap import image_counts, sampled_ap
+from mask_rcnn_tools.evidence.image_bootstrap import image_counts, in_place_of_backend, sampled_ap
 
 _OF_ALL_SIZES = {"AP": slice(None), "AP50": slice(0, 1), "AP75": slice(5, 6)}
 _OF_A_SIZE = {"APs": "small", "APm": "medium", "APl": "large"}
-_BACKEND = "bootstrap of result files"
 
 
 @dataclass(frozen=True)
@@ -135,7 +132,7 @@ def measure(
     found: dict[str, np.ndarray] = {}
     class_found: dict[str, np.ndarray] = {}
 
-    def sample(content: COCO, given: Any, task: str, **chosen: Any) -> CocoNumbers:
+    def sample(content: COCO, given: Any, task: str, **chosen: Any) -> None:
         counts = image_counts(len(chosen["image_ids"]), samples)
         names = {c["id"]: str(c["name"]) for c in content.dataset["categories"]}
         for size, ap in _each_size(content, given, task, counts, chosen):
@@ -144,24 +141,11 @@ def measure(
                 of_class = zip(sorted(set(chosen["category_ids"])), ap.swapaxes(0, 1), strict=True)
                 class_found.update({names[c]: _mean(values) for c, values in of_class})
             found.update({n: _mean(ap) for n, label in _OF_A_SIZE.items() if label == size})
-        # the metrics are known already
-        unknown = [-1.0] * len(METRIC_NAMES[task])
-        return CocoNumbers(unknown, dict.fromkeys(chosen["category_ids"], -1.0))
 
     if samples:
-        with _as_backend(sample):
-            coco_result(gt, rows, iou_type, **options, backend=_BACKEND)
+        with in_place_of_backend(sample) as backend:
+            coco_result(gt, rows, iou_type, **options, backend=backend)
     return Measured(metrics, result.metrics["per_class"], found, class_found, result.backend)
-
-
-@contextlib.contextmanager
-def _as_backend(function: Callable[..., CocoNumbers]) -> Iterator[None]:
-    """Registers a function that is called with the annotations as backends get them."""
-    COCO_BACKENDS[_BACKEND] = function
-    try:
-        yield
-    finally:
-        del COCO_BACKENDS[_BACKEND]
 
 
 def _each_size(

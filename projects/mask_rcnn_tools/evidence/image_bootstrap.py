@@ -13,10 +13,11 @@ Shapes: B samples, N images, K classes, T IoU thresholds, D detections of one cl
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import operator
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -158,6 +159,25 @@ def _average_precision(
     return np.where(objects > 0, result, np.nan)
 
 
+@contextlib.contextmanager
+def in_place_of_backend(function: Callable[..., None]) -> Iterator[str]:
+    """Registers a function that is called with the input of backends, and yields its name.
+
+    The numbers of the evaluation that calls it are all unknown.
+    """
+
+    def backend(gt: Any, detections: Any, iou_type: str, **options: Any) -> CocoNumbers:
+        function(gt, detections, iou_type, **options)
+        unknown = [-1.0] * len(METRIC_NAMES[iou_type])
+        return CocoNumbers(unknown, dict.fromkeys(options["category_ids"], -1.0))
+
+    COCO_BACKENDS[_BACKEND] = backend
+    try:
+        yield _BACKEND
+    finally:
+        del COCO_BACKENDS[_BACKEND]
+
+
 def bootstrap_of_run(record: Record, results: Path) -> Bootstrap | None:
     """Computes a run's metrics on samples of its test images, from its result files.
 
@@ -180,7 +200,7 @@ def bootstrap_of_run(record: Record, results: Path) -> Bootstrap | None:
         return None
     values: dict[str, list[float]] = {}
 
-    def keep(gt: Any, detections: Any, iou_type: str, **options: Any) -> CocoNumbers:
+    def keep(gt: Any, detections: Any, iou_type: str, **options: Any) -> None:
         try:
             evaluation = hotcoco_evaluation(gt, detections, iou_type, each_image=True, **options)
         except BackendCannot:
@@ -188,16 +208,9 @@ def bootstrap_of_run(record: Record, results: Path) -> Bootstrap | None:
         counts = image_counts(len(evaluation.params.imgIds))
         names = [str(gt.cats[c]["name"]) for c in evaluation.params.catIds]
         values.update(_metrics(iou_type, sampled_ap(evaluation, counts), names))
-        # the evaluator's own numbers are not asked for
-        unknown = [-1.0] * len(METRIC_NAMES[iou_type])
-        return CocoNumbers(unknown, dict.fromkeys(evaluation.params.catIds, -1.0))
 
-    COCO_BACKENDS[_BACKEND] = keep
-    try:
-        evaluator.backend = _BACKEND
+    with in_place_of_backend(keep) as evaluator.backend:
         evaluator.evaluate_files()
-    finally:
-        del COCO_BACKENDS[_BACKEND]
     if not values:
         return None
     return Bootstrap(
