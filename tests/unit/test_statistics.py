@@ -597,8 +597,15 @@ def test_seeds_as_planned():
     plan = two_claims()
     counts = {claim.id: claim.seeds for claim in plan.profiles["mini"].claims}
     assert counts["sigmoid"] < counts["align-over-pool"]
-    assert planned_seeds(["2b"], "mini", plan) == tuple(range(counts["sigmoid"]))
-    assert planned_seeds(["2b", "2c"], "mini", plan) == tuple(range(counts["align-over-pool"]))
+    of_rows = planned_seeds(["2b", "2c"], "mini", plan)
+    needed = {
+        ("2b", "softmax"): counts["sigmoid"],
+        ("2c", "RoIPool max"): counts["align-over-pool"],
+        ("2c", "RoIAlign ave"): counts["align-over-pool"],
+        ("2c", "RoIWarp max"): 3,  # none of its claims is planned
+    }
+    assert {key: of_rows[key] for key in needed} == {k: tuple(range(n)) for k, n in needed.items()}
+    assert ("2c", "RoIPool max") not in planned_seeds(["2b"], "mini", plan)
     with pytest.raises(ConfigError, match="no claim of 2b is planned at profile paper"):
         planned_seeds(["2b"], "paper", SeedPlan())
 

@@ -197,6 +197,13 @@ def test_overrides_make_other_runs_and_places_do_not():
     assert elsewhere.jobs[0].overrides == ("train.output_root=there", "train.num_threads=1")
 
 
+def test_each_row_has_its_own_seeds():
+    rows = choose_rows(["2d"])
+    plan = make_plan(rows, "tiny", {("2d", "RoIPool"): (0,), ("2d", "RoIAlign"): (0, 5)})
+    assert [(row.row.name, *row.jobs) for row in plan.rows] == [("RoIPool", 0), ("RoIAlign", 0, 5)]
+    assert plan.seeds == (0, 5)
+
+
 def test_records_count_as_they_do_for_the_results_page(tmp_path):
     """Real records of table 2c, told to be of its present configs.
 

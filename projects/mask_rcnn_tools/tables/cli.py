@@ -94,7 +94,7 @@ def build_parser() -> CommandParser:
         default=(0,),
         metavar="N",
         help="number of seeds, from 0, or the seeds themselves, such as 0,7; planned: as many as "
-        "the claims need (default 1)",
+        "the claims about each row need (default 1)",
     )
     add(
         "--rows",

@@ -27,7 +27,7 @@ from mask_rcnn_tools.evidence.ablation_file import (
     with_plan,
 )
 from mask_rcnn_tools.evidence.groups import RowGroup, group_of, short_keys
-from mask_rcnn_tools.evidence.rows import Expectation
+from mask_rcnn_tools.evidence.rows import Expectation, PaperRow
 from mask_rcnn_tools.evidence.seed_plan import SeedPlan, load_plan
 from mask_rcnn_tools.evidence.sweep_plot import draw_sweep
 from mask_rcnn_tools.evidence.words import metric_title
@@ -73,9 +73,8 @@ def run(args: argparse.Namespace) -> int:
     fixed = load_plan(results)
     groups = _groups(args)
     tables = [group.table for group in groups]
-    args.seeds = args.seeds or planned_seeds(tables, args.profile, fixed)
     rows = [row for group in groups for row in group.rows]
-    plan = make_plan(rows, args.profile, args.seeds, args.overrides)
+    plan = make_plan(rows, args.profile, _seeds_of_rows(args, groups, fixed), args.overrides)
     for place, group in enumerate(groups):
         if group.own:
             groups[place], plan = finished_group(group, plan)
@@ -92,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
     # an own ablation's file of planned seeds is in its folder, whatever the overrides
     changes = [] if all(group.own for group in groups) else args.overrides
     folder = plan.output_root / _FOLDER / _folder_name(tables, args.profile, changes)
-    plans = _plan_ablations(groups, plan, args.seeds)
+    plans = _plan_ablations(groups, plan, plan.seeds)
     if args.show:
         return _show(plan, groups, args, records, {}, fixed)
     jobs = jobs_to_run(plan, records, args.ignore_results or args.reproduce)
@@ -133,6 +132,17 @@ def run(args: argparse.Namespace) -> int:
     if ending.reasons or code:
         return 1
     return report_repetition(plan, records) if args.reproduce else 0
+
+
+def _seeds_of_rows(
+    args: argparse.Namespace, groups: Sequence[RowGroup], fixed: SeedPlan
+) -> dict[PaperRow, tuple[int, ...]]:
+    """The seeds of each row: those asked for, or as planned; own rows have the most planned."""
+    keys = [row.key for group in groups for row in group.rows]
+    if args.seeds:
+        return dict.fromkeys(keys, args.seeds)
+    planned = planned_seeds([group.table for group in groups], args.profile, fixed)
+    return {**dict.fromkeys(keys, max(planned.values(), key=len)), **planned}
 
 
 def _groups(args: argparse.Namespace) -> list[RowGroup]:
@@ -363,7 +373,8 @@ def _this_command(args: argparse.Namespace) -> list[str]:
     for flag in ("control", "metric", "expect", "margin"):
         if getattr(args, flag) is not None:
             words += [f"--{flag}", str(getattr(args, flag))]
-    words += ["--profile", args.profile, "--seeds", ",".join(map(str, args.seeds)) + ","]
+    seeds = ",".join(map(str, args.seeds)) + "," if args.seeds else "planned"
+    words += ["--profile", args.profile, "--seeds", seeds]
     for row in args.rows:
         words += ["--rows", row]
     if args.results:
@@ -397,7 +408,7 @@ def _show(
     folder: Path | None = None,
 ) -> int:
     """Prints the tables and, after runs, writes them beside the logs."""
-    outcomes = table_outcomes(plan, args.seeds, records, failed, fixed, groups)
+    outcomes = table_outcomes(plan, plan.seeds, records, failed, fixed, groups)
     every = args.all_metrics
     curves = [text for o in outcomes if o.own and (text := format_learning(o))]
     tables = [format_outcome(outcome, every) for outcome in outcomes]

@@ -31,7 +31,7 @@ from mask_rcnn_repro.engine.run import Run
 from mask_rcnn_repro.errors import ConfigError
 from mask_rcnn_repro.registration import register
 from mask_rcnn_tools.evidence.groups import short_overrides
-from mask_rcnn_tools.evidence.rows import Row, all_rows, parent_of
+from mask_rcnn_tools.evidence.rows import PaperRow, Row, all_rows, parent_of
 from mask_rcnn_tools.tables.jobs import Job
 
 _ANY_DEVICE = torch.device("cpu")  # planning needs none
@@ -75,11 +75,16 @@ class Plan:
     output_root: Path
     overrides: tuple[str, ...]
 
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Every seed that a row has."""
+        return tuple(sorted({seed for row in self.rows for seed in row.jobs}))
+
 
 def make_plan(
     rows: Sequence[Row],
     profile: str,
-    seeds: Iterable[int],
+    seeds: Iterable[int] | Mapping[PaperRow, Iterable[int]],
     overrides: Sequence[str] = (),
 ) -> Plan:
     """Works out the runs of some rows. Nothing is written.
@@ -87,7 +92,8 @@ def make_plan(
     Args:
         rows: as :func:`~mask_rcnn_tools.tables.choose.choose_rows` gives them.
         profile: `paper`, `mini` or `tiny`.
-        seeds: of the rows; a row without training evaluates the weights of the same seed.
+        seeds: of all rows, or of each; a row without training evaluates the weights of the same
+            seed.
         overrides: as on the command line.
 
     Raises:
@@ -98,15 +104,16 @@ def make_plan(
     if problems:
         raise ConfigError(" ".join(problems))
     register()
-    return _Planner(profile, tuple(seeds), tuple(overrides)).plan(rows)
+    if not isinstance(seeds, Mapping):
+        seeds = dict.fromkeys((row.key for row in rows), tuple(seeds))
+    return _Planner(profile, tuple(overrides)).plan(rows, seeds)
 
 
 class _Planner:
     """Collects jobs; of equal configs the first stands for all, inputs before rows."""
 
-    def __init__(self, profile: str, seeds: tuple[int, ...], overrides: tuple[str, ...]) -> None:
+    def __init__(self, profile: str, overrides: tuple[str, ...]) -> None:
         self.profile = profile
-        self.seeds = seeds
         self.overrides = overrides
         self.by_folder: dict[Path, Job] = {}
         self.by_hash: dict[str, Job] = {}
@@ -116,11 +123,14 @@ class _Planner:
         remembered = functools.cache(load_config)  # rows of a table share one or two stages
         self.load_stage = lambda *asked: copy.deepcopy(remembered(*asked))
 
-    def plan(self, rows: Sequence[Row]) -> Plan:
+    def plan(self, rows: Sequence[Row], seeds: Mapping[PaperRow, Iterable[int]]) -> Plan:
         specs = [(row, *self._spec(row)) for row in rows]
         runs = [
-            [self._run(config, overrides, seed) for seed in self._seeds(config, overrides)]
-            for _, config, overrides, _ in specs
+            [
+                self._run(config, overrides, seed)
+                for seed in (seeds[row.key] if self._scatters(config, overrides) else (0,))
+            ]
+            for row, config, overrides, _ in specs
         ]
         for run in (run for of_row in runs for run in of_row):
             self._inputs(run)
@@ -154,10 +164,10 @@ class _Planner:
         names = other.dataloader.test.dataset.names
         return row.config, (*self.overrides, f"{_TEST_NAMES}={names}"), f"val: {names}"
 
-    def _seeds(self, config: str, overrides: tuple[str, ...]) -> tuple[int, ...]:
+    def _scatters(self, config: str, overrides: tuple[str, ...]) -> bool:
         """Without training, another seed would evaluate the weights of a checkpoint again."""
         train = self._load(config, overrides).train
-        return self.seeds if train.max_iter > 0 or train.init_from else (0,)
+        return bool(train.max_iter > 0 or train.init_from)
 
     def _load(self, config: str, overrides: tuple[str, ...], seed: int = 0) -> DictConfig:
         if (config, overrides) not in self.loaded:

@@ -25,7 +25,7 @@ from mask_rcnn_tools.evidence.seed_plan import (
     plan_claims,
     save_plan,
 )
-from mask_rcnn_tools.evidence.verdicts import estimates_only
+from mask_rcnn_tools.evidence.verdicts import FEWEST_SEEDS, estimates_only
 from mask_rcnn_tools.evidence.words import metric_title
 from mask_rcnn_tools.tables.usable_records import Found, beside
 
@@ -78,21 +78,35 @@ def write_seed_plan(
     return "\n\n".join(parts)
 
 
-def planned_seeds(tables: Iterable[str], profile: str, plan: SeedPlan) -> tuple[int, ...]:
-    """The seeds that the claims of tables are planned with: those of the claim with most.
+def planned_seeds(
+    tables: Iterable[str], profile: str, plan: SeedPlan
+) -> dict[PaperRow, tuple[int, ...]]:
+    """The seeds that the rows of tables are planned with.
+
+    A row has as many as that claim of these tables, among those about it, which needs most. A row
+    that no planned claim is about has as many as the least of verdicts needs.
+
+    Returns:
+        The seeds of each row of the tables, and of rows of other tables that claims look at.
 
     Raises:
         ConfigError: none of their claims is planned.
     """
+    tables = list(tables)
     planned = plan.planned(profile)
-    keys = [(claim.id, claim.metric) for table in tables for claim in claims_of(table)]
-    counts = [planned[key].seeds for key in keys if key in planned]
+    counts: dict[PaperRow, int] = {}
+    for claim in (claim for table in tables for claim in claims_of(table)):
+        if (entry := planned.get((claim.id, claim.metric))) is not None:
+            for term in claim.terms:
+                key = (term.table, term.row)
+                counts[key] = max(entry.seeds, counts.get(key, FEWEST_SEEDS))
     if not counts:
         raise ConfigError(
             f"--seeds planned: no claim of {', '.join(tables)} is planned at profile {profile}. "
             f"{_COMMAND} --profile {profile} plans them; or give a number, such as --seeds 3."
         )
-    return tuple(range(max(counts)))
+    rest = {row.key: FEWEST_SEEDS for row in all_rows() if row.table in tables}
+    return {key: tuple(range(count)) for key, count in {**rest, **counts}.items()}
 
 
 def _baselines(profile: str, records: Sequence[Record]) -> dict[str, dict[int, Record]]:
