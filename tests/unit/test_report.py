@@ -201,6 +201,34 @@ def test_rows_stand_beside_the_paper_with_their_spread(report):
     ]  # fmt: skip
 
 
+def test_stages_show_what_they_are_trained_for(tmp_path, known):
+    rows = [
+        Row("pretrain", "r50", "pretrain/r50"),
+        Row("pretrain", "r101", "pretrain/r101"),
+        Row("rpn", "r50_c4", "rpn/r50_c4"),
+    ]
+    measured = {
+        ("pretrain/r50", 0): {"classification": {"top1": 74.0, "top5": 91.0}},
+        ("pretrain/r50", 1): {"classification": {"top1": 76.0, "top5": 93.0}},
+        ("rpn/r50_c4", 0): {"proposals": {"AR@100": 40.0, "AR@300": 50.04, "AR@1000": 60.0}},
+    }
+    for (config, seed), metrics in measured.items():
+        made = make(config, seed, 0.0, metrics=metrics)
+        save_record(made, record_file(made, tmp_path))
+    mini = build_report(rows, load_runs([tmp_path])).scales[-1]
+    assert [[list(t.header), *texts(t)] for t in map(rows_table, mini.tables)] == [
+        [
+            ["pre-training stage", "top-1, here", "top-5, here", "seed"],
+            ["r50", "75.0 ± 1.4", "92.0 ± 1.4", "0, 1"],
+            ["r101", "not run", "not run", "none"],
+        ],
+        [
+            ["RPN stage", "AR@100, here", "AR@300, here", "AR@1000, here", "seed"],
+            ["r50_c4", "40.0", "50.0", "60.0", "0"],
+        ],
+    ]
+
+
 def test_what_was_not_run_or_not_finished_says_so(report):
     mini = next(scale for scale in report.scales if scale.profile == "mini")
     states = {row[0]: row[3] for row in texts(rows_table(mini.tables[1]))}

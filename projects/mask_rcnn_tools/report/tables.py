@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from mask_rcnn_repro.records.record import Record
 from mask_rcnn_tools.common.text_tables import Cell, Table
@@ -13,13 +13,26 @@ from mask_rcnn_tools.report.runs import Runs
 from mask_rcnn_tools.report.scales import Scale
 
 _FINER = ("AP50", "AP75")
-_RECALLS = ("AR@100", "AR@300", "AR@1000")
+_STAGES = {  # task to table, heading of its rows, and metrics by their headings
+    "proposals": (
+        "rpn",
+        "RPN stage",
+        {name: f"proposals/{name}" for name in ("AR@100", "AR@300", "AR@1000")},
+    ),
+    "classification": (
+        "pretrain",
+        "pre-training stage",
+        {"top-1": "classification/top1", "top-5": "classification/top5"},
+    ),
+}
 
 
 def rows_table(outcome: TableOutcome) -> Table:
     """The rows of one table: the paper's numbers, ours, and differences to the control row."""
-    if any("proposals" in row.tasks for row in outcome.rows) or outcome.table == "rpn":
-        return _recall_table(outcome)
+    tasks = {task for row in outcome.rows for task in row.tasks}
+    for task, (table, kind, metrics) in _STAGES.items():
+        if task in tasks or outcome.table == table:
+            return _stage_table(outcome, kind, metrics)
     paper = any(row.row.numbers for row in outcome.rows)
     against = any(row.row.control for row in outcome.rows)
     header = ["row", *short_keys(outcome.swept), "in"]
@@ -70,13 +83,13 @@ def runs_table(scale: Scale, runs: Runs) -> Table:
     return Table(header, lines)
 
 
-def _recall_table(outcome: TableOutcome) -> Table:
+def _stage_table(outcome: TableOutcome, kind: str, metrics: Mapping[str, str]) -> Table:
     lines: list[list[Cell | str]] = []
     for row in outcome.rows:
-        recalls = [row.ours(f"proposals/{name}").with_deviation() for name in _RECALLS]
-        cells = [_number(text) for text in recalls] if row.runs else [_state(row)] * len(_RECALLS)
+        measured = [_number(row.ours(metric).with_deviation()) for metric in metrics.values()]
+        cells = measured if row.runs else [_state(row)] * len(metrics)
         lines.append([Cell(row.row.name, row.row.config), *cells, row.seeds or "none"])
-    return Table(["RPN stage", *(f"{name}, here" for name in _RECALLS), "seed"], lines)
+    return Table([kind, *(f"{name}, here" for name in metrics), "seed"], lines)
 
 
 def _number(text: str) -> Cell:
