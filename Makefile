@@ -1,6 +1,7 @@
 # make demo      set everything up, train the quickstart, evaluate it, draw predictions
 # make test      set everything up, run the tests, except those marked slow
 # make test-slow the tests marked slow, which take three quarters of an hour
+# make test-trackers  the tests of wandb, mlflow and trackio, after installing these
 # make lint      ruff (format and lint), mypy, import-linter (which module may import which)
 # make bench     the benchmarks, against Detectron2, torchvision and pycocotools; writes their records
 # make report    tables, plots and output/report.html from the records in results/
@@ -29,7 +30,7 @@ TABLE ?= 2c
 # with VENV= this package need not be installed
 export PYTHONPATH := $(CURDIR)/projects:$(PYTHONPATH)
 
-.PHONY: demo test test-slow bench report reproduce lint format setup docs site clean
+.PHONY: demo test test-slow test-trackers bench report reproduce lint format setup docs site clean
 
 setup: $(STAMP)
 
@@ -50,6 +51,10 @@ test: $(STAMP)
 
 test-slow: $(STAMP)
 	$(PYTEST) -m slow
+
+test-trackers: $(STAMP)
+	$(if $(STAMP),$(PY) -m pip install --quiet --disable-pip-version-check -r requirements/trackers.txt)
+	OMP_NUM_THREADS=1 $(PY) -m pytest tests/unit/test_writers.py
 
 bench: $(STAMP)
 	for script in benchmarks/*.py; do $(PY) -W ignore $$script --threads $(JOBS) --record || exit 1; done

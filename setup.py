@@ -79,7 +79,7 @@ setup(
         # Trackers of experiments: `train.writers`.
         "wandb": ["wandb>=0.17"],
         "mlflow": ["mlflow>=2.10"],
-        "trackio": ["trackio>=0.5"],
+        "trackio": ["trackio>=0.43"],
         # Contenders of the benchmarks; onnxruntime takes part, too.
         "peers": ["openvino>=2026.4", "ultrafast-pycocotools>=0.1.14", "vernier>=0.5"],
     },

@@ -13,10 +13,13 @@ from detectron2.utils.events import get_event_storage
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from mask_rcnn_repro.config import load_config
+from mask_rcnn_repro.engine.checkpoint.checkpointer import checkpoint_facts
 from mask_rcnn_repro.engine.evaluate import Evaluation
 from mask_rcnn_repro.engine.train import loop
 from mask_rcnn_repro.engine.train.trainer import Trainer
+from mask_rcnn_repro.records import load_record
 from mask_rcnn_repro.registration import register
+from mask_rcnn_tools.evidence.results import is_complete
 
 from .run_helpers import QUICKSTART, assert_same, launch, load, metrics
 
@@ -76,8 +79,8 @@ def test_best_and_averaged_weights_survive_interruptions(trainings, tmp_path):
     trainings.script = {1: 5.0, 3: 9.0, 5: 7.0, 8: 8.0}
 
     plain, whole = tmp_path / "plain", tmp_path / "whole"
-    trainings.train(plain, *keys)
-    trainings.train(whole, *keys, *special, "train.checkpointer.max_to_keep=20")
+    assert trainings.train(plain, *keys).best is None
+    result = trainings.train(whole, *keys, *special, "train.checkpointer.max_to_keep=20")
     evaluated = {iteration: weights for iteration, weights, _ in trainings.evaluated}
     final, best = load(whole / "model_final.pth"), load(whole / "model_best.pth")
 
@@ -100,6 +103,12 @@ def test_best_and_averaged_weights_survive_interruptions(trainings, tmp_path):
 
     assert best["best"] == {"metric": "bbox/AP", "value": 9.0}
     assert best["iteration"] == best["trainer"]["iteration"] == 3
+    assert result.best == {"metric": "bbox/AP", "value": 9.0, "iteration": 4}
+    assert checkpoint_facts(whole / "model_best.pth") == {
+        "iterations_done": 4,
+        "stopped_early": False,
+        "best": result.best,
+    }
     assert_same(dict(best["model"]), evaluated[3])
     assert_same(dict(final["model"]), evaluated[8])
     assert (whole / "last_checkpoint").read_text() == "model_final.pth"
@@ -110,7 +119,7 @@ def test_best_and_averaged_weights_survive_interruptions(trainings, tmp_path):
         with pytest.raises(Broken):
             trainings.train(broken, *more, fail=fail)
         assert (broken / "last_checkpoint").read_text() == "model_0000003.pth"
-        trainings.train(broken, *more, resume=True)
+        assert trainings.train(broken, *more, resume=True).best == result.best
         assert_same(load(broken / "model_final.pth"), final)
         assert_same(load(broken / "model_best.pth"), best)
         kept = sorted(p.name for p in broken.glob("*.pth"))
@@ -130,6 +139,9 @@ def test_training_stops_early_also_when_resumed(trainings, tmp_path):
     final = load(whole / "model_final.pth")
     assert final["iteration"] == 7
     assert (whole / "last_checkpoint").read_text() == "model_final.pth"
+
+    assert checkpoint_facts(whole / "model_final.pth")["stopped_early"]
+    assert not checkpoint_facts(whole / "model_0000005.pth")["stopped_early"]
 
     again = trainings.train(whole, *keys, resume=True)  # as if killed before the record
     assert (again.iterations, again.stopped_early) == (8, True)
@@ -160,6 +172,10 @@ def test_writers_and_record_of_a_training_that_stops_early(tmp_path):
     assert record["stopped_early"] and record["iterations_done"] == 4
     assert record["iterations_planned"] == 6
     assert record["checkpoint"]["name"] == "model_final.pth"
+    found = {row["iteration"]: row["bbox/AP"] for row in metrics(run) if "bbox/AP" in row}
+    best = max(found, key=lambda iteration: found[iteration])
+    expected = {"metric": "bbox/AP", "value": found[best], "iteration": best + 1}
+    assert record["best"] == expected
 
     with (run / "metrics.csv").open(newline="") as file:
         rows = [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
@@ -178,6 +194,12 @@ def test_writers_and_record_of_a_training_that_stops_early(tmp_path):
     assert {t.split("/")[0] for t in tags["tensors"]} == {"run", "config", "results"}
 
     assert "complete already" in launch(tmp_path, *keys, "--resume").succeeded()
+
+    out = launch(tmp_path, "--eval-only", config=run).succeeded()
+    assert "iteration 4 of 6 (stopped early)" in out
+    evaluated = load_record(run / "eval" / "last" / "record.json")
+    assert is_complete(evaluated) and evaluated.best is None
+    assert evaluated.metrics["segm"].values()["AP"] == record["metrics"]["segm"]["AP"]
 
 
 @pytest.mark.parametrize(

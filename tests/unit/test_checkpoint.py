@@ -18,7 +18,7 @@ from torch import nn
 
 from mask_rcnn_repro.engine.checkpoint.checkpointer import (
     SafeCheckpointer,
-    checkpoint_iteration,
+    checkpoint_facts,
     find_last_checkpoint,
 )
 from mask_rcnn_repro.errors import CheckpointError
@@ -213,7 +213,7 @@ def test_training_state_is_restored(tmp_path):
         assert torch.equal(
             optimizer.state[one]["momentum_buffer"], other_optimizer.state[two]["momentum_buffer"]
         )
-    assert checkpoint_iteration(tmp_path / "model_0000002.pth") == 3
+    assert checkpoint_facts(tmp_path / "model_0000002.pth")["iterations_done"] == 3
     assert find_last_checkpoint(tmp_path) == tmp_path / "model_0000002.pth"
 
 
@@ -473,7 +473,7 @@ def test_model_zoo_file(tmp_path):
     model = Detector()
     SafeCheckpointer(model).load(str(tmp_path / "model_final.pkl"))
     assert same_weights(source, model)
-    assert checkpoint_iteration(tmp_path / "model_final.pkl") is None
+    assert checkpoint_facts(tmp_path / "model_final.pkl")["iterations_done"] is None
     # the zoo's files must fit exactly, too
     del arrays["roi_heads.predictor.bias"]
     (tmp_path / "model_final.pkl").write_bytes(pickle.dumps(content))

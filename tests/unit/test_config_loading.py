@@ -184,8 +184,9 @@ def test_a_saved_config_takes_no_profile_again(tmp_path):
     save_config(get_config("table2a/r50_c4", "tiny"), tmp_path / "config.yaml")
     saved = load_config(tmp_path / "config.yaml", overrides=["train.seed=2"])
     assert config_hash(saved) == config_hash(get_config("table2a/r50_c4", "tiny", seed=2))
-    with pytest.raises(ConfigError, match="its profile has been applied already"):
-        load_config(tmp_path / "config.yaml", "tiny")
+    assert load_config(tmp_path / "config.yaml", "tiny", ["train.seed=2"]) == saved
+    with pytest.raises(ConfigError, match="its profile tiny has been applied already"):
+        load_config(tmp_path / "config.yaml", "mini")
 
 
 def test_a_yacs_config_is_named_in_one_line(tmp_path):

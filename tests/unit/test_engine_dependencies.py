@@ -27,6 +27,7 @@ from mask_rcnn_repro.engine.stages.up_to_date import check_stored, fingerprint
 from mask_rcnn_repro.engine.train.run import _keep_inputs
 from mask_rcnn_repro.errors import CheckpointError, ConfigError, DataError
 from mask_rcnn_tools.train.run import _use_its_stages
+from mask_rcnn_tools.train.writers import run_name
 
 from .tables_helpers import record
 
@@ -82,6 +83,22 @@ def test_seeds_use_two_stages_in_rotation(tmp_path, monkeypatch, seed, overrides
     assert rpn.cfg.train.seed == stage
     assert rpn.folder == Path(f"output/rpn/r50_c4@tiny/seed{stage}")
     assert command(rpn).endswith(" --seed 1") == (stage == 1)
+
+
+def test_stages_write_to_the_trackers_of_their_row(tmp_path, monkeypatch):
+    """Each under a name of its own, in the directory that it has without them."""
+    monkeypatch.chdir(tmp_path)
+    plain, tracked = (
+        dependency(row, row.cfg.train.proposals, ())
+        for row in (
+            run(tmp_path, "table2b/softmax", *keys) for keys in ([], ["train.writers=[csv, wandb]"])
+        )
+    )
+    assert list(tracked.cfg.train.writers) == ["csv", "wandb"]
+    assert list(plain.cfg.train.writers) == ["tensorboard"]
+    assert (plain.folder, plain.overrides) == (tracked.folder, tracked.overrides)
+    assert config_hash(plain.cfg) == config_hash(tracked.cfg)
+    assert run_name(tracked) == "rpn/r50_c4@tiny/seed0"
 
 
 TRAIN_SIZE = "dataloader.train.mapper.augmentations.0.short_edge_length=[96, 100]"

@@ -23,9 +23,9 @@ from mask_rcnn_repro.engine.run_folder import (
     keep_logs,
     setup_logging,
 )
-from mask_rcnn_repro.engine.train.resuming import report_other_runs
 from mask_rcnn_repro.errors import DataError
 from mask_rcnn_tools.startup import quiet_dependencies
+from mask_rcnn_tools.train.other_runs import report_other_runs
 
 LONGER = "train.max_iter=1234"
 

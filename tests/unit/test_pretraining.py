@@ -20,7 +20,7 @@ from mask_rcnn_repro.config.from_data import fit_to_data
 from mask_rcnn_repro.config.load import read_config
 from mask_rcnn_repro.data import catalog, dataset_fingerprint
 from mask_rcnn_repro.engine.builders import build_model
-from mask_rcnn_repro.engine.checkpoint.checkpointer import SafeCheckpointer, checkpoint_iteration
+from mask_rcnn_repro.engine.checkpoint.checkpointer import SafeCheckpointer, checkpoint_facts
 from mask_rcnn_repro.engine.dependencies import check_dependencies
 from mask_rcnn_repro.engine.run import Run
 from mask_rcnn_repro.engine.stages import prepare, pretrained, up_to_date
@@ -187,7 +187,7 @@ def test_a_stage_leaves_its_record_and_the_weights_of_its_backbone(trained):
         **json.loads((trained / STAGE / "record.json").read_text()),
         "checkpoint": None,
     }
-    assert checkpoint_iteration(weights_file(trained)) is None
+    assert checkpoint_facts(weights_file(trained))["iterations_done"] is None
 
 
 @pytest.mark.parametrize(("config", "head"), [("table2a/r50_c4", True), ("table2a/r50_fpn", False)])

@@ -32,6 +32,7 @@ from mask_rcnn_repro.utils import precision
 from mask_rcnn_tools.evidence.comparison import compare
 from mask_rcnn_tools.evidence.results import load_results
 from mask_rcnn_tools.evidence.summary import format_results
+from mask_rcnn_tools.train.writers import final_metrics
 
 NAME = "unit_record"
 ROOT = Path(__file__).parents[2]
@@ -93,7 +94,7 @@ def make(dataset, tmp_path, monkeypatch):
 
 def test_record_holds_what_was_run(make):
     record = make()
-    assert record.schema_version == 3 and record.mode == "train"
+    assert record.schema_version == 4 and record.mode == "train"
     assert record.proposals is None and record.init_from is None
     assert record.generated_data is None and record.teacher is None
     assert record.config.id == "table2a/r50_c4" and record.config.hash == "0123456789ab"
@@ -162,17 +163,35 @@ def test_facts_about_another_run_are_required(make):
             make(proposals={k: v for k, v in RPN.items() if k != key})
 
 
-@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("version", [1, 2, 3])
 def test_records_of_earlier_versions_can_be_read(make, version):
     """Those of version 1 were of runs that stood on no other."""
     content = {**make(proposals=RPN).model_dump(mode="json"), "schema_version": version}
-    later = ["generated_data", "teacher", *(["proposals", "init_from"] if version == 1 else [])]
+    added = {2: ["proposals", "init_from"], 3: ["generated_data", "teacher"], 4: ["best"]}
+    later = [name for since, names in added.items() if since > version for name in names]
     for name in later:
         del content[name]
     record = parse_record(content, "it")
     assert record.schema_version == version
     assert [getattr(record, name) for name in later] == [None] * len(later)
-    assert (record.proposals is not None) == (version == 2)
+    assert (record.proposals is not None) == (version >= 2)
+
+
+BEST = {"metric": "segm/AP", "value": 35.25, "iteration": 60}
+
+
+def test_best_checkpoint_and_early_end(make, tmp_path):
+    assert make().best is None and "Best" not in format_results(make())
+    record = make(best=BEST, stopped_early=True, iterations_done=80)
+    assert record.best.model_dump() == BEST and record.ran_to_its_end
+    save_record(record, tmp_path / "record.json")
+    assert load_record(tmp_path / "record.json") == record
+    title, best, *_ = format_results(record).split("\n\n")
+    assert "iteration 80 of 100 (stopped early)" in title
+    assert best == "Best checkpoint (model_best.pth): mask AP 35.2 after 60 iterations"
+    assert final_metrics(record)[-1] == ("segm", "best AP", 35.25)
+    with pytest.raises(RecordError, match=r"best\.value: Field required"):
+        make(best={k: v for k, v in BEST.items() if k != "value"})
 
 
 def test_generated_annotations_and_their_teacher(make, tmp_path):
@@ -191,7 +210,7 @@ def test_generated_annotations_and_their_teacher(make, tmp_path):
 def test_committed_records_can_be_read():
     records = load_results(ROOT / "results")
     assert records
-    assert {record.schema_version for record in records} <= {1, 2, 3}
+    assert {record.schema_version for record in records} <= {1, 2, 3, 4}
 
 
 def test_evaluation_of_published_weights(make):
@@ -255,7 +274,7 @@ def test_wrong_field_is_named(make, tmp_path, field, value, named):
 def test_every_field_is_required(make):
     content = make().model_dump(mode="json")
     # earlier records have none
-    later = {"proposals", "init_from", "generated_data", "teacher", "stopped_early"}
+    later = {"proposals", "init_from", "generated_data", "teacher", "stopped_early", "best"}
     for name in Record.model_fields.keys() - later:
         without = {k: v for k, v in content.items() if k != name}
         with pytest.raises(RecordError, match=rf"{name}: Field required"):
@@ -269,7 +288,7 @@ def test_unreadable_records(make, tmp_path):
             load_record(tmp_path / "record.json")
     with pytest.raises(RecordError, match="nowhere"):
         load_record(tmp_path / "nowhere.json")
-    newer = {**make().model_dump(mode="json"), "schema_version": 4}
+    newer = {**make().model_dump(mode="json"), "schema_version": 5}
     with pytest.raises(RecordError, match="newer version"):
         parse_record(newer, "it")
 

@@ -11,6 +11,9 @@ from mask_rcnn_repro.errors import ConfigError
 from mask_rcnn_repro.records.record import load_record, save_record
 from mask_rcnn_tools.evidence.claims import claims_of
 from mask_rcnn_tools.evidence.seed_plan import PlannedClaim, ScalePlan, SeedPlan, load_plan
+from mask_rcnn_tools.report.runs import Runs
+from mask_rcnn_tools.report.scales import Scale
+from mask_rcnn_tools.report.tables import runs_table
 from mask_rcnn_tools.tables.choose import choose_rows
 from mask_rcnn_tools.tables.collect import collect
 from mask_rcnn_tools.tables.outcomes import table_outcomes
@@ -49,8 +52,7 @@ def save(made, changes=None, **metrics):
         seed=made.seed,
         metrics=tasks,
         iterations_planned=made.iterations,
-        iterations_done=made.iterations,
-        **(sources | (changes or {})),
+        **({"iterations_done": made.iterations} | sources | (changes or {})),
     )
     save_record(facts, made.folder / "record.json")
 
@@ -99,6 +101,31 @@ def test_a_table_by_hand(here):
     content = as_json(outcome)
     assert content["rows"][0]["numbers"][0]["difference"] == pytest.approx(-10)
     assert json.loads(json.dumps(content)) == content
+
+
+def test_early_ends_and_best_checkpoints_are_said(here):
+    """A run that stopped early counts. The plan's schedule is 500 iterations."""
+    plan = plan_of("2b", seeds=(0, 1))
+    softmax, sigmoid = plan.rows
+    best = {"metric": "segm/AP", "value": 21.26, "iteration": 400}
+    save(softmax.jobs[0], {"stopped_early": True, "iterations_done": 480}, segm_AP=20.0)
+    save(softmax.jobs[1], {"best": best}, segm_AP=21.0)
+    save(sigmoid.jobs[0], segm_AP=30.0)
+    (outcome,) = outcomes(plan)
+    text = format_outcome(outcome)
+    assert "- softmax: seed 0 stopped early after 480 of 500 iterations." in text
+    assert "- softmax: best checkpoint of seed 1: mask AP 21.3 after 400 iterations." in text
+    (row,) = lines(text, "softmax")
+    assert "20.5" in row and "0, 1" in " ".join(row)
+    assert not any("best" in note or "early" in note for note in outcome.notes_of(outcome.rows[1]))
+    table = runs_table(Scale("mini", [outcome], ()), Runs([], {}, {}))
+    assert table.header[-1] == "best checkpoint"
+    shown = [[cell.text for cell in line] for line in table.lines]
+    assert [(line[2], line[-1]) for line in shown] == [
+        ("480 of 500, stopped early", "-"),
+        ("500", "mask AP 21.3 after 400 iterations"),
+        ("500", "-"),
+    ]
 
 
 def test_what_is_missing_is_said(here):

@@ -37,6 +37,11 @@ def run_with(folder, *writers):
     return Run(QUICKSTART, cfg, folder, torch.device("cpu"))
 
 
+def tracker(name):
+    """The library of a tracker. The three are not in `make setup`: they bring 91 packages."""
+    return pytest.importorskip(name, reason=f"{name} is not installed: run `make test-trackers`")
+
+
 def write(writer, start, stop, every=2):
     """What a training from one iteration to another has the writer write; `a` is its square."""
     with EventStorage(start) as storage:
@@ -101,7 +106,7 @@ def test_a_tracker_that_does_not_start_is_an_error(tmp_path, monkeypatch):
 
 
 def test_wandb_offline(tmp_path, monkeypatch):
-    wandb = pytest.importorskip("wandb")
+    wandb = tracker("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
     run = run_with(tmp_path / "seed0", "wandb")
@@ -125,7 +130,7 @@ def test_wandb_offline(tmp_path, monkeypatch):
 
 
 def test_mlflow_files(tmp_path, monkeypatch):
-    mlflow = pytest.importorskip("mlflow")
+    mlflow = tracker("mlflow")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "mlruns").as_uri())
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     run = run_with(tmp_path / "seed0", "mlflow")
@@ -150,15 +155,30 @@ def test_mlflow_files(tmp_path, monkeypatch):
 
 
 def test_trackio_here(tmp_path, monkeypatch):
-    trackio = pytest.importorskip("trackio")
-    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
-    run = run_with(tmp_path / "seed0", "trackio")
-    (writer,) = build_writers(run)
-    write(writer, 0, 12)
-    finished(writer, run.folder)
-    (found,) = list(trackio.Api().runs("mask-rcnn-repro"))
-    assert found.name == NAME
-    assert found.config["tags"] == ", ".join(TAGS)
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))  # which it reads when imported
+    trackio = tracker("trackio")
+    from trackio.sqlite_storage import SQLiteStorage
+
+    one, other = (run_with(tmp_path / name / "seed0", "trackio") for name in ("one", "other"))
+    for run, start, stop in ((one, 0, 6), (other, 0, 2), (one, 4, 12)):
+        (writer,) = build_writers(run)
+        write(writer, start, stop)
+        if stop == 12:
+            finished(writer, run.folder)
+        else:
+            writer._board.finish()
+    runs = list(trackio.Api().runs("mask-rcnn-repro"))
+    assert [run.name for run in runs] == [NAME, f"{NAME} (2)"]
+    logs = [SQLiteStorage.get_logs(run.project, run.name, run_id=run.id) for run in runs]
+    assert {row["step"]: row["a"] for row in logs[1]} == {1: 1.0}
+    steps = {row["step"]: row["a"] for row in logs[0] if "a" in row}
+    assert steps == {k: float(k**2) for k in (1, 3, 5, 7, 9, 11)}
+    config = runs[0].config
+    assert (config["tags"], config["train.seed"]) == (", ".join(TAGS), 0)
+    last = logs[0][-1]
+    assert [tuple(row.values()) for row in last["results"]["_value"]] == ROWS
+    assert {name for name in last if name.startswith("drawings/")} == {"drawings/1", "drawings/2"}
+    assert len(list((tmp_path / "trackio").rglob("*.png"))) == 2
 
 
 def test_writers_do_not_change_what_a_run_is(tmp_path):

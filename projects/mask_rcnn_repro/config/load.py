@@ -41,7 +41,7 @@ def load_config(
     Args:
         path: path of a `.py` or saved `.yaml` file, or an id such as `table2a/r50_c4`.
         profile: name of a function in `config/profiles.py`; `paper` changes nothing. The profile
-            of a saved config is applied already; it is loaded with `paper`.
+            of a saved config is applied already; it is loaded with `paper` or the same one.
         overrides: `key=value`, `+key=value`, `~key`; see `config/overrides.py`.
         seed: value of `train.seed`, unless None. An override of `train.seed` must agree with it.
 
@@ -55,10 +55,12 @@ def load_config(
     file = find_config(path)
     cfg = read_config(file)
     if profile != "paper" and file.suffix != ".py":
-        raise ConfigError(
-            f"{file} is a saved config: its profile has been applied already. Omit "
-            f"--profile {profile}, or give the .py file that it was made from."
-        )
+        if profile != cfg.train.profile:
+            raise ConfigError(
+                f"{file} is a saved config: its profile {cfg.train.profile} has been applied "
+                f"already. Omit --profile {profile}, or give the .py file that it was made from."
+            )
+        profile = "paper"
     cfg = _apply_profile(cfg, profile)
     overrides = list(overrides)
     scaled_by = cfg.train.profile

@@ -46,6 +46,7 @@ _INHERITED = (
     "train.device",
     "train.num_threads",
     "train.published_weights",
+    "train.writers",
     "dataloader.train.num_workers",
     "dataloader.test.num_workers",
 )

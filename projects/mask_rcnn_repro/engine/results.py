@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from detectron2.utils import comm
 
@@ -26,6 +28,7 @@ def write_record(
     mode: str,
     iterations_done: int | None,
     stopped_early: bool = False,
+    best: Mapping[str, Any] | None = None,
     checkpoint: Path | str,
     train_seconds: float | None,
 ) -> Record | None:
@@ -48,6 +51,7 @@ def write_record(
         evaluator_backend=evaluation.computed_by,
         iterations_done=iterations_done,
         stopped_early=stopped_early,
+        best=best,
         checkpoint=checkpoint,
         train_seconds=train_seconds,
         device=run.device,

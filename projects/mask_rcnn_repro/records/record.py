@@ -20,7 +20,7 @@ from mask_rcnn_repro.errors import RecordError
 from mask_rcnn_repro.records import provenance
 from mask_rcnn_repro.utils.atomic import atomic_write_text
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 
 class _Section(BaseModel):
@@ -153,12 +153,20 @@ class InputRun(_Section):
     )
 
 
+class BestInfo(_Section):
+    """The best evaluation of a training, whose weights are in `model_best.pth`."""
+
+    metric: str = Field(description="`train.checkpointer.best`, such as `segm/AP`.")
+    value: float = Field(description="Its highest value, in percent for COCO metrics.")
+    iteration: int = Field(ge=0, description="Training iterations of these weights.")
+
+
 class Record(_Section):
     """One run: what was run, on what, and what came out."""
 
-    schema_version: Literal[1, 2, 3] = Field(
+    schema_version: Literal[1, 2, 3, 4] = Field(
         description="Version of this schema; 2 added `proposals` and `init_from`, 3 "
-        "`generated_data` and `teacher`."
+        "`generated_data` and `teacher`, 4 `best`."
     )
     created: str = Field(
         pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$", description="When the record was made, UTC."
@@ -174,6 +182,11 @@ class Record(_Section):
     iterations_planned: int = Field(ge=0, description="`train.max_iter`.")
     stopped_early: bool = Field(
         default=False, description="Whether `train.early_stopping` ended the training."
+    )
+    best: BestInfo | None = Field(
+        default=None,
+        description="What `train.checkpointer.best` kept; of an `eval`, if it is what was "
+        "evaluated. Else null.",
     )
     training_seconds: float | None = Field(
         ge=0, description="Wall-clock seconds that the last start of the training took, else null."
@@ -245,6 +258,7 @@ def make_record(
     seconds_per_image: Mapping[str, float] | None,
     iterations_done: int | None,
     stopped_early: bool = False,
+    best: Mapping[str, Any] | None = None,
     checkpoint: str | os.PathLike[str] | None,
     train_seconds: float | None = None,
     device: Any = "cpu",
@@ -265,6 +279,7 @@ def make_record(
         seconds_per_image: As the inference loop returns them.
         checkpoint: File or address of the evaluated weights.
         device: Device of the model.
+        best: Fields of a :class:`BestInfo`.
         proposals, init_from, teacher: Fields of an :class:`InputRun`.
         generated_data: Fields of a :class:`DatasetInfo`.
         evaluator_backend: The `computed_by` of the evaluator.
@@ -295,6 +310,7 @@ def make_record(
         "iterations_done": iterations_done,
         "iterations_planned": cfg.train.max_iter,
         "stopped_early": stopped_early,
+        "best": dict(best) if best else None,
         "training_seconds": train_seconds,
         "metrics": {task: _nan_to_none(values) for task, values in metrics.items()},
         "seconds_per_image": dict(seconds_per_image) if seconds_per_image else None,

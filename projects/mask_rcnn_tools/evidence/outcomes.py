@@ -26,7 +26,7 @@ from mask_rcnn_tools.evidence.verdicts import (
     interval_of,
     judge,
 )
-from mask_rcnn_tools.evidence.words import metric_title, number, table_title
+from mask_rcnn_tools.evidence.words import best_title, metric_title, number, table_title
 
 
 @dataclass(frozen=True)
@@ -214,6 +214,18 @@ class RowOutcome:
         """The seeds of the runs, such as "0, 1"."""
         return ", ".join(map(str, sorted(self.runs)))
 
+    @property
+    def training_notes(self) -> tuple[str, ...]:
+        """Trainings that stopped early, and best checkpoints, seed by seed."""
+        notes = []
+        for seed, run in sorted(self.runs.items()):
+            if run.stopped_early:
+                done = f"{run.iterations_done} of {run.iterations_planned} iterations"
+                notes.append(f"seed {seed} stopped early after {done}")
+            if run.best is not None:
+                notes.append(f"best checkpoint of seed {seed}: {best_title(run.best)}")
+        return tuple(notes)
+
     def ours(self, metric: str) -> BySeed:
         """Our numbers for a metric such as "segm/AP", in percent."""
         return _numbers(self.runs, metric)
@@ -308,7 +320,7 @@ class TableOutcome:
 
     def notes_of(self, row: RowOutcome) -> tuple[str, ...]:
         """What has to be known about a row's numbers and its difference to the control row."""
-        return row.notes + _comparable(self._pairs(row))[1]
+        return row.notes + row.training_notes + _comparable(self._pairs(row))[1]
 
     def _pairs(self, row: RowOutcome) -> dict[int, list[Record]]:
         """Seed to the records of a row and its control."""

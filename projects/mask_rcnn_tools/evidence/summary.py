@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mask_rcnn_repro.records.record import Record
 from mask_rcnn_tools.common.text_tables import Table
-from mask_rcnn_tools.evidence.words import number, task_title
+from mask_rcnn_tools.evidence.words import best_title, number, task_title
 
 _METRIC_ORDER = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 
@@ -17,6 +17,8 @@ def print_results(record: Record) -> None:
 def format_results(record: Record) -> str:
     """Formats a record as text: metrics by task, AP by class, times."""
     parts = [_title(record)]
+    if record.best is not None:
+        parts.append(f"Best checkpoint (model_best.pth): {best_title(record.best)}")
     if not record.metrics:
         parts.append("No metrics: the split has no annotations; its results are in json files.")
     else:
@@ -37,9 +39,10 @@ def _title(record: Record) -> str:
     done = "?" if record.iterations_done is None else str(record.iterations_done)
     data = record.test_data.name if record.test_data else "no data"
     profile = "" if record.config.profile == "paper" else f" ({record.config.profile})"
+    early = " (stopped early)" if record.stopped_early else ""
     return (
         f"{record.config.id}{profile}, seed {record.seed}, iteration {done} of "
-        f"{record.iterations_planned}, on {data}"
+        f"{record.iterations_planned}{early}, on {data}"
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mask_rcnn_repro.paper.numbers import load_tables
+from mask_rcnn_repro.records.record import BestInfo
 
 FOLDER_TITLES = {
     "enhanced_r50": "Tables 8 and 9 on ResNet-50-FPN: their components on a network that one "
@@ -42,6 +43,11 @@ def metric_title(metric: str) -> str:
         return _METRICS[metric]
     task, _, name = metric.partition("/")
     return f"{task_title(task)} {name}" if name else task
+
+
+def best_title(best: BestInfo) -> str:
+    """A best checkpoint in words: mask AP 34.1 after 400 iterations."""
+    return f"{metric_title(best.metric)} {number(best.value)} after {best.iteration} iterations"
 
 
 def table_title(table: str) -> str:

@@ -8,7 +8,7 @@ from mask_rcnn_repro.records.record import Record
 from mask_rcnn_tools.common.text_tables import Cell, Table
 from mask_rcnn_tools.evidence.groups import short_keys
 from mask_rcnn_tools.evidence.outcomes import RowOutcome, TableOutcome
-from mask_rcnn_tools.evidence.words import number, task_title
+from mask_rcnn_tools.evidence.words import best_title, number, task_title
 from mask_rcnn_tools.report.runs import Runs
 from mask_rcnn_tools.report.scales import Scale
 
@@ -63,6 +63,7 @@ def runs_table(scale: Scale, runs: Runs) -> Table:
         for record in row.runs.values():
             key = f"{record.config.hash} {record.seed}"
             found.setdefault(key, (row.row.config, record))
+    bests = any(record.best for _, record in found.values())
     lines: list[list[Cell | str]] = []
     for config, record in found.values():
         seconds = record.training_seconds
@@ -71,16 +72,22 @@ def runs_table(scale: Scale, runs: Runs) -> Table:
             [
                 Cell(config, config),
                 _number(str(record.seed)),
-                _number(str(record.iterations_planned)),
+                _iterations(record),
                 _number("-" if seconds is None else f"{seconds / 60:.0f}"),
                 record.device.name,
                 commit + (" with changes" if record.code.dirty else ""),
                 record.created[:10],
                 "yes" if runs.curves_of(record) else "no",
+                *[best_title(record.best) if record.best else "-"] * bests,
             ]
         )
     header = ["run", "seed", "iterations", "minutes", "on", "commit", "date", "curves"]
-    return Table(header, lines)
+    return Table([*header, *["best checkpoint"] * bests], lines)
+
+
+def _iterations(record: Record) -> Cell:
+    early = f"{record.iterations_done} of " if record.stopped_early else ""
+    return _number(f"{early}{record.iterations_planned}{', stopped early' if early else ''}")
 
 
 def _stage_table(outcome: TableOutcome, kind: str, metrics: Mapping[str, str]) -> Table:

@@ -27,7 +27,7 @@ from mask_rcnn_repro.config.schema import train_fields
 from mask_rcnn_repro.engine.builders import build_model, check_batch_size, resolve_device
 from mask_rcnn_repro.engine.checkpoint.checkpointer import (
     SafeCheckpointer,
-    checkpoint_iteration,
+    checkpoint_facts,
     find_last_checkpoint,
 )
 from mask_rcnn_repro.engine.dependencies import check_dependencies, stage_seed
@@ -38,8 +38,6 @@ from mask_rcnn_repro.engine.run import Run, began_with
 from mask_rcnn_repro.engine.run_folder import keep_logs, open_run_folder
 from mask_rcnn_repro.engine.seeding import make_deterministic, seed_everything
 from mask_rcnn_repro.engine.stages.prepare import prepare, store_results, train_stage
-from mask_rcnn_repro.engine.train.progress import check_metrics
-from mask_rcnn_repro.engine.train.resuming import report_other_runs
 from mask_rcnn_repro.errors import CheckpointError, ConfigError
 from mask_rcnn_repro.records import Record
 from mask_rcnn_repro.utils.checkpoint_paths import check_exists, stage_of
@@ -56,6 +54,8 @@ from mask_rcnn_tools.common.trained_run import (
     weights_of,
 )
 from mask_rcnn_tools.launch.processes import run_distributed, under_torchrun
+from mask_rcnn_tools.train.other_runs import report_other_runs
+from mask_rcnn_tools.train.watched_metrics import check_metrics
 from mask_rcnn_tools.train.writers import check_installed
 
 logger = logging.getLogger(__name__)
@@ -235,7 +235,7 @@ def _evaluate_only(this: Run, extensions: Extensions, checkpoint: str) -> Record
         inputs,
         evaluation,
         mode="eval",
-        iterations_done=checkpoint_iteration(checkpoint),
+        **checkpoint_facts(checkpoint),
         checkpoint=checkpoint,
         train_seconds=None,
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import importlib.util
+import itertools
 import json
 import os
 import re
@@ -34,7 +35,7 @@ PROJECT = "mask-rcnn-repro"
 """Project or experiment of the trackers, unless their environment variables name another one."""
 
 IDS_FILE = "trackers.json"
-"""File in the directory of a run with the ids of its runs by tracker."""
+"""File in the directory of a run with its ids by tracker; of Trackio its name."""
 
 _EXTRAS = ("wandb", "mlflow", "trackio")
 _WINDOW = 20  # iterations of a median, as in Detectron2's writers
@@ -94,12 +95,18 @@ def run_tags(run: Run) -> list[str]:
 
 
 def final_metrics(record: Record) -> list[tuple[str, str, float]]:
-    """Returns task, metric and value in percent of a record, AP by class as `AP (class)`."""
+    """Returns task, metric and value in percent of a record.
+
+    AP by class is called `AP (class)`, and the value of `model_best.pth` such as `best AP`.
+    """
     rows = []
     for task, metrics in record.metrics.items():
         classes = {f"AP ({name})": value for name, value in metrics.per_class.items()}
         values = {**metrics.values(), **(classes if len(classes) > 1 else {})}
         rows += [(task, name, value) for name, value in values.items() if value is not None]
+    if record.best is not None:
+        task, _, name = record.best.metric.partition("/")
+        rows.append((task, f"best {name}", record.best.value))
     return rows
 
 
@@ -273,21 +280,33 @@ class _Trackio(_Writer):
         super().__init__(run)
         config = {**dict(_flat(to_plain(run.cfg))), "tags": ", ".join(run_tags(run))}
         project = os.environ.get("TRACKIO_PROJECT", PROJECT)
-        self._board = trackio.init(
-            project=project, name=run_name(run), config=config, resume="allow"
-        )
+        name = _known_id(run, "trackio") or self._new_name(project, run_name(run))
+        _keep_id(run, "trackio", name)
+        self._board = trackio.init(project=project, name=name, config=config, resume="allow")
+
+    @staticmethod
+    def _new_name(project: str, name: str) -> str:
+        """Numbers a name that a run in another directory has, since it resumes by name alone."""
+        import trackio
+
+        try:
+            taken = {run.name for run in trackio.Api().runs(project)}
+        except ValueError:  # there is no project yet
+            taken = set()
+        names = (f"{name} ({k})" if k > 1 else name for k in itertools.count(1))
+        return next(new for new in names if new not in taken)
 
     def log(self, iteration: int, scalars: Mapping[str, float]) -> None:
         self._board.log(dict(scalars), step=iteration)
 
     def finish(self, record: Record, images: Sequence[Path]) -> None:
-        import pandas as pd
         import trackio
 
-        rows = pd.DataFrame(final_metrics(record), columns=["task", "metric", "percent"])
+        rows = [list(row) for row in final_metrics(record)]
+        table = trackio.Table(columns=["task", "metric", "percent"], data=rows)
         pictures = {f"drawings/{f.stem}": trackio.Image(str(f), caption=f.stem) for f in images}
         step = record.iterations_done
-        self._board.log({"results": trackio.Table(dataframe=rows), **pictures}, step=step)
+        self._board.log({"results": table, **pictures}, step=step)
         self._board.finish()
 
 

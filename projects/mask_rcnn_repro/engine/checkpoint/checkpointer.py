@@ -387,22 +387,31 @@ def find_last_checkpoint(folder: str | os.PathLike[str]) -> Path | None:
     )
 
 
-def checkpoint_iteration(path: str | os.PathLike[str]) -> int | None:
-    """Returns the number of completed iterations, or None if the file does not state it.
+def checkpoint_facts(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Returns what a file says about its training, by field of a record.
 
     Args:
         path: File or address.
+
+    Returns:
+        `iterations_done` (None if the file does not state it), `stopped_early` and `best`.
 
     Raises:
         CheckpointError: The file is missing, unsafe or damaged.
     """
     local = local_path(os.fspath(path))
-    if local.endswith((".pkl", ".safetensors")):
-        return None
-    loaded = safe_torch_load(local, mmap=True)
+    no_training = local.endswith((".pkl", ".safetensors"))
+    loaded = None if no_training else safe_torch_load(local, mmap=True)
+    held = loaded if isinstance(loaded, dict) else {}
     # the trainer counts from zero and saves the number of the last completed iteration
-    last = loaded.get("iteration") if isinstance(loaded, dict) else None
-    return int(last) + 1 if isinstance(last, int) else None
+    last, best = held.get("iteration"), held.get("best")
+    done = int(last) + 1 if isinstance(last, int) else None
+    ours = isinstance(best, dict) and best.keys() == {"metric", "value"} and done is not None
+    return {
+        "iterations_done": done,
+        "stopped_early": held.get("stopped_early") is True,
+        "best": dict(best or {}, iteration=done) if ours else None,
+    }
 
 
 def _zoo_checkpoint(loaded: dict[str, Any]) -> dict[str, Any]:

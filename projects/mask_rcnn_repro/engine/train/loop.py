@@ -28,7 +28,7 @@ from mask_rcnn_repro.engine.checkpoint.checkpointer import (
     FINAL_CHECKPOINT,
     Policy,
     SafeCheckpointer,
-    checkpoint_iteration,
+    checkpoint_facts,
     find_last_checkpoint,
 )
 from mask_rcnn_repro.engine.checkpoint.init_classes import ClassMap, take_classes
@@ -60,6 +60,7 @@ class TrainingResult:
         evaluation: The evaluation after the last iteration.
         iterations: Iterations done, those before a resume included.
         stopped_early: Whether `train.early_stopping` ended the training.
+        best: As :attr:`BestCheckpoint.kept`. None in all processes but the first.
         seconds: Wall-clock seconds of this process's training loop, evaluations included.
     """
 
@@ -67,6 +68,7 @@ class TrainingResult:
     evaluation: Evaluation
     iterations: int
     stopped_early: bool
+    best: dict[str, Any] | None
     seconds: float
 
 
@@ -154,11 +156,12 @@ def train(
         checkpointer.save(FINAL_CHECKPOINT.removesuffix(".pth"), iteration=-1)
     if comm.is_main_process():
         forget_metrics_from(output_dir / "metrics.json", start)
+    best = _best_checkpoint(cfg, checkpointer, resumed=start > 0)
     trainer.register_hooks(
         [
             _periodic_checkpointer(cfg, checkpointer) if comm.is_main_process() else None,
             MissedEvalHook(cfg.train.eval_period, evaluate, output_dir / "metrics.json"),
-            _best_checkpoint(cfg, checkpointer, resumed=start > 0),
+            best,
             _early_stopping(cfg, checkpointer, trainer, patience),
             build_writer_hook(output_dir, cfg.train.max_iter, cfg.train.log_period, writers),
             _balance_threads(cfg, device),
@@ -178,8 +181,8 @@ def train(
             raise NonFiniteLossError(f"{error}\n{_way_out(checkpointer)}") from error.__cause__
         raise
     seconds = time.perf_counter() - began
-    iterations, stopped = trainer.max_iter, trainer.stopped
-    return TrainingResult(evaluated, evaluations[-1], iterations, stopped, seconds)
+    iterations, stopped, kept = trainer.max_iter, trainer.stopped, best.kept if best else None
+    return TrainingResult(evaluated, evaluations[-1], iterations, stopped, kept, seconds)
 
 
 def _average(cfg: DictConfig, model: torch.nn.Module) -> AveragedModel | None:
@@ -224,7 +227,8 @@ def _early_stopping(
     def finish() -> None:
         trainer.stop()
         done = trainer.completed_iters
-        checkpointer.save(FINAL_CHECKPOINT.removesuffix(".pth"), iteration=done - 1)
+        name = FINAL_CHECKPOINT.removesuffix(".pth")
+        checkpointer.save(name, iteration=done - 1, stopped_early=True)
 
     folder = Path(checkpointer.save_dir)
     return EarlyStopping(patience, cfg.train.eval_period, folder / "metrics.json", finish)
@@ -311,8 +315,8 @@ def _save_completed(
     if hopeless or done <= start or not consistent:
         return
     last = find_last_checkpoint(checkpointer.save_dir)
-    if last is not None and checkpoint_iteration(last) == done:  # an evaluation failed
-        return
+    if last is not None and checkpoint_facts(last)["iterations_done"] == done:
+        return  # an evaluation failed
     trainer.iter = done - 1
     checkpointer.save(f"model_{done - 1:07d}", iteration=done - 1)
     logger.info("Saved iteration %d; --resume continues from it.", done - 1)

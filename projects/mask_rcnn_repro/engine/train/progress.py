@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 import operator
 from collections.abc import Callable
@@ -11,41 +10,15 @@ from typing import Any
 
 from detectron2.engine import hooks
 from detectron2.utils import comm
-from omegaconf import DictConfig
 
 from mask_rcnn_repro.engine.checkpoint.checkpointer import SafeCheckpointer
 from mask_rcnn_repro.engine.checkpoint.safe_load import safe_torch_load
-from mask_rcnn_repro.errors import ConfigError, DamagedCheckpointError
-from mask_rcnn_repro.evaluation.coco.numbers import METRIC_NAMES
+from mask_rcnn_repro.errors import DamagedCheckpointError
 from mask_rcnn_repro.records.curves import metrics_rows
 
 logger = logging.getLogger(__name__)
 
 BEST_CHECKPOINT = "model_best.pth"
-
-
-def check_metrics(cfg: DictConfig) -> None:
-    """Checks the names of metrics that a training watches.
-
-    Raises:
-        ConfigError: One is not of the form task/metric, or is none of the task's metrics.
-    """
-    watched = {
-        "train.checkpointer.best": cfg.train.checkpointer.best,
-        "train.early_stopping.metric": cfg.train.early_stopping.metric,
-    }
-    for key, metric in watched.items():
-        task, _, name = (metric or "").partition("/")
-        names = METRIC_NAMES.get(task, (name,))
-        if metric is None or (task and name and name in names):
-            continue
-        known = [f"{known}/{n}" for known, values in METRIC_NAMES.items() for n in values]
-        near = difflib.get_close_matches(metric, known, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise ConfigError(
-            f"{key}={metric!r} is no metric.{hint} Allowed are task/metric: {', '.join(known)}, "
-            "proposals/AR@1000 and those of other evaluators."
-        )
 
 
 class BestCheckpoint(hooks.BestCheckpointer):
@@ -60,6 +33,9 @@ class BestCheckpoint(hooks.BestCheckpointer):
         metric: Metric in the event storage, such as "segm/AP". Higher is better.
         resumed: Whether the run continues, and with it the file in its directory.
         last_counts: Whether the evaluation after the last iteration is like the others.
+
+    Attributes:
+        kept: Metric, value and number of iterations of ``model_best.pth``. None without that file.
     """
 
     def __init__(
@@ -75,6 +51,7 @@ class BestCheckpoint(hooks.BestCheckpointer):
         self._run_checkpointer = checkpointer
         self._last_counts = last_counts
         self._file = Path(checkpointer.save_dir, BEST_CHECKPOINT)
+        self.kept: dict[str, Any] | None = None
         if resumed and self._file.is_file():
             try:
                 held = safe_torch_load(self._file, mmap=True)
@@ -83,6 +60,7 @@ class BestCheckpoint(hooks.BestCheckpointer):
                 return
             if held.get("best", {}).get("metric") == metric:
                 self.best_metric, self.best_iter = held["best"]["value"], held["iteration"]
+                self.kept = {**held["best"], "iteration": held["iteration"] + 1}
 
     def before_train(self) -> None:
         """Considers an evaluation that was caught up on."""
@@ -102,6 +80,7 @@ class BestCheckpoint(hooks.BestCheckpointer):
         best = {"metric": self._val_metric, "value": float(value)}
         done = self.trainer.completed_iters
         self._run_checkpointer.save(name, last=False, iteration=done - 1, best=best)
+        self.kept = {**best, "iteration": done}
 
 
 class Patience:

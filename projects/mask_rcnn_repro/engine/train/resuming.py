@@ -11,12 +11,9 @@ from typing import Any
 
 from detectron2.engine import hooks
 from detectron2.utils import comm
-from omegaconf import DictConfig
 
-from mask_rcnn_repro.config.output_dir import differences_from
 from mask_rcnn_repro.engine.checkpoint.checkpointer import (
     SafeCheckpointer,
-    checkpoint_iteration,
     find_last_checkpoint,
 )
 from mask_rcnn_repro.errors import CheckpointError, DamagedCheckpointError
@@ -27,7 +24,6 @@ logger = logging.getLogger(__name__)
 DAMAGED_SUFFIX = ".damaged"
 
 _PERIODIC = re.compile(r"^model_(\d{7,})\.pth$")
-_DEFAULT_NAME = re.compile(r"^(seed\d+)(-[0-9a-f]{8})?$")
 _TASKS = ("bbox/", "segm/", "keypoints/", "proposals/")
 
 
@@ -67,35 +63,6 @@ def load_last_whole_checkpoint(checkpointer: SafeCheckpointer) -> Path:
         f"All checkpoints in {last.parent} are damaged: {', '.join(damaged)}. The disk may be "
         "failing. Delete the directory to start over, or restore a copy of a checkpoint."
     )
-
-
-def report_other_runs(folder: Path, cfg: DictConfig) -> None:
-    """Warns if `--resume` starts anew beside runs of the same config with other overrides.
-
-    Args:
-        folder: Default output directory of the run. Nothing is reported if it has a checkpoint.
-        cfg: Config of the run.
-    """
-    match = _DEFAULT_NAME.match(folder.name)
-    if match is None or find_last_checkpoint(folder) is not None or not folder.parent.is_dir():
-        return
-    for other in sorted(folder.parent.iterdir()):
-        found = _DEFAULT_NAME.match(other.name)
-        if other == folder or found is None or found[1] != match[1]:
-            continue
-        try:
-            last = find_last_checkpoint(other)
-            done = None if last is None else checkpoint_iteration(last)
-        except CheckpointError:
-            continue
-        if last is not None:
-            logger.warning(
-                "--resume finds no checkpoint in %s and starts at iteration 0. %s holds a run of "
-                "the same config with other settings (%s), which has done %s iterations. To resume "
-                "it: --config-file %s --resume. To start from its weights: "
-                "train.init_checkpoint=%s",
-                *(folder, other, differences_from(other, cfg) or "unknown", done, other, last),
-            )
 
 
 def _put_aside(checkpointer: SafeCheckpointer, damaged: list[str], used: Path) -> None:

@@ -74,6 +74,7 @@ def train_run(run: Run, inputs: Inputs, extensions: Extensions, *, resume: bool)
         mode="train",
         iterations_done=result.iterations,
         stopped_early=result.stopped_early,
+        best=result.best,
         checkpoint=run.checkpoint,
         train_seconds=result.seconds,
     )
