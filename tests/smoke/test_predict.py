@@ -7,6 +7,7 @@ import io
 import json
 import re
 import shlex
+import shutil
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,16 @@ def one_image(images: Path) -> np.ndarray:
 def load(folder: Path) -> dict[str, Any]:
     content: dict[str, Any] = json.loads((folder / "predictions" / "predictions.json").read_text())
     return content
+
+
+def test_generated_data_are_not_made_for_their_class_names(
+    weights: str, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture = shutil.copy(sorted(images.iterdir())[0], tmp_path / "mine.jpg")
+    monkeypatch.setenv("MASK_RCNN_REPRO_CACHE", str(tmp_path / "cache"))
+    predict(tmp_path, weights, "--input", picture).succeeded()
+    assert not (tmp_path / "cache").exists()
+    assert load(tmp_path)["info"]["image_ids"] == "counted from 1"
 
 
 def write_video(file: Path, frames: list[np.ndarray], rate: float = 12.5) -> Path:
@@ -372,6 +383,7 @@ def test_one_line_finds_what_the_evaluation_found(trained: Path, images: Path) -
     first, second = (images / name for name in sorted(evaluated)[:2])
     code = f"""
 import json
+import shutil
 from mask_rcnn_tools import Predictor
 predictor = Predictor.from_run({str(trained)!r})
 found = predictor({str(first)!r})

@@ -300,6 +300,9 @@ def test_embedded_names(generator: str, infix: str, classes: int) -> None:
     embedded = importlib.import_module(f"mask_rcnn_embedded.{generator}")
     names = list(embedded.THING_CLASSES)
     assert dataset_info(f"embedded{infix}_train") == names and len(names) == classes
+    full = MetadataCatalog.get(f"embedded{infix}_val")  # known though the data are not made
+    ids = {category["id"]: index for index, category in enumerate(embedded.CATEGORIES)}
+    assert full.thing_classes == names and full.thing_dataset_id_to_contiguous_id == ids
     tiny = f"embedded_tiny{infix}"
     for split, number in (("train", embedded.TINY_SPEC.num_train), ("val", 12)):
         assert len(get_test_dicts(f"{tiny}_{split}")) == number

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mask_rcnn_repro.data.coco.categories import Categories, parse_categories
 from mask_rcnn_repro.errors import DataError
 
 _logger = logging.getLogger(__name__)
@@ -133,6 +134,15 @@ def spec_fingerprint(name: str) -> str | None:
     generator, spec, json, _ = embedded
     module: Any = importlib.import_module(f"mask_rcnn_embedded.{generator}")
     return f"{getattr(module, spec).fingerprint()}/{json}"
+
+
+def embedded_categories(name: str) -> Categories | None:
+    """Returns the classes of generated COCO-format data without making it; None for other data."""
+    if name not in EMBEDDED:
+        return None
+    generator = EMBEDDED[name][0]
+    module: Any = importlib.import_module(f"mask_rcnn_embedded.{generator}")
+    return parse_categories(list(map(dict, module.CATEGORIES)), f"mask_rcnn_embedded.{generator}")
 
 
 def generated_root(generator: str, spec_name: str) -> Path:

@@ -7,7 +7,6 @@ A data set is named by a registered name, or by a name of the user's choice with
 from __future__ import annotations
 
 import difflib
-import importlib
 import itertools
 import logging
 import os
@@ -20,7 +19,6 @@ from detectron2.data.build import (
     filter_images_with_only_crowd_annotations,
 )
 
-from mask_rcnn_repro.data.catalog import EMBEDDED
 from mask_rcnn_repro.data.cityscapes.files import check_masks
 from mask_rcnn_repro.data.cityscapes.instances import Masks
 from mask_rcnn_repro.data.cityscapes.load import load_cityscapes
@@ -333,9 +331,6 @@ def _require_cityscapes(name: str) -> CityscapesMetadata:
 
 
 def _class_names(name: str) -> list[str] | None:
-    if name in EMBEDDED:
-        generator, *_ = EMBEDDED[name]
-        return list(importlib.import_module(f"mask_rcnn_embedded.{generator}").THING_CLASSES)
     metadata = MetadataCatalog.get(name)
     classes = metadata.get("thing_classes")
     if classes is None and metadata.get("json_file") is not None and coco_parts(name) is not None:

@@ -61,7 +61,8 @@ class LazyMetadata(Metadata):
                 # Not stored: the root may change, and looking again is cheap.
                 return found[key]
         elif key in self._CLASSES and "_find" in fields:
-            categories = coco_file(fields["_find"]()[0].json_file).categories
+            generated = catalog.embedded_categories(fields["name"])  # without generating the data
+            categories = generated or coco_file(fields["_find"]()[0].json_file).categories
             fields.setdefault("thing_classes", list(categories.names))
             fields.setdefault("thing_dataset_id_to_contiguous_id", dict(categories.id_map))
             return fields[key]

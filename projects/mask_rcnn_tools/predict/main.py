@@ -14,6 +14,7 @@ from detectron2.config import instantiate
 from detectron2.data import MetadataCatalog
 from omegaconf import DictConfig, OmegaConf
 
+from mask_rcnn_embedded.cache import embedded_root
 from mask_rcnn_repro.config import config_hash
 from mask_rcnn_repro.data.registration import coco_parts
 from mask_rcnn_repro.engine.builders import resolve_device
@@ -140,7 +141,10 @@ def _test_image_ids(cfg: DictConfig, sources: Sequence[Source]) -> Mapping[Path,
     Reads the data set's files only if the images lie in its directories.
     """
     images = {source.path: source.path.resolve() for source in sources if not source.is_video}
-    folders = [folder for data in data_sets(cfg, "test") for folder in _folders(data.name)]
+    names = [data.name for data in data_sets(cfg, "test")]
+    if not any(path.is_relative_to(embedded_root()) for path in images.values()):
+        names = [name for name in names if not name.startswith("embedded")]  # would be generated
+    folders = [folder for name in names for folder in _folders(name)]
     inside = [any(path.is_relative_to(f) for f in folders) for path in images.values()]
     if not images or not all(inside):
         return None
