@@ -46,7 +46,7 @@ setup(
     },
     entry_points={"console_scripts": ["mask-rcnn-repro = mask_rcnn_tools.command:main"]},
     cmdclass={"build_py": BuildWithConfigs},
-    # Detectron2 is not on the package index under its own name: README, "Installing".
+    # Detectron2 is not on the package index under its own name: docs/installing.md.
     install_requires=[
         "torch>=2.6",
         "torchvision>=0.21",

@@ -13,14 +13,12 @@ from collections import Counter
 import pytest
 
 from mask_rcnn_repro.config import (
-    config_hash,
     config_id,
     config_root,
     find_config,
     load_config,
     save_config,
     to_plain,
-    validate_config,
 )
 from mask_rcnn_repro.paper import load_claims, load_tables
 
@@ -53,13 +51,11 @@ def test_there_are_configs():
 @pytest.mark.parametrize("profile", PROFILES)
 @pytest.mark.parametrize("config", IDS)
 def test_it_loads_validates_and_survives_saving(config, profile, tmp_path):
-    cfg = load(config, profile)
-    validate_config(cfg, world_size=1)
+    cfg = load(config, profile)  # which validates it, as below
     file = tmp_path / "config.yaml"
     save_config(cfg, file)
     loaded = load_config(file)
-    assert config_hash(loaded) == config_hash(cfg)
-    assert to_plain(loaded) == to_plain(cfg)
+    assert to_plain(loaded) == to_plain(cfg)  # so their hashes are equal, too
     assert to_plain(loaded, resolve=False) == to_plain(cfg, resolve=False)
 
 

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from mask_rcnn_repro.config import config_root, diff_configs, to_plain
+from mask_rcnn_repro.config import config_root, diff_configs, profiles, to_plain
 from mask_rcnn_repro.config.schema import ABOUT_KEYS
 from mask_rcnn_repro.engine.dependencies import unlabeled_of
 from mask_rcnn_repro.errors import CheckpointError
@@ -15,6 +15,7 @@ from mask_rcnn_tools.train.run import run
 from .config_sets import (
     IDS,
     JOINT_ROWS,
+    PRETRAINING,
     PROFILES,
     ROWS,
     RPN_STAGES,
@@ -95,6 +96,13 @@ def test_steps_of_the_training_with_shared_features():
         ["backbone", "proposal_generator"],
     ]
     assert first.train.init_checkpoint == second.train.init_checkpoint != ""
+
+
+def test_every_network_of_the_paper_has_a_pretraining_stage():
+    addresses = {load(config).train.init_checkpoint for config in IDS}
+    published = {address for address in addresses if "ImageNetPretrained" in address}
+    assert published == set(profiles._PRETRAINING)
+    assert set(PRETRAINING) == set(profiles._PRETRAINING.values())
 
 
 def test_other_configs_train_jointly():

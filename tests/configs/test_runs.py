@@ -56,7 +56,17 @@ ONE_OF_EACH_KIND = [
 ]
 """Configs that have a step, a loader, a head or a checkpoint of another kind than the others."""
 
-LONG_KINDS = ["enhanced_r50/data_distillation", "enhanced_r50/test_aug"]
+LONG_KINDS = [
+    "enhanced_r50/data_distillation",  # test_distill.py
+    "enhanced_r50/test_aug",  # test_tta.py
+    "model_zoo/mask_rcnn_R_50_C4_3x",  # C4 is trained from `section4_2/class_specific` and jointly
+    "rpn/r50_fpn_cityscapes",  # made by the runs of test_cityscapes.py
+    "rpn/r101_fpn_shared",  # made by `section4_4/r101_fpn_shared`
+    "table2d/roi_pool",  # test_kinds.py
+    "table2e/mlp_2fc",  # test_kinds.py
+    "table4/keypoint_and_mask",  # test_kinds.py, and a split without annotations below
+]
+"""Kinds that the tests which are not slow show elsewhere."""
 ALWAYS_RESUMED = ["rpn/r50_c4", "section4_2/class_specific"]
 
 slow = pytest.mark.slow

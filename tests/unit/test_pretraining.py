@@ -14,10 +14,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from mask_rcnn_embedded.quickstart import TINY_SPEC
-from mask_rcnn_repro.config import get_config, list_configs, profiles
-from mask_rcnn_repro.config.config_files import find_config
+from mask_rcnn_repro.config import get_config, profiles
 from mask_rcnn_repro.config.from_data import fit_to_data
-from mask_rcnn_repro.config.load import read_config
 from mask_rcnn_repro.data import catalog, dataset_fingerprint
 from mask_rcnn_repro.engine.builders import build_model
 from mask_rcnn_repro.engine.checkpoint.checkpointer import SafeCheckpointer, checkpoint_facts
@@ -410,14 +408,6 @@ def test_configs_that_no_stage_stands_for_start_from_random_weights():
     assert shared.train.init_from == "table2a/r101_fpn"
     bottom = shared.model.backbone.bottom_up
     assert (shared.train.init_checkpoint, bottom.norm, bottom.freeze_at) == ("", "BN", 2)
-
-
-def test_every_network_of_the_paper_has_a_stage():
-    addresses = {read_config(find_config(c)).train.init_checkpoint for c in list_configs()}
-    published = {a for a in addresses if "ImageNetPretrained" in a}
-    assert published == set(profiles._PRETRAINING)
-    stages = {c for c in list_configs() if c.startswith("pretrain/")}
-    assert stages == set(profiles._PRETRAINING.values())
 
 
 def test_a_table_plans_the_stage_first_and_skips_published_weights(trained, tmp_path, monkeypatch):
