@@ -1,6 +1,6 @@
 """What each accelerated part is worth: a whole evaluation and a whole training step without it.
 
-Each part is switched off alone, at the size of `mini` (a quarter of the width, 320 px) and at the
+Each part is switched off alone, at the size of `mini` (an eighth of the width, 320 px) and at the
 paper's (800 px, R50-FPN). An evaluation of an image is its way from the file to results in COCO's
 format. A training step is the way of two images from their files to new weights. A part that is
 worth less than 3 % of every whole should go.

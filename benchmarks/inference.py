@@ -21,14 +21,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pycocotools.mask as mask_util
 import torch
 import torchvision
 from detectron2 import model_zoo
 from detectron2.config import instantiate
-from detectron2.data.transforms import ResizeShortestEdge
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.structures import Boxes, Instances
 from torch import nn
@@ -36,14 +34,13 @@ from torch import nn
 from harness import Benchmark
 from harness.damped import damp
 from harness.exported import export, installed_runtimes, open_in
+from harness.photographs import photographs
 from mask_rcnn_repro import get_config, register
 from mask_rcnn_repro.evaluation.loop import predict_small
 from mask_rcnn_repro.evaluation.masks.rle import instances_to_results
 from mask_rcnn_repro.modeling import optimize_for_inference
 from mask_rcnn_repro.utils.precision import autocast_context, cpu_has_bf16
 from mask_rcnn_tools.export.formats import RunExported
-
-SAMPLE = Path(__file__).resolve().parents[2] / "shared" / "data" / "coco" / "val2017"
 
 
 def our_model(depth: int, objects: int) -> nn.Module:
@@ -99,33 +96,6 @@ def torchvision_model(objects: int) -> nn.Module:
             if name.endswith("bn3.weight"):
                 tensor.fill_(0.2)
     return model.eval()
-
-
-def photographs(count: int, edge: int) -> tuple[list[dict[str, Any]], str]:
-    """Images as a loader gives them, BGR, of different shapes as far as there are, and a text."""
-    pictures = [cv2.imread(str(file)) for file in sorted(SAMPLE.glob("*.jpg"))]
-    seen: dict[tuple[int, ...], int] = {}
-    order = []  # first pictures of new shapes, then others
-    for index, picture in enumerate(pictures):
-        seen[picture.shape] = seen.get(picture.shape, 0) + 1
-        order.append((seen[picture.shape], index))
-    pictures = [pictures[index] for _, index in sorted(order)[:count]]
-    what = (
-        f"{len(pictures)} photographs of COCO val2017 of {len({p.shape for p in pictures})} shapes"
-    )
-    if not pictures:
-        what = f"{count} pictures of noise (no photographs at ../shared/data)"
-        generator = np.random.default_rng(0)
-        small = generator.integers(0, 256, (count, 30, 40, 3), dtype=np.uint8)
-        pictures = [cv2.resize(picture, (640, 480)) for picture in small]
-    resize = ResizeShortestEdge(edge, max_size=edge * 5 // 3)
-    inputs = []
-    for index, picture in enumerate(pictures):
-        resized = resize.get_transform(picture).apply_image(picture)
-        image = torch.from_numpy(resized.transpose(2, 0, 1).copy())
-        height, width = picture.shape[:2]
-        inputs.append({"image": image, "height": height, "width": width, "image_id": index})
-    return inputs, what
 
 
 def by_detectron2(model: nn.Module, item: dict[str, Any]) -> list[dict[str, Any]]:
