@@ -23,11 +23,13 @@ def run(name: str, argv: Sequence[str] | None = None) -> None:
     mistakes are fast.
 
     Args:
-        name: Package in `mask_rcnn_tools` with `cli.parse_args` and `main.main`.
+        name: Package in `mask_rcnn_tools` with `cli.parse_args` and `main.main`. May have a
+            `cli.check_early` in place of :func:`~.common.early_checks.check_early`.
         argv: Arguments of the command. None means those of this process.
     """
-    args = importlib.import_module(f"mask_rcnn_tools.{name}.cli").parse_args(argv)
-    run_command(check_early, args)
+    cli = importlib.import_module(f"mask_rcnn_tools.{name}.cli")
+    args = cli.parse_args(argv)
+    run_command(getattr(cli, "check_early", check_early), args)
     with fast_imports():
         main = importlib.import_module(f"mask_rcnn_tools.{name}.main").main
     main(args)

@@ -112,6 +112,12 @@ def test_own_files_are_read(tmp_path: Path) -> None:
         ("train_net.py", "no/such.py", "train.seed=1", "no/such.py does not exist"),
         ("tools/predict.py", ROW, "train.max_itr=1", "Did you mean 'train.max_iter'?"),
         ("tools/analyze.py", "no/such", "train.seed=1", "no/such does not exist"),
+        ("tools/run_table.py", "2c", "train.max_itr=1", "Did you mean 'train.max_iter'?"),
+        ("tools/run_table.py", ROW, "optimizer.weigth_decay=0", "'optimizer.weight_decay'?"),
+        ("tools/run_table.py", "no/such.py", "train.max_iter=1", "no/such.py does not exist"),
+        ("tools/run_table.py", "2f", "train.max_iter=1", "There is no table '2f'"),
+        ("tools/run_table.py", ROW, "--control=no/such", "The control 'no/such' (--control) is"),
+        ("tools/run_table.py", ROW, "--sweep=optimizer.weigth_decay=0,1", "weight_decay'?"),
     ],
 )
 def test_neither_torch_nor_detectron2_is_imported(
@@ -120,6 +126,7 @@ def test_neither_torch_nor_detectron2_is_imported(
     code = (
         "import runpy, sys\n"
         f"sys.argv = [{script!r}, '--config-file', {config!r}, {override!r}]\n"
+        f"sys.argv[1:2] = ['--config-file'] * ('run_table' not in {script!r})\n"
         f"sys.argv += ['--input', 'a.jpg'] * ('predict' in {script!r})\n"
         f"try:\n    runpy.run_path({script!r}, run_name='__main__')\n"
         "except SystemExit as stop:\n"

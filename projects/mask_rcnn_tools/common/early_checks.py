@@ -17,7 +17,7 @@ import difflib
 import importlib.util
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from mask_rcnn_repro.config.config_files import config_root, find_config
@@ -53,7 +53,19 @@ def check_early(args: argparse.Namespace) -> None:
     file = find_config(given)
     if getattr(args, "diff_config", None):
         find_config(args.diff_config)
-    overrides = list(getattr(args, "overrides", ()))
+    check_keys(list(getattr(args, "overrides", ())), file)
+
+
+def check_keys(overrides: Sequence[str], file: Path) -> None:
+    """Checks the keys of overrides, and values of `train`. A key without a value may be given.
+
+    Args:
+        overrides: As on the command line.
+        file: The config that they change.
+
+    Raises:
+        ConfigError: A key is misspelled, or a value of `train` is wrong.
+    """
     for text in overrides:
         key, equals, value = text.lstrip("+~").partition("=")
         if _PLAIN_KEY.fullmatch(key):

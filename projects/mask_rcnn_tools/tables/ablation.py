@@ -14,14 +14,14 @@ from dataclasses import dataclass, field
 
 from omegaconf import DictConfig, OmegaConf
 
-from mask_rcnn_repro.config import diff_configs, find_config
+from mask_rcnn_repro.config import diff_configs
 from mask_rcnn_repro.config.diff import format_value
 from mask_rcnn_repro.config.serialization import to_plain
 from mask_rcnn_repro.errors import ConfigError
 from mask_rcnn_tools.evidence.claims import own_claim
 from mask_rcnn_tools.evidence.groups import RowGroup, short_keys, short_overrides
 from mask_rcnn_tools.evidence.rows import Expectation, Row
-from mask_rcnn_tools.tables.named import row_of
+from mask_rcnn_tools.tables.named import find_control
 from mask_rcnn_tools.tables.plan import Plan
 from mask_rcnn_tools.tables.sweep import Sweep, combinations
 
@@ -66,7 +66,7 @@ def own_group(rows: Sequence[Row], asked: Asked, name: str = "") -> RowGroup:
         table += "-sweep-" + "-".join(short_keys(swept))
     table = re.sub(r"[^\w.+-]+", "-", table)[:_LONGEST].rstrip("-+.")
     named = {row.source for row in rows}
-    given = _control(asked.control, "--control") if asked.control else None
+    given = find_control(asked.control, "--control") if asked.control else None
     members: dict[str, Row] = {}
     controls: dict[str, Row] = {}
     for row in rows:
@@ -74,7 +74,7 @@ def own_group(rows: Sequence[Row], asked: Asked, name: str = "") -> RowGroup:
         if swept and control is None:
             control = row  # as it is
         elif control is None and row.control is not None:
-            control = _control(row.control, row.source)
+            control = find_control(row.control, row.source)
             if row.printed == row.key and control.source not in named:
                 control = None  # a row of the paper brings no other row with it
         if control is not None and (swept or control.config != row.config):
@@ -107,13 +107,6 @@ def own_group(rows: Sequence[Row], asked: Asked, name: str = "") -> RowGroup:
         for row in found
     )
     return RowGroup(table, f"Ablation {table}", placed, swept=swept, own=True)
-
-
-def _control(text: str, where: str) -> Row:
-    try:
-        return row_of(find_config(text))
-    except ConfigError as error:
-        raise ConfigError(f"The control {text!r} ({where}) is not known. {error}") from None
 
 
 def _merged(stated: Expectation | None, asked: Expectation) -> Expectation:

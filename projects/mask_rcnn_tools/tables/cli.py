@@ -233,3 +233,24 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         if "=" not in text:
             parser.error(f"--slurm-set takes KEY=VALUE, got {text!r}")
     return args
+
+
+def check_early(args: argparse.Namespace) -> None:
+    """Checks tables, configs and keys of a parsed command line before torch is imported.
+
+    Raises:
+        ConfigError: One does not exist or is misspelled.
+    """
+    from mask_rcnn_repro.config.config_files import find_config
+    from mask_rcnn_tools.common.early_checks import check_keys
+    from mask_rcnn_tools.tables.choose import choose_rows
+    from mask_rcnn_tools.tables.named import find_control, find_named
+
+    tables, rows = find_named(args.tables)
+    if args.control:
+        find_control(args.control, "--control")
+    swept = [text.partition("=")[0] for text in args.sweep]
+    for row in rows or choose_rows(tables)[:1]:  # rows of the paper know the same keys
+        if row.control and not args.control:
+            find_control(row.control, row.source)
+        check_keys([*args.overrides, *swept], find_config(row.source))

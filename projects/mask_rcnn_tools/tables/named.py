@@ -168,3 +168,19 @@ def _check_ids(rows: Sequence[Row]) -> None:
                 f"{other.source} and {row.source} have the same id, {row.config}, and so the same "
                 "output directory. Rename one of the files, or the directory that it is in."
             )
+
+
+def find_control(text: str, where: str) -> Row:
+    """Returns the row of a control.
+
+    Args:
+        text: its file or id.
+        where: who names it, for the error.
+
+    Raises:
+        ConfigError: there is no such config.
+    """
+    try:
+        return row_of(find_config(text))
+    except ConfigError as error:
+        raise ConfigError(f"The control {text!r} ({where}) is not known. {error}") from None
