@@ -190,7 +190,7 @@ def test_tables_and_configs_side_by_side(here):
         (["my/table.py"], "The paper has no table 'mine'.*write ablation = dict"),
         (["my/expect.py"], r"ablation.expect must be one of greater, equal, at_least, got 'more'"),
         (["my/margin.py"], "ablation.margin must be 0 or more points, got -1"),
-        (["my/key.py"], "Did you mean 'ablation.metric'"),
+        (["my/key.py"], r"my/key\.py: ablation has no key 'metrik'\. Did you mean 'metric'\?"),
         (["my/s1.py", "other/my/s1.py"], "have the same id, my/s1"),
         ([FPN, "--sweep", "optimizer.lrr=1,2"], "Did you mean 'optimizer.lr'"),
         ([FPN, "--sweep", "optimizer.lr=1,"], "not in Hydra's syntax"),

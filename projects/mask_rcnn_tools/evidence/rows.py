@@ -13,6 +13,7 @@ Rows are read from the config files without running them. `paper` in a file has 
 from __future__ import annotations
 
 import ast
+import difflib
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from mask_rcnn_repro.config import config_root, list_configs
+from mask_rcnn_repro.config.schema import ABOUT_KEYS
 from mask_rcnn_repro.config.yaml_io import read_yaml
 from mask_rcnn_repro.errors import ConfigError
 from mask_rcnn_repro.paper.numbers import TIMING, load_tables, paper_numbers, printed_row
@@ -252,6 +254,11 @@ def stated_in(file: Path) -> Stated:
                 f"{file}: paper = dict(table={paper['table']!r}, row={paper.get('row')!r}): "
                 f"{error} For an ablation of your own write ablation = dict(control=...)."
             )
+    for key in sections["ablation"].keys() - set(ABOUT_KEYS["ablation"]):
+        near = difflib.get_close_matches(key, ABOUT_KEYS["ablation"], n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        known = ", ".join(ABOUT_KEYS["ablation"])
+        problem = f"{file}: ablation has no key {key!r}.{hint} Its keys: {known}."
     summary = " ".join((ast.get_docstring(tree) or "").split())
     return Stated(sections["paper"], sections["ablation"], summary, problem)
 
