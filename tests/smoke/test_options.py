@@ -15,7 +15,7 @@ from mask_rcnn_repro.utils.precision import cpu_has_bf16
 
 from .run_helpers import QUICKSTART, REPOSITORY, RUN, launch, load, metrics, start
 
-SHORT = ("train.max_iter=2", "train.draw=0")
+SHORT = ("train.max_iter=2", "train.draw=0", "model.roi_heads.box_predictor.test_topk_per_image=10")
 
 
 def test_loss_that_is_not_finite_names_iteration_and_images(tmp_path: Path) -> None:
