@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from pathlib import Path
 
 import pytest
@@ -113,20 +112,16 @@ def test_printing_and_comparing_configs_writes_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_help_is_quick_and_imports_nothing_heavy(tmp_path: Path) -> None:
-    began = time.perf_counter()
+def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
     outcome = start(tmp_path, "-X", "importtime", str(REPOSITORY / "train_net.py"), "--help")
-    seconds = time.perf_counter() - began
     assert "--config-file" in outcome.succeeded()
     imported = {line.rpartition("|")[2].strip() for line in outcome.err.splitlines()}
     assert "argparse" in imported
     roots = {name.partition(".")[0] for name in imported}
     assert not roots & {"torch", "numpy", "omegaconf", "detectron2", "yaml", "pydantic"}
-    assert seconds < 1.5
 
 
-def test_launcher_reports_an_unknown_key_in_time(tmp_path: Path) -> None:
-    began = time.perf_counter()
+def test_launcher_reports_an_unknown_key_and_writes_nothing(tmp_path: Path) -> None:
     outcome = start(
         tmp_path,
         str(REPOSITORY / "train_net.py"),
@@ -136,7 +131,6 @@ def test_launcher_reports_an_unknown_key_in_time(tmp_path: Path) -> None:
     )
     assert "Did you mean 'train.max_iter'?" in outcome.failed_plainly()
     assert outcome.out == "" and outcome.err.count("\n") <= 3
-    assert time.perf_counter() - began < 60  # nothing was built
     assert list(tmp_path.iterdir()) == []
 
 

@@ -54,6 +54,22 @@ def test_help_names_the_program(name, capsys):
     assert [c.script for c in COMMANDS.values() if c.script in printed] == []
 
 
+def test_no_help_imports_a_heavy_library():
+    """In one process: a library that one command imports would be seen after all of them."""
+    code = (
+        "import sys\nfrom mask_rcnn_tools import command\n"
+        f"for words in [['--help'], *([name, '--help'] for name in {list(COMMANDS)})]:\n"
+        "    try:\n        command.main(words)\n    except SystemExit as end:\n"
+        "        assert end.code == 0\n"
+        "heavy = ('torch', 'numpy', 'omegaconf', 'detectron2', 'yaml', 'pydantic', 'cv2')\n"
+        "print([name for name in heavy if name in sys.modules])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
 def test_a_script_keeps_its_name():
     assert as_typed("Run tools/predict.py --help.") == "Run tools/predict.py --help."
     commands.use_program_names()
