@@ -193,6 +193,6 @@ def test_processes_forked_after_use_do_not_hang():
         env={**os.environ, "PYTHONPATH": sources},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
     )
     assert done.stdout.split() == ["hotcoco", "pycocotools", "0"], done.stderr

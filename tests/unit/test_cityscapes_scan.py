@@ -99,7 +99,7 @@ def test_processes_of_a_process_with_threads(root: Path) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["4", "3"]

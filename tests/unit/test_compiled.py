@@ -26,7 +26,7 @@ def run_python(code: str, **environment: str) -> str:
         env={**os.environ, "PYTHONPATH": SOURCES, **environment},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
@@ -141,7 +141,7 @@ def test_numba_that_cannot_be_imported_is_reported(tmp_path):
         env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{SOURCES}"},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=600,
     )
     assert done.stdout.strip() == "False" and "NumPy is too new" in done.stderr
 

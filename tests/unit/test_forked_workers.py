@@ -43,7 +43,7 @@ def test_workers_after_opencv_threads(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=90,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == ["generated", "loaded [0, 1, 2, 3, 4, 5]"]

@@ -223,7 +223,7 @@ def test_pickles_that_name_the_same_again_and_again(tmp_path: Path) -> None:
         [sys.executable, "-W", "ignore", "-c", code, str(tmp_path / "deep.pkl")],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         env={**os.environ, "PYTHONPATH": str(PACKAGE.parent)},
     )
     assert done.stdout == "2\n", done.stderr

@@ -97,6 +97,6 @@ def test_it_starts_as_a_command(tmp_path):
         capture_output=True,
         text=True,
         check=True,
-        timeout=120,
+        timeout=600,
     )
     assert "usage: tests/soak [flags]" in done.stdout
