@@ -58,6 +58,13 @@ _WAITING = {
 }
 _READING = {"aten::index", "aten::_unsafe_index"}
 _WRITING = {"aten::index_put", "aten::index_put_", "aten::_index_put_impl_"}
+_NO_KERNELS = tuple(
+    f"aten::{name}"
+    for name in (
+        *("empty", "new_empty", "detach", "alias", "_unsafe_view", "set_", "resize_"),
+        *("is_same_size", "_local_scalar_dense"),
+    )
+)
 _ANY_DEVICES = ("aten::copy_", "aten::_to_copy", "aten::set_", "aten::detach", "aten::alias")
 
 
@@ -74,11 +81,15 @@ class Waits(Counter[tuple[str, str, str]]):
 
     Attributes:
         operations: Number of operations on the GPU by name, views included.
+        kernels: Number of kernels by operation. An operation counts as one kernel, though a few
+            run several, such as sorting. A backward pass of a convolution counts as one for each
+            gradient. Views, allocations and operations without elements count as none.
     """
 
     def __init__(self, *counts: Any) -> None:
         super().__init__(*counts)
         self.operations: Counter[str] = Counter()
+        self.kernels: Counter[str] = Counter()
 
     def note(self, kind: str) -> None:
         """Counts one wait."""
@@ -215,6 +226,9 @@ class _Operations(TorchDispatchMode):
         where = CUDA if CUDA in names else CPU if CPU in names else OPEN
         if where == CUDA:
             self.waits.operations[operation] += 1
+            if any(x.numel() for x in given) and not _launches_nothing(func):
+                gradients = sum(args[-1]) if operation == "aten::convolution_backward" else 1
+                self.waits.kernels[operation] += gradients
             self._check(operation, args, given, names)
         results = func(*args, **kwargs)
         for x, name in zip(given, names, strict=True):
@@ -261,6 +275,14 @@ class _Operations(TorchDispatchMode):
                 f"{name} {tuple(x.shape)}" for x, name in zip(given, names, strict=True)
             )
             raise MixedDevices(f"{operation} of tensors on different devices: {listed}")
+
+
+def _launches_nothing(func: Any) -> bool:
+    """Whether an operation returns a view, allocates, or copies one number to the CPU."""
+    aliases = [x.alias_info for x in func._schema.returns]
+    if any(alias is not None and not alias.is_write for alias in aliases):
+        return True
+    return func._schema.name.startswith(_NO_KERNELS)
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from mask_rcnn_repro.engine import tta
+from mask_rcnn_repro.engine import evaluate, tta
 from mask_rcnn_repro.engine.train import loop
 from mask_rcnn_repro.engine.train.trainer import Trainer
 from mask_rcnn_tools.train.cli import parse_args
@@ -64,6 +64,8 @@ def test_kind(kind, waits, stages, tmp_path, monkeypatch, request):
         monkeypatch.setattr(owner, name, call)
 
     monkeypatch.setattr(tta, "tta_sizes", lambda cfg: [48])
+    # a thread of its own would predict on a device that is not pretended
+    monkeypatch.setattr(evaluate, "_images_at_once", lambda *args: 0)
     counting(Trainer, "run_step", lambda trainer: f"iteration {trainer.iter}")
     counting(loop, "evaluate_model", lambda *args: "evaluation")
     config, *overrides = KINDS[kind]

@@ -16,7 +16,6 @@ from mask_rcnn_repro.config.from_data import fit_to_data
 from mask_rcnn_repro.data.proposals.writer import ProposalWriter
 from mask_rcnn_repro.engine.dependencies import (
     DataSet,
-    check_dependencies,
     check_stage_seeds,
     command,
     data_sets,
@@ -26,6 +25,7 @@ from mask_rcnn_repro.engine.run import Inputs, Run
 from mask_rcnn_repro.engine.stages.up_to_date import check_stored, fingerprint
 from mask_rcnn_repro.engine.train.run import _keep_inputs
 from mask_rcnn_repro.errors import CheckpointError, ConfigError, DataError
+from mask_rcnn_tools.train.dependency_checks import check_dependencies
 from mask_rcnn_tools.train.run import _use_its_stages
 from mask_rcnn_tools.train.writers import run_name
 

@@ -132,7 +132,7 @@ def test_an_evaluation_renders_views_ahead(monkeypatch, tmp_path):
     )
     assert calls.pop()[0].average_boxes
     (augmented, read, at_once), (plain, plain_read, _) = calls
-    assert augmented.model is model and read == augmented.views_ahead and at_once == 1
+    assert augmented.model is model and read == augmented.views_ahead and at_once == 0
     assert plain is model and plain_read is iter
 
 

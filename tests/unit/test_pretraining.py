@@ -19,7 +19,6 @@ from mask_rcnn_repro.config.from_data import fit_to_data
 from mask_rcnn_repro.data import catalog, dataset_fingerprint
 from mask_rcnn_repro.engine.builders import build_model
 from mask_rcnn_repro.engine.checkpoint.checkpointer import SafeCheckpointer, checkpoint_facts
-from mask_rcnn_repro.engine.dependencies import check_dependencies
 from mask_rcnn_repro.engine.run import Run
 from mask_rcnn_repro.engine.stages import prepare, pretrained, up_to_date
 from mask_rcnn_repro.errors import CheckpointError, ConfigError, DataError
@@ -30,6 +29,7 @@ from mask_rcnn_repro.records.provenance import file_sha256
 from mask_rcnn_tools.tables.choose import choose_rows
 from mask_rcnn_tools.tables.plan import make_plan
 from mask_rcnn_tools.tables.usable_records import stage_is_ready
+from mask_rcnn_tools.train.dependency_checks import check_dependencies
 from mask_rcnn_tools.train.cli import parse_args
 from mask_rcnn_tools.train.main import EXTENSIONS
 from mask_rcnn_tools.train.run import run as launch

@@ -19,7 +19,7 @@ def run(batches, predict, at_once, alone=None, loaded=lambda part: None):
     return list(in_order(iter(batches), predict, alone or predict, at_once, loaded))
 
 
-@pytest.mark.parametrize("at_once", [1, 2, 3])
+@pytest.mark.parametrize("at_once", [0, 1, 2, 3])
 @pytest.mark.parametrize("count", [0, 1, 2, 7])
 def test_results_come_in_order(count, at_once):
     parts = []
@@ -49,7 +49,17 @@ def test_two_at_the_same_time_and_their_share_of_threads():
         torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize("at_once", [1, 2])
+def test_one_is_predicted_while_the_one_before_is_handled():
+    begun = [threading.Event() for _ in range(4)]
+
+    def predict(batch):
+        begun[batch].set()
+
+    for number, *_ in in_order(iter(range(4)), predict, predict, 1, lambda part: None):
+        assert begun[min(number + 1, 3)].wait(timeout=20)
+
+
+@pytest.mark.parametrize("at_once", [0, 1, 2])
 def test_an_error_comes_in_its_turn_and_nothing_runs_after_it(at_once):
     begun = []
 
@@ -68,7 +78,7 @@ def test_an_error_comes_in_its_turn_and_nothing_runs_after_it(at_once):
     assert len(begun) == count <= 5
 
 
-@pytest.mark.parametrize("at_once", [1, 2])
+@pytest.mark.parametrize("at_once", [0, 1, 2])
 def test_what_finds_no_memory_is_done_alone(at_once):
     running, lock = set(), threading.Lock()
 
@@ -90,7 +100,7 @@ def test_what_finds_no_memory_is_done_alone(at_once):
     assert results == ["side by side", "alone", "side by side", "side by side"]
 
 
-@pytest.mark.parametrize("at_once", [1, 2])
+@pytest.mark.parametrize("at_once", [0, 1, 2])
 def test_what_found_no_memory_is_let_go_before_it_is_done_alone(at_once):
     held = []
 
@@ -148,12 +158,13 @@ def test_evaluation_is_the_same_and_modes_are_set_in_each_thread():
             autocast=lambda: torch.autocast("cpu", torch.bfloat16),
             at_once=at_once,
         )
-        for at_once in (1, 2)
+        for at_once in (0, 1, 2)
     ]
-    (one, _), (two, seconds) = found
-    for (a, *modes), (b, *others) in zip(one["outputs"], two["outputs"], strict=True):
-        assert torch.equal(a, b) and modes == others == [False, True]
-    assert set(seconds) == {"data", "inference", "postprocess", "total"}
+    (one, _), *concurrent = found
+    for two, seconds in concurrent:
+        for (a, *modes), (b, *others) in zip(one["outputs"], two["outputs"], strict=True):
+            assert torch.equal(a, b) and modes == others == [False, True]
+        assert set(seconds) == {"data", "inference", "postprocess", "total"}
     assert model.training
 
 

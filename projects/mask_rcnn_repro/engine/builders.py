@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from mask_rcnn_repro.errors import ConfigError
+from mask_rcnn_repro.modeling.gpu_training import speed_up_training
 
 logger = logging.getLogger(__name__)
 
@@ -72,6 +73,8 @@ def build_model(cfg: DictConfig, device: torch.device) -> nn.Module:
     for name in cfg.train.freeze:
         freeze_module(model, name)
     model = model.to(device)
+    if device.type == "cuda":
+        speed_up_training(model)
     on_cpu = device.type == "cpu"
     if (cfg.train.channels_last or on_cpu) and not (on_cpu and _breaks_onednn(model)):
         model = model.to(memory_format=torch.channels_last)

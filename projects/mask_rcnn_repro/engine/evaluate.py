@@ -68,7 +68,8 @@ def evaluate_model(
         cfg: A validated config.
         model: Detection model, not wrapped. Its weights and training mode do not change. With
             `cfg.train.optimize_inference` a copy is evaluated, see :func:`faster_copy`. On a CPU
-            it then predicts on two images concurrently.
+            it then predicts on two images concurrently. On a GPU it predicts on an image while the
+            results of the one before are encoded.
         device: Device of the model.
         output_dir: Result files are written to `<output_dir>/inference`.
         final: Whether this is the last evaluation of a run, which uses `cfg.train.tta`.
@@ -90,7 +91,7 @@ def evaluate_model(
         evaluator,
         autocast=lambda: autocast_context(device, cfg.train.amp.enabled, cfg.train.amp.dtype),
         read=model.views_ahead if isinstance(model, TestTimeAugmentation) else iter,
-        at_once=1 if augmented else _images_at_once(cfg, model, device),
+        at_once=0 if augmented else _images_at_once(cfg, model, device),
     )
     comm.synchronize()
     computed_by, curves = getattr(evaluator, "computed_by", None), getattr(evaluator, "curves", {})
@@ -136,9 +137,11 @@ def faster_copy(cfg: DictConfig, model: torch.nn.Module) -> torch.nn.Module:
 
 
 def _images_at_once(cfg: DictConfig, model: torch.nn.Module, device: torch.device) -> int:
-    """Returns 2 on a CPU if threads may share the model, otherwise 1."""
-    several = device.type == "cpu" and torch.get_num_threads() > 1
-    return 2 if several and cfg.train.optimize_inference and runs_in_threads(model) else 1
+    """Returns 1 on a GPU, 2 on a CPU if threads may share the model, otherwise 0."""
+    if device.type != "cpu":
+        return 1
+    several = cfg.train.optimize_inference and torch.get_num_threads() > 1
+    return 2 if several and runs_in_threads(model) else 0
 
 
 def _augmented(

@@ -6,7 +6,7 @@ import contextlib
 import datetime
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from mask_rcnn_repro.errors import DataError
 from mask_rcnn_repro.evaluation.side_by_side import in_order
 from mask_rcnn_repro.utils.interruption import Phase
 from mask_rcnn_repro.utils.out_of_memory import free_memory, is_out_of_memory
+from mask_rcnn_repro.utils.transfer import moved
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +55,7 @@ def evaluate(
     autocast: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext,
     predict: Predict = predict_small,
     read: Callable[[Any], Iterator[Any]] = iter,
-    at_once: int = 1,
+    at_once: int = 0,
     log_seconds: float = 5.0,
 ) -> tuple[dict[str, Any], dict[str, float]]:
     """Runs the model over the data and evaluates what it predicts.
@@ -71,8 +72,8 @@ def evaluate(
         read: Makes the iterator over the batches of the loader.
         at_once: Number of batches that are predicted concurrently, each by a thread with its share
             of PyTorch's threads. On a CPU two small images in two threads take less time than one
-            after the other with two threads each. The model must be safe for threads. The
-            evaluator processes the results in the loader's order meanwhile.
+            after the other with two threads each, if the model is safe for threads. The evaluator
+            processes the results in the loader's order meanwhile. With 0 nothing is concurrent.
         log_seconds: Seconds between progress lines.
 
     Returns:
@@ -91,11 +92,11 @@ def evaluate(
 
     def predicted(inputs: Any) -> list[Mapping[str, Any]]:
         with torch.no_grad(), autocast():
-            return list(predict(model, inputs))
+            return _on_cpu(predict(model, inputs))
 
     def predicted_alone(inputs: Any) -> list[Mapping[str, Any]]:
         with torch.no_grad(), autocast():
-            return within_memory(predict, model, inputs)
+            return _on_cpu(within_memory(predict, model, inputs))
 
     with contextlib.ExitStack() as stack:
         phase = stack.enter_context(Phase())
@@ -105,8 +106,6 @@ def evaluate(
         results = in_order(read(data_loader), predicted, predicted_alone, at_once, clock.stop)
         stack.enter_context(contextlib.closing(results))
         for number, inputs, outputs in results:
-            if torch.cuda.is_available() and torch.cuda.is_initialized():
-                torch.cuda.synchronize()
             clock.stop("inference")
             evaluator.process(inputs, outputs)
             clock.stop("postprocess")
@@ -119,6 +118,11 @@ def evaluate(
     seconds = clock.seconds_per_image()
     progress.finish(seconds)
     return evaluator.evaluate() or {}, seconds
+
+
+def _on_cpu(outputs: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Waits for small results, so that the thread that evaluates them does not wait for a GPU."""
+    return [moved(output, torch.device("cpu")) for output in outputs]
 
 
 def within_memory(predict: Predict, model: nn.Module, inputs: Any) -> list[Mapping[str, Any]]:

@@ -1,7 +1,8 @@
-"""Predicts several batches concurrently and yields the results in order.
+"""Predicts batches ahead, or several concurrently, and yields the results in order.
 
-A small image does not keep two threads busy: they synchronize after each layer, and Python code
-runs in one of them only. Two images with one thread each keep both busy.
+On a CPU a small image does not keep two threads busy: they synchronize after each layer, and Python
+code runs in one of them only. Two images with one thread each keep both busy. On a GPU one thread
+predicts while the caller's encodes the masks of the image before.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ def in_order(
     """Predicts on batches, up to `at_once` at the same time.
 
     One more batch is submitted in advance, which keeps all threads busy while the caller handles a
-    result. If `at_once` is 1, the caller's thread does everything. Close the generator to stop
+    result. If `at_once` is 0, the caller's thread does everything. Close the generator to stop
     early: it waits for the threads and restores PyTorch's number of threads.
 
     Args:
@@ -47,17 +48,18 @@ def in_order(
         Exception: The first one that a prediction raised, in the order of the batches. No
             prediction is running then.
     """
-    if at_once <= 1:
+    if at_once < 1:
         for number, batch in enumerate(batches):
             loaded("data")
             yield number, batch, _or_alone(predict, predict_alone, batch)
         return
     threads = torch.get_num_threads()
+    on_gpu = torch.cuda.is_available() and torch.cuda.is_initialized()
     pool = ThreadPoolExecutor(
         at_once,
         thread_name_prefix="predict",
-        initializer=torch.set_num_threads,  # of that thread, and of threads yet to come
-        initargs=(max(1, threads // at_once),),
+        initializer=_begin,
+        initargs=(max(1, threads // at_once), on_gpu and torch.cuda.current_device()),
     )
     pending: deque[tuple[int, Batch, Future[Result]]] = deque()
     try:
@@ -71,6 +73,12 @@ def in_order(
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
         torch.set_num_threads(threads)
+
+
+def _begin(threads: int, gpu: int | bool) -> None:
+    torch.set_num_threads(threads)  # of this thread, and of threads yet to come
+    if gpu is not False:
+        torch.cuda.set_device(gpu)  # a thread begins with the first one
 
 
 def _first(

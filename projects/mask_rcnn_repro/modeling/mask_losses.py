@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from detectron2.modeling.roi_heads.mask_head import mask_rcnn_loss
 from detectron2.structures import BitMasks, Boxes, Instances
+from detectron2.utils.events import get_event_storage
 from fvcore.common.registry import Registry
 
 from mask_rcnn_repro.errors import ConfigError
@@ -58,8 +59,24 @@ class MaskLoss(ABC):
             A scalar. Without RoIs it is a zero that depends on the logits, so that all parameters
             have gradients in distributed training.
         """
-        loss: torch.Tensor = mask_rcnn_loss(logits, instances, vis_period)
-        return loss
+        rois = [image for image in instances if len(image)]
+        if not logits.is_cuda or vis_period > 0 or not rois:
+            loss: torch.Tensor = mask_rcnn_loss(logits, instances, vis_period)
+            return loss
+        # the same with one wait for what is logged
+        target = mask_targets(rois, logits.shape[-1])
+        if logits.shape[1] > 1:
+            classes = torch.cat([image.gt_classes for image in rois])
+            logits = logits[torch.arange(len(logits), device=logits.device), classes]
+        wrong = (logits.reshape(target.shape) > 0) != target
+        sums = torch.stack([wrong.sum(), target.sum(), (wrong & target).sum()]).tolist()
+        count, (errors, positive, missed) = target.numel(), sums
+        storage = get_event_storage()
+        storage.put_scalar("mask_rcnn/accuracy", 1 - errors / count)
+        negative = max(count - positive, 1.0)
+        storage.put_scalar("mask_rcnn/false_positive", (errors - missed) / negative)
+        storage.put_scalar("mask_rcnn/false_negative", missed / max(positive, 1.0))
+        return F.binary_cross_entropy_with_logits(logits.reshape(target.shape), target.float())
 
     @abstractmethod
     def probabilities(self, logits: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:

@@ -7,7 +7,6 @@ A pooler chooses the level of each RoI. One RoI layer per level extracts the fea
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from detectron2.modeling.poolers import (
@@ -71,8 +70,9 @@ class RoIPooler(ROIPooler):
     def forward(self, x: list[torch.Tensor], box_lists: list[Boxes]) -> torch.Tensor:
         """Pools the boxes of each image.
 
-        Where the compiled loops apply (on the CPU), they write all levels to the output at once.
-        Otherwise the base class pools level by level.
+        Where the compiled loops apply (on the CPU), they write all levels to the output at once. On
+        a GPU the boxes are sorted by level, which is waited for once. Otherwise the base class
+        pools level by level.
 
         Args:
             x: (N, C, H, W) features of each scale.
@@ -81,32 +81,47 @@ class RoIPooler(ROIPooler):
         Returns:
             (R, C, S, S), R boxes of all images in their order.
         """
-        pooled = self._pool_compiled(x, box_lists)
+        pooled = None
+        # symbolic tracing has no lists
+        plain = isinstance(x, list) and isinstance(box_lists, list) and len(box_lists) > 0
+        if plain and not (torch.compiler.is_compiling() or torch.jit.is_tracing()):
+            fits = len(x) == len(self.level_poolers) and len(box_lists) == len(x[0])
+            if fits and all(type(boxes) is Boxes for boxes in box_lists):
+                by_device = {"cpu": self._pool_compiled, "cuda": self._pool_sorted}
+                pooled = by_device.get(x[0].device.type, lambda *_: None)(x, box_lists)
         return super().forward(x, box_lists) if pooled is None else pooled
 
-    def _pool_compiled(self, maps: Any, box_lists: Any) -> torch.Tensor | None:
+    def _pool_sorted(self, maps: list[torch.Tensor], box_lists: list[Boxes]) -> torch.Tensor:
+        """Pools as the base class, which waits for the GPU twice and again for each level."""
+        images = [x.tensor.new_full((len(x), 1), i) for i, x in enumerate(box_lists)]
+        boxes = torch.cat([x.tensor for x in box_lists])
+        rois = torch.cat([torch.cat(images), boxes], dim=1)
+        if len(maps) == 1:
+            pooled: torch.Tensor = self.level_poolers[0](maps[0], rois)
+            return pooled
+        levels, order = self._levels(box_lists).sort(stable=True)
+        starts = torch.arange(1, len(maps), device=levels.device)
+        rois = rois[order].tensor_split(torch.searchsorted(levels, starts).tolist())
+        parts = zip(self.level_poolers, maps, rois, strict=True)
+        pooled = torch.cat([layer(x, own) for layer, x, own in parts])
+        return torch.empty_like(pooled).index_copy(0, order, pooled)
+
+    def _levels(self, box_lists: list[Boxes]) -> torch.Tensor:
+        of_canonical = (self.canonical_box_size, self.canonical_level)
+        return assign_boxes_to_levels(box_lists, self.min_level, self.max_level, *of_canonical)
+
+    def _pool_compiled(
+        self, maps: list[torch.Tensor], box_lists: list[Boxes]
+    ) -> torch.Tensor | None:
         """Pools all levels by compiled loops; returns None where these do not apply."""
-        if torch.compiler.is_compiling() or torch.jit.is_tracing():
-            return None
-        if not (isinstance(maps, list) and isinstance(box_lists, list)):  # symbolic tracing
-            return None
         layers = list(self.level_poolers)
         form, *others = (x.form() if isinstance(x, RoILayer) else None for x in layers)
         if form is None or any(other != form for other in others):
             return None
-        if not box_lists or len(maps) != len(layers) or len(box_lists) != len(maps[0]):
-            return None
-        if maps[0].device.type != "cpu" or not all(type(boxes) is Boxes for boxes in box_lists):
-            return None  # boxes are not converted twice on a GPU, which would be waited for
         rois = convert_boxes_to_pooler_format(box_lists)
         if not applies(maps, rois, form):
             return None
-        levels = None
-        if len(maps) > 1:
-            of_canonical = (self.canonical_box_size, self.canonical_level)
-            levels = assign_boxes_to_levels(
-                box_lists, self.min_level, self.max_level, *of_canonical
-            )
+        levels = self._levels(box_lists) if len(maps) > 1 else None
         wanted = self.memory_format
         channels_last = None if wanted is None else wanted == torch.channels_last
         scales = [layer.spatial_scale for layer in layers]

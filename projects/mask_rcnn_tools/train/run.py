@@ -30,7 +30,7 @@ from mask_rcnn_repro.engine.checkpoint.checkpointer import (
     checkpoint_facts,
     find_last_checkpoint,
 )
-from mask_rcnn_repro.engine.dependencies import check_dependencies, stage_seed
+from mask_rcnn_repro.engine.dependencies import stage_seed
 from mask_rcnn_repro.engine.evaluate import check_test_data, evaluate_model
 from mask_rcnn_repro.engine.extensions import Extensions
 from mask_rcnn_repro.engine.results import add_to_record, write_record
@@ -54,6 +54,7 @@ from mask_rcnn_tools.common.trained_run import (
     weights_of,
 )
 from mask_rcnn_tools.launch.processes import run_distributed, under_torchrun
+from mask_rcnn_tools.train.dependency_checks import check_dependencies
 from mask_rcnn_tools.train.other_runs import report_other_runs
 from mask_rcnn_tools.train.watched_metrics import check_metrics
 from mask_rcnn_tools.train.writers import check_installed

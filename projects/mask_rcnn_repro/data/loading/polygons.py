@@ -17,6 +17,8 @@ import pycocotools.mask as mask_util
 import torch
 from detectron2.structures import PolygonMasks
 
+from mask_rcnn_repro.utils.transfer import moved
+
 # The type of ``mask_size / box_side`` in Detectron2's rasterisation: NumPy 1 and 2 differ.
 _RATIO_TYPE = np.asarray(2 / np.float32(1)).dtype
 _SHORTEST_SIDE = 0.1
@@ -86,7 +88,7 @@ class PolygonArrays(PolygonMasks):
         if isinstance(item, torch.Tensor):
             if item.dtype not in (torch.bool, torch.int32, torch.int64):
                 raise ValueError(f"Unsupported tensor dtype={item.dtype} for indexing!")
-            chosen = self._chosen.to(item.device, non_blocking=True)[item]
+            chosen = moved(self._chosen, item.device)[item]
         else:
             chosen = self._chosen[item]
         found = type(self).__new__(type(self))
@@ -108,8 +110,9 @@ class PolygonArrays(PolygonMasks):
             (N, M, M) bool on the boxes' device, by COCO's rule for polygons.
         """
         assert len(boxes) == len(self), f"{len(boxes)} != {len(self)}"
-        chosen = self._chosen.cpu().numpy()
-        sides = boxes.detach().cpu().numpy()
+        numbers = self._chosen.to(boxes)[:, None]  # one transfer; whole numbers stay exact
+        packed = torch.cat([boxes.detach(), numbers], dim=1).cpu().numpy()
+        sides, chosen = packed[:, :4], packed[:, 4].astype(np.int64)
         which, owner = _ranges(self._polygon_starts, chosen)
         rows, polygon = _ranges(self._point_starts, which)
         counts = np.bincount(polygon, minlength=len(which))
@@ -134,7 +137,7 @@ class PolygonArrays(PolygonMasks):
             merged.append(runs[start] if end == start + 1 else mask_util.merge(runs[start:end]))
         if merged:
             masks[filled] = mask_util.decode(merged).transpose(2, 0, 1)
-        return torch.from_numpy(masks).to(boxes.device).bool()
+        return moved(torch.from_numpy(masks), boxes.device).bool()
 
 
 def _starts(counts: Sequence[int]) -> np.ndarray:

@@ -6,7 +6,6 @@ import contextlib
 import math
 import time
 from collections.abc import Iterable
-from functools import partial
 from typing import Any
 
 import torch
@@ -19,6 +18,7 @@ from mask_rcnn_repro.engine.seeding import seed_everything
 from mask_rcnn_repro.errors import NonFiniteLossError
 from mask_rcnn_repro.utils.interruption import stop_together_if_asked
 from mask_rcnn_repro.utils.precision import autocast_context
+from mask_rcnn_repro.utils.transfer import moved
 
 _LEAST_SCALE = 2.0**-10  # of fp16 losses; with smaller ones the gradients cannot be scaled
 _ASK_PERIOD = 10  # iterations
@@ -154,12 +154,8 @@ class Trainer(SimpleTrainer):
         return contextlib.nullcontext()
 
     def _losses(self, data: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        # pinned tensors are copied while the CPU goes on, Detectron2 would wait for them
-        move = partial(torch.Tensor.to, device=self.device, non_blocking=True)
         try:
-            return self.model(
-                [{k: move(v) if torch.is_tensor(v) else v for k, v in d.items()} for d in data]
-            )
+            return self.model([moved(item, self.device) for item in data])
         except FloatingPointError as error:  # Detectron2's RPN checks its own predictions first
             raise self._non_finite(str(error).rstrip("."), data) from error
 
