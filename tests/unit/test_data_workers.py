@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
 import pytest
+import torch
 
+from mask_rcnn_repro import get_config
+from mask_rcnn_repro.config import config_hash
 from mask_rcnn_repro.data.loading import workers
 from mask_rcnn_repro.data.loading.loader import build_test_loader
+from mask_rcnn_repro.engine.run import Run
+from mask_rcnn_tools.train.run import _load_ahead
 
 
 @pytest.fixture
@@ -31,3 +37,20 @@ def test_share_of_a_process(eight_cpus, monkeypatch, caplog, asked, processes, g
 def test_loaders_ask(monkeypatch):
     monkeypatch.setattr(workers, "usable_cpus", lambda: 1)
     assert build_test_loader([{"x": 1}], lambda record: record, num_workers=5).num_workers == 1
+
+
+@pytest.mark.parametrize(
+    ("profile", "device", "overrides", "train", "test"),
+    [
+        ("mini", "cuda", (), 4, 4),
+        ("mini", "cuda", ("dataloader.train.num_workers=0",), 0, 4),
+        ("mini", "cpu", (), 0, 0),
+        ("tiny", "cuda", (), 0, 0),
+    ],
+)
+def test_mini_loads_ahead_for_a_gpu(profile, device, overrides, train, test):
+    cfg = get_config("table2a/r50_fpn", profile=profile, overrides=list(overrides))
+    before = config_hash(cfg)
+    _load_ahead(Run("row", cfg, Path(), torch.device(device), overrides))
+    assert [cfg.dataloader[split].num_workers for split in ("train", "test")] == [train, test]
+    assert config_hash(cfg) == before

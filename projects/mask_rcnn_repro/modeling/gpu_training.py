@@ -54,7 +54,7 @@ class _Matcher(Matcher):
             self._table = limits, labels
         limits, labels = self._table
         values, matches = quality.max(dim=0)
-        found = labels[torch.bucketize(values, limits, right=True)]
+        found = labels[torch.bucketize(values, limits.to(values), right=True)]
         if self.allow_low_quality_matches:
             found = found.masked_fill((quality == quality.amax(1, keepdim=True)).any(0), 1)
         return matches, found

@@ -64,6 +64,8 @@ logger = logging.getLogger(__name__)
 NOT_MET = 3
 """Exit status after `--verify` if a number is not met."""
 
+_GPU_WORKERS = 4  # as in the rows on COCO; fewer on few cores
+
 _TTA_KEYS = tuple(f"train.tta.{name}" for name in train_fields(("tta",)) or ())
 
 
@@ -94,6 +96,18 @@ def main(args: argparse.Namespace, extensions: Extensions) -> None:
     run_distributed(functools.partial(run, extensions=extensions), args, timeout)
 
 
+def _load_ahead(run: Run) -> None:
+    """Loads by processes where `mini` loads in the training process, which a GPU would wait for.
+
+    What is loaded does not depend on it. A number on the command line stays.
+    """
+    for split in ("train", "test"):
+        key = f"dataloader.{split}.num_workers"
+        given = any(key in override for override in run.overrides)
+        if run.device.type == "cuda" and run.profile == "mini" and not given:
+            OmegaConf.update(run.cfg, key, _GPU_WORKERS)
+
+
 def _show(args: argparse.Namespace) -> None:
     cfg = load_fitted(args)
     if args.print_config:
@@ -119,6 +133,7 @@ def run(args: argparse.Namespace, extensions: Extensions) -> None:
     below = config_id(args.config_file) in list_configs()
     file = None if below else Path(args.config_file)
     this = Run(given_id(args), cfg, output_dir, device, tuple(args.overrides), file)
+    _load_ahead(this)
     met = None
     if args.verify and extensions.verify is not None:
         met = extensions.verify(cfg, this.config_id, args.verify)
