@@ -29,8 +29,8 @@ from mask_rcnn_repro.records.provenance import file_sha256
 from mask_rcnn_tools.tables.choose import choose_rows
 from mask_rcnn_tools.tables.plan import make_plan
 from mask_rcnn_tools.tables.usable_records import stage_is_ready
-from mask_rcnn_tools.train.dependency_checks import check_dependencies
 from mask_rcnn_tools.train.cli import parse_args
+from mask_rcnn_tools.train.dependency_checks import check_dependencies
 from mask_rcnn_tools.train.main import EXTENSIONS
 from mask_rcnn_tools.train.run import run as launch
 
