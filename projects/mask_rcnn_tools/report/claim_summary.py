@@ -55,7 +55,8 @@ def chance(scale: Scale) -> str:
     estimates = f"{small} can only be estimated: they are too small for the planned seeds. "
     seconds = sum(entry["metric"] == "seconds" for entry in load_claims())
     return (
-        f"A claim counts by its main metric; {seconds} claims about seconds are left out. "
+        f"A claim counts by its main metric. {seconds} claims about seconds are left out: "
+        "benchmarks/paper_timing.py measures them (docs/performance.md). "
         f"{estimates * bool(small)}"
         "A claim that does not hold is confirmed with a chance of at most about "
         f"{100 * ERROR:g} %, and one that holds is contradicted as rarely. So at most that share "
