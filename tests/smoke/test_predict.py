@@ -21,6 +21,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 from pycocotools.coco import COCO
 
+from mask_rcnn_embedded.cache import embedded_root
 from mask_rcnn_repro import build_predictor, get_config
 from mask_rcnn_repro.data.registration import coco_parts, register_all_datasets
 from mask_rcnn_repro.engine.builders import build_model
@@ -28,10 +29,12 @@ from mask_rcnn_repro.engine.dependencies import find_rpn
 from mask_rcnn_repro.errors import CheckpointError, ConfigError, DataError
 from mask_rcnn_tools import Predictor
 from mask_rcnn_tools.predict import images as image_files
+from mask_rcnn_tools.predict import main as predict_main
 from mask_rcnn_tools.predict import video_io, videos
 from mask_rcnn_tools.predict.cli import parse_args
 from mask_rcnn_tools.predict.main import main
 from mask_rcnn_tools.predict.prediction import Prediction
+from mask_rcnn_tools.predict.sources import Source
 
 from .run_helpers import QUICKSTART, REPOSITORY, Outcome, _undone, results, start
 
@@ -87,6 +90,17 @@ def test_generated_data_are_not_made_for_their_class_names(
     predict(tmp_path, weights, "--input", picture).succeeded()
     assert not (tmp_path / "cache").exists()
     assert load(tmp_path)["info"]["image_ids"] == "counted from 1"
+
+
+def test_generated_images_below_a_link_have_their_ids(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link = tmp_path / "embedded"
+    link.symlink_to(embedded_root(), target_is_directory=True)
+    monkeypatch.setattr(predict_main, "embedded_root", lambda: link)
+    sources = [Source(path, path.name, False) for path in sorted(images.iterdir())]
+    ids = predict_main._test_image_ids(get_config(ID, "tiny"), sources)
+    assert ids is not None and ids.keys() == {source.path for source in sources}
 
 
 def write_video(file: Path, frames: list[np.ndarray], rate: float = 12.5) -> Path:
@@ -383,7 +397,6 @@ def test_one_line_finds_what_the_evaluation_found(trained: Path, images: Path) -
     first, second = (images / name for name in sorted(evaluated)[:2])
     code = f"""
 import json
-import shutil
 from mask_rcnn_tools import Predictor
 predictor = Predictor.from_run({str(trained)!r})
 found = predictor({str(first)!r})

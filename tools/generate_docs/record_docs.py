@@ -16,6 +16,7 @@ from mask_rcnn_tools.evidence.image_bootstrap import BOOTSTRAP_FILE, Bootstrap
 _SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("The record", records.Record),
     ("config", records.ConfigInfo),
+    ("best", records.BestInfo),
     ("metrics.<task>", records.TaskMetrics),
     ("seconds_per_image", records.SecondsPerImage),
     ("test_data, train_data, generated_data", records.DatasetInfo),

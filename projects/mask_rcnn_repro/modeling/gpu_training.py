@@ -27,11 +27,12 @@ from mask_rcnn_repro.modeling.rpn import StageRPN
 
 class _Anchors(DefaultAnchorGenerator):
     _kept: tuple[torch.Tensor, ...] = ()  # (H, W, A, 4) of each level
+    _made_of: torch.Tensor | None = None
 
     def _grid_anchors(self, grid_sizes: list[tuple[int, int]]) -> list[torch.Tensor]:
-        kept, device = self._kept, next(self.buffers()).device
-        if not kept or kept[0].device != device:
-            kept = (torch.empty(0, 0, 0, 4, device=device),) * len(grid_sizes)
+        kept, cell = self._kept, next(self.buffers())
+        if cell is not self._made_of:  # moved, or of another type
+            self._made_of, kept = cell, (cell.new_empty(0, 0, 0, 4),) * len(grid_sizes)
         pairs = list(zip(grid_sizes, kept, strict=True))
         largest = [(max(h, x.shape[0]), max(w, x.shape[1])) for (h, w), x in pairs]
         if largest != [x.shape[:2] for x in kept]:

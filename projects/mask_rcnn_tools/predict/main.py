@@ -142,7 +142,8 @@ def _test_image_ids(cfg: DictConfig, sources: Sequence[Source]) -> Mapping[Path,
     """
     images = {source.path: source.path.resolve() for source in sources if not source.is_video}
     names = [data.name for data in data_sets(cfg, "test")]
-    if not any(path.is_relative_to(embedded_root()) for path in images.values()):
+    generated = embedded_root().resolve()
+    if not any(path.is_relative_to(generated) for path in images.values()):
         names = [name for name in names if not name.startswith("embedded")]  # would be generated
     folders = [folder for name in names for folder in _folders(name)]
     inside = [any(path.is_relative_to(f) for f in folders) for path in images.values()]
