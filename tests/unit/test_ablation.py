@@ -191,6 +191,7 @@ def test_tables_and_configs_side_by_side(here):
         (["my/expect.py"], r"ablation.expect must be one of greater, equal, at_least, got 'more'"),
         (["my/margin.py"], "ablation.margin must be 0 or more points, got -1"),
         (["my/key.py"], r"my/key\.py: ablation has no key 'metrik'\. Did you mean 'metric'\?"),
+        (["my/keys.py"], "no row of table 2c 'mine'.*no key 'metrik'.*no key 'expekt'"),
         (["my/s1.py", "other/my/s1.py"], "have the same id, my/s1"),
         ([FPN, "--sweep", "optimizer.lrr=1,2"], "Did you mean 'optimizer.lr'"),
         ([FPN, "--sweep", "optimizer.lr=1,"], "not in Hydra's syntax"),
@@ -205,6 +206,7 @@ def test_mistakes_are_answered_when_planned(here, argv, message):
         "expect": 'ablation = dict(expect="more")',
         "margin": "ablation = dict(margin=-1)",
         "key": 'ablation = dict(metrik="segm/AP")',
+        "keys": 'paper = dict(table="2c", row="mine")\nablation = dict(metrik="a", expekt="b")',
     }.items():
         write(here / f"my/{name}.py", section)
     with pytest.raises(ConfigError, match=message):

@@ -244,23 +244,25 @@ def stated_in(file: Path) -> Stated:
             sections = {name: dict(saved.get(name) or {}) for name in ("paper", "ablation")}
     except (OSError, SyntaxError, TypeError, ValueError, ConfigError) as error:
         return Stated({}, {}, problem=f"{file} cannot be read: {error}.")
-    problem = ""
+    problems = []
     if "table" in sections["paper"]:
         paper = sections["paper"]
         try:
             printed_row(str(paper["table"]), str(paper.get("row")))
         except ConfigError as error:
-            problem = (
+            problems.append(
                 f"{file}: paper = dict(table={paper['table']!r}, row={paper.get('row')!r}): "
                 f"{error} For an ablation of your own write ablation = dict(control=...)."
             )
-    for key in sections["ablation"].keys() - set(ABOUT_KEYS["ablation"]):
+    for key in sections["ablation"]:
+        if key in ABOUT_KEYS["ablation"]:
+            continue
         near = difflib.get_close_matches(key, ABOUT_KEYS["ablation"], n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         known = ", ".join(ABOUT_KEYS["ablation"])
-        problem = f"{file}: ablation has no key {key!r}.{hint} Its keys: {known}."
+        problems.append(f"{file}: ablation has no key {key!r}.{hint} Its keys: {known}.")
     summary = " ".join((ast.get_docstring(tree) or "").split())
-    return Stated(sections["paper"], sections["ablation"], summary, problem)
+    return Stated(sections["paper"], sections["ablation"], summary, " ".join(problems))
 
 
 def _section(tree: ast.Module, name: str) -> dict[str, Any]:

@@ -91,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
     # an own ablation's file of planned seeds is in its folder, whatever the overrides
     changes = [] if all(group.own for group in groups) else args.overrides
     folder = plan.output_root / _FOLDER / _folder_name(tables, args.profile, changes)
-    plans = _plan_ablations(groups, plan, plan.seeds)
+    plans = _plan_ablations(groups, plan, args.seeds or plan.seeds)
     if args.show:
         return _show(plan, groups, args, records, {}, fixed)
     jobs = jobs_to_run(plan, records, args.ignore_results or args.reproduce)
