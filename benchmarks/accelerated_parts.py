@@ -77,10 +77,6 @@ PARTS: dict[str, tuple[list[str], dict[str, Any]]] = {
         ["data/loading/resize_kernels.py"],
         {"data.loading.resize._same_as_pillow": lambda: False},
     ),
-    "JPEG by OpenCV": (
-        ["data/loading/jpeg.py"],
-        {"data.loading.images.decode_jpeg": lambda content: None},
-    ),
     "all of Numba": ([], {"utils.compiled.HAVE_NUMBA": False}),
 }
 """Name to its files, and to what switches it off."""

@@ -16,7 +16,6 @@ from PIL import Image
 
 from mask_rcnn_repro.data.coco.fields import backslash_hint
 from mask_rcnn_repro.data.deep_images import channel_bits, deep_values, to_eight_bits
-from mask_rcnn_repro.data.loading.jpeg import decode_jpeg
 from mask_rcnn_repro.errors import DataError
 
 PLAIN_MODES = frozenset({"RGB", "L"})
@@ -92,7 +91,7 @@ def _check_size(
 
 
 def _read(record: Mapping[str, Any], image_format: str, which: str) -> np.ndarray:
-    """As Detectron2's reader; plain JPEG faster, to the same pixels."""
+    """As Detectron2's reader, and 16-bit images besides."""
     file = record["file_name"]
     if os.path.exists(file):  # others are for the path manager, which knows addresses
         state = os.stat(file)
@@ -103,11 +102,6 @@ def _read(record: Mapping[str, Any], image_format: str, which: str) -> np.ndarra
                 f"{which} has {state.st_size} bytes; more than {LARGEST_FILE} are refused. Write "
                 "it in a compressed format, or cut it."
             )
-    if image_format in ("BGR", "RGB") and file.lower().endswith((".jpg", ".jpeg")):
-        with PathManager.open(file, "rb") as opened:
-            image = decode_jpeg(opened.read())
-        if image is not None:
-            return image if image_format == "BGR" else image[:, :, ::-1]
     with PathManager.open(file, "rb") as opened:
         picture: Image.Image = Image.open(opened)
         stored = channel_bits(picture)  # first, as reading EXIF may decode
