@@ -18,7 +18,8 @@ from .config_sets import (
 
 # loading all configs at one profile takes 15 s
 EACH_PROFILE = pytest.mark.parametrize(
-    "profile", [*PROFILES[:2], *(pytest.param(p, marks=pytest.mark.slow) for p in PROFILES[2:])]
+    "profile",
+    [pytest.param(p, marks=[] if p == "mini" else pytest.mark.slow) for p in PROFILES],
 )
 
 

@@ -35,7 +35,7 @@ TASKS = ["bbox", "segm", "keypoints"]
 LIMITS = [[1, 10, 100], [1, 10, 50], [1, 2, 3], [3, 2, 1], [1, 10, 100, 300], [2, 100, 100]]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     st.integers(0, 2**32 - 1),
     st.sampled_from(TASKS),

@@ -90,6 +90,7 @@ def check_generated(file: Path, labeled: str, task: str) -> COCO:
     return coco
 
 
+@pytest.mark.slow
 def test_masks_from_several_views_to_a_student(trained: Path, tmp_path: Path) -> None:
     shutil.copytree(trained, tmp_path / RUN)
     distill(tmp_path, VIEWS).succeeded()  # finds the weights of this config's own run

@@ -138,6 +138,7 @@ def test_test_data_with_other_keypoints_is_refused(own_data: list[str], tmp_path
     assert "acrobat" in message  # the class differs as well, and is told first
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     not (SAMPLE / "coco").is_dir(), reason="no COCO sample at ../shared/data beside the checkout"
 )

@@ -15,20 +15,19 @@ from .run_helpers import REPOSITORY, environment, launch
 from .stage_helpers import R50_FPN, RPN_RUN, SHORT
 
 HOLD = """
-import sys, time
-from pathlib import Path
-from mask_rcnn_repro.utils.locks import exclusive
-with exclusive(Path(sys.argv[1]), purpose="a test", wait=False):
+import os, sys, time
+from filelock import FileLock
+os.makedirs(sys.argv[1], exist_ok=True)
+with FileLock(os.path.join(sys.argv[1], sys.argv[2])):
     print("held", flush=True)
-    time.sleep(float(sys.argv[2]))
+    time.sleep(float(sys.argv[3]))
 """
 
 
 def hold(folder: Path, seconds: float) -> subprocess.Popen[str]:
-    """Another process that holds a folder."""
+    """Another process that holds a folder (without importing torch, which takes seconds)."""
     process = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(folder), str(seconds)],
-        env=environment() | {"PYTHONPATH": str(REPOSITORY / "projects")},
+        [sys.executable, "-c", HOLD, str(folder), LOCK_FILE, str(seconds)],
         stdout=subprocess.PIPE,
         text=True,
     )

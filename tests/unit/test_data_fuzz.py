@@ -125,7 +125,7 @@ def _mutated(draw: st.DrawFn) -> dict[str, Any]:
 
 
 @given(_mutated())
-@settings(max_examples=500, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=250, deadline=None, suppress_health_check=list(HealthCheck))
 def test_annotations(folder: Path, data: dict[str, Any]) -> None:
     file, root = folder / "data.json", str(folder / "images")
     file.write_text(json.dumps(data))

@@ -61,12 +61,11 @@ def test_a_missing_file_is_named(given: dict[str, str]) -> None:
     "config",
     [
         ROW,
-        "quickstart/mask_rcnn_r18_fpn",
         *(
             pytest.param(config, marks=pytest.mark.slow)
             for config in (
-                "table2c/roi_warp_ave", "table4/keypoint_and_mask", "rpn/r50_fpn_cityscapes",
-                "pretrain/r50", "rpn/r50_fpn",
+                "quickstart/mask_rcnn_r18_fpn", "table2c/roi_warp_ave", "table4/keypoint_and_mask",
+                "rpn/r50_fpn_cityscapes", "pretrain/r50", "rpn/r50_fpn",
             )
         ),
     ],
