@@ -83,10 +83,10 @@ def figures_of(scale: Scale) -> Figures:
 
 
 _CAPTIONS = {
-    "The paper's claims and what runs show": "Each line is one claim of the paper, in its main "
-    "metric. The hatched bar is the paper's difference between two rows. The mark is ours, and its "
-    "shape and color are the verdict. The line is the 90 % interval that the verdict is taken "
-    "from. An arrow marks an interval that extends beyond the axis. One seed has no interval.",
+    "The paper's claims and what runs show": "Each row shows one claim of the paper, in its main "
+    "metric. The hatched bar is the paper's difference between two configs. The marker is ours, "
+    "and its shape and color give the verdict. The whisker is the 90 % interval that decides it. "
+    "An arrow marks an interval that extends beyond the axis. One seed has no interval.",
     "Learning": "Left the training loss: the mean over seeds, and thin each seed. Right the metric "
     "that the table is about, one mark a seed and evaluation.",
     "Precision over recall": "Precision over recall of the {task} results, averaged over classes. "

@@ -28,8 +28,8 @@ def format_section(report: Report, plots: Path = PLOTS) -> str:
     if drawn_claims(shown):
         false = expected_false(shown.count_verdicts())
         lines.append(
-            f"- The paper's claims at {scale_name(shown)}: {counts_text(shown)}. At most "
-            f"{false:.1f} of these verdicts are expected to be false."
+            f"- The paper's claims at {scale_name(shown)}: {counts_text(shown)}. The "
+            f"expected number of false verdicts is at most {false:.1f}."
         )
     else:
         lines.append(f"- The paper's claims: {counts_text(shown)}.")
