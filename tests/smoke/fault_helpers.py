@@ -26,7 +26,7 @@ from mask_rcnn_tools.train.run import run
 
 from .run_helpers import QUICKSTART, Outcome
 
-SECONDS = 90
+SECONDS = 400.0  # a busy machine may take minutes
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG
 
 
@@ -98,7 +98,7 @@ def fork(
                 "gloo", init_method=f"file://{meeting}", rank=rank, world_size=world_size
             )
             comm.create_local_process_group(world_size)
-            processes._guarded(functools.partial(run, extensions=EXTENSIONS), args)
+            processes._guarded(functools.partial(run, extensions=EXTENSIONS), args, timeout=600)
         code = 0
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else 1

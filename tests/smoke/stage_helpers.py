@@ -27,6 +27,7 @@ TRAIN, TEST = "dataloader.train.dataset", "dataloader.test.dataset"
 
 def write_config(file: Path, row: str, *lines: str) -> Path:
     """Writes a config of one's own outside the checkout that starts from a row."""
+    file.parent.mkdir(exist_ok=True)
     file.write_text(
         f'"""A variant of {row}."""\n\n'
         "from mask_rcnn_repro import get_config\n\n"

@@ -271,12 +271,12 @@ def deletes_what_it_names(message: str, folder: Path) -> Path:
 
 def run_with_own_rpn(folder: Path) -> tuple[Path, list[str]]:
     """Runs a row on an RPN of one's own; returns the RPN's file and the row's keys."""
-    rpn = write_config(folder / "my_rpn.py", "rpn/r50_fpn", "train.max_iter = 32_000")
+    rpn = write_config(folder / "own/my_rpn.py", "rpn/r50_fpn", "train.max_iter = 32_000")
     rpn.write_text(rpn.read_text() + "lr_multiplier.milestones = [16_000]\n")
     keys = [*SHORT, f"train.proposals={rpn}"]
     outcome = launch(folder, *keys, config=R50_FPN)
-    assert "Running my_rpn first, in output/my_rpn@tiny/seed0." in made(outcome)[0]
-    assert iterations(folder / "output/my_rpn@tiny/seed0") == [0, 1, 2]
+    assert "Running own/my_rpn first, in output/own/my_rpn@tiny/seed0." in made(outcome)[0]
+    assert iterations(folder / "output/own/my_rpn@tiny/seed0") == [0, 1, 2]
     return rpn, keys
 
 
@@ -290,7 +290,7 @@ def test_missing_weights_are_told_before_the_rpn_is_trained(tmp_path: Path) -> N
 @pytest.mark.slow
 def test_changed_rpn_config_is_detected_and_named(tmp_path: Path) -> None:
     rpn, keys = run_with_own_rpn(tmp_path)
-    run = tmp_path / "output/my_rpn@tiny/seed0"
+    run = tmp_path / "output/own/my_rpn@tiny/seed0"
     before = state(run)
     rpn.write_text(rpn.read_text() + "model.proposal_generator.nms_thresh = 0.6\n")
 
@@ -315,7 +315,7 @@ def test_changed_rpn_config_is_detected_and_named(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_evaluation_does_not_use_weights_of_a_changed_rpn_config(tmp_path: Path) -> None:
     rpn, keys = run_with_own_rpn(tmp_path)
-    run = tmp_path / "output/my_rpn@tiny/seed0"
+    run = tmp_path / "output/own/my_rpn@tiny/seed0"
     shutil.rmtree(run / "proposals" / "embedded_tiny_val")
     rpn.write_text(rpn.read_text() + "model.proposal_generator.nms_thresh = 0.6\n")
     message = launch(tmp_path, *keys, "--eval-only", "--resume", config=R50_FPN).failed_plainly()

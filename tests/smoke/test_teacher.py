@@ -32,7 +32,8 @@ PERSONS = "table5/keypoint_only"
 FEW = "model.roi_heads.box_predictor.test_topk_per_image = 4"
 SHORT = ("train.max_iter = 20_000", "lr_multiplier.milestones = [10_000]", "train.draw = 0", FEW)
 UNLABELED = "embedded_tiny_person_unlabeled"
-TEACHER_RUN = Path("output/teacher@tiny/seed0")
+OWN = "own"  # directory of the configs, which begins their ids
+TEACHER_RUN = Path("output/own/teacher@tiny/seed0")
 RPN_RUN = Path("output/rpn/r50_fpn_person@tiny/seed0")
 DISTILLED = TEACHER_RUN / "distilled" / UNLABELED
 GENERATED = DISTILLED / "generated.json"
@@ -40,12 +41,13 @@ DATASET = "dataloader.train.dataset"
 
 
 def write_teacher(folder: Path, *lines: str) -> Path:
-    return write_config(folder / "teacher.py", PERSONS, *SHORT, "train.tta.sizes = [800]", *lines)
+    file = folder / OWN / "teacher.py"
+    return write_config(file, PERSONS, *SHORT, "train.tta.sizes = [800]", *lines)
 
 
 def write_student(folder: Path, teacher: Path | str, *lines: str, name: str = "student") -> Path:
     return write_config(
-        folder / f"{name}.py",
+        folder / OWN / f"{name}.py",
         PERSONS,
         "from detectron2.config import LazyCall as L",
         "from mask_rcnn_repro.data import get_mixed_dicts",
@@ -99,11 +101,11 @@ def test_one_command_does_all(first: tuple[Path, Outcome]) -> None:
     folder, outcome = first
     steps = [line.partition(" in output")[0].rstrip(",.") for line in made(outcome)]
     assert steps == [
-        "Missing: the teacher of student. Running teacher first",
+        "Missing: the teacher of own/student. Running own/teacher first",
         "Missing: the proposals for embedded_tiny_person_train. Running rpn/r50_fpn_person first",
         "Storing the proposals of rpn/r50_fpn_person for embedded_tiny_person_train",
         "Storing the proposals of rpn/r50_fpn_person for embedded_tiny_person_val",
-        "Missing: the generated annotations of student. teacher makes them",
+        "Missing: the generated annotations of own/student. own/teacher makes them",
         f"Storing the proposals of rpn/r50_fpn_person for {UNLABELED}",
     ]
     assert outcome.out.index("Generated annotations written") < outcome.out.index("An epoch:")
@@ -128,7 +130,7 @@ def test_the_record_names_annotations_and_teacher(first: tuple[Path, Outcome]) -
     assert student.train_data == teacher.train_data
     weights = hashlib.sha256((folder / TEACHER_RUN / "model_final.pth").read_bytes()).hexdigest()
     assert student.teacher.model_dump() == {
-        "id": "teacher",
+        "id": "own/teacher",
         "hash": teacher.config.hash,
         "seed": 0,
         "checkpoint": weights,
@@ -144,7 +146,7 @@ def test_other_seeds_and_the_tool_share_them(copied: tuple[Path, Path]) -> None:
     assert made(launch(folder, "--seed", "2", "train.output_dir=b", config=config)) == []
     assert unlogged(folder / "output") == before
     with _undone(folder):
-        main(parse_args(["--config-file", str(folder / "teacher.py"), "--profile", "tiny"]))
+        main(parse_args(["--config-file", str(folder / OWN / "teacher.py"), "--profile", "tiny"]))
     assert "are there already" in (folder / DISTILLED / "log.txt").read_text().splitlines()[-1]
     assert unlogged(folder / "output") == before
 
@@ -154,7 +156,7 @@ def test_evaluation_needs_no_teacher(
 ) -> None:
     folder, config = copied
     shutil.rmtree(folder / TEACHER_RUN)
-    (folder / "teacher.py").unlink()
+    (folder / OWN / "teacher.py").unlink()
     weights = f"train.init_checkpoint={first[0] / 'first' / 'model_final.pth'}"
     keys = ("--eval-only", weights, "train.output_dir=e")
     assert made(launch(folder, *keys, config=config)) == []
@@ -191,7 +193,7 @@ def test_deleted_annotations_are_made_again(copied: tuple[Path, Path]) -> None:
     (folder / GENERATED).unlink()
     outcome = launch(folder, "train.output_dir=a", config=config)
     assert [line.split(".")[0] for line in made(outcome)] == [
-        "Missing: the generated annotations of student"
+        "Missing: the generated annotations of own/student"
     ]
     assert "1 of 1 files of predictions are there already" in outcome.out
     assert (folder / GENERATED).read_bytes() == kept
@@ -205,7 +207,7 @@ def test_other_weights_of_the_teacher_make_its_annotations_stale(
 ) -> None:
     folder, config = copied
     keys = ("optimizer.lr=0.01", "train.output_dir=other")
-    launch(folder, *keys, config=folder / "teacher.py").succeeded()
+    launch(folder, *keys, config=folder / OWN / "teacher.py").succeeded()
     weights = folder / TEACHER_RUN / "model_final.pth"
     shutil.copyfile(folder / "other" / "model_final.pth", weights)
     message = launch(folder, "train.output_dir=a", config=config).failed_plainly()
@@ -223,13 +225,13 @@ def test_a_changed_teacher_is_named(copied: tuple[Path, Path]) -> None:
     folder, config = copied
     write_teacher(folder, "optimizer.lr = 0.01")
     message = launch(folder, "train.output_dir=a", config=config).failed_plainly()
-    assert f"{TEACHER_RUN} is stale: teacher, which gives the teacher of student" in message
+    assert f"{TEACHER_RUN} is stale: own/teacher, which gives the teacher of own/student" in message
     # its annotations alone are stale, too
     for file in (folder / TEACHER_RUN).iterdir():
         if file.is_file():
             file.unlink()
     message = launch(folder, "train.output_dir=a", config=config).failed_plainly()
-    assert f"The generated annotations {GENERATED} are stale: teacher (its hash was" in message
+    assert f"The generated annotations {GENERATED} are stale: own/teacher (its hash was" in message
     assert f"Delete the folder {DISTILLED}" in message
 
 
@@ -247,22 +249,24 @@ def test_annotations_outlive_their_teacher(copied: tuple[Path, Path]) -> None:
 
 def test_what_stands_on_a_student_notices_other_annotations(copied: tuple[Path, Path]) -> None:
     folder, config = copied
-    tuned = write_config(folder / "tuned.py", PERSONS, *SHORT, f"train.init_from = '{config}'")
+    tuned = write_config(
+        folder / OWN / "tuned.py", PERSONS, *SHORT, f"train.init_from = '{config}'"
+    )
     (announced,) = made(launch(folder, "train.output_dir=a", config=tuned))
-    assert "the initial weights of tuned. Running student first" in announced
+    assert "the initial weights of own/tuned. Running own/student first" in announced
     edit(folder / GENERATED)
     message = launch(folder, "train.output_dir=b", config=tuned).failed_plainly()
-    assert "output/student@tiny/seed0, which gives the initial weights of tuned" in message
+    assert "output/own/student@tiny/seed0, which gives the initial weights of own/tuned" in message
     assert f"other generated annotations than those in {GENERATED} now" in message
     # those that are gone are not needed for what was trained on them
     shutil.rmtree(folder / TEACHER_RUN)
     assert made(launch(folder, "train.output_dir=c", config=tuned)) == []
     # nor for a row that inherits the teacher and trains nothing
     lines = (f"train.init_from = {str(config)!r}", "train.max_iter = 0")
-    evaluated = write_student(folder, folder / "teacher.py", *lines, name="evaluated")
+    evaluated = write_student(folder, folder / OWN / "teacher.py", *lines, name="evaluated")
     assert made(launch(folder, "train.output_dir=d", config=evaluated)) == []
     student, again = (
-        load_record(folder / f / "record.json") for f in ("output/student@tiny/seed0", "d")
+        load_record(folder / f / "record.json") for f in ("output/own/student@tiny/seed0", "d")
     )
     assert again.metrics == student.metrics
     assert student.teacher is not None and again.teacher is None
@@ -295,9 +299,9 @@ def test_mistakes_are_told_before_anything_is_trained(
 
 
 def test_nobody_teaches_himself(tmp_path: Path) -> None:
-    write_student(tmp_path, tmp_path / "student.py")
-    message = launch(tmp_path, config=tmp_path / "student.py").failed_plainly()
-    assert "student -> student" in message
+    config = write_student(tmp_path, tmp_path / OWN / "student.py")
+    message = launch(tmp_path, config=config).failed_plainly()
+    assert "own/student -> own/student" in message
 
 
 def test_unlabeled_images_with_ids_of_labeled_ones(copied: tuple[Path, Path]) -> None:
@@ -345,7 +349,7 @@ def test_two_processes_do_all(tmp_path: Path) -> None:
     first, second = (child.wait() for child in fork_two(tmp_path, config=config))
     second.succeeded()
     assert len(made(first)) == 6
-    record = load_record(tmp_path / "output" / "student@tiny" / "seed0" / "record.json")
+    record = load_record(tmp_path / "output" / OWN / "student@tiny" / "seed0" / "record.json")
     assert record.world_size == 2
     assert record.generated_data is not None
     assert record.generated_data == DatasetInfo(**generated_facts(tmp_path / GENERATED))
