@@ -9,6 +9,7 @@ from pathlib import Path
 
 from harness.record import BenchmarkRecord, Comparison, Series
 from mask_rcnn_tools.common import plot_style as style
+from mask_rcnn_tools.common.markdown import wrap_prose
 from mask_rcnn_tools.common.text_tables import Table
 
 PLOTS = Path("docs", "performance")
@@ -33,7 +34,7 @@ def format_performance_page(records: Sequence[BenchmarkRecord]) -> str:
     parts.append(_overview(records) if records else "Not run.\n")
     for record in records:
         parts.append(_section(record))
-    return "\n".join(parts)
+    return wrap_prose("\n".join(parts))
 
 
 def performance_plots(records: Sequence[BenchmarkRecord]) -> dict[Path, str]:

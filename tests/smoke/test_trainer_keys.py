@@ -14,7 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from mask_rcnn_repro.config import load_config
 from mask_rcnn_repro.engine.checkpoint.checkpointer import checkpoint_facts
-from mask_rcnn_repro.engine.evaluate import Evaluation
+from mask_rcnn_repro.engine.run import Evaluation
 from mask_rcnn_repro.engine.train import loop
 from mask_rcnn_repro.engine.train.trainer import Trainer
 from mask_rcnn_repro.records import load_record

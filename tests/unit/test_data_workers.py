@@ -10,15 +10,14 @@ import torch
 
 from mask_rcnn_repro import get_config
 from mask_rcnn_repro.config import config_hash
-from mask_rcnn_repro.data.loading import workers
-from mask_rcnn_repro.data.loading.loader import build_test_loader
+from mask_rcnn_repro.data.loading import loader
 from mask_rcnn_repro.engine.run import Run
 from mask_rcnn_tools.train.run import _load_ahead
 
 
 @pytest.fixture
 def eight_cpus(monkeypatch):
-    monkeypatch.setattr(workers, "usable_cpus", lambda: 8)
+    monkeypatch.setattr(loader, "usable_cpus", lambda: 8)
 
 
 @pytest.mark.parametrize(
@@ -26,17 +25,18 @@ def eight_cpus(monkeypatch):
     [(0, 1, 0), (4, 1, 4), (8, 1, 8), (9, 1, 8), (4, 4, 2), (2, 16, 1), (0, 16, 0)],
 )
 def test_share_of_a_process(eight_cpus, monkeypatch, caplog, asked, processes, given):
-    monkeypatch.setattr(workers.comm, "get_local_size", lambda: processes)
-    with caplog.at_level(logging.INFO, logger=workers.__name__):
-        assert workers.loader_workers(asked) == given
+    monkeypatch.setattr(loader.comm, "get_local_size", lambda: processes)
+    with caplog.at_level(logging.INFO, logger=loader.__name__):
+        assert loader.loader_workers(asked) == given
     said = [r.getMessage() for r in caplog.records]
     assert bool(said) == (asked != given)
     assert all(f"num_workers={asked}" in text and f" {given} worker" in text for text in said)
 
 
 def test_loaders_ask(monkeypatch):
-    monkeypatch.setattr(workers, "usable_cpus", lambda: 1)
-    assert build_test_loader([{"x": 1}], lambda record: record, num_workers=5).num_workers == 1
+    monkeypatch.setattr(loader, "usable_cpus", lambda: 1)
+    made = loader.build_test_loader([{"x": 1}], lambda record: record, num_workers=5)
+    assert made.num_workers == 1
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ import pytest
 from mask_rcnn_repro.errors import RecordError
 from mask_rcnn_repro.records.curves import Curves, TaskCurves, record_identity, save_curves
 from mask_rcnn_repro.records.record import load_record, save_record
+from mask_rcnn_tools.common.markdown import wrap_prose
 from mask_rcnn_tools.common.plot_style import MUTED, inline_svg, same_plot
 from mask_rcnn_tools.evidence.claims import claims_to_test
 from mask_rcnn_tools.evidence.learning import mean_curve
@@ -357,13 +358,32 @@ def test_no_cell_of_a_page_is_blank_and_its_pictures_are_there(report, folder):
     assert len(rows) > 10
     assert not [row for row in rows if re.search(r"\|\s*\|", row)]
     assert page.count("Not run.") == 1, "full scale"
-    assert "partial: 12 % of the schedule" in page
+    assert "partial: 12 % of the schedule" in " ".join(page.split())
     pictures = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", page)
     names = {f"plots/{f.name}" for found in report.figures["mini"].values() for f in found}
     assert set(pictures) - names == {"results/table2c/roi_align_ave@mini/seed0.examples/7.jpg"}
     assert names < set(pictures)
     assert "[RoIPool max](configs/table2c/roi_pool_max.py)" in page
     assert "](configs/" not in format_results_page(report, folder.parent, configs=None)
+
+
+def test_long_lines_of_prose_are_wrapped_and_nothing_else():
+    kept = "\n".join(
+        [f"| {'cell ' * 30}|", f"# {'title ' * 30}", f"![{'x ' * 60}](a.svg)", "short, as", "it is"]
+    )
+    code = f"```text\n{'word ' * 30}\n\n- {'word ' * 30}\n```"
+    assert wrap_prose(f"{kept}\n\n{code}\n") == f"{kept}\n\n{code}\n"
+    item = f"- {'x' * 90} `some code` - 1. end"
+    wrapped = wrap_prose(f"{'a ' * 60}b\nc\n{item}\n- d\n").splitlines()
+    assert wrapped == [
+        " ".join("a" * 50),
+        " ".join("a" * 10) + " b c",
+        f"- {'x' * 90}",
+        "  `some code` - 1. end",
+        "- d",
+    ]
+    dash = wrap_prose(f"{'x' * 49} {'x' * 49} - y").splitlines()
+    assert dash == ["x" * 49, f"{'x' * 49} - y"], "a line that starts with a dash is an item"
 
 
 def test_the_index_says_which_records_count(report):

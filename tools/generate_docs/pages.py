@@ -133,7 +133,7 @@ def _rows_of_paper(rows: Sequence[Row]) -> list[str]:
                 text = format_diff(differences, row.control, row.config)
                 below.append(
                     f"<details><summary>{row.name} against {row.control}</summary>\n\n"
-                    f"```\n{text}\n```\n\n</details>\n"
+                    f"```text\n{text}\n```\n\n</details>\n"
                 )
         lines.append(
             [

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
-import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from detectron2.config import instantiate
@@ -19,10 +15,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from mask_rcnn_repro.data.coco.file import shared_when_taken
 from mask_rcnn_repro.engine.predictor import join_rpn
+from mask_rcnn_repro.engine.run import Evaluation
 from mask_rcnn_repro.engine.tta import with_original_images, with_tta
 from mask_rcnn_repro.errors import DataError
 from mask_rcnn_repro.evaluation.coco.evaluator import CocoEvaluator
-from mask_rcnn_repro.evaluation.coco.precision_recall import PrecisionRecall
 from mask_rcnn_repro.evaluation.loop import evaluate
 from mask_rcnn_repro.modeling import TestTimeAugmentation, optimize_for_inference
 from mask_rcnn_repro.modeling.inference.optimize import runs_in_threads
@@ -31,32 +27,6 @@ from mask_rcnn_repro.utils.precision import autocast_context, compute_dtype
 logger = logging.getLogger(__name__)
 
 RESULTS_FOLDER = "inference"  # in the directory of a run
-
-
-@dataclass
-class Evaluation:
-    """The outcome of one evaluation.
-
-    Attributes:
-        metrics: Task ("bbox", "segm", "keypoints") to metric to percent. "per_class" maps class
-            names. Empty in all processes but the first, and without annotations.
-        seconds_per_image: Part ("data", "inference", ...) to seconds.
-        computed_by: The evaluator's `computed_by`; None if it has no such attribute.
-        curves: Task to precision over recall, where the evaluator has them.
-    """
-
-    metrics: dict[str, Any] = field(default_factory=dict)
-    seconds_per_image: dict[str, float] = field(default_factory=dict)
-    computed_by: str | None = None
-    curves: Mapping[str, PrecisionRecall[str]] = field(default_factory=dict)
-
-    def scalars(self) -> dict[str, dict[str, float]]:
-        """Returns task to metric to value, without the per-class values and undefined ones."""
-        return {
-            task: {k: v for k, v in values.items() if isinstance(v, float) and math.isfinite(v)}
-            for task, values in self.metrics.items()
-            if isinstance(values, dict)
-        }
 
 
 def evaluate_model(

@@ -9,9 +9,9 @@ from typing import Any
 
 from detectron2.utils import comm
 
-from mask_rcnn_repro.engine.evaluate import RESULTS_FOLDER, Evaluation
+from mask_rcnn_repro.engine.evaluate import RESULTS_FOLDER
 from mask_rcnn_repro.engine.extensions import Extensions
-from mask_rcnn_repro.engine.run import METRICS_FILE, RECORD_FILE, Inputs, Run
+from mask_rcnn_repro.engine.run import METRICS_FILE, RECORD_FILE, Evaluation, Inputs, Run
 from mask_rcnn_repro.records import Record, make_record, save_record
 from mask_rcnn_repro.records.curves import CURVES_FILE, make_curves, save_curves
 

@@ -1,10 +1,12 @@
-"""One run as plain data: a config, its directory, and what it takes from other runs."""
+"""One run as plain data: a config, its directory, its inputs from other runs, its evaluation."""
 
 from __future__ import annotations
 
 import contextlib
 import copy
 import json
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from mask_rcnn_repro.config.stored_proposals import model_is
 from mask_rcnn_repro.engine.checkpoint.checkpointer import FINAL_CHECKPOINT, POINTER
 from mask_rcnn_repro.engine.checkpoint.init_classes import ClassMap
 from mask_rcnn_repro.errors import RecordError
+from mask_rcnn_repro.evaluation.coco.precision_recall import PrecisionRecall
 from mask_rcnn_repro.records import Record, load_record
 
 RECORD_FILE = "record.json"
@@ -134,3 +137,29 @@ class Inputs:
         if self.pretrained is not None:
             filled.train.init_checkpoint = str(self.pretrained)
         return filled
+
+
+@dataclass
+class Evaluation:
+    """The outcome of one evaluation.
+
+    Attributes:
+        metrics: Task ("bbox", "segm", "keypoints") to metric to percent. "per_class" maps class
+            names. Empty in all processes but the first, and without annotations.
+        seconds_per_image: Part ("data", "inference", ...) to seconds.
+        computed_by: The evaluator's `computed_by`; None if it has no such attribute.
+        curves: Task to precision over recall, where the evaluator has them.
+    """
+
+    metrics: dict[str, Any] = field(default_factory=dict)
+    seconds_per_image: dict[str, float] = field(default_factory=dict)
+    computed_by: str | None = None
+    curves: Mapping[str, PrecisionRecall[str]] = field(default_factory=dict)
+
+    def scalars(self) -> dict[str, dict[str, float]]:
+        """Returns task to metric to value, without the per-class values and undefined ones."""
+        return {
+            task: {k: v for k, v in values.items() if isinstance(v, float) and math.isfinite(v)}
+            for task, values in self.metrics.items()
+            if isinstance(values, dict)
+        }

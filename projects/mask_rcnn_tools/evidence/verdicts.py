@@ -58,8 +58,8 @@ below. That rows are nearly equal is *confirmed* if it lies within the margin, *
 wholly outside. Everything else is *undecided*. The number of seeds was fixed before the runs
 (results/plan.json). With fewer seeds than planned, or fewer than 3, a claim is *interim*. A claim
 about less than 1 point is an *estimate only* if the planned seeds would confirm it with a chance
-below 60 %. Judged is the direction, not the size. docs/statistics.md explains the rule with an
-example."""
+below 60 %. A verdict is about the direction, not the size. docs/statistics.md explains the rule
+with an example."""
 """The rule in words, for every output that shows verdicts."""
 
 OWN_RULE = """\

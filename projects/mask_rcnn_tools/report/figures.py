@@ -87,13 +87,13 @@ _CAPTIONS = {
     "metric. The hatched bar is the paper's difference between two configs. The marker is ours, "
     "and its shape and color give the verdict. The whisker is the 90 % interval that decides it. "
     "An arrow marks an interval that extends beyond the axis. One seed has no interval.",
-    "Learning": "Left the training loss: the mean over seeds, and thin each seed. Right the metric "
-    "that the table is about, one mark a seed and evaluation.",
+    "Learning": "Left: the training loss, the mean over seeds in bold and each seed thin. Right: "
+    "the metric of the table, one mark per seed and evaluation.",
     "Precision over recall": "Precision over recall of the {task} results, averaged over classes. "
-    "The area below is AP50 (left) and AP (right). The band lies between seeds.",
-    "Sweep": "The judged metric over the swept number: the line joins means over seeds, bars are "
-    "their 90 % intervals, small dots single seeds.",
-    "AP by class": "The {task} AP of each class: mean over seeds, on a line between them.",
+    "The area under the curve is AP50 (left) and AP (right). The band spans the seeds.",
+    "Sweep": "The judged metric over the swept value. The line joins the means over seeds, bars are "
+    "their 90 % intervals, and small dots are single seeds.",
+    "AP by class": "The {task} AP of each class: the mean over seeds, on a line that spans the seeds.",
 }
 
 

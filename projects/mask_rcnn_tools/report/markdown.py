@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mask_rcnn_repro.records.record import Record
+from mask_rcnn_tools.common.markdown import wrap_prose
 from mask_rcnn_tools.common.text_tables import Table
 from mask_rcnn_tools.evidence.outcomes import TableOutcome, claims_table
 from mask_rcnn_tools.evidence.verdicts import RULE
@@ -77,7 +78,7 @@ def format_results_page(
             parts.append(f"{NOTES[scale.profile]}\n")
         parts.append(_scale(report, scale, plots, configs))
         parts += _examples(report, scale, folder)
-    return "\n".join(parts)
+    return wrap_prose("\n".join(parts))
 
 
 def format_records_index(report: Report) -> str:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import textwrap
 from pathlib import Path
 
 from mask_rcnn_repro.errors import ConfigError
+from mask_rcnn_tools.common.markdown import wrap_prose
 from mask_rcnn_tools.report.claim_summary import counts_text, expected_false
 from mask_rcnn_tools.report.claims_plot import drawn_claims
 from mask_rcnn_tools.report.figures import CLAIMS, Report
@@ -33,13 +33,11 @@ def format_section(report: Report, plots: Path = PLOTS) -> str:
         )
     else:
         lines.append(f"- The paper's claims: {counts_text(shown)}.")
-    text = "\n".join(
-        textwrap.fill(line, 100, subsequent_indent="  ", break_on_hyphens=False) for line in lines
-    )
+    text = "\n".join(lines)
     for figure in report.figures.get(shown.profile, {}).get(CLAIMS, ()):
-        caption = textwrap.fill(f"*{figure.caption}*", 100, break_on_hyphens=False)
-        text += f"\n\n![{figure.title}]({(plots / figure.name).as_posix()})\n\n{caption}"
-    return text
+        picture = f"![{figure.title}]({(plots / figure.name).as_posix()})"
+        text += f"\n\n{picture}\n\n*{figure.caption}*"
+    return wrap_prose(text)
 
 
 def with_section(readme: str, section: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import difflib
 import functools
 import hashlib
 import logging
@@ -39,6 +40,7 @@ from mask_rcnn_repro.engine.run_folder import keep_logs, open_run_folder
 from mask_rcnn_repro.engine.seeding import make_deterministic, seed_everything
 from mask_rcnn_repro.engine.stages.prepare import prepare, store_results, train_stage
 from mask_rcnn_repro.errors import CheckpointError, ConfigError
+from mask_rcnn_repro.evaluation.coco.numbers import METRIC_NAMES
 from mask_rcnn_repro.records import Record
 from mask_rcnn_repro.utils.checkpoint_paths import check_exists, stage_of
 from mask_rcnn_repro.utils.locks import exclusive
@@ -56,7 +58,6 @@ from mask_rcnn_tools.common.trained_run import (
 from mask_rcnn_tools.launch.processes import run_distributed, under_torchrun
 from mask_rcnn_tools.train.dependency_checks import check_dependencies
 from mask_rcnn_tools.train.other_runs import report_other_runs
-from mask_rcnn_tools.train.watched_metrics import check_metrics
 from mask_rcnn_tools.train.writers import check_installed
 
 logger = logging.getLogger(__name__)
@@ -137,7 +138,7 @@ def run(args: argparse.Namespace, extensions: Extensions) -> None:
     met = None
     if args.verify and extensions.verify is not None:
         met = extensions.verify(cfg, this.config_id, args.verify)
-    check_metrics(cfg)
+    _check_metrics(cfg)
     if not args.eval_only:
         check_installed(cfg)
     check_dependencies(this, eval_only=args.eval_only)
@@ -156,6 +157,30 @@ def run(args: argparse.Namespace, extensions: Extensions) -> None:
         comm.synchronize()  # a process that exits with a status ends the others
         if record is not None and not met(record):
             raise SystemExit(NOT_MET)
+
+
+def _check_metrics(cfg: DictConfig) -> None:
+    """Checks the names of the metrics that a training watches.
+
+    Raises:
+        ConfigError: One is not of the form task/metric, or is none of the task's metrics.
+    """
+    watched = {
+        "train.checkpointer.best": cfg.train.checkpointer.best,
+        "train.early_stopping.metric": cfg.train.early_stopping.metric,
+    }
+    for key, metric in watched.items():
+        task, _, name = (metric or "").partition("/")
+        names = METRIC_NAMES.get(task, (name,))
+        if metric is None or (task and name and name in names):
+            continue
+        known = [f"{known}/{n}" for known, values in METRIC_NAMES.items() for n in values]
+        near = difflib.get_close_matches(metric, known, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise ConfigError(
+            f"{key}={metric!r} is no metric.{hint} Allowed are task/metric: {', '.join(known)}, "
+            "proposals/AR@1000 and those of other evaluators."
+        )
 
 
 def _run(

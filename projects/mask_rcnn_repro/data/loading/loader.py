@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import logging
+import os
 import random
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,8 +27,10 @@ from torch.utils.data import DataLoader, Dataset
 from mask_rcnn_repro.data.coco.file import release_parsed_files
 from mask_rcnn_repro.data.loading.sampling import Draw, MicroBatchSampler
 from mask_rcnn_repro.data.loading.worker_deaths import die_with_parent, surviving_deaths
-from mask_rcnn_repro.data.loading.workers import loader_workers
 from mask_rcnn_repro.errors import ConfigError, DataError, UserError
+from mask_rcnn_repro.utils.threads import usable_cpus
+
+logger = logging.getLogger(__name__)
 
 DatasetDicts = Sequence[Mapping[str, Any]]
 Mapper = Callable[[dict[str, Any]], dict[str, Any]]
@@ -240,6 +244,31 @@ def seeded(*key: int) -> Iterator[None]:
         random.setstate(python)
         np.random.set_state(numpy)
         torch.default_generator.set_state(torch_state)
+
+
+def loader_workers(asked: int) -> int:
+    """Limits a loader's worker processes to this process's share of the usable CPUs.
+
+    More processes take memory and do not load faster. What is loaded does not depend on the number.
+
+    Args:
+        asked: as configured; 0 loads in the calling process.
+
+    Returns:
+        ``asked``, or a lower number (at least 1), which is logged.
+    """
+    try:
+        processes = int(comm.get_local_size())
+    except AssertionError:  # a process group that Detectron2's `launch` did not make
+        processes = int(os.environ.get("LOCAL_WORLD_SIZE", comm.get_world_size()))
+    share = max(1, usable_cpus() // processes)
+    if asked <= share:
+        return asked
+    logger.info(
+        "Loading with %d worker processes instead of num_workers=%d: this process can use %d CPUs.",
+        *(share, asked, share),
+    )
+    return share
 
 
 def _options(num_workers: int) -> dict[str, Any]:

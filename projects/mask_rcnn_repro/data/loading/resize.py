@@ -41,16 +41,14 @@ def resize_bilinear(image: np.ndarray, height: int, width: int) -> np.ndarray:
 def to_planes(image: np.ndarray) -> np.ndarray:
     """Turns an image (H, W, C) into contiguous planes (C, H, W).
 
-    The memory is not copied if it is in that order already, and a mirrored image (a view with
-    negative strides) is turned by OpenCV: NumPy takes ten times as long, a tenth of a mapped image.
+    The memory is not copied if it is in that order already. Mirrored planes (a view with negative
+    strides) are turned by OpenCV, which takes half the time of NumPy.
     """
-    mirrored = image.strides[1] < 0
-    planes = np.ascontiguousarray((image[:, ::-1] if mirrored else image).transpose(2, 0, 1))
-    if not mirrored:
-        return planes
+    if image.strides[1] != -1:
+        return np.ascontiguousarray(image.transpose(2, 0, 1))
     import cv2
 
-    return np.stack([cv2.flip(plane, 1) for plane in planes])
+    return np.stack([cv2.flip(plane, 1) for plane in image[:, ::-1].transpose(2, 0, 1)])
 
 
 def _resize_pillow(image: np.ndarray, height: int, width: int) -> np.ndarray:

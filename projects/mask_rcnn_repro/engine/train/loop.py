@@ -33,7 +33,8 @@ from mask_rcnn_repro.engine.checkpoint.checkpointer import (
 )
 from mask_rcnn_repro.engine.checkpoint.init_classes import ClassMap, take_classes
 from mask_rcnn_repro.engine.checkpoint.init_from import load_initial_weights
-from mask_rcnn_repro.engine.evaluate import Evaluation, evaluate_model
+from mask_rcnn_repro.engine.evaluate import evaluate_model
+from mask_rcnn_repro.engine.run import Evaluation
 from mask_rcnn_repro.engine.run_folder import build_writer_hook, forget_metrics_from
 from mask_rcnn_repro.engine.seeding import seed_everything
 from mask_rcnn_repro.engine.train.progress import BestCheckpoint, EarlyStopping, Patience
