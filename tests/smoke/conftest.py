@@ -9,7 +9,7 @@ import pytest
 from mask_rcnn_embedded.quickstart import TINY_SPEC, ensure_generated
 from mask_rcnn_tools.startup import quiet_dependencies
 
-from .run_helpers import RUN, Outcome, launch
+from .run_helpers import RUN, CommandResult, launch
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -24,7 +24,7 @@ def clean_stderr() -> None:
 
 
 @pytest.fixture(scope="session")
-def training(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Outcome]:
+def training(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, CommandResult]:
     """Folder and outcome of the quickstart at `tiny`, trained with default settings."""
     folder = tmp_path_factory.mktemp("trained")
     outcome = launch(folder)
@@ -33,6 +33,6 @@ def training(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Outcome]:
 
 
 @pytest.fixture(scope="session")
-def trained(training: tuple[Path, Outcome]) -> Path:
+def trained(training: tuple[Path, CommandResult]) -> Path:
     """The run's folder; not to be written to."""
     return training[0] / RUN

@@ -24,7 +24,7 @@ from mask_rcnn_tools.train.cli import parse_args
 from mask_rcnn_tools.train.main import EXTENSIONS, main
 from mask_rcnn_tools.train.run import run
 
-from .run_helpers import QUICKSTART, Outcome
+from .run_helpers import QUICKSTART, CommandResult
 
 SECONDS = 400.0  # a busy machine may take minutes
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG
@@ -51,7 +51,7 @@ class Child:
         file = self.folder / f"{self.name}.{end}"
         return file.read_text() if file.exists() else ""
 
-    def wait(self) -> Outcome:
+    def wait(self) -> CommandResult:
         """Exit status (negative: killed by this signal) and what it printed."""
         deadline = time.monotonic() + SECONDS
         while not self.ended():
@@ -59,7 +59,7 @@ class Child:
                 os.kill(self.pid, signal.SIGKILL)
             time.sleep(0.005)
         code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
-        return Outcome(code, self.said("out"), self.said("err"))
+        return CommandResult(code, self.said("out"), self.said("err"))
 
 
 def fork(

@@ -30,7 +30,7 @@ _LOGGERS = ("detectron2", "fvcore", "mask_rcnn_repro", "iopath", "detectron2.dat
 
 
 @dataclass(frozen=True)
-class Outcome:
+class CommandResult:
     """What a command left: exit code, and what it printed."""
 
     code: int
@@ -50,7 +50,7 @@ class Outcome:
         return self.out
 
 
-def launch(folder: Path, *argv: str, config: Path | str = QUICKSTART) -> Outcome:
+def launch(folder: Path, *argv: str, config: Path | str = QUICKSTART) -> CommandResult:
     """Runs `train_net.py` in this process, in `folder`, at `tiny`, without GPUs."""
     out, err = io.StringIO(), io.StringIO()
     with _undone(folder), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
@@ -60,7 +60,7 @@ def launch(folder: Path, *argv: str, config: Path | str = QUICKSTART) -> Outcome
             code = 0
         except SystemExit as stop:
             code = stop.code if isinstance(stop.code, int) else 1
-    return Outcome(code, out.getvalue(), err.getvalue())
+    return CommandResult(code, out.getvalue(), err.getvalue())
 
 
 @contextlib.contextmanager
@@ -91,7 +91,7 @@ def environment() -> dict[str, str]:
     return {k: v for k, v in os.environ.items() if k not in removed} | changed
 
 
-def start(folder: Path, *command: str, timeout: float = 240, **variables: str) -> Outcome:
+def start(folder: Path, *command: str, timeout: float = 240, **variables: str) -> CommandResult:
     """Runs Python with the given arguments and environment variables in `folder`, and waits."""
     done = subprocess.run(
         [sys.executable, *command],
@@ -102,7 +102,7 @@ def start(folder: Path, *command: str, timeout: float = 240, **variables: str) -
         check=False,
         timeout=timeout,
     )
-    return Outcome(done.returncode, done.stdout, done.stderr)
+    return CommandResult(done.returncode, done.stdout, done.stderr)
 
 
 def load(file: Path) -> dict[str, Any]:

@@ -27,13 +27,13 @@ from mask_rcnn_tools.check_data.before_training import check_before_training
 from mask_rcnn_tools.check_data.cli import parse_args
 from mask_rcnn_tools.check_data.main import main
 
-from .run_helpers import REPOSITORY, Outcome, _undone, launch, start
+from .run_helpers import REPOSITORY, CommandResult, _undone, launch, start
 
 PATH = os.pathsep.join([str(REPOSITORY / "projects"), str(REPOSITORY)])
 PAGE = (REPOSITORY / "docs" / "checking_data.md").read_text(encoding="utf-8")
 
 
-def check_data(folder: Path, *argv: str) -> Outcome:
+def check_data(folder: Path, *argv: str) -> CommandResult:
     """Runs `tools/check_data.py` in this process, in `folder`."""
     out, err = io.StringIO(), io.StringIO()
     code = 0
@@ -42,7 +42,7 @@ def check_data(folder: Path, *argv: str) -> Outcome:
             main(parse_args([*argv, "--threads", "1"]))
         except SystemExit as stop:
             code = stop.code if isinstance(stop.code, int) else 1
-    return Outcome(code, out.getvalue(), err.getvalue())
+    return CommandResult(code, out.getvalue(), err.getvalue())
 
 
 def _commands() -> list[list[str]]:

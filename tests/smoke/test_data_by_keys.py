@@ -13,7 +13,7 @@ from mask_rcnn_repro.config import load_config
 from mask_rcnn_repro.records.record import load_record
 from mask_rcnn_tools import Predictor
 
-from .run_helpers import REPOSITORY, Outcome, launch, load, metrics, results, start
+from .run_helpers import REPOSITORY, CommandResult, launch, load, metrics, results, start
 
 SAMPLE = REPOSITORY.parent / "shared" / "data"
 R50_FPN = REPOSITORY / "configs" / "table2a" / "r50_fpn.py"
@@ -171,7 +171,7 @@ def test_real_coco_from_the_checkout(tmp_path: Path) -> None:
     assert outcome.err == ""
 
 
-def _check_real_run(run: Path, outcome: Outcome) -> None:
+def _check_real_run(run: Path, outcome: CommandResult) -> None:
     assert "model.roi_heads.num_classes: 7 -> 80" in outcome.succeeded()
     assert _classes_of_head(run / "model_final.pth") == 80
     record = load_record(run / "record.json")

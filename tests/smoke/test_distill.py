@@ -17,7 +17,7 @@ from mask_rcnn_repro.records.record import load_record
 from mask_rcnn_tools.distill.cli import parse_args
 from mask_rcnn_tools.distill.main import main
 
-from .run_helpers import QUICKSTART, REPOSITORY, RUN, Outcome, _undone, launch, start
+from .run_helpers import QUICKSTART, REPOSITORY, RUN, CommandResult, _undone, launch, start
 from .stage_helpers import write_config
 
 PERSONS = "table5/keypoint_only"
@@ -27,7 +27,7 @@ VIEWS = "train.tta.sizes=[48,64]"
 SMALL = ("--images-per-file", "3")
 
 
-def distill(folder: Path, *argv: str, config: Path | str = QUICKSTART) -> Outcome:
+def distill(folder: Path, *argv: str, config: Path | str = QUICKSTART) -> CommandResult:
     """Runs `tools/distill.py` in this process, in `folder`, at `tiny`."""
     out, err = io.StringIO(), io.StringIO()
     with _undone(folder), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
@@ -36,7 +36,7 @@ def distill(folder: Path, *argv: str, config: Path | str = QUICKSTART) -> Outcom
             code = 0
         except SystemExit as stop:
             code = stop.code if isinstance(stop.code, int) else 1
-    return Outcome(code, out.getvalue(), err.getvalue())
+    return CommandResult(code, out.getvalue(), err.getvalue())
 
 
 def student(folder: Path, row: str) -> Path:

@@ -18,7 +18,7 @@ from mask_rcnn_repro import build_predictor, get_config
 from mask_rcnn_repro.modeling import FCNMaskHead
 from mask_rcnn_tools.export import cli, main
 
-from .run_helpers import QUICKSTART, REPOSITORY, Outcome, _undone, launch, start
+from .run_helpers import QUICKSTART, REPOSITORY, CommandResult, _undone, launch, start
 from .stage_helpers import R50_FPN, SHORT
 
 EXAMPLES = REPOSITORY / "docs" / "examples"
@@ -41,7 +41,7 @@ FEW = (
 )
 
 
-def export(folder: Path, *argv: str, config: Path | str = QUICKSTART) -> Outcome:
+def export(folder: Path, *argv: str, config: Path | str = QUICKSTART) -> CommandResult:
     """Runs `tools/export.py` in this process, in `folder`, at `tiny`."""
     out, err = io.StringIO(), io.StringIO()
     with _undone(folder), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
@@ -52,7 +52,7 @@ def export(folder: Path, *argv: str, config: Path | str = QUICKSTART) -> Outcome
             code = 0
         except SystemExit as stop:
             code = stop.code if isinstance(stop.code, int) else 1
-    return Outcome(code, out.getvalue(), err.getvalue())
+    return CommandResult(code, out.getvalue(), err.getvalue())
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from .run_helpers import (
     ITERATIONS,
     QUICKSTART,
     REPOSITORY,
-    Outcome,
+    CommandResult,
     iterations,
     launch,
     results,
@@ -118,7 +118,9 @@ def test_trained_by_torchrun(hosts: TwoHosts, tmp_path: Path) -> None:
     assert alone["metrics"] == both["metrics"]
 
 
-def end_both(hosts: TwoHosts, folders: list[Path], *options: str) -> tuple[Outcome, Outcome]:
+def end_both(
+    hosts: TwoHosts, folders: list[Path], *options: str
+) -> tuple[CommandResult, CommandResult]:
     """Starts with our own flags, cuts the wire after a checkpoint, and waits for both to end."""
     flags = ["--num-machines", "2", "--dist-url", f"tcp://{ADDRESSES[0]}:29501"]
     command = [TRAIN_NET, *QUICK, *PERIODS, "train.max_iter=5000", *flags, *options]

@@ -9,7 +9,7 @@ import torch
 
 from mask_rcnn_repro.records.record import load_record
 
-from .run_helpers import ITERATIONS, RUN, Outcome, launch
+from .run_helpers import ITERATIONS, RUN, CommandResult, launch
 from .stage_helpers import write_config
 
 ROW = "quickstart/mask_rcnn_r18_fpn"
@@ -17,7 +17,7 @@ LINES = (f'train.init_from = "{ROW}"', "train.max_iter = 0", 'train.output_dir =
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Outcome]:
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, CommandResult]:
     """Folder and outcome of such a run whose source did not exist."""
     folder = tmp_path_factory.mktemp("no_iterations")
     outcome = launch(folder, config=write_config(folder / "evaluated.py", ROW, *LINES))
@@ -25,7 +25,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Outcome]:
     return folder, outcome
 
 
-def test_the_source_is_trained_and_its_weights_are_evaluated(made: tuple[Path, Outcome]) -> None:
+def test_the_source_is_trained_and_its_weights_are_evaluated(
+    made: tuple[Path, CommandResult],
+) -> None:
     folder, outcome = made
     source, run = (
         load_record(folder / RUN / "record.json"),
@@ -48,7 +50,7 @@ def test_the_source_is_trained_and_its_weights_are_evaluated(made: tuple[Path, O
     assert "never drops" not in outcome.out  # of a schedule that is not followed
 
 
-def test_it_is_finished_and_can_be_evaluated_again(made: tuple[Path, Outcome]) -> None:
+def test_it_is_finished_and_can_be_evaluated_again(made: tuple[Path, CommandResult]) -> None:
     folder, _ = made
     config = folder / "evaluated.py"
     before = load_record(folder / "again" / "record.json")

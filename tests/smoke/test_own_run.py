@@ -24,7 +24,7 @@ from mask_rcnn_tools.common.trained_run import (
 from mask_rcnn_tools.predict.cli import parse_args as parse_prediction
 from mask_rcnn_tools.predict.main import run as predict
 
-from .run_helpers import ITERATIONS, RUN, Outcome, _undone, launch, results
+from .run_helpers import ITERATIONS, RUN, CommandResult, _undone, launch, results
 
 ID = "quickstart/mask_rcnn_r18_fpn"
 QUICK = ("train.draw=0", "train.max_iter=1")
@@ -47,7 +47,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def train_net(folder: Path, config: Path, *argv: str) -> Outcome:
+def train_net(folder: Path, config: Path, *argv: str) -> CommandResult:
     return launch(folder, "--profile", "paper", *argv, config=config)
 
 

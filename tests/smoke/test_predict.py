@@ -36,7 +36,7 @@ from mask_rcnn_tools.predict.main import main
 from mask_rcnn_tools.predict.prediction import Prediction
 from mask_rcnn_tools.predict.sources import Source
 
-from .run_helpers import QUICKSTART, REPOSITORY, Outcome, _undone, results, start
+from .run_helpers import QUICKSTART, REPOSITORY, CommandResult, _undone, results, start
 
 _PREDICTOR = "model.roi_heads.box_predictor"
 FEW = (f"{_PREDICTOR}.test_topk_per_image=5", f"{_PREDICTOR}.test_score_thresh=0.001")
@@ -44,7 +44,7 @@ ID = "quickstart/mask_rcnn_r18_fpn"
 STAGE_WISE = "table5/keypoint_and_mask"
 
 
-def predict(folder: Path, *argv: str | Path, config: str | Path = QUICKSTART) -> Outcome:
+def predict(folder: Path, *argv: str | Path, config: str | Path = QUICKSTART) -> CommandResult:
     """Runs `tools/predict.py` in this process, in `folder`, at `tiny`."""
     out, err = io.StringIO(), io.StringIO()
     words = ["--config-file", str(config), "--profile", "tiny", *map(str, argv)]
@@ -54,7 +54,7 @@ def predict(folder: Path, *argv: str | Path, config: str | Path = QUICKSTART) ->
             code = 0
         except SystemExit as stop:
             code = stop.code if isinstance(stop.code, int) else 1
-    return Outcome(code, out.getvalue(), err.getvalue())
+    return CommandResult(code, out.getvalue(), err.getvalue())
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from .run_helpers import (
     ITERATIONS,
     QUICKSTART,
     REPOSITORY,
-    Outcome,
+    CommandResult,
     iterations,
     launch,
     metrics,
@@ -32,7 +32,7 @@ QUICK = ["--config-file", str(QUICKSTART), "--profile", "tiny", "train.draw=0"]
 )
 def two_processes(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, Outcome]:
+) -> tuple[Path, CommandResult]:
     """Folder and outcome of a run by two processes."""
     folder = tmp_path_factory.mktemp("two")
     output = f"train.output_dir={folder / 'run'}"
@@ -44,7 +44,7 @@ def two_processes(
 
 
 def test_trains_with_the_same_files_as_one_process(
-    two_processes: tuple[Path, Outcome], trained: Path
+    two_processes: tuple[Path, CommandResult], trained: Path
 ) -> None:
     run, outcome = two_processes
     outcome.succeeded()
@@ -59,7 +59,9 @@ def test_trains_with_the_same_files_as_one_process(
     assert metrics(run)[0]["loss_rpn_cls"] != metrics(trained)[0]["loss_rpn_cls"]
 
 
-def test_evaluates_as_one_process_does(two_processes: tuple[Path, Outcome], tmp_path: Path) -> None:
+def test_evaluates_as_one_process_does(
+    two_processes: tuple[Path, CommandResult], tmp_path: Path
+) -> None:
     run, outcome = two_processes
     outcome.succeeded()
     weights = f"train.init_checkpoint={run / 'model_final.pth'}"

@@ -22,12 +22,12 @@ from mask_rcnn_tools.report.cli import parse_args
 from mask_rcnn_tools.report.main import main
 from mask_rcnn_tools.report.runs import record_file
 
-from .run_helpers import RUN, Outcome, _undone
+from .run_helpers import RUN, CommandResult, _undone
 
 CONFIG = "quickstart/mask_rcnn_r18_fpn"
 
 
-def report(folder: Path, *argv: str) -> Outcome:
+def report(folder: Path, *argv: str) -> CommandResult:
     """Runs `tools/report.py` in this process, in `folder`."""
     out, err = io.StringIO(), io.StringIO()
     with _undone(folder), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
@@ -36,7 +36,7 @@ def report(folder: Path, *argv: str) -> Outcome:
             code = 0
         except SystemExit as stop:
             code = stop.code if isinstance(stop.code, int) else 1
-    return Outcome(code, out.getvalue(), err.getvalue())
+    return CommandResult(code, out.getvalue(), err.getvalue())
 
 
 @pytest.fixture

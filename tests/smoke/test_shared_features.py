@@ -17,7 +17,7 @@ from mask_rcnn_repro.engine.checkpoint.init_from import load_initial_weights
 from mask_rcnn_repro.errors import CheckpointError
 from mask_rcnn_repro.records.record import load_record
 
-from .run_helpers import REPOSITORY, Outcome, assert_same, launch, load, results
+from .run_helpers import REPOSITORY, CommandResult, assert_same, launch, load, results
 from .stage_helpers import arrays, state, stopped_at
 
 pytestmark = pytest.mark.slow
@@ -36,7 +36,7 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
-def four_steps(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Outcome]:
+def four_steps(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, CommandResult]:
     """Folder and outcome of the one command; not to be written to."""
     folder = tmp_path_factory.mktemp("shared")
     outcome = launch(folder, config=SHARED)
@@ -61,7 +61,7 @@ def final(folder: Path, step: int) -> Path:
     return folder / STEPS[step - 1] / "model_final.pth"
 
 
-def test_one_command_runs_all_steps(four_steps: tuple[Path, Outcome]) -> None:
+def test_one_command_runs_all_steps(four_steps: tuple[Path, CommandResult]) -> None:
     folder, outcome = four_steps
     announced = re.findall(r"Running (\S+) first, in (\S+)\.", outcome.out)
     # the row waits for step 2, which waits for step 1; then for step 3
@@ -87,7 +87,7 @@ def test_one_command_runs_all_steps(four_steps: tuple[Path, Outcome]) -> None:
     assert records[3].proposals and records[3].proposals.checkpoint == shas[2]
 
 
-def test_it_is_one_network(four_steps: tuple[Path, Outcome]) -> None:
+def test_it_is_one_network(four_steps: tuple[Path, CommandResult]) -> None:
     folder, _ = four_steps
     backbones = [part(final(folder, step), "backbone") for step in (1, 2, 3, 4)]
     assert any("running_var" in key for key in backbones[3])
@@ -104,7 +104,7 @@ def test_it_is_one_network(four_steps: tuple[Path, Outcome]) -> None:
 
 
 def test_heads_begin_where_those_of_step_2_ended(
-    four_steps: tuple[Path, Outcome], tmp_path: Path
+    four_steps: tuple[Path, CommandResult], tmp_path: Path
 ) -> None:
     folder, _ = four_steps
     cfg = load_config(folder / STEPS[3] / "config.yaml")
@@ -117,7 +117,7 @@ def test_heads_begin_where_those_of_step_2_ended(
             assert torch.equal(weights[key], value), key
 
 
-def test_it_takes_images_alone(four_steps: tuple[Path, Outcome], tmp_path: Path) -> None:
+def test_it_takes_images_alone(four_steps: tuple[Path, CommandResult], tmp_path: Path) -> None:
     folder, _ = four_steps
     shutil.copy(final(folder, 4), tmp_path / "alone.pth")
     keys = ["train.init_checkpoint=alone.pth", "train.output_dir=alone"]
@@ -131,7 +131,7 @@ def test_it_takes_images_alone(four_steps: tuple[Path, Outcome], tmp_path: Path)
     assert {p.name for p in tmp_path.iterdir()} == {"alone", "alone.pth"}
 
 
-def test_its_rpn_is_that_of_step_3(four_steps: tuple[Path, Outcome]) -> None:
+def test_its_rpn_is_that_of_step_3(four_steps: tuple[Path, CommandResult]) -> None:
     folder, _ = four_steps
     models = []
     for step in (3, 4):
@@ -156,7 +156,7 @@ def test_its_rpn_is_that_of_step_3(four_steps: tuple[Path, Outcome]) -> None:
 
 @pytest.mark.parametrize("step", [3, 4])
 def test_interrupted_in_the_middle_of_a_step(
-    four_steps: tuple[Path, Outcome], tmp_path: Path, step: int
+    four_steps: tuple[Path, CommandResult], tmp_path: Path, step: int
 ) -> None:
     folder, _ = four_steps
     for earlier in STEPS[: step - 1]:
@@ -178,7 +178,7 @@ def test_interrupted_in_the_middle_of_a_step(
     assert records[0].metrics == records[1].metrics
 
 
-def test_rpn_on_another_backbone_is_refused(four_steps: tuple[Path, Outcome]) -> None:
+def test_rpn_on_another_backbone_is_refused(four_steps: tuple[Path, CommandResult]) -> None:
     folder, _ = four_steps
     cfg = load_config(folder / STEPS[3] / "config.yaml")
     model = build_model(cfg, CPU)
@@ -188,7 +188,7 @@ def test_rpn_on_another_backbone_is_refused(four_steps: tuple[Path, Outcome]) ->
 
 
 def test_a_row_with_an_rpn_of_another_backbone_is_refused(
-    four_steps: tuple[Path, Outcome], tmp_path: Path
+    four_steps: tuple[Path, CommandResult], tmp_path: Path
 ) -> None:
     """Proposals of step 1 do not make a network that shares its features."""
     folder, _ = four_steps
@@ -207,7 +207,7 @@ def test_a_network_that_would_share_nothing_is_refused(tmp_path: Path) -> None:
 
 
 def test_rpn_that_was_deleted_is_trained_again_before_step_4(
-    four_steps: tuple[Path, Outcome], tmp_path: Path
+    four_steps: tuple[Path, CommandResult], tmp_path: Path
 ) -> None:
     """Unlike other rows, this one needs the RPN itself, not only its proposals."""
     folder, _ = four_steps

@@ -22,7 +22,7 @@ from mask_rcnn_repro.engine.run import Inputs
 from mask_rcnn_repro.records.record import load_record
 
 from .fault_helpers import fork_two
-from .run_helpers import REPOSITORY, Outcome, assert_same, iterations, launch, load, start
+from .run_helpers import REPOSITORY, CommandResult, assert_same, iterations, launch, load, start
 from .stage_helpers import (
     R50_FPN,
     RPN_ITERATIONS,
@@ -43,7 +43,7 @@ ANNOUNCED = (
 
 
 @pytest.fixture(scope="module")
-def first(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Outcome]:
+def first(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, CommandResult]:
     """Folder and outcome of a row whose RPN did not exist. Runs may be added, not changed."""
     folder = tmp_path_factory.mktemp("stages")
     outcome = launch(folder, *SHORT, "train.output_dir=first", config=R50_FPN)
@@ -52,13 +52,13 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Outcome]:
 
 
 @pytest.fixture
-def copied(first: tuple[Path, Outcome], tmp_path: Path) -> Path:
+def copied(first: tuple[Path, CommandResult], tmp_path: Path) -> Path:
     """A folder in which the RPN has been run, to do anything with."""
     shutil.copytree(first[0] / RPN_RUN, tmp_path / RPN_RUN)
     return tmp_path
 
 
-def made(outcome: Outcome) -> list[str]:
+def made(outcome: CommandResult) -> list[str]:
     """What a run that succeeded says that it made before it could begin."""
     return re.findall(r"Missing: .*|Storing the proposals of .*", outcome.succeeded())
 
@@ -66,7 +66,7 @@ def made(outcome: Outcome) -> list[str]:
 # --- made first, and shared ------------------------------------------------------------------
 
 
-def test_proposals_are_made_first_and_announced(first: tuple[Path, Outcome]) -> None:
+def test_proposals_are_made_first_and_announced(first: tuple[Path, CommandResult]) -> None:
     folder, outcome = first
     announced, *stored = made(outcome)
     assert announced == ANNOUNCED
@@ -83,7 +83,7 @@ def test_proposals_are_made_first_and_announced(first: tuple[Path, Outcome]) -> 
     assert "loss_mask" in lines[0] and "loss_rpn_cls" not in lines[0]
 
 
-def test_record_says_what_the_row_stands_on(first: tuple[Path, Outcome]) -> None:
+def test_record_says_what_the_row_stands_on(first: tuple[Path, CommandResult]) -> None:
     folder, _ = first
     row, rpn = (load_record(folder / f / "record.json") for f in ("first", RPN_RUN))
     digest = hashlib.sha256((folder / RPN_RUN / "model_final.pth").read_bytes()).hexdigest()
@@ -109,7 +109,7 @@ def test_record_says_what_the_row_stands_on(first: tuple[Path, Outcome]) -> None
 
 
 @pytest.mark.slow
-def test_other_rows_and_seeds_share_them(first: tuple[Path, Outcome]) -> None:
+def test_other_rows_and_seeds_share_them(first: tuple[Path, CommandResult]) -> None:
     folder, _ = first
     before = state(folder / RPN_RUN)
     pool = REPOSITORY / "configs" / "section4_2" / "fpn_roi_pool.py"
@@ -125,7 +125,7 @@ def test_other_rows_and_seeds_share_them(first: tuple[Path, Outcome]) -> None:
     assert all(after[k] == v for k, v in before.items() if k.startswith(files))
 
 
-def test_saved_config_finds_the_same_rpn(first: tuple[Path, Outcome], tmp_path: Path) -> None:
+def test_saved_config_finds_the_same_rpn(first: tuple[Path, CommandResult], tmp_path: Path) -> None:
     folder, _ = first
     saved = folder / "first" / "config.yaml"
     again = launch(
@@ -166,7 +166,7 @@ def test_output_root_of_any_name(copied: Path, root: str) -> None:
 
 
 def test_overrides_of_the_row_reach_the_rows_proposals(
-    first: tuple[Path, Outcome], tmp_path: Path
+    first: tuple[Path, CommandResult], tmp_path: Path
 ) -> None:
     folder, _ = first
     run = tmp_path / "run"
@@ -200,7 +200,7 @@ def assert_equal_runs(one: Path, two: Path) -> None:
 
 @pytest.mark.slow
 def test_interrupted_rpn_is_resumed_by_the_rows_command(
-    first: tuple[Path, Outcome], tmp_path: Path
+    first: tuple[Path, CommandResult], tmp_path: Path
 ) -> None:
     folder, _ = first
     command = (*SHORT, "train.output_dir=first")
@@ -219,7 +219,7 @@ def test_interrupted_rpn_is_resumed_by_the_rows_command(
 
 
 def test_interrupted_storing_is_done_again(
-    first: tuple[Path, Outcome], copied: Path, monkeypatch: pytest.MonkeyPatch
+    first: tuple[Path, CommandResult], copied: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.rmtree(copied / RPN_RUN / "proposals" / "embedded_tiny_val")
     before = state(copied / RPN_RUN / "proposals")
@@ -244,7 +244,7 @@ def test_interrupted_storing_is_done_again(
 
 
 @pytest.mark.slow
-def test_interrupted_row_is_resumed(first: tuple[Path, Outcome], copied: Path) -> None:
+def test_interrupted_row_is_resumed(first: tuple[Path, CommandResult], copied: Path) -> None:
     command = (*SHORT, "train.output_dir=first")
     with stopped_at(1):
         assert launch(copied, *command, config=R50_FPN).code == 130
@@ -384,7 +384,7 @@ def test_another_test_set_needs_no_other_rpn(copied: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("own", ["nothing", "data", "rpn"])
 def test_evaluation_trains_no_rpn_but_says_how(
-    first: tuple[Path, Outcome],
+    first: tuple[Path, CommandResult],
     tmp_path: Path,
     tmp_path_factory: pytest.TempPathFactory,
     own: str,
@@ -407,7 +407,7 @@ def test_evaluation_trains_no_rpn_but_says_how(
 
 
 def test_evaluation_makes_test_proposals_of_a_trained_rpn(
-    first: tuple[Path, Outcome], copied: Path
+    first: tuple[Path, CommandResult], copied: Path
 ) -> None:
     shutil.rmtree(copied / RPN_RUN / "proposals")
     weights = f"train.init_checkpoint={first[0] / 'first' / 'model_final.pth'}"
@@ -553,7 +553,7 @@ def test_a_model_without_regions_is_no_rpn(tmp_path: Path, monkeypatch: pytest.M
 
 @pytest.mark.slow
 def test_two_processes_store_what_one_process_stores(
-    first: tuple[Path, Outcome], copied: Path
+    first: tuple[Path, CommandResult], copied: Path
 ) -> None:
     shutil.rmtree(copied / RPN_RUN / "proposals")
     command = ["--config-file", str(R50_FPN), "--profile", "tiny", "--num-gpus", "2", *SHORT]

@@ -23,7 +23,7 @@ from mask_rcnn_tools.distill.cli import parse_args
 from mask_rcnn_tools.distill.main import main
 
 from .fault_helpers import fork_two
-from .run_helpers import Outcome, _undone, assert_same, launch, load
+from .run_helpers import CommandResult, _undone, assert_same, launch, load
 from .stage_helpers import state, stopped_at, write_config
 
 pytestmark = pytest.mark.slow
@@ -61,7 +61,7 @@ def write_student(folder: Path, teacher: Path | str, *lines: str, name: str = "s
 
 
 @pytest.fixture(scope="module")
-def first(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Outcome]:
+def first(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, CommandResult]:
     """Folder and outcome of a student whose teacher did not exist. Not to be changed."""
     folder = tmp_path_factory.mktemp("teacher")
     config = write_student(folder, write_teacher(folder))
@@ -71,13 +71,13 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Outcome]:
 
 
 @pytest.fixture
-def copied(first: tuple[Path, Outcome], tmp_path: Path) -> tuple[Path, Path]:
+def copied(first: tuple[Path, CommandResult], tmp_path: Path) -> tuple[Path, Path]:
     """A folder in which the teacher has annotated, to do anything with, and the student there."""
     shutil.copytree(first[0] / "output", tmp_path / "output")
     return tmp_path, write_student(tmp_path, write_teacher(tmp_path))
 
 
-def made(outcome: Outcome) -> list[str]:
+def made(outcome: CommandResult) -> list[str]:
     """What a run that succeeded says that it made before it could begin."""
     return re.findall(r"Missing: .*|Storing the proposals of .*", outcome.succeeded())
 
@@ -97,7 +97,7 @@ def edit(file: Path) -> None:
 # --- made first, and shared ------------------------------------------------------------------
 
 
-def test_one_command_does_all(first: tuple[Path, Outcome]) -> None:
+def test_one_command_does_all(first: tuple[Path, CommandResult]) -> None:
     folder, outcome = first
     steps = [line.partition(" in output")[0].rstrip(",.") for line in made(outcome)]
     assert steps == [
@@ -121,7 +121,7 @@ def test_one_command_does_all(first: tuple[Path, Outcome]) -> None:
     assert len(stored) == 8
 
 
-def test_the_record_names_annotations_and_teacher(first: tuple[Path, Outcome]) -> None:
+def test_the_record_names_annotations_and_teacher(first: tuple[Path, CommandResult]) -> None:
     folder, _ = first
     student, teacher = (load_record(folder / f / "record.json") for f in ("first", TEACHER_RUN))
     assert student.generated_data is not None and student.teacher is not None
@@ -152,7 +152,7 @@ def test_other_seeds_and_the_tool_share_them(copied: tuple[Path, Path]) -> None:
 
 
 def test_evaluation_needs_no_teacher(
-    copied: tuple[Path, Path], first: tuple[Path, Outcome]
+    copied: tuple[Path, Path], first: tuple[Path, CommandResult]
 ) -> None:
     folder, config = copied
     shutil.rmtree(folder / TEACHER_RUN)
@@ -170,7 +170,7 @@ def test_evaluation_needs_no_teacher(
 
 
 def test_other_annotations_under_a_half_trained_student_are_noticed(
-    copied: tuple[Path, Path], first: tuple[Path, Outcome]
+    copied: tuple[Path, Path], first: tuple[Path, CommandResult]
 ) -> None:
     folder, config = copied
     here = ("train.output_dir=first", "train.checkpointer.period=1")

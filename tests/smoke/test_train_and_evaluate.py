@@ -18,7 +18,7 @@ from .run_helpers import (
     ITERATIONS,
     QUICKSTART,
     RUN,
-    Outcome,
+    CommandResult,
     iterations,
     launch,
     load,
@@ -87,7 +87,7 @@ def test_drawings_show_ground_truth_beside_predictions(trained: Path) -> None:
         assert cv2.imread(str(file)).std() > 5
 
 
-def test_output_is_clean_and_ends_with_the_table(training: tuple[Path, Outcome]) -> None:
+def test_output_is_clean_and_ends_with_the_table(training: tuple[Path, CommandResult]) -> None:
     folder, outcome = training
     for noise in ("Warning", "is_fx_tracing", "deprecated", "Traceback", str(Path.home())):
         assert noise not in outcome.out

@@ -28,13 +28,13 @@ from mask_rcnn_tools.visualize_data.samples import (
     train_samples,
 )
 
-from .run_helpers import QUICKSTART, REPOSITORY, Outcome, _undone, start
+from .run_helpers import QUICKSTART, REPOSITORY, CommandResult, _undone, start
 
 ID = "quickstart/mask_rcnn_r18_fpn"
 PERSONS = "table5/keypoint_and_mask"
 
 
-def visualize(folder: Path, *argv: str, config: str | Path = QUICKSTART) -> Outcome:
+def visualize(folder: Path, *argv: str, config: str | Path = QUICKSTART) -> CommandResult:
     """Runs `tools/visualize_data.py` in this process, in `folder`, at `tiny`."""
     out, err = io.StringIO(), io.StringIO()
     words = ["--config-file", str(config), "--profile", "tiny", *argv]
@@ -44,7 +44,7 @@ def visualize(folder: Path, *argv: str, config: str | Path = QUICKSTART) -> Outc
             code = 0
         except SystemExit as stop:
             code = stop.code if isinstance(stop.code, int) else 1
-    return Outcome(code, out.getvalue(), err.getvalue())
+    return CommandResult(code, out.getvalue(), err.getvalue())
 
 
 def with_flips(name: str = ID, *keys: str):

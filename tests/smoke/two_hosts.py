@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from .run_helpers import Outcome, environment
+from .run_helpers import CommandResult, environment
 
 ADDRESSES = ("10.99.0.1", "10.99.0.2")
 WIRE = "lan"
@@ -90,10 +90,10 @@ class TwoHosts:
         return ["nsenter", "--user", "--net", "--preserve-credentials", "--target", target]
 
 
-def outcome(process: subprocess.Popen[str], timeout: float = 240) -> Outcome:
+def outcome(process: subprocess.Popen[str], timeout: float = 240) -> CommandResult:
     """Waits for a process and returns what it left."""
     out, err = process.communicate(timeout=timeout)
-    return Outcome(process.returncode, out, err)
+    return CommandResult(process.returncode, out, err)
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ from pycocotools.coco import COCO
 from mask_rcnn_repro.errors import ConfigError, DataError
 from mask_rcnn_tools.predict import video_io
 from mask_rcnn_tools.predict.cli import parse_args
-from mask_rcnn_tools.predict.coco_file import coco_file
+from mask_rcnn_tools.predict.coco_writer import coco_writer
 from mask_rcnn_tools.predict.output_files import plan_output_files
 from mask_rcnn_tools.predict.sources import Source, find_sources, natural_key
 from mask_rcnn_tools.predict.video_io import FrameReader, VideoWriter
@@ -240,7 +240,7 @@ def test_predictions_as_a_coco_file(tmp_path: Path) -> None:
     file = tmp_path / "new" / "predictions.json"
     result = {"image_id": 7, "category_id": 3, "bbox": [1.0, 2.0, 4.0, 5.0], "score": 0.5}
     info: dict[str, Any] = {"config": "x"}
-    with coco_file(file, [{"id": 3, "name": "cat"}], info) as opened:
+    with coco_writer(file, [{"id": 3, "name": "cat"}], info) as opened:
         opened.add({"id": 7, "file_name": "a.jpg", "width": 9, "height": 8}, [result, result])
         opened.add({"id": 8, "file_name": "b.jpg", "width": 9, "height": 8}, [])
         info["stopped"] = True
@@ -250,6 +250,6 @@ def test_predictions_as_a_coco_file(tmp_path: Path) -> None:
     coco = COCO(str(file))
     assert coco.getImgIds() == [7, 8] and coco.getAnnIds(imgIds=[7]) == [1, 2]
     assert coco.anns[2] == {"id": 2, **result, "area": 20.0, "iscrowd": 0}
-    with pytest.raises(ZeroDivisionError), coco_file(file, [], {}) as opened:
+    with pytest.raises(ZeroDivisionError), coco_writer(file, [], {}) as opened:
         opened.images.append({"id": 1 // 0})
     assert json.loads(file.read_text()) == content

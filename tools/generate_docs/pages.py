@@ -15,7 +15,7 @@ from mask_rcnn_repro.config.diff import Difference, format_value
 from mask_rcnn_repro.config.schema import ABOUT_KEYS, Train, section_of
 from mask_rcnn_repro.paper import paper_numbers
 from mask_rcnn_repro.paper.numbers import printed_row
-from mask_rcnn_tools.common.text_tables import Cell, Table
+from mask_rcnn_tools.common.text_tables import Table, TableCell
 from mask_rcnn_tools.evidence.results import loaded_config, same_run, stages_of
 from mask_rcnn_tools.evidence.rows import Row, all_rows
 from mask_rcnn_tools.evidence.words import table_title, task_title
@@ -138,8 +138,8 @@ def _rows_of_paper(rows: Sequence[Row]) -> list[str]:
         lines.append(
             [
                 row.name,
-                Cell(row.config, row.config),
-                Cell(row.control, row.control) if row.control else "-",
+                TableCell(row.config, row.config),
+                TableCell(row.control, row.control) if row.control else "-",
                 "<br>".join(changes) or "-",
                 format_numbers(*row.key),
             ]
@@ -162,7 +162,7 @@ def _folder(rows: Sequence[Row], uses: Mapping[str, Sequence[str]]) -> str:
     lines = []
     for row in rows:
         users = ", ".join(f"`{config}`" for config in uses.get(row.config, ())) or "-"
-        lines.append([Cell(row.config, row.config), row.summary, *[users] * needed])
+        lines.append([TableCell(row.config, row.config), row.summary, *[users] * needed])
     return Table(["file", "what", *["needed by"] * needed], lines).markdown("")
 
 

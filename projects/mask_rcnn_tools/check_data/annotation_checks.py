@@ -18,13 +18,15 @@ from mask_rcnn_repro.data.keypoint_metadata import (
 )
 from mask_rcnn_tools.check_data.columns import IS_POLYGON, IS_RUNS, NO_MASK
 from mask_rcnn_tools.check_data.findings import Report
-from mask_rcnn_tools.check_data.tables import Table
+from mask_rcnn_tools.check_data.tables import AnnotationTable
 
 _SLACK = 1.0  # pixels; tools round in different ways
 _DROPS = dict.fromkeys(("empty-box", "box-outside", "far-coordinates"), True)
 
 
-def check_annotations(table: Table, report: Report, split: str, heads: frozenset[str]) -> None:
+def check_annotations(
+    table: AnnotationTable, report: Report, split: str, heads: frozenset[str]
+) -> None:
     """Adds what is wrong with the annotations of a table.
 
     Args:
@@ -50,7 +52,7 @@ def check_annotations(table: Table, report: Report, split: str, heads: frozenset
 class _Checks:
     """The arrays that the checks share."""
 
-    def __init__(self, table: Table, report: Report, split: str) -> None:
+    def __init__(self, table: AnnotationTable, report: Report, split: str) -> None:
         self.table, self.report, self.split = table, report, split
         self.columns = table.columns
         self.listed = table.image_of >= 0
@@ -218,7 +220,7 @@ def check_keypoint_set(
         report.add("keypoint-sigmas", split, source, [", ".join(keypoints.names)])
 
 
-def keypoints_of(table: Table) -> KeypointSet | None:
+def keypoints_of(table: AnnotationTable) -> KeypointSet | None:
     """What a json alone says about its keypoints."""
     known = keypoint_metadata(table.categories)
     if not known:

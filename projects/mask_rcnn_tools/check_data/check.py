@@ -19,7 +19,7 @@ from mask_rcnn_tools.check_data.image_checks import (
 from mask_rcnn_tools.check_data.overlap import check_class_lists, check_overlap
 from mask_rcnn_tools.check_data.sources import Sources
 from mask_rcnn_tools.check_data.statistics import statistics
-from mask_rcnn_tools.check_data.tables import Table
+from mask_rcnn_tools.check_data.tables import AnnotationTable
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def check(
             what is called with the number of images done.
     """
     began = time.perf_counter()
-    looked: dict[str, list[tuple[Table, dict[int, ImageFile]]]] = {}
+    looked: dict[str, list[tuple[AnnotationTable, dict[int, ImageFile]]]] = {}
     every = [table for tables in sources.tables.values() for table in tables]
     images = 0
     for split, tables in sources.tables.items():
@@ -100,7 +100,9 @@ def check(
     return report
 
 
-def _check_head(table: Table, num_classes: int | None, report: Report, split: str) -> None:
+def _check_head(
+    table: AnnotationTable, num_classes: int | None, report: Report, split: str
+) -> None:
     if num_classes is None or table.categories is None or not table.annotated:
         return
     found = len(table.categories.names)
@@ -115,7 +117,7 @@ def _chosen(count: int, sample: int | None) -> list[int]:
     return np.linspace(0, count - 1, sample).round().astype(int).tolist()
 
 
-def _looked_at(tables: list[Table], images: int, options: Options, seconds: float) -> str:
+def _looked_at(tables: list[AnnotationTable], images: int, options: Options, seconds: float) -> str:
     annotations = sum(len(table.columns) for table in tables)
     listed = sum(map(len, tables))
     how = "decoded" if options.decode else "opened"

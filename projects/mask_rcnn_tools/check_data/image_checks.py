@@ -23,7 +23,7 @@ from mask_rcnn_repro.data.loading.images import LARGEST_FILE, PLAIN_MODES, read_
 from mask_rcnn_repro.errors import DataError
 from mask_rcnn_repro.utils.threads import usable_cpus
 from mask_rcnn_tools.check_data.findings import Report
-from mask_rcnn_tools.check_data.tables import Table
+from mask_rcnn_tools.check_data.tables import AnnotationTable
 
 _ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
 _THIN = 50
@@ -59,7 +59,7 @@ class ImageFile:
 
 
 def look_at(
-    table: Table,
+    table: AnnotationTable,
     *,
     hashed: bool = False,
     decode: bool = False,
@@ -98,7 +98,7 @@ def look_at(
     return dict(zip(rows, files, strict=True))
 
 
-def _look(table: Table, row: int, hashed: bool, decode: bool) -> ImageFile:
+def _look(table: AnnotationTable, row: int, hashed: bool, decode: bool) -> ImageFile:
     path, file = table.path(row), ImageFile()
     name = table.names[row]
     try:
@@ -165,13 +165,13 @@ def _read_header(path: str, file: ImageFile) -> None:
 
 
 def check_images(
-    table: Table,
+    table: AnnotationTable,
     files: dict[int, ImageFile],
     report: Report,
     split: str,
     *,
     sampled: bool = False,
-    others: Iterable[Table] = (),
+    others: Iterable[AnnotationTable] = (),
 ) -> None:
     """Adds what is wrong with a table's image files.
 
@@ -226,7 +226,7 @@ def _out(file: ImageFile, inside: str) -> bool:
     return not file.real.startswith(inside)
 
 
-def _repeated(keys: dict[int, str] | dict[int, bytes], table: Table) -> list[str]:
+def _repeated(keys: dict[int, str] | dict[int, bytes], table: AnnotationTable) -> list[str]:
     """Cases in words of rows that have a key in common."""
     groups: dict[str | bytes, list[int]] = {}
     for row, key in keys.items():
@@ -238,7 +238,7 @@ def _repeated(keys: dict[int, str] | dict[int, bytes], table: Table) -> list[str
     ]
 
 
-def _unlisted(table: Table, others: Iterable[Table]) -> list[str]:
+def _unlisted(table: AnnotationTable, others: Iterable[AnnotationTable]) -> list[str]:
     """Image files beside the listed ones: the json may be of another version of the data."""
     if not table.root or not os.path.isdir(table.root):
         return []
@@ -257,7 +257,7 @@ def _unlisted(table: Table, others: Iterable[Table]) -> list[str]:
     return sorted(more)
 
 
-def check_coverage(table: Table, report: Report, split: str) -> None:
+def check_coverage(table: AnnotationTable, report: Report, split: str) -> None:
     """Adds which images have no annotations, or crowd regions alone."""
     if not len(table.columns):
         return

@@ -6,9 +6,9 @@ import os
 
 from mask_rcnn_tools.check_data.findings import Report
 from mask_rcnn_tools.check_data.image_checks import ImageFile
-from mask_rcnn_tools.check_data.tables import Table
+from mask_rcnn_tools.check_data.tables import AnnotationTable
 
-Looked = tuple[Table, dict[int, ImageFile]]
+Looked = tuple[AnnotationTable, dict[int, ImageFile]]
 
 
 def check_overlap(train: list[Looked], test: list[Looked], report: Report) -> None:
@@ -63,7 +63,9 @@ def _files(looked: list[Looked]) -> list[tuple[str, str, ImageFile]]:
     return found
 
 
-def check_class_lists(train: list[Table], test: list[Table], report: Report) -> None:
+def check_class_lists(
+    train: list[AnnotationTable], test: list[AnnotationTable], report: Report
+) -> None:
     """Adds contradictions between the classes of training and test data."""
     if not (train and test):
         return
@@ -86,7 +88,7 @@ def check_class_lists(train: list[Table], test: list[Table], report: Report) -> 
     report.add("untested-category", both, sources, [n for n in a if n in learned - tested])
 
 
-def used_classes(table: Table) -> list[str]:
+def used_classes(table: AnnotationTable) -> list[str]:
     """Names of the classes that a table has annotations of."""
     from mask_rcnn_tools.check_data.statistics import per_class
 

@@ -18,7 +18,7 @@ from mask_rcnn_repro.data.keypoint_metadata import KeypointSet
 from mask_rcnn_repro.data.registration import coco_parts, read_registered
 from mask_rcnn_repro.errors import UserError
 from mask_rcnn_tools.check_data.findings import Report
-from mask_rcnn_tools.check_data.tables import Table, read_table, table_of_dicts
+from mask_rcnn_tools.check_data.tables import AnnotationTable, read_table, table_of_dicts
 
 SPLITS = ("train", "test")
 
@@ -47,7 +47,9 @@ class Sources:
     """
 
     wanted: Wanted = field(default_factory=Wanted)
-    tables: dict[str, list[Table]] = field(default_factory=lambda: {s: [] for s in SPLITS})
+    tables: dict[str, list[AnnotationTable]] = field(
+        default_factory=lambda: {s: [] for s in SPLITS}
+    )
     keypoints: dict[str, list[KeypointSet | None]] = field(
         default_factory=lambda: {s: [] for s in SPLITS}
     )

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 
 from mask_rcnn_tools.check_data.columns import IS_POLYGON, NO_MASK
-from mask_rcnn_tools.check_data.tables import Table
+from mask_rcnn_tools.check_data.tables import AnnotationTable
 
 _SIZES = (("small", 0, 32**2), ("medium", 32**2, 96**2), ("large", 96**2, np.inf))
 
 
-def statistics(table: Table, split: str) -> dict[str, Any]:
+def statistics(table: AnnotationTable, split: str) -> dict[str, Any]:
     """Counts a table.
 
     Args:
@@ -54,7 +54,7 @@ def statistics(table: Table, split: str) -> dict[str, Any]:
     }
 
 
-def per_class(table: Table) -> dict[str, int]:
+def per_class(table: AnnotationTable) -> dict[str, int]:
     """Number of instances that are no crowd by class name, in the order of the ids."""
     if table.categories is None:
         return {}

@@ -30,7 +30,7 @@ from mask_rcnn_tools.check_data.columns import IS_RUNS, Columns, columns_of
 
 
 @dataclass
-class Table:
+class AnnotationTable:
     """A data set's records.
 
     Attributes:
@@ -81,7 +81,7 @@ class Table:
             yield f"{self.annotation(row)}: {text}box [{box}]{size}"
 
 
-def read_table(json_file: str, root: str, source: str | None = None) -> Table:
+def read_table(json_file: str, root: str, source: str | None = None) -> AnnotationTable:
     """Reads an annotation file.
 
     Args:
@@ -103,7 +103,7 @@ def read_table(json_file: str, root: str, source: str | None = None) -> Table:
         entries = []
     names, ids, sizes = _images(content.get("images"), json_file, problems)
     columns = columns_of(entries)
-    table = Table(
+    table = AnnotationTable(
         source or json_file,
         root,
         names,
@@ -190,7 +190,7 @@ def _images(
     )
 
 
-def _check_records(table: Table, unique: bool) -> None:
+def _check_records(table: AnnotationTable, unique: bool) -> None:
     """What the loader refuses of single annotations."""
     columns, add = table.columns, table.problems.append
     stub = Categories((), {}) if table.categories is None else table.categories
@@ -280,7 +280,9 @@ def _refusal(
     return None
 
 
-def table_of_dicts(dicts: Sequence[dict[str, Any]], classes: Sequence[str], source: str) -> Table:
+def table_of_dicts(
+    dicts: Sequence[dict[str, Any]], classes: Sequence[str], source: str
+) -> AnnotationTable:
     """A table of Detectron2's data set dicts, for data sets in other formats.
 
     Args:
@@ -315,7 +317,7 @@ def table_of_dicts(dicts: Sequence[dict[str, Any]], classes: Sequence[str], sour
                 }
             )
     columns = columns_of(entries)
-    return Table(
+    return AnnotationTable(
         source,
         "",
         names,

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from tabulate import tabulate
 
 
-class Cell(NamedTuple):
+class TableCell(NamedTuple):
     """One cell of a table.
 
     Attributes:
@@ -31,9 +31,11 @@ class Table:
         lines: cells, or their texts; as many a line as there are columns.
     """
 
-    def __init__(self, header: Sequence[str], lines: Iterable[Sequence[Cell | str]]) -> None:
+    def __init__(self, header: Sequence[str], lines: Iterable[Sequence[TableCell | str]]) -> None:
         self.header = list(header)
-        self.lines = [[c if isinstance(c, Cell) else Cell(c) for c in line] for line in lines]
+        self.lines = [
+            [c if isinstance(c, TableCell) else TableCell(c) for c in line] for line in lines
+        ]
 
     def text(self, align: str = "left", widest: int | None = None) -> str:
         """The table for a terminal.
@@ -70,13 +72,13 @@ class Table:
         )
 
 
-def _markdown_cell(cell: Cell, configs: str | None) -> str:
+def _markdown_cell(cell: TableCell, configs: str | None) -> str:
     text = cell.text.replace("|", "\\|")
     if cell.config is not None and configs is not None:
         return f"[{text}]({configs}{cell.config}.py)"
     return f"**{text}**" if cell.kind in ("confirmed", "contradicted") else text
 
 
-def _html_cell(cell: Cell) -> str:
+def _html_cell(cell: TableCell) -> str:
     kind = f' class="{cell.kind.replace(" ", "-")}"' if cell.kind else ""
     return f"<td{kind}>{html.escape(cell.text)}</td>"

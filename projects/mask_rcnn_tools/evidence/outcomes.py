@@ -11,7 +11,7 @@ from statistics import fmean, stdev
 
 from mask_rcnn_repro.records.curves import Curves
 from mask_rcnn_repro.records.record import Record
-from mask_rcnn_tools.common.text_tables import Cell, Table
+from mask_rcnn_tools.common.text_tables import Table, TableCell
 from mask_rcnn_tools.evidence.claims import Claim
 from mask_rcnn_tools.evidence.comparison import number_of
 from mask_rcnn_tools.evidence.power import WANTED_POWER, power, smallest_effect
@@ -457,7 +457,7 @@ _RELATIONS = {"nearly equal": "nearly equal", "greater": "better", "at least": "
 
 def claims_table(evidence: Sequence[Evidence]) -> Table:
     """Claims, and what the runs show about them."""
-    lines: list[list[Cell | str]] = []
+    lines: list[list[TableCell | str]] = []
     own = all(item.claim.is_own for item in evidence)
     for item in evidence:
         claim = item.claim
@@ -467,8 +467,8 @@ def claims_table(evidence: Sequence[Evidence]) -> Table:
         paper += f" ({_MARGINS[claim.relation]}{claim.margin:g})" if claim.margin else ""
         differences = [number(value, sign=True) for _, value in sorted(item.by_seed.items())]
         here = [", ".join(differences)] * own + [item.with_interval(), item.parts]
-        numbers = [Cell(text, kind="number") for text in (paper, *here)]
-        verdict = Cell(item.verdict, kind=item.verdict)
+        numbers = [TableCell(text, kind="number") for text in (paper, *here)]
+        verdict = TableCell(item.verdict, kind=item.verdict)
         fixed = item.planned
         plan = f"{fixed.seeds}, {item.power_text}" if fixed else "none"
         last = (item.seeds or "none", plan, verdict, item.reason or "-")

@@ -12,7 +12,7 @@ import numpy as np
 
 from mask_rcnn_tools.drawing.painter import paint
 from mask_rcnn_tools.drawing.results import proposal_marks, result_marks
-from mask_rcnn_tools.predict.coco_file import CocoFile
+from mask_rcnn_tools.predict.coco_writer import CocoWriter
 from mask_rcnn_tools.predict.output_files import OutputFiles
 from mask_rcnn_tools.predict.prediction import Results
 from mask_rcnn_tools.predict.predictor import Picture, Predictor
@@ -127,7 +127,7 @@ class Job:
         self.print_line = print_line
         self.summary = PredictionSummary()
         self.timer = PhaseTimer()
-        self.coco: CocoFile | None = None
+        self.coco: CocoWriter | None = None
         self._done = 0
 
     def fail(self, source: Source, error: str) -> None:

@@ -25,7 +25,7 @@ from mask_rcnn_repro.records.provenance import checkpoint_info
 from mask_rcnn_repro.utils.threads import use_threads
 from mask_rcnn_tools.common.command_line import run_command
 from mask_rcnn_tools.common.trained_run import find_checkpoint, given_id, load_given_config
-from mask_rcnn_tools.predict.coco_file import FORMAT_VERSION
+from mask_rcnn_tools.predict.coco_writer import FORMAT_VERSION
 from mask_rcnn_tools.predict.job import Options
 from mask_rcnn_tools.predict.output_files import plan_output_files
 from mask_rcnn_tools.predict.predictor import Predictor

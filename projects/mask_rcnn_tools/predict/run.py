@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from mask_rcnn_tools.predict.coco_file import categories_of, coco_file
+from mask_rcnn_tools.predict.coco_writer import categories_of, coco_writer
 from mask_rcnn_tools.predict.images import predict_images
 from mask_rcnn_tools.predict.job import Job, Options, PredictionSummary
 from mask_rcnn_tools.predict.output_files import (
@@ -61,7 +61,7 @@ def predict_files(
         if options.json:
             categories = categories_of(predictor.classes, predictor.metadata, predictor.keypoints)
             file = options.output / PREDICTIONS
-            job.coco = stack.enter_context(coco_file(file, categories, facts))
+            job.coco = stack.enter_context(coco_writer(file, categories, facts))
         try:
             for start in range(0, len(images), options.batch_size):
                 predict_images(job, images[start : start + options.batch_size], ids)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mask_rcnn_repro.paper.numbers import load_claims
-from mask_rcnn_tools.common.text_tables import Cell, Table
+from mask_rcnn_tools.common.text_tables import Table, TableCell
 from mask_rcnn_tools.evidence.causes import UNKNOWN, CauseKey, KnownCause
 from mask_rcnn_tools.evidence.outcomes import Evidence
 from mask_rcnn_tools.evidence.verdicts import ERROR, VERDICTS, Verdict
@@ -37,15 +37,15 @@ def counts_table(scale: Scale) -> Table:
     """Verdicts with their numbers of claims, and how many of them are expected to be false."""
     by_claim, by_metric = scale.count_verdicts(), scale.count_in_all_metrics()
     columns = (by_claim, by_metric)
-    lines: list[list[Cell | str]] = []
+    lines: list[list[TableCell | str]] = []
     for verdict in VERDICTS:
         sign = f"{MARKS[verdict].sign} " if verdict in MARKS else ""
-        cells = [Cell(str(counts[verdict]), kind="number") for counts in columns]
-        lines.append([Cell(f"{sign}{verdict}", kind=verdict), *cells])
+        cells = [TableCell(str(counts[verdict]), kind="number") for counts in columns]
+        lines.append([TableCell(f"{sign}{verdict}", kind=verdict), *cells])
     totals = [str(sum(counts.values())) for counts in columns]
     false = [f"at most {expected_false(counts):.1f}" for counts in columns]
     for name, texts in (("all", totals), ("false verdicts to expect", false)):
-        lines.append([name, *(Cell(text, kind="number") for text in texts)])
+        lines.append([name, *(TableCell(text, kind="number") for text in texts)])
     return Table(["verdict", "claims", "each metric counted"], lines)
 
 

@@ -91,9 +91,10 @@ _CAPTIONS = {
     "the metric of the table, one mark per seed and evaluation.",
     "Precision over recall": "Precision over recall of the {task} results, averaged over classes. "
     "The area under the curve is AP50 (left) and AP (right). The band spans the seeds.",
-    "Sweep": "The judged metric over the swept value. The line joins the means over seeds, bars are "
-    "their 90 % intervals, and small dots are single seeds.",
-    "AP by class": "The {task} AP of each class: the mean over seeds, on a line that spans the seeds.",
+    "Sweep": "The judged metric over the swept value. The line joins the means over seeds, bars "
+    "are their 90 % intervals, and small dots are single seeds.",
+    "AP by class": "The {task} AP of each class: the mean over seeds, on a line that spans "
+    "the seeds.",
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from mask_rcnn_repro.records.record import Record
-from mask_rcnn_tools.common.text_tables import Cell, Table
+from mask_rcnn_tools.common.text_tables import Table, TableCell
 from mask_rcnn_tools.evidence.groups import short_keys
 from mask_rcnn_tools.evidence.outcomes import RowOutcome, TableOutcome
 from mask_rcnn_tools.evidence.words import best_title, number, task_title
@@ -39,13 +39,13 @@ def rows_table(outcome: TableOutcome) -> Table:
     header += ["AP, paper"] * paper + ["AP, here"]
     header += ["AP50, AP75, paper"] * paper + ["AP50, AP75, here"]
     header += ["against", "difference, paper", "difference, here"] * against
-    lines: list[list[Cell | str]] = []
+    lines: list[list[TableCell | str]] = []
     for row in outcome.rows:
         for task in row.tasks or ["-"]:
             finer = [f"{task}/{name}" for name in _FINER]
             printed = row.row.printed_number(f"{task}/AP")
             name = row.row.config.rpartition("/")[2] if outcome.swept else row.row.name
-            cells: list[Cell | str] = [Cell(name, row.row.config)]
+            cells: list[TableCell | str] = [TableCell(name, row.row.config)]
             cells += [*(value for _, value in row.row.settings), task_title(task)]
             cells += [_number(number(printed))] * paper
             cells.append(_ours(row, f"{task}/AP"))
@@ -64,13 +64,13 @@ def runs_table(scale: Scale, runs: Runs) -> Table:
             key = f"{record.config.hash} {record.seed}"
             found.setdefault(key, (row.row.config, record))
     bests = any(record.best for _, record in found.values())
-    lines: list[list[Cell | str]] = []
+    lines: list[list[TableCell | str]] = []
     for config, record in found.values():
         seconds = record.training_seconds
         commit = (record.code.commit or "unknown")[:9]
         lines.append(
             [
-                Cell(config, config),
+                TableCell(config, config),
                 _number(str(record.seed)),
                 _iterations(record),
                 _number("-" if seconds is None else f"{seconds / 60:.0f}"),
@@ -85,34 +85,36 @@ def runs_table(scale: Scale, runs: Runs) -> Table:
     return Table([*header, *["best checkpoint"] * bests], lines)
 
 
-def _iterations(record: Record) -> Cell:
+def _iterations(record: Record) -> TableCell:
     early = f"{record.iterations_done} of " if record.stopped_early else ""
     return _number(f"{early}{record.iterations_planned}{', stopped early' if early else ''}")
 
 
 def _stage_table(outcome: TableOutcome, kind: str, metrics: Mapping[str, str]) -> Table:
-    lines: list[list[Cell | str]] = []
+    lines: list[list[TableCell | str]] = []
     for row in outcome.rows:
         measured = [_number(row.ours(metric).with_deviation()) for metric in metrics.values()]
         cells = measured if row.runs else [_state(row)] * len(metrics)
-        lines.append([Cell(row.row.name, row.row.config), *cells, row.seeds or "none"])
+        lines.append([TableCell(row.row.name, row.row.config), *cells, row.seeds or "none"])
     return Table([kind, *(f"{name}, here" for name in metrics), "seed"], lines)
 
 
-def _number(text: str) -> Cell:
-    return Cell(text, kind="number")
+def _number(text: str) -> TableCell:
+    return TableCell(text, kind="number")
 
 
-def _state(row: RowOutcome) -> Cell:
-    return Cell(row.missing, kind="partial" if row.missing.startswith("partial") else "not run")
+def _state(row: RowOutcome) -> TableCell:
+    return TableCell(
+        row.missing, kind="partial" if row.missing.startswith("partial") else "not run"
+    )
 
 
-def _ours(row: RowOutcome, metric: str) -> Cell:
+def _ours(row: RowOutcome, metric: str) -> TableCell:
     if not row.runs:
         return _state(row)
     values = row.ours(metric)
     if not values.by_seed:
-        return Cell("not measured", kind="not run")
+        return TableCell("not measured", kind="not run")
     return _number(values.with_deviation())
 
 
@@ -120,12 +122,12 @@ def _pair(values: Sequence[float | None]) -> str:
     return ", ".join(number(v) for v in values) if any(v is not None for v in values) else "-"
 
 
-def _against(outcome: TableOutcome, row: RowOutcome, metric: str) -> list[Cell]:
+def _against(outcome: TableOutcome, row: RowOutcome, metric: str) -> list[TableCell]:
     control, difference = outcome.control_of(row), outcome.difference(row, metric)
     if control is None or difference is None:
-        return [Cell("-")] * 3
+        return [TableCell("-")] * 3
     return [
-        Cell(control.row.name),
+        TableCell(control.row.name),
         _number(number(row.row.printed_difference(metric), sign=True)),
         _number(difference.with_interval()),
     ]

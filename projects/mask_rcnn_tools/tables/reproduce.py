@@ -25,7 +25,7 @@ from scipy.special import stdtrit
 from mask_rcnn_repro.errors import ConfigError
 from mask_rcnn_repro.records.curves import record_identity
 from mask_rcnn_repro.records.record import Record
-from mask_rcnn_tools.common.text_tables import Cell, Table
+from mask_rcnn_tools.common.text_tables import Table, TableCell
 from mask_rcnn_tools.evidence.claims import main_metric
 from mask_rcnn_tools.evidence.comparison import number_of
 from mask_rcnn_tools.evidence.outcomes import BySeed, why_apart
@@ -170,11 +170,11 @@ def compare_runs(plan: Plan, records: Sequence[Found]) -> list[Repetition]:
 
 def format_repetitions(found: Sequence[Repetition]) -> str:
     """The comparison as a table, and a verdict in one sentence; `found` is not empty."""
-    lines: list[list[Cell | str]] = []
+    lines: list[list[TableCell | str]] = []
     for item in found:
         numbers = [item.recorded.with_deviation(), item.repeated.with_deviation()]
         numbers += [number(item.difference, sign=True), f"±{item.allowed:.1f}"]
-        cells = [Cell(text, kind="number") for text in numbers]
+        cells = [TableCell(text, kind="number") for text in numbers]
         seeds = f"{item.recorded.seeds}; {item.repeated.seeds}"
         title = metric_title(item.metric)
         lines.append([item.row, title, *cells, seeds, item.other_data or item.verdict])

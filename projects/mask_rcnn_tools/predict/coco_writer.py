@@ -22,8 +22,8 @@ from mask_rcnn_tools.drawing.results import ClassNames
 FORMAT_VERSION = 1
 
 
-class CocoFile:
-    """An open file; see :func:`coco_file`."""
+class CocoWriter:
+    """An open file; see :func:`coco_writer`."""
 
     def __init__(self, stream: IO[str]) -> None:
         self._stream = stream
@@ -53,9 +53,9 @@ class CocoFile:
 
 
 @contextmanager
-def coco_file(
+def coco_writer(
     path: Path, categories: Sequence[Mapping[str, Any]], info: dict[str, Any]
-) -> Iterator[CocoFile]:
+) -> Iterator[CocoWriter]:
     """Opens a file that appears under its name when the block ends without an error.
 
     Args:
@@ -65,7 +65,7 @@ def coco_file(
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path, text=True) as stream:
-        file = CocoFile(stream)
+        file = CocoWriter(stream)
         yield file
         file.finish(categories, info)
 
