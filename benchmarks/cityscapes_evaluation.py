@@ -1,10 +1,10 @@
 """Cityscapes' instance metrics, from small predictions to numbers, beside Detectron2's evaluator.
 
-Made-up street scenes of 1024 x 2048 pixels: by default 20 objects an image and 50 predictions,
-28 x 28 probabilities as a model gives them. Timed is all from there to the numbers: pasting the
-masks, collecting, matching, averaging. Detectron2's evaluator calls the official scripts, which
-need a NumPy before 2.4; with a newer one the two functions that they miss are put back, for them
-alone.
+Made-up street scenes of 1024 x 2048 pixels, by default with 20 objects and 50 predictions per
+image. A prediction has 28 x 28 probabilities, as a model returns them. The time covers pasting the
+masks, collecting, matching and averaging. Detectron2's evaluator calls the official scripts, which
+need a NumPy before 2.4. With a newer one the benchmark adds the two functions that they miss, for
+these scripts alone.
 
 Run: python benchmarks/cityscapes_evaluation.py --images 4      (about 1 minute)
 """

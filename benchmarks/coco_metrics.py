@@ -1,9 +1,10 @@
 """COCO's metrics beside other implementations, on a data set as large as COCO's val2017.
 
 Made up: 5,000 images of 480 x 640 with 7 annotated objects of 80 classes each (1 % crowds), and 100
-detections an image, most of them near an object, some of the wrong class. Boxes' sides are spread
+detections per image, most of them near an object, some of the wrong class. Boxes' sides are spread
 evenly on a logarithmic scale from 8 px to the image's height. Keypoints: every second image has 4
-people, as in COCO, and 12 detections. Timed is all of `coco_metrics`, from result dicts to numbers.
+people, as in COCO, and 12 detections. The time is that of `coco_metrics`, from result dicts to
+numbers.
 
 There are two references: pycocotools, and COCOeval_opt, Detectron2's compiled evaluation, which
 `--detectron2-source` builds for the benchmark. Both run once, as they take minutes; keypoints take

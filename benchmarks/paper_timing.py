@@ -6,8 +6,8 @@
   features, and no time without.
 
 Networks have the paper's width, with random weights, damped so that a detector's usual number of
-objects is found. They are transformed by ``optimize_for_inference``, as in an evaluation. Timed is
-an image's way from the resized picture (800 px) to boxes and small masks, one image at a time.
+objects is found. They are transformed by ``optimize_for_inference``, as in an evaluation. The time
+is that of one image at a time, from the resized picture (800 px) to boxes and small masks.
 Pasting the masks, 15 ms in the paper, is not part of it. FLOPs are the multiply-adds that
 `tools/model_info.py` counts.
 

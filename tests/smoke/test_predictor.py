@@ -94,7 +94,7 @@ def test_a_missing_rpn_is_named(trained, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     cfg = get_config(CONFIG, "tiny", ROW)
     weights = trained / "run" / "model_final.pth"
-    with pytest.raises(CheckpointError, match=r"The RPN rpn/r50_fpn, .* has no weights"):
+    with pytest.raises(CheckpointError, match=r"rpn/r50_fpn, .* no weights"):
         build_predictor(cfg, weights, device="cpu")
     rpn = trained / RPN_RUN / "model_final.pth"
     assert isinstance(build_predictor(cfg, weights, rpn, device="cpu"), StageWiseRCNN)

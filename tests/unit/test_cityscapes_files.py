@@ -103,7 +103,7 @@ def test_missing_parts_of_the_root(root: Path) -> None:
     write_split(root)
     for path in (root / "leftImg8bit/train").glob("*/*.png"):
         path.rename(path.with_suffix(".jpg"))
-    with pytest.raises(DataError, match=r"no images of the split 'train'.*found 3 other files"):
+    with pytest.raises(DataError, match=r"'train'.* 3 other files"):
         load_cityscapes(root, "train")
     shutil.rmtree(root / "gtFine")
     with pytest.raises(DataError, match=r"looked for the folder .*gtFine/train"):

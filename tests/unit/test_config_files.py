@@ -137,7 +137,7 @@ def test_classes_and_dataclasses_as_values_survive_saving(tmp_path):
 def test_what_cannot_be_written_is_refused_and_leaves_no_file(sample, tmp_path):
     cfg = sample.copy()
     cfg.dataloader.test.thing = object()
-    with pytest.raises(ConfigError, match=r"dataloader\.test\.thing is an object of type object"):
+    with pytest.raises(ConfigError, match=r"dataloader\.test\.thing .*object"):
         save_config(cfg, tmp_path / "config.yaml")
     assert list(tmp_path.iterdir()) == []
 

@@ -148,7 +148,7 @@ def test_a_missing_file_names_the_nearest_config(tmp_path, monkeypatch):
             load_config(path)
     with pytest.raises(ConfigError, match=r"is a directory.*r50_c4\.py"):
         load_config("table2a")
-    with pytest.raises(ConfigError, match="No config file was given"):
+    with pytest.raises(ConfigError, match="No config file"):
         load_config("")
     write(tmp_path / "notes.txt", "hello")
     with pytest.raises(ConfigError, match=r"must end in \.py"):
@@ -185,7 +185,7 @@ def test_a_saved_config_takes_no_profile_again(tmp_path):
     saved = load_config(tmp_path / "config.yaml", overrides=["train.seed=2"])
     assert config_hash(saved) == config_hash(get_config("table2a/r50_c4", "tiny", seed=2))
     assert load_config(tmp_path / "config.yaml", "tiny", ["train.seed=2"]) == saved
-    with pytest.raises(ConfigError, match="its profile tiny has been applied already"):
+    with pytest.raises(ConfigError, match=r"profile tiny .*already"):
         load_config(tmp_path / "config.yaml", "mini")
 
 
@@ -211,7 +211,7 @@ def test_yaml_runs_no_code(tmp_path):
         f"!!python/object/apply:subprocess.call [['touch', '{trap}']]",
     ):
         file = write(tmp_path / "evil.yaml", f"model: {tag}\n")
-        with pytest.raises(ConfigError, match="would run code when read, so they are rejected"):
+        with pytest.raises(ConfigError, match="would run code"):
             load_config(file)
     assert not trap.exists()
 

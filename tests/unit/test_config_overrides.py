@@ -189,9 +189,7 @@ def test_an_unknown_key_names_the_nearest(sample, text, meant):
 
 
 def test_an_unknown_key_without_a_near_one_lists_what_is_known(sample):
-    with pytest.raises(
-        ConfigError, match=r"unknown key 'train\.zzz'\. Known keys of train: .*max_iter"
-    ):
+    with pytest.raises(ConfigError, match=r"'train\.zzz'\. Known keys .*max_iter"):
         apply_overrides(sample, ["train.zzz=1"])
 
 

@@ -226,7 +226,7 @@ def test_detectron2s_own_configs_pass_but_for_their_own_train_keys_and_lambdas()
 
 def test_a_class_defined_in_the_config_file_is_refused(tmp_path):
     more = "class Head(torch.nn.Module):\n    pass\n\n\nmodel.backbone = L(Head)()\n"
-    with pytest.raises(ConfigError, match="move it from the config file to an importable module"):
+    with pytest.raises(ConfigError, match="importable module"):
         load_config(sample_file(tmp_path, more))
 
 

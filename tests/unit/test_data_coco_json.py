@@ -214,21 +214,21 @@ def test_missing_file_names_it_and_the_nearest_folder(tmp_path: Path) -> None:
 
 def test_missing_image_folder(tmp_path: Path) -> None:
     json_file, _ = write(tmp_path, content())
-    with pytest.raises(DataError, match=r"image folder .*elsewhere does not exist"):
+    with pytest.raises(DataError, match="elsewhere does not exist"):
         load_coco_json(json_file, tmp_path / "elsewhere")
 
 
 def test_wrong_image_folder_is_noticed_at_once(tmp_path: Path) -> None:
     json_file, _ = write(tmp_path, content())
     (tmp_path / "other").mkdir()
-    with pytest.raises(DataError, match=r"3 of 3 images .*other/10\.jpg.*check the image root"):
+    with pytest.raises(DataError, match=r"3 of 3 images .*other/10\.jpg.*image root"):
         load_coco_json(json_file, tmp_path / "other")
 
 
 def test_a_backslash_in_the_name_of_a_missing_image_is_named(tmp_path: Path) -> None:
     data = changed(content(), ("images", 0, "file_name"), r"sub\10.jpg")
     json_file, root = write(tmp_path, data, images=False)
-    with pytest.raises(DataError, match=r"contains a backslash\. Separate directories by '/'"):
+    with pytest.raises(DataError, match=r"backslash.* '/'"):
         load_coco_json(json_file, root)
     write(tmp_path, data)  # on Linux, a file may have this name
     assert load_coco_json(json_file, root).dicts[0]["file_name"].endswith(r"sub\10.jpg")

@@ -249,14 +249,14 @@ def test_impossible_data(dicts: list[dict[str, Any]]) -> None:
     with pytest.raises(ConfigError, match="batch_size"):
         build_test_loader(dicts, train_mapper(), batch_size=0)
     keypoints = MaskRCNNMapper(is_train=True, augmentations=[], use_keypoint=True)
-    with pytest.raises(DataError, match="use_keypoint is true, but no annotation"):
+    with pytest.raises(DataError, match=r"use_keypoint is true, .*no annotation"):
         build_train_loader(dicts, keypoints, 2)
     posed = [{**r, "annotations": [dict(a) for a in r["annotations"]]} for r in dicts]
     for record in posed:
         record["annotations"][0]["keypoints"] = [1.5, 1.5, 2] * 17
     build_train_loader(posed, keypoints, 2)
     posed[-1]["annotations"][0]["keypoints"] = [1.5, 1.5, 2] * 3
-    with pytest.raises(DataError, match=r"Image 70, .* has 3 keypoints, but the mapper expects 17"):
+    with pytest.raises(DataError, match=r"Image 70, .* 3 keypoints, .* 17"):
         build_train_loader(posed, keypoints, 2)
 
 

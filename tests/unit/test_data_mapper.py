@@ -149,7 +149,7 @@ def test_keypoint_flip_swaps_left_and_right(record: dict[str, Any]) -> None:
     assert flipped[0, 2].tolist() == [WIDTH - 10.5, 5.5, 2]  # now the right eye
     assert int((flipped[:, :, 2] > 0).sum()) == 1  # the instance without keypoints is unlabeled
     record["annotations"][0]["keypoints"] = [1.0, 1.0, 2.0]
-    with pytest.raises(DataError, match="has 1 keypoints, but the mapper expects 17"):
+    with pytest.raises(DataError, match=r"1 keypoints, .* 17"):
         mapper(**options)(record)
 
 
@@ -185,11 +185,11 @@ def test_missing_image_with_a_backslash_in_its_name(record: dict[str, Any]) -> N
 
 def test_missing_image(record: dict[str, Any]) -> None:
     Path(record["file_name"]).unlink()
-    with pytest.raises(DataError, match=r"Image 10, .*10\.jpg, is missing \(its folder exists\)"):
+    with pytest.raises(DataError, match=r"Image 10, .*10\.jpg, is missing"):
         mapper()(record)
 
 
 def test_image_of_another_size(record: dict[str, Any]) -> None:
     Image.new("RGB", (HEIGHT, WIDTH)).save(record["file_name"])
-    with pytest.raises(DataError, match=r"is 40 x 30 .* annotated as 30 x 40"):
+    with pytest.raises(DataError, match=r"40 x 30 .* 30 x 40"):
         mapper()(record)

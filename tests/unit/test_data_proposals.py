@@ -207,12 +207,12 @@ def test_missing_double_and_unknown_images(tmp_path: Path) -> None:
     proposals = random_proposals([1, 2])
     made = writer(tmp_path / "p", [1, 2])
     made.add(1, *proposals[1])
-    with pytest.raises(DataError, match=r"1 of 2 images of 'some_data' are missing.*image 2"):
+    with pytest.raises(DataError, match=r"1 of 2 images of 'some_data' .*missing.*image 2"):
         made.finish()
     made = writer(tmp_path / "p", [1, 2])
     for image_id in (1, 2, 1):
         made.add(image_id, *proposals[image_id])
-    with pytest.raises(DataError, match=r"1 of 2 images .* more than once, such as image 1"):
+    with pytest.raises(DataError, match=r"1 of 2 images .* more than once.* image 1"):
         made.finish()
     made = writer(tmp_path / "p", [1, 2])
     with pytest.raises(DataError, match=r"image 3, which is not in 'some_data'"):
@@ -371,7 +371,7 @@ def stored(tmp_path: Path) -> Path:
 
 def test_missing_folder(tmp_path: Path) -> None:
     assert not proposals_exist(tmp_path / "p")
-    with pytest.raises(DataError, match=r"no stored proposals in .*/p: the folder is missing"):
+    with pytest.raises(DataError, match=r"stored proposals in .*/p: .* missing"):
         ProposalFile(tmp_path / "p")
     (tmp_path / "p").mkdir()
     assert not proposals_exist(tmp_path / "p")
@@ -404,7 +404,7 @@ def test_pickles_are_refused_unopened(stored: Path, inside: bool) -> None:
         np.save(stored / "scores.npy", np.array([_Trap()], dtype=object), allow_pickle=True)
     else:
         (stored / "scores.npy").write_bytes(pickle.dumps(_Trap()))
-    with pytest.raises(DataError, match=r"scores.npy is truncated or is not a plain .npy file"):
+    with pytest.raises(DataError, match=r"scores\.npy is truncated"):
         ProposalFile(stored).open()
     assert not os.path.exists(f"/tmp/never_{os.getpid()}")
 

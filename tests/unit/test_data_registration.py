@@ -272,7 +272,7 @@ def test_filters(name: str, tmp_path: Path) -> None:
 def test_zero_annotations(name: str, tmp_path: Path) -> None:
     data = content()
     data["annotations"] = []
-    with pytest.raises(DataError, match="3 images but not a single usable annotation"):
+    with pytest.raises(DataError, match=r"3 images .*usable annotation"):
         get_training_dicts(name, *write(tmp_path, data))
 
 

@@ -153,12 +153,12 @@ def test_a_finished_run_on_another_stage_is_refused(tmp_path):
     check_stage_seeds(row, {"proposals": SOURCE | {"seed": 1}})
     check_stage_seeds(row, {"proposals": None})
     check_stage_seeds(row, record(proposals=SOURCE | {"seed": 1}).model_dump())
-    with pytest.raises(ConfigError, match=r"used seed 0 of rpn/r50_c4; seed 3 now uses seed 1"):
+    with pytest.raises(ConfigError, match=r"seed 0 of rpn/r50_c4; seed 3 .*seed 1"):
         check_stage_seeds(row, {"proposals": SOURCE})
     student = run(tmp_path, "enhanced_r50/data_distillation", "train.seed=3")
     teacher = SOURCE | {"id": "table9/original"}
     check_stage_seeds(student, {"teacher": teacher | {"seed": 1}})
-    with pytest.raises(ConfigError, match=r"used seed 0 of table9/original; seed 3 now uses"):
+    with pytest.raises(ConfigError, match="seed 0 of table9/original; seed 3"):
         check_stage_seeds(student, {"teacher": teacher})
 
 
@@ -183,9 +183,7 @@ def test_a_run_that_began_on_another_stage_is_refused_before_one_is_trained(
     row = run(tmp_path / "row", ROW, "train.seed=3")
     if which == "row":
         begin(row.folder, proposals=SOURCE)
-        with pytest.raises(
-            ConfigError, match=r"row used seed 0 of rpn/r50_c4; .* train\.stage_seed"
-        ):
+        with pytest.raises(ConfigError, match=r"seed 0 of rpn/r50_c4; .* train\.stage_seed"):
             check_dependencies(row)
         begin(row.folder, proposals=SOURCE | {"seed": 1})
         check_dependencies(row)
@@ -207,7 +205,7 @@ def test_a_begun_run_is_resumed_on_what_it_began_with(tmp_path):
     _keep_inputs(row, Inputs(proposals=SOURCE | {"seed": 1}))  # nothing has been trained
     begin(tmp_path, **kept)
     _keep_inputs(row, Inputs(proposals=SOURCE))
-    with pytest.raises(DataError, match=r"other weights \(seed 0 of rpn/r50_c4 .*\(seed 1 of"):
+    with pytest.raises(DataError, match=r"weights \(seed 0 of rpn/r50_c4 .*\(seed 1 of"):
         _keep_inputs(row, Inputs(proposals=SOURCE | {"seed": 1}))
     other = run(tmp_path, ROW, "dataloader.train.dataset.names=embedded_tiny_val")
     with pytest.raises(DataError, match=r"began with other training data"):
@@ -253,7 +251,7 @@ def test_a_network_and_its_rpn_must_share_a_backbone(tmp_path, monkeypatch, over
     if fits:
         check_dependencies(row)
     else:
-        with pytest.raises(ConfigError, match=r"do not share features: .*must be from 0 to 1"):
+        with pytest.raises(ConfigError, match=r"share features: .*from 0 to 1"):
             check_dependencies(row)
     check_dependencies(row, eval_only=True)  # the weights are one network already
     assert list(tmp_path.iterdir()) == []
@@ -329,7 +327,7 @@ def test_stored_proposals_of_other_bits_are_stale(tmp_path):
         writer.finish()
         if stored == {"image_bits": None}:
             with pytest.raises(
-                DataError, match=r"of None bits \(dataset.image_bits\), which are now 12\. Delete"
+                DataError, match=r"None bits \(dataset\.image_bits\), .* 12\. Delete"
             ):
                 check_stored(rpn, data, folder)
         else:

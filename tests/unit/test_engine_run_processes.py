@@ -48,7 +48,7 @@ def test_flags_beside_torchrun_are_refused(monkeypatch: pytest.MonkeyPatch) -> N
 def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    with pytest.raises(ConfigError, match=r"--num-gpus is 2, but this machine has 1 CUDA"):
+    with pytest.raises(ConfigError, match=r"--num-gpus is 2, .* 1 CUDA"):
         processes.run_distributed(lambda a: None, arguments("--num-gpus", "2"))
 
 

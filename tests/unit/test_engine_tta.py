@@ -72,7 +72,7 @@ def test_hashes_change_only_where_it_is_used():
 def test_averaging_without_stored_proposals_is_refused_before_training(row, keys):
     average = "train.tta.average_boxes=true"
     assert get_config(ROW, "tiny", [ON, average]).train.tta.average_boxes
-    with pytest.raises(ConfigError, match="does not take; set it to false"):
+    with pytest.raises(ConfigError, match="set it to false"):
         get_config(row, "tiny", [ON, average, *keys])
 
 

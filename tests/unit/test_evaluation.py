@@ -482,7 +482,7 @@ def test_keypoints_that_do_not_fit_are_reported_before_training(register):
     register(content(keypoints=[1, 1, 2] * 17, num_keypoints=17))
     CocoEvaluator(NAME).check(17)
     CocoEvaluator(NAME).check(None)
-    with pytest.raises(DataError, match="numbers of keypoints do not agree"):
+    with pytest.raises(DataError, match="numbers of keypoints"):
         CocoEvaluator(NAME).check(3)
 
 
@@ -492,7 +492,7 @@ def test_keypoints_of_a_later_annotation_are_checked_too(register, backend):
     data["annotations"][0].update(category_id=2, keypoints=[], num_keypoints=0)
     register(data)
     CocoEvaluator(NAME, backend=backend).check(17)
-    with pytest.raises(DataError, match="numbers of keypoints do not agree"):
+    with pytest.raises(DataError, match="numbers of keypoints"):
         CocoEvaluator(NAME, backend=backend).check(3)
 
 

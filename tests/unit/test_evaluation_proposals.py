@@ -160,17 +160,17 @@ def test_text_ids(tmp_path: Path) -> None:
 def test_wrong_inputs(register: Callable[..., str]) -> None:
     register(data([]))
     for limits in ([], [300, 100], [100, 100], [0, 10]):
-        with pytest.raises(ConfigError, match=r"evaluator.limits must be whole numbers"):
+        with pytest.raises(ConfigError, match=r"evaluator\.limits"):
             ProposalEvaluator(NAME, limits=limits)
     evaluator = ProposalEvaluator(NAME)
     with pytest.raises(DataError, match=r"has \['instances'\], not 'proposals'.*ProposalNetwork"):
         evaluator.process(inputs(1), [{"instances": None}])
-    with pytest.raises(DataError, match=r"frame of \(100, 120\), but the image is \(200, 240\)"):
+    with pytest.raises(DataError, match=r"\(100, 120\).*\(200, 240\)"):
         evaluator.process(
             [{"image_id": 1, "height": 200, "width": 240}], outputs([[0, 0, 1, 1]], [0.0])
         )
     evaluator.process(inputs(99), outputs([[0, 0, 1, 1]], [0.0]))
-    with pytest.raises(DataError, match=r"image_id 99, are not in the annotations of"):
+    with pytest.raises(DataError, match=r"image_id 99, .*annotations"):
         evaluator.evaluate()
 
 
@@ -244,7 +244,7 @@ def test_storing_a_part_of_the_data_fails(register: Callable[..., str], tmp_path
     assert len([p for p in tmp_path.iterdir() if p.name.startswith(".p")]) == 1
     for image_id in (1, 2, 4):
         store.process(inputs(image_id), outputs([[0, 0, 1, 1]], [0.0]))
-    with pytest.raises(DataError, match=r"1 of 4 images .* are missing, such as image 3"):
+    with pytest.raises(DataError, match=r"1 of 4 images .* missing.* image 3"):
         store.evaluate()
     assert [p.name for p in tmp_path.iterdir()] == ["data"]
 

@@ -72,7 +72,7 @@ def test_links_in_folders(tmp_path: Path) -> None:
 
 def test_nothing_is_told(tmp_path: Path) -> None:
     make(tmp_path, "notes.txt")
-    with pytest.raises(DataError, match=r"no image and no video .*other files: 1 \.txt"):
+    with pytest.raises(DataError, match=r"no image .*: 1 \.txt"):
         found(tmp_path)
     with pytest.raises(DataError, match="does not exist either"):
         found(tmp_path / "a" / "b.jpg")

@@ -305,9 +305,7 @@ def test_weights_that_were_deleted_are_stored_again_without_training(trained, mo
 
 def test_a_stage_must_be_a_classifier(tmp_path):
     run = row_run(tmp_path, tmp_path, "train.init_checkpoint=stage://rpn/r50_fpn")
-    with pytest.raises(
-        ConfigError, match=r"rpn/r50_fpn, which is no pre-training stage.*init_from"
-    ):
+    with pytest.raises(ConfigError, match=r"rpn/r50_fpn, .*init_from"):
         check_dependencies(run)
     with pytest.raises(
         ConfigError, match=r"init_checkpoint='stage://pretrain/r5x' names no config"

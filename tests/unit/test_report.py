@@ -508,11 +508,11 @@ def test_folders_without_a_record_are_told(tmp_path, folder, records):
     (tmp_path / "empty").mkdir()
     with pytest.raises(RecordError, match="no record below"):
         run_tool(parse_args(["--records", str(tmp_path / "empty")]))
-    with pytest.raises(RecordError, match=r"is not the folder of a finished run"):
+    with pytest.raises(RecordError, match="finished run"):
         run_tool(parse_args(["--curves-of", str(tmp_path / "empty")]))
     other = records[2].model_copy(update={"created": "2026-05-01T00:00:00Z"})
     save_record(other, tmp_path / "run" / "record.json")
-    with pytest.raises(RecordError, match=r"is not the record of .*run, beside which"):
+    with pytest.raises(RecordError, match="is not the record of"):
         run_tool(parse_args(["--examples-of", str(tmp_path / "run"), "--into", str(folder)]))
 
 

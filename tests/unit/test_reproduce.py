@@ -157,7 +157,7 @@ def test_fewer_seeds_here_may_differ_by_more():
 
 
 def test_nothing_recorded_is_said_before_anything_is_run():
-    with pytest.raises(ConfigError, match=r"nothing to compare with: no record counts for any of"):
+    with pytest.raises(ConfigError, match="nothing to compare with"):
         check_recorded(plan_of(), here(32.0, 21.0))
     message = r"counts for RoIPool max \(seed 1, 2\) at profile tiny"
     with pytest.raises(ConfigError, match=message):
@@ -166,13 +166,13 @@ def test_nothing_recorded_is_said_before_anything_is_run():
 
 def test_too_few_seeds_have_no_scatter():
     few = [f for f in RECORDED if f.record.seed < 2]
-    with pytest.raises(ConfigError, match=r"mask AP over seeds has 2 degrees of freedom, 4 are"):
+    with pytest.raises(ConfigError, match=r"mask AP .* 2 degrees .* 4 are"):
         check_recorded(plan_of(2), few)
 
 
 def test_the_recorded_run_itself_repeats_nothing():
     itself = Found(RECORDED[0].record, Path("output/record.json"), True)
-    with pytest.raises(ConfigError, match=r"output/record\.json is the recorded run itself"):
+    with pytest.raises(ConfigError, match=r"output/record\.json"):
         check_recorded(plan_of(), [*RECORDED, itself])
 
 

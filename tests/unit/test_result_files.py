@@ -168,7 +168,7 @@ def test_predictions_beside_their_images(tmp_path: Path) -> None:
     file.write_text(json.dumps(content))
     assert read_results([file], KNOWN) == _read(tmp_path, _row()) != []
     file.write_text(json.dumps({**content, "info": {"image_ids": "counted from 1"}}))
-    with pytest.raises(DataError, match=r"numbers its images from 1.*test data"):
+    with pytest.raises(DataError, match="images from 1"):
         read_results([file], KNOWN)
     file.write_text(json.dumps({"annotations": {}}))
     with pytest.raises(DataError, match="top level is a dict"):

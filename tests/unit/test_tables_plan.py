@@ -56,7 +56,7 @@ def test_several_tables_each_once():
 def test_an_unknown_table_is_answered_with_the_nearest():
     with pytest.raises(ConfigError, match=r"no table 'enhanced_r5O'. Did you mean enhanced_r50\?"):
         find_tables(["enhanced_r5O"])
-    with pytest.raises(ConfigError, match=r"Tables with configs: 1, 2a, 2b"):
+    with pytest.raises(ConfigError, match=": 1, 2a, 2b"):
         find_tables(["x"])
 
 
@@ -401,5 +401,5 @@ def test_cores_are_split_among_rows_on_the_cpu(monkeypatch):
     assert [slot.threads for slot in slots] == [2, 2, 2]
     _, slots = slots_of(monkeypatch, gpus=0)
     assert [slot.threads for slot in slots] == [None]  # a row alone decides for itself
-    with pytest.raises(ConfigError, match="--gpus-per-row is 2, but runs are on the CPU"):
+    with pytest.raises(ConfigError, match=r"--gpus-per-row is 2, .*CPU"):
         slots_of(monkeypatch, "--gpus-per-row", "2", gpus=0)

@@ -89,7 +89,7 @@ def test_a_missing_number_is_an_error() -> None:
             part["segm"]["AP75"] = None  # nothing to measure
         with pytest.raises(RecordError, match="missing in this evaluation: segm/"):
             verify(record(**part), expected)
-    with pytest.raises(RecordError, match="It has none: its data has no annotations"):
+    with pytest.raises(RecordError, match="no annotations"):
         verify(record(), expected)
 
 
@@ -173,7 +173,7 @@ def test_records_that_cannot_be_compared(tmp_path: Path) -> None:
     other_seed = config("table2e/fcn", "mini", "train.seed=5")
     with pytest.raises(ConfigError, match=r"seed 5: looked for .*recorded there: seed0"):
         expected_numbers(other_seed, "table2e/fcn", RECORDED, RESULTS)
-    with pytest.raises(ConfigError, match="is of profile mini, this run of profile paper"):
+    with pytest.raises(ConfigError, match=r"profile mini, .*profile paper"):
         expected_numbers(config("table2e/fcn"), "table2e/fcn", str(FILE))
     with pytest.raises(RecordError, match="cannot be read"):
         expected_numbers(cfg, "table2e/fcn", str(tmp_path / "none.json"))
