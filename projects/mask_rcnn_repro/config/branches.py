@@ -24,9 +24,9 @@ def omit_branches(before: DictConfig, cfg: DictConfig, overrides: Iterable[str] 
     command line sets are kept.
 
     Args:
-        before: the config before the overrides.
-        cfg: the config after them.
-        overrides: as on the command line.
+        before: The config before the overrides.
+        cfg: The config after them.
+        overrides: As on the command line.
     """
     given = {format_key(parse_override(text).key) for text in overrides}
     for branch, switch in SWITCHES.items():

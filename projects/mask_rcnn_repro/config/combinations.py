@@ -37,8 +37,8 @@ def combination_problems(cfg: DictConfig, world_size: int | None = None) -> list
     """Problems as sentences without a full stop.
 
     Args:
-        cfg: a config whose single values are valid.
-        world_size: number of processes, if known.
+        cfg: A config whose single values are valid.
+        world_size: Number of processes, if known.
     """
     rules = (
         _precision, _data_sets, _classes, _channels, _branches, _proposals, _stages, _annotations,

@@ -17,7 +17,7 @@ def config_root() -> Path:
     """The directory `configs`, in the installed package or else in the checkout.
 
     Raises:
-        ConfigError: neither exists.
+        ConfigError: Neither exists.
     """
     candidates = (_PACKAGE / "configs", _PACKAGE.parents[1] / "configs")
     for folder in candidates:
@@ -32,7 +32,7 @@ def config_id(path: str | os.PathLike[str]) -> str:
     """The id of a config file.
 
     Args:
-        path: a file or an id, as in `find_config`. A file that does not exist is relative to the
+        path: A file or an id, as in `find_config`. A file that does not exist is relative to the
             current directory.
 
     Returns:
@@ -67,7 +67,7 @@ def find_config(path: str | os.PathLike[str]) -> Path:
     """Finds a config file by path or id.
 
     Args:
-        path: an existing file, absolute or relative to the current directory, with or without
+        path: An existing file, absolute or relative to the current directory, with or without
             suffix; the directory of a run, which has a `config.yaml`; or an id or a path that
             begins with `configs/`, from any current directory.
 
@@ -75,7 +75,7 @@ def find_config(path: str | os.PathLike[str]) -> Path:
         The absolute path.
 
     Raises:
-        ConfigError: there is no such file (the message names the nearest ids), or it is neither
+        ConfigError: There is no such file (the message names the nearest ids), or it is neither
             `.py` nor `.yaml`.
     """
     text = os.fspath(path)

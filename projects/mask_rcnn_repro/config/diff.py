@@ -27,8 +27,8 @@ def diff_configs(a: DictConfig, b: DictConfig) -> list[Difference]:
     """Lists the differences of two configs, interpolations resolved.
 
     Args:
-        a: the first config (or plain data).
-        b: the second.
+        a: The first config (or plain data).
+        b: The second.
 
     Returns:
         Differences sorted by key. A node that only one config has is one difference. Nodes of both
@@ -79,9 +79,9 @@ def format_diff(differences: list[Difference], a: str = "old", b: str = "new") -
     """Differences as aligned lines: `key: old -> new`, `+` for added and `-` for removed keys.
 
     Args:
-        differences: from :func:`diff_configs`.
-        a: name of the first config in the heading.
-        b: name of the second.
+        differences: From :func:`diff_configs`.
+        a: Name of the first config in the heading.
+        b: Name of the second.
     """
     if not differences:
         return f"{a} and {b}: no difference."

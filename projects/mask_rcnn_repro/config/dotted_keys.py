@@ -27,7 +27,7 @@ def parse_key(text: str) -> tuple[str, ...]:
     """Splits a dotted key into its parts, all strings.
 
     Raises:
-        ConfigError: empty, or with empty parts or unmatched brackets.
+        ConfigError: Empty, or with empty parts or unmatched brackets.
     """
     parts, position = [], 0
     while position < len(text):
@@ -90,8 +90,8 @@ def known_params(node: Any, key: Key) -> tuple[dict[str, Param | None], bool]:
     """The names that a mapping may hold.
 
     Args:
-        node: the mapping (DictConfig) at `key`.
-        key: key of the mapping; `()` is the top.
+        node: The mapping (DictConfig) at `key`.
+        key: Key of the mapping; `()` is the top.
 
     Returns:
         Known names with the target's parameters, if any; and whether other names are allowed,
@@ -145,10 +145,10 @@ def nearest(cfg: DictConfig, key: Key, level: Iterable[str], failed_at: int) -> 
     """The known key that is nearest to an unknown one, or None.
 
     Args:
-        cfg: the config.
-        key: the unknown key.
-        level: names that are known in place of the first unknown part.
-        failed_at: position of that part in `key`.
+        cfg: The config.
+        key: The unknown key.
+        level: Names that are known in place of the first unknown part.
+        failed_at: Position of that part in `key`.
     """
     text = format_key(key)
     known = {k: v for k, v in all_keys(cfg).items() if k != text and not k.startswith(f"{text}.")}

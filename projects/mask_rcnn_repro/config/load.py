@@ -39,17 +39,17 @@ def load_config(
     """Loads, scales, overrides and validates a config.
 
     Args:
-        path: path of a `.py` or saved `.yaml` file, or an id such as `table2a/r50_c4`.
-        profile: name of a function in `config/profiles.py`; `paper` changes nothing. The profile
+        path: Path of a `.py` or saved `.yaml` file, or an id such as `table2a/r50_c4`.
+        profile: Name of a function in `config/profiles.py`; `paper` changes nothing. The profile
             of a saved config is applied already; it is loaded with `paper` or the same one.
         overrides: `key=value`, `+key=value`, `~key`; see `config/overrides.py`.
-        seed: value of `train.seed`, unless None. An override of `train.seed` must agree with it.
+        seed: Value of `train.seed`, unless None. An override of `train.seed` must agree with it.
 
     Returns:
         The config with every key of the `train` section.
 
     Raises:
-        ConfigError: the file does not exist, cannot be run, or is not a usable config. The message
+        ConfigError: The file does not exist, cannot be run, or is not a usable config. The message
             lists all problems.
     """
     file = find_config(path)
@@ -100,10 +100,10 @@ def read_config(file: Path) -> DictConfig:
     """Reads a config file and fills in the defaults of `train`, without profile and validation.
 
     Args:
-        file: absolute path of a `.py` or `.yaml` file.
+        file: Absolute path of a `.py` or `.yaml` file.
 
     Raises:
-        ConfigError: see `load_config`. Only the top-level keys are checked.
+        ConfigError: See `load_config`. Only the top-level keys are checked.
     """
     if file.suffix == ".py":
         _check_top_level_names(file)

@@ -37,12 +37,12 @@ def default_output_dir(
     """The default of `train.output_dir`.
 
     Args:
-        config_id: such as `table2a/r50_c4`.
-        profile: omitted from the name if it is `paper`.
-        seed: the run's seed.
-        overrides: as on the command line. Their order and spelling (`1e-3`, `0.001`) do not
+        config_id: Such as `table2a/r50_c4`.
+        profile: Omitted from the name if it is `paper`.
+        seed: The run's seed.
+        overrides: As on the command line. Their order and spelling (`1e-3`, `0.001`) do not
             matter; the last one of a key counts.
-        ignore: keys whose overrides do not count, besides `train.seed` and `WHERE_KEYS`.
+        ignore: Keys whose overrides do not count, besides `train.seed` and `WHERE_KEYS`.
         root: `train.output_root`.
 
     Returns:
@@ -67,14 +67,14 @@ def claim_output_dir(output_dir: str | Path, cfg: DictConfig) -> Path:
     because they do not change what is computed.
 
     Args:
-        output_dir: created if it does not exist.
-        cfg: the run's config.
+        output_dir: Created if it does not exist.
+        cfg: The run's config.
 
     Returns:
         The directory.
 
     Raises:
-        ConfigError: the directory holds another or an unreadable config, or cannot be created.
+        ConfigError: The directory holds another or an unreadable config, or cannot be created.
     """
     folder = Path(output_dir)
     file = folder / CONFIG_FILE
@@ -117,9 +117,9 @@ def differences_from(
     """Returns how the config of a directory differs from `cfg`, in one line.
 
     Args:
-        output_dir: directory of a run.
-        cfg: the config to compare with.
-        ignored: pattern of the beginning of keys that do not count.
+        output_dir: Directory of a run.
+        cfg: The config to compare with.
+        ignored: Pattern of the beginning of keys that do not count.
 
     Returns:
         Text such as `train.max_iter 90 there, 95 here`; empty if they are equal. None if the

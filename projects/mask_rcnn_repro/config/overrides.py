@@ -46,10 +46,10 @@ class Override:
 
     Attributes:
         operation: `set` (`key=value`), `add` (`+`), `force` (`++`) or `delete` (`~`).
-        key: parts of the key.
-        value: plain data; None for a deletion without value.
-        has_value: whether the text contains `=`.
-        text: the override as written.
+        key: Parts of the key.
+        value: Plain data; None for a deletion without value.
+        has_value: Whether the text contains `=`.
+        text: The override as written.
     """
 
     operation: Operation
@@ -63,7 +63,7 @@ def parse_override(text: str) -> Override:
     """Parses one override.
 
     Raises:
-        ConfigError: no `=`, a malformed key, or a value that is not YAML.
+        ConfigError: No `=`, a malformed key, or a value that is not YAML.
     """
     operation: Operation = "set"
     rest = text.strip()
@@ -106,14 +106,14 @@ def apply_overrides(cfg: DictConfig, overrides: Iterable[str]) -> DictConfig:
     """Applies overrides in the order given.
 
     Args:
-        cfg: a loaded config, which is not changed.
-        overrides: texts as on the command line. None gives an equal copy.
+        cfg: A loaded config, which is not changed.
+        overrides: Texts as on the command line. None gives an equal copy.
 
     Returns:
         A changed copy.
 
     Raises:
-        ConfigError: an unknown key (the message names the nearest known one), a value of the wrong
+        ConfigError: An unknown key (the message names the nearest known one), a value of the wrong
             type, or a change that is not possible.
     """
     cfg = copy.deepcopy(cfg)

@@ -243,7 +243,7 @@ def train_fields(path: tuple[str, ...] = ()) -> dict[str, FieldInfo] | None:
     """The fields of the `train` section or of a section below it.
 
     Args:
-        path: keys below `train`, such as `("amp",)`.
+        path: Keys below `train`, such as `("amp",)`.
 
     Returns:
         Fields by name; None if `path` is not a section.
@@ -266,8 +266,8 @@ def check_train_value(path: tuple[str, ...], value: Any) -> str | None:
     """Checks one value of the `train` section.
 
     Args:
-        path: keys below `train` that name a field.
-        value: plain data.
+        path: Keys below `train` that name a field.
+        value: Plain data.
 
     Returns:
         What is wrong, or None.
@@ -305,7 +305,7 @@ def fill_train_defaults(train: Any) -> None:
     """Sets the missing keys of the `train` section to their defaults, in place.
 
     Args:
-        train: the section as a DictConfig.
+        train: The section as a DictConfig.
 
     Raises:
         ConfigError: `train` is not a mapping.

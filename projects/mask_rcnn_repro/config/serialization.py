@@ -29,14 +29,14 @@ def to_plain(cfg: Any, resolve: bool = True) -> Any:
     """Converts a config or a part of it to null, bool, int, float, str, list and dict.
 
     Args:
-        cfg: a config, a node, or plain data.
-        resolve: replace interpolations by their values. Otherwise they stay text.
+        cfg: A config, a node, or plain data.
+        resolve: Replace interpolations by their values. Otherwise they stay text.
 
     Returns:
         Plain data. Targets become dotted names, other classes and functions nodes that find them.
 
     Raises:
-        ConfigError: an interpolation cannot be resolved, or a value cannot be written as data.
+        ConfigError: An interpolation cannot be resolved, or a value cannot be written as data.
     """
     if isinstance(cfg, (DictConfig, ListConfig)):
         try:
@@ -180,10 +180,10 @@ def save_config(cfg: DictConfig, path: str | Path) -> None:
     Interpolations are kept, so that overrides of the saved config follow them.
 
     Args:
-        cfg: a config.
-        path: the file, in a directory that exists.
+        cfg: A config.
+        path: The file, in a directory that exists.
 
     Raises:
-        ConfigError: a value cannot be written as data.
+        ConfigError: A value cannot be written as data.
     """
     atomic_write_text(path, dump_yaml(_ordered(to_plain(cfg, resolve=False))))

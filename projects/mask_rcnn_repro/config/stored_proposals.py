@@ -26,11 +26,11 @@ def use_stored_proposals(cfg: DictConfig, overrides: Iterable[str] = ()) -> None
     its RPN. Training omits proposals inside crowds, as Detectron does in stage-wise training only.
 
     Args:
-        cfg: a config after all overrides. Without `train.proposals` it is not changed.
-        overrides: as on the command line.
+        cfg: A config after all overrides. Without `train.proposals` it is not changed.
+        overrides: As on the command line.
 
     Raises:
-        ConfigError: an override changes the RPN, which has no effect on stored proposals; or the
+        ConfigError: An override changes the RPN, which has no effect on stored proposals; or the
             numbers of proposals are missing.
     """
     if cfg.train.get("proposals") is None:

@@ -72,7 +72,7 @@ def locate_target(name: str) -> Any:
     """Imports the callable of a dotted name.
 
     Raises:
-        ConfigError: the name cannot be imported, or is not a callable.
+        ConfigError: The name cannot be imported, or is not a callable.
     """
     if not name or not all(part.isidentifier() for part in name.split(".")):
         raise ConfigError(
@@ -120,11 +120,11 @@ def target_name(target: Any) -> str:
     """The canonical dotted name of a target.
 
     Args:
-        target: callable or dotted name. A name that cannot be imported is returned unchanged;
+        target: Callable or dotted name. A name that cannot be imported is returned unchanged;
             validation reports it.
 
     Raises:
-        ConfigError: a callable that cannot be imported by name (lambda, local, in a config file).
+        ConfigError: A callable that cannot be imported by name (lambda, local, in a config file).
     """
     if not isinstance(target, str):
         return _name_of_callable(target)
@@ -255,10 +255,10 @@ def target_signature(target: Any) -> Signature:
     """Parameters that a target accepts by keyword.
 
     Args:
-        target: callable or dotted name. Anything else gives an open signature.
+        target: Callable or dotted name. Anything else gives an open signature.
 
     Raises:
-        ConfigError: a dotted name that cannot be imported.
+        ConfigError: A dotted name that cannot be imported.
     """
     if isinstance(target, str):
         target = locate_target(target)

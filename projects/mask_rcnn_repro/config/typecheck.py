@@ -41,8 +41,8 @@ def fits(value: Any, annotation: Any) -> bool:
     """Whether plain data fits an annotation. Annotations that cannot be checked fit everything.
 
     Args:
-        value: null, bool, int, float, str, list, dict, or an object in a config.
-        annotation: annotation of a parameter. Text and `EMPTY` fit everything.
+        value: Null, bool, int, float, str, list, dict, or an object in a config.
+        annotation: Annotation of a parameter. Text and `EMPTY` fit everything.
     """
     if annotation in (Any, EMPTY, object) or isinstance(annotation, (str, TypeVar)):
         return True
@@ -163,10 +163,10 @@ def type_problem(
     """Checks the type of a value.
 
     Args:
-        value: the new value, plain data.
-        annotation: annotation of the parameter, which decides if there is one.
-        default: default of the parameter, whose type is allowed too.
-        current: the present value, whose type decides if there is no annotation.
+        value: The new value, plain data.
+        annotation: Annotation of the parameter, which decides if there is one.
+        default: Default of the parameter, whose type is allowed too.
+        current: The present value, whose type decides if there is no annotation.
 
     Returns:
         "must be ..., got ...", or None if the value fits.

@@ -27,11 +27,11 @@ def validate_config(cfg: DictConfig, world_size: int | None = None) -> None:
     """Checks keys, types, references and combinations of a config.
 
     Args:
-        cfg: a loaded config, which is not changed.
-        world_size: number of processes, if known. The batch size must be a multiple of it.
+        cfg: A loaded config, which is not changed.
+        world_size: Number of processes, if known. The batch size must be a multiple of it.
 
     Raises:
-        ConfigError: lists all problems.
+        ConfigError: Lists all problems.
     """
     problems = config_problems(cfg, world_size)
     sentences = [text if text.endswith("?") else f"{text}." for text in problems]

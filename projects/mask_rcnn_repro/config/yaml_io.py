@@ -124,14 +124,14 @@ def parse_yaml(text: str, where: str) -> Any:
     """Parses one YAML document.
 
     Args:
-        text: the document. Empty text is null.
-        where: description of the text for messages.
+        text: The document. Empty text is null.
+        where: Description of the text for messages.
 
     Returns:
         Plain Python data.
 
     Raises:
-        ConfigError: the text is not YAML, or holds anything but plain data.
+        ConfigError: The text is not YAML, or holds anything but plain data.
     """
     try:
         value = yaml.load(text, Loader=_Loader)
@@ -157,10 +157,10 @@ def read_yaml(path: Path) -> Any:
     """Reads a YAML file as plain data.
 
     Args:
-        path: an existing file.
+        path: An existing file.
 
     Raises:
-        ConfigError: the file is not UTF-8 text, or see :func:`parse_yaml`.
+        ConfigError: The file is not UTF-8 text, or see :func:`parse_yaml`.
     """
     try:
         text = path.read_text(encoding="utf-8")

@@ -1,7 +1,7 @@
 """Maps each data set name to its files and finds the release that is installed.
 
-The root is ``DETECTRON2_DATASETS`` (default ``datasets``). It is read whenever files are looked
-for: importing this module opens nothing, and needs no directory.
+The root is ``DETECTRON2_DATASETS`` (default ``datasets``). It is read whenever files are
+searched. Importing this module opens nothing and needs no directory.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Part:
-    """One annotation file and the folder of its images."""
+    """One annotation file and the directory of its images."""
 
     json_file: str
     image_root: str
@@ -30,7 +30,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Source:
-    """One way to obtain a data set: files of one release, all of which are needed."""
+    """The files of one release of a data set, all of which are needed."""
 
     label: str
     parts: tuple[Part, ...]
@@ -112,11 +112,11 @@ EMBEDDED_CROPS: Mapping[str, tuple[str, str]] = {
 def find_parts(name: str) -> tuple[Part, ...]:
     """Returns the files of one of our data sets, with full paths.
 
-    Embedded data is generated on the first call. Of real data the first release is taken whose
-    annotation files and image folders are all there.
+    Embedded data is generated on the first call. For real data, the first release is used whose
+    annotation files and image directories all exist.
 
     Raises:
-        DataError: the files are not there; names every path looked for.
+        DataError: Files are missing. The message lists every path that was searched.
     """
     embedded = {**EMBEDDED, **EMBEDDED_PERSON}.get(name)
     if embedded is not None:

@@ -57,7 +57,7 @@ def load_crops(spec_name: str, split: str) -> list[dict[str, Any]]:
     """Returns the dicts of a split, and generates the images on the first call.
 
     Args:
-        spec_name: name of a spec in :mod:`mask_rcnn_embedded.crops`.
+        spec_name: Name of a spec in :mod:`mask_rcnn_embedded.crops`.
         split: ``train`` or ``val``.
 
     Returns:

@@ -1,7 +1,7 @@
 """Data sets by name, ready to train or test on, and what is known about them without reading.
 
-A data set is named by a registered name, or by a name of the user's choice with ``json`` and
-``image_root``, which is then registered under it.
+A data set is given by a registered name, or by any other name with ``json`` and ``image_root``.
+These are then registered under that name.
 """
 
 from __future__ import annotations
@@ -57,22 +57,22 @@ def get_training_dicts(
     """Reads data sets for training, one after the other.
 
     Args:
-        names: registered name or names; with ``json``, the name to register.
-        json: annotation file in COCO format.
-        image_root: folder of that file's images.
-        filter_empty: omit images without any annotation that is not a crowd region.
-        min_keypoints: omit images with fewer labelled keypoints (visibility 1 or 2).
-        flip_pairs: with ``json``, the pairs of keypoint names that change places in a mirrored
+        names: Registered name or names. With ``json``, the name to register.
+        json: Annotation file in COCO format.
+        image_root: Directory of that file's images.
+        filter_empty: Omit images without any annotation that is not a crowd region.
+        min_keypoints: Omit images with fewer labelled keypoints (visibility 1 or 2).
+        flip_pairs: With ``json``, the pairs of keypoint names that change places in a mirrored
             image; None takes left and right from the names.
-        image_bits: bits that the values of 16-bit images use, 8 to 16: 12 maps [0, 4096) to
+        image_bits: Bits that the values of 16-bit images use, 8 to 16: 12 maps [0, 4096) to
             [0, 256). None takes them from a sample of the images.
 
     Returns:
-        Dicts in Detectron2's format; with ``image_bits`` where there are 16-bit images.
+        Dicts in Detectron2's format, with ``image_bits`` if there are 16-bit images.
 
     Raises:
-        ConfigError: json without image_root or the reverse, or a name that is taken.
-        DataError: unknown names, missing or broken files, or nothing to train on.
+        ConfigError: Json is given without image_root or the reverse, or the name is taken.
+        DataError: A name is unknown, files are missing or broken, or there is nothing to train on.
     """
     chosen = register_names(names, json, image_root, flip_pairs=flip_pairs, image_bits=image_bits)
     records = [_read_annotated(name) for name in chosen]
@@ -167,14 +167,14 @@ def get_cityscapes_dicts(
 def dataset_info(
     names: str | Sequence[str], json: str | None = None, image_root: str | None = None
 ) -> list[str] | None:
-    """Returns the class names of a data set, cheaply; None where they are not known.
+    """Returns the class names of a data set without reading its annotations, or None.
 
     COCO's and the embedded data's classes are known without any file, those of other COCO-format
     data are taken from the json's categories.
 
     Raises:
-        ConfigError: as :func:`get_training_dicts`.
-        DataError: unknown names, or a json that is missing or has no usable categories.
+        ConfigError: See :func:`get_training_dicts`.
+        DataError: A name is unknown, or a json is missing or has no usable categories.
     """
     classes = [_class_names(name) for name in register_names(names, json, image_root)]
     return classes[0]
@@ -188,14 +188,14 @@ def dataset_keypoints(
     flip_pairs: Sequence[Sequence[str]] | None = None,
     oks_sigmas: Sequence[float] | None = None,
 ) -> KeypointSet | None:
-    """Returns what is known about a data set's keypoints, cheaply; None where it has none.
+    """Returns what is known about the keypoints of a data set. None if it has none.
 
     Args are those of :func:`get_training_dicts` and :func:`get_test_dicts`.
 
     Raises:
-        ConfigError: pairs or sigmas, given or in the metadata, that do not fit the keypoints; data
+        ConfigError: Pairs or sigmas, given or in the metadata, that do not fit the keypoints; data
             sets with different keypoints; or as :func:`get_training_dicts`.
-        DataError: unknown names, or a json that is missing or broken.
+        DataError: A name is unknown, or a json is missing or broken.
     """
     chosen = register_names(names, json, image_root, flip_pairs=flip_pairs, oks_sigmas=oks_sigmas)
     found = {name: _keypoints(name) for name in chosen}
@@ -242,9 +242,9 @@ def register_names(
     """Registers what the keys of a config's ``dataset`` name, and returns the names as a list.
 
     Raises:
-        ConfigError: no name, or a json without image_root, or the reverse, or a name taken;
+        ConfigError: No name, or a json without image_root, or the reverse, or a name taken;
             keypoint pairs or sigmas without json, or that do not fit; bits outside [8, 16].
-        DataError: a name that is not registered.
+        DataError: A name is not registered.
     """
     register_all_datasets()
     chosen = [names] if isinstance(names, str) else list(names)
@@ -292,8 +292,8 @@ def dataset_image_bits(
     """Returns the bits that a user's 16-bit images use; None: 8-bit images, or not known.
 
     Raises:
-        ConfigError: as :func:`get_training_dicts`.
-        DataError: unknown names, or a json that is missing or broken.
+        ConfigError: See :func:`get_training_dicts`.
+        DataError: A name is unknown, or a json is missing or broken.
     """
     files: list[str] = []
     for name in register_names(names, json, image_root):

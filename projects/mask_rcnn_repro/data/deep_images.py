@@ -1,7 +1,7 @@
-"""Images of more than 8 bits a channel, read as 8 bits.
+"""Reads images of more than 8 bits per channel as 8 bits.
 
-Many cameras use fewer bits than the file has room for: CT and thermal images have 12 in 16. The
-upper 8 of 16 bits would be nearly black, so a data set has one number of used bits for all images.
+Many cameras use fewer bits than the file can hold: CT and thermal images use 12 of 16. Their upper
+8 of 16 bits are nearly black. A data set therefore has one number of used bits for all images.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _BITS_PER_SAMPLE = 258  # TIFF
 
 
 def channel_bits(picture: Image.Image) -> int:
-    """Returns the bits a channel that an opened file states: 8, or up to 16 (TIFF may say 12)."""
+    """Returns the bits per channel that an opened file states: 8 to 16 (TIFF may have 12)."""
     if picture.mode in _GREY or (picture.mode, picture.format) == ("I", "PNG"):
         return int(getattr(picture, "tag_v2", {}).get(_BITS_PER_SAMPLE, (16,))[0])
     # Pillow itself reads coloured images of 16 bits as their upper 8
@@ -31,11 +31,11 @@ def channel_bits(picture: Image.Image) -> int:
 
 
 def deep_values(picture: Image.Image, stream: IO[bytes]) -> np.ndarray:
-    """Decodes an image of more than 8 bits a channel, rotated as its EXIF orientation says.
+    """Decodes an image of more than 8 bits per channel and applies its EXIF orientation.
 
     Args:
-        picture: opened, not loaded.
-        stream: its file.
+        picture: An opened picture that is not loaded.
+        stream: Its file.
 
     Returns:
         (H, W) or, in RGB order, (H, W, 3); uint16 as stored.
@@ -62,7 +62,7 @@ def used_bits(files: Iterable[str]) -> int | None:
     """Returns how many low bits the values of a sample of 16-bit images need.
 
     Args:
-        files: all images of a data set. :data:`SAMPLE` of them are opened, evenly spaced.
+        files: All images of a data set. :data:`SAMPLE` of them are opened, evenly spaced.
 
     Returns:
         8, 10, 12, 14 or 16. None if no opened image has 16 bits; unreadable ones are skipped.

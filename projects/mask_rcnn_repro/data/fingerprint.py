@@ -23,9 +23,9 @@ def dataset_fingerprint(
     Paths and image bytes are not part of it; the names are returned but not hashed.
 
     Args:
-        names: as for :func:`get_test_dicts`.
-        json: annotation file of a data set of the user.
-        image_root: its images.
+        names: See :func:`get_test_dicts`.
+        json: Annotation file of the user's own data set.
+        image_root: Directory of its images.
 
     Returns:
         ``names`` (list), ``sha256`` (hex digest over the contents of all annotation files, in
@@ -33,7 +33,7 @@ def dataset_fingerprint(
         spec), ``num_images`` and ``num_instances`` (annotations, crowd regions included).
 
     Raises:
-        DataError: missing or broken files.
+        DataError: Files are missing or broken.
     """
     chosen = register_names(names, json, image_root)
     parts = [part for name in chosen for part in _parts(name)]

@@ -1,4 +1,4 @@
-"""What a data set says about its keypoints: names, left and right, lines to draw, OKS sigmas.
+"""What a data set states about its keypoints: names, left and right, lines to draw, OKS sigmas.
 
 It lies in Detectron2's metadata under Detectron2's names (``keypoint_names``,
 ``keypoint_flip_map``, ``keypoint_connection_rules``, ``keypoint_oks_sigmas``). COCO's persons have
@@ -46,10 +46,10 @@ class KeypointSet:
     """The keypoints of a data set.
 
     Attributes:
-        names: in the order of the annotations.
-        flip_pairs: names that change places in a mirrored image.
-        sigmas: OKS standard deviations, one a keypoint; empty where they are not known.
-        pairs_stated: whether config or metadata state `flip_pairs`, not the names alone.
+        names: In the order of the annotations.
+        flip_pairs: Names that change places in a mirrored image.
+        sigmas: OKS standard deviations, one per keypoint. Empty if they are not known.
+        pairs_stated: Whether config or metadata state `flip_pairs`, not the names alone.
     """
 
     names: tuple[str, ...]
@@ -73,7 +73,7 @@ def keypoint_flip_indices(
 
 
 def keypoint_metadata(categories: Categories | None) -> dict[str, Any]:
-    """Returns the metadata that a json's categories give; empty where they have no keypoints.
+    """Returns the metadata that a json's categories give. Empty if they have no keypoints.
 
     The names decide which keypoints are left and right, see :func:`pairs_by_name`. COCO's 17 names
     have COCO's sigmas.
@@ -114,7 +114,7 @@ def pairs_by_name(names: Sequence[str]) -> tuple[tuple[str, str], ...]:
 
 
 def _sides(name: str, names: Sequence[str]) -> list[re.Match[str]]:
-    """Returns the places in `name` that say left or right."""
+    """Returns the places in `name` that mean left or right."""
     found = _SIDE.finditer(name)
     return [m for m in found if len(m[0]) > 1 or not _in_series(name, m.start(), names)]
 
@@ -131,7 +131,7 @@ def _in_series(name: str, index: int, names: Sequence[str]) -> bool:
 
 
 def one_sided(keypoints: KeypointSet) -> list[str]:
-    """Returns the names that say left or right but are in no pair.
+    """Returns the names that contain left or right but are in no pair.
 
     Empty if the pairs are stated. Single letters count only where others of them form a pair.
     """
@@ -166,12 +166,12 @@ def check_flip_pairs(
     """Returns the pairs as tuples after checking them against the names.
 
     Args:
-        names: keypoints of the data set.
-        pairs: two names each; empty: nothing is swapped.
-        where: config key or metadata field, for the message.
+        names: Keypoints of the data set.
+        pairs: Two names each. Empty: nothing is swapped.
+        where: Config key or metadata field, for the message.
 
     Raises:
-        ConfigError: not two names, an unknown name, or a name in two pairs.
+        ConfigError: A pair does not have two names, or a name is unknown or in two pairs.
     """
     checked: list[tuple[str, str]] = []
     for pair in pairs:
@@ -197,7 +197,7 @@ def check_sigmas(names: Sequence[str], sigmas: Sequence[float], where: str) -> t
     """Returns the sigmas as floats after checking them.
 
     Raises:
-        ConfigError: another number of them than of names, or one that is not a positive number.
+        ConfigError: Their number is not that of the names, or one is not a positive number.
     """
     if len(sigmas) != len(names):
         raise ConfigError(

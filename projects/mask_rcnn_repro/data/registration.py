@@ -113,18 +113,18 @@ def register_custom(
     nothing but add what was not given before.
 
     Args:
-        name: not the name of another data set.
-        json_file: annotation file; a relative path starts at the working directory.
-        image_root: folder of the images.
-        flip_pairs: keypoints that change places in a mirrored image; None takes left and right from
+        name: Not the name of another data set.
+        json_file: Annotation file; a relative path starts at the working directory.
+        image_root: Folder of the images.
+        flip_pairs: Keypoints that change places in a mirrored image; None takes left and right from
             the names.
-        oks_sigmas: one standard deviation a keypoint for the object keypoint similarity; None:
+        oks_sigmas: One standard deviation a keypoint for the object keypoint similarity; None:
             COCO's where the keypoints are COCO's, else not known.
 
     Raises:
-        ConfigError: the name already stands for other files, or for other pairs or sigmas; or these
+        ConfigError: The name already stands for other files, or for other pairs or sigmas; or these
             do not fit the json's keypoints.
-        DataError: pairs or sigmas for a json that is missing or has no keypoints.
+        DataError: Pairs or sigmas for a json that is missing or has no keypoints.
     """
     part = Part(os.path.abspath(json_file), os.path.abspath(image_root))
     if name in DatasetCatalog:
@@ -170,7 +170,7 @@ def read_registered(name: str) -> list[dict[str, Any]]:
     sets of other formats by the function that they were registered with.
 
     Raises:
-        DataError: files that are missing or broken.
+        DataError: Files that are missing or broken.
     """
     metadata = MetadataCatalog.get(name)
     parts = coco_parts(name)
@@ -186,7 +186,7 @@ def coco_parts(name: str) -> tuple[Part, ...] | None:
     """Returns the files of a registered data set in COCO format, None for other formats.
 
     Raises:
-        DataError: one of our data sets whose files are not there.
+        DataError: One of our data sets whose files are not there.
     """
     metadata = MetadataCatalog.get(name)
     if isinstance(metadata, LazyMetadata):

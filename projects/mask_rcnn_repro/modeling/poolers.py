@@ -34,7 +34,7 @@ class RoIPooler(ROIPooler):
         sampling_ratio: Samples per bin side. The paper's RoIAlign has four samples per bin, so 2.
         pooler_type: Name of the RoI layer.
         canonical_box_size: Side in image pixels.
-        canonical_level: log2 of a stride.
+        canonical_level: Log2 of a stride.
 
     Attributes:
         memory_format: Output format of the compiled loops; None takes that of the features.

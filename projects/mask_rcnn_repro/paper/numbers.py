@@ -30,15 +30,15 @@ def paper_numbers(table: str, row: str) -> dict[str, dict[str, float]]:
     """Returns the metrics that the paper prints for a row.
 
     Args:
-        table: id in ``tables.json``, such as "2a".
-        row: the row's name, such as "R50-C4".
+        table: Id in ``tables.json``, such as "2a".
+        row: The row's name, such as "R50-C4".
 
     Returns:
         Task ("segm", "bbox", "keypoints", ...) to metric name to percent; AP by class, where
         printed, under "per_class". Empty for rows without metrics (timing).
 
     Raises:
-        ConfigError: an unknown table or row; names the nearest known one.
+        ConfigError: An unknown table or row; names the nearest known one.
     """
     printed = printed_row(table, row)
     return {task: dict(values) for task, values in printed.items() if isinstance(values, dict)}
@@ -48,7 +48,7 @@ def printed_row(table: str, row: str) -> dict[str, Any]:
     """Returns all that tables.json has on a row. Treat it as read-only.
 
     Raises:
-        ConfigError: an unknown table or row; names the nearest known one.
+        ConfigError: An unknown table or row; names the nearest known one.
     """
     tables = load_tables()
     if str(table) not in tables:

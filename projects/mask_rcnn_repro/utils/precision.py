@@ -39,7 +39,7 @@ def compute_dtype(device: torch.device, enabled: bool, dtype: str) -> torch.dtyp
         dtype: `train.amp.dtype`, "bf16" or "fp16".
 
     Raises:
-        ConfigError: fp16 is asked for on a CPU.
+        ConfigError: Fp16 is asked for on a CPU.
     """
     if not enabled:
         return torch.float32

@@ -64,7 +64,7 @@ class ErrorTypes:
             type without a cost, as in TIDE.
         missed: (G,) bool, Miss.
         ap: AP at the IoU threshold in percent.
-        delta: dAP in percent of `MAIN_ERRORS` and `SPECIAL_ERRORS`.
+        delta: DAP in percent of `MAIN_ERRORS` and `SPECIAL_ERRORS`.
         counts: Numbers of `MAIN_ERRORS`.
         class_ap: (C,) AP in percent; NaN without objects.
         class_delta: (C,) dAP of each type in percent; NaN without objects.

@@ -101,7 +101,7 @@ class EvaluationData:
         image_ids: Ids of the N images.
         annotations: Annotations.
         detections: Detections.
-        coco: pycocotools' representation of the annotations.
+        coco: Pycocotools' representation of the annotations.
         coco_with_masks: The same for numbers of masks, see
             :func:`~mask_rcnn_repro.evaluation.coco.ground_truth.with_all_masks`.
     """

@@ -52,7 +52,7 @@ class KeypointErrors:
         detection: (M,) indices of detections.
         kind: (M, K) indices in `KINDS`, or `UNLABELLED` if the annotation has no keypoint.
         ap: COCO's keypoint AP in percent.
-        delta: dAP of each error type in percent.
+        delta: DAP of each error type in percent.
     """
 
     names: tuple[str, ...]

@@ -1,1 +1,1 @@
-"""Checking data before it is trained on: `tools/check_data.py`, and before each training."""
+"""Checks of data before a training: `tools/check_data.py`, and a brief one at every start."""

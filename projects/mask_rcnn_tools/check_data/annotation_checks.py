@@ -27,13 +27,13 @@ _DROPS = dict.fromkeys(("empty-box", "box-outside", "far-coordinates"), True)
 def check_annotations(
     table: AnnotationTable, report: Report, split: str, heads: frozenset[str]
 ) -> None:
-    """Adds what is wrong with the annotations of a table.
+    """Adds findings about the annotations of a table.
 
     Args:
-        table: what to check.
-        report: added to.
+        table: The annotations to check.
+        report: Findings are added to it.
         split: `"train"` or `"test"`.
-        heads: those of `"mask"` and `"keypoint"` that the model has.
+        heads: Branches of the model, of `"mask"` and `"keypoint"`.
     """
     for kind, group in groupby(sorted(table.problems, key=lambda p: p[0]), lambda p: p[0]):
         report.add(kind, split, table.source, [text for _, text in group])
@@ -50,7 +50,7 @@ def check_annotations(
 
 
 class _Checks:
-    """The arrays that the checks share."""
+    """Arrays that several checks use."""
 
     def __init__(self, table: AnnotationTable, report: Report, split: str) -> None:
         self.table, self.report, self.split = table, report, split
@@ -72,7 +72,7 @@ class _Checks:
         self.report.add(kind, self.split, self.table.source, examples, len(rows))
 
     def images(self) -> None:
-        """Images that are not listed, and duplicate annotations."""
+        """Checks for images that are not listed, and for duplicate annotations."""
         self.add("annotation-without-image", ~self.listed & ~self.reported)
         c = self.columns
         # Boxes by their bits: as floats, ids above 2**53 would become equal.
@@ -86,7 +86,7 @@ class _Checks:
         self.add("duplicate-annotation", copies)
 
     def boxes(self) -> None:
-        """Boxes against themselves and their image."""
+        """Checks boxes, alone and against their image."""
         x, y, w, h = self.columns.boxes.T
         with np.errstate(invalid="ignore", over="ignore"):
             right, bottom = x + w, y + h
@@ -121,7 +121,7 @@ class _Checks:
         return far
 
     def masks(self, wanted: bool) -> None:
-        """Masks against themselves and their box."""
+        """Checks masks, alone and against their box."""
         kind, bounds = self.columns.mask, self.columns.mask_bounds
         known = self.listed & ~self.reported
         far = known & self._far(bounds[:, :2], bounds[:, 2:])
@@ -151,7 +151,7 @@ class _Checks:
         self.add("crowd-polygon", self.crowd & ~self.reported & (kind == IS_POLYGON))
 
     def _areas(self, known: np.ndarray, mask: np.ndarray) -> None:
-        """Stated areas against the box and the mask, of annotations `known` to be taken."""
+        """Checks the areas of `known` annotations, which loaders take, against box and mask."""
         stated = self.columns.area
         w, h = self.columns.boxes[:, 2:].T
         with np.errstate(invalid="ignore", over="ignore"):
@@ -168,7 +168,7 @@ class _Checks:
             self.add("no-area-field", known & ~self.columns.area_given)
 
     def categories(self) -> None:
-        """Categories of the file that no annotation has, and names that are not unique."""
+        """Checks for categories without annotations, and for names that are not unique."""
         known = self.table.categories
         if known is None:
             return
@@ -209,7 +209,7 @@ def _check_keypoints(checks: _Checks, wanted: bool) -> None:
 def check_keypoint_set(
     keypoints: KeypointSet | None, report: Report, split: str, source: str
 ) -> None:
-    """Adds what is missing in the names, pairs and sigmas of a data set's keypoints."""
+    """Adds findings about names, pairs and sigmas of the keypoints of a data set."""
     if keypoints is None:
         return
     alone = one_sided(keypoints)
@@ -221,7 +221,7 @@ def check_keypoint_set(
 
 
 def keypoints_of(table: AnnotationTable) -> KeypointSet | None:
-    """What a json alone says about its keypoints."""
+    """Returns what the json itself states about its keypoints."""
     known = keypoint_metadata(table.categories)
     if not known:
         return None
@@ -233,6 +233,6 @@ def keypoints_of(table: AnnotationTable) -> KeypointSet | None:
 
 
 def _as_bytes(rows: np.ndarray) -> np.ndarray:
-    """(n,) void, one value a row, so that equal rows are found by sorting."""
+    """Returns rows as (n,) void values. Sorting them finds equal rows."""
     rows = np.ascontiguousarray(rows)
     return rows.view(np.dtype((np.void, rows.dtype.itemsize * rows.shape[1]))).reshape(-1)

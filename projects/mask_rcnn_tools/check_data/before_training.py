@@ -1,8 +1,7 @@
 """The brief check at the start of every training; `train.check_data=false` disables it.
 
-It checks all annotations and opens some images of each data set. Data that is not there ends the
-run, before anything is downloaded. All other findings are logged: the loaders refuse what cannot be
-trained on.
+It checks all annotations and opens some images of each data set. Missing data ends the run before
+anything is downloaded. All other findings are logged. The loaders refuse data that cannot be used.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from mask_rcnn_tools.check_data.text import summary
 logger = logging.getLogger(__name__)
 
 IMAGES = 64
-"""Images of each data set that are opened."""
+"""Number of images of each data set that are opened."""
 
 _LARGEST = 1 << 30  # bytes; twice COCO's, some 30 seconds
 _LEVELS = {"error": logging.ERROR, "warning": logging.WARNING}
@@ -41,16 +40,16 @@ def check_before_training(
     All processes of a run call it together.
 
     Args:
-        cfg: a validated config.
-        config_file: its file or id, for the command that shows the whole report.
-        overrides: those of the command line, for the same.
+        cfg: A validated config.
+        config_file: Its file or id, for the command that prints the whole report.
+        overrides: Overrides of the command line, for the same.
 
     Returns:
-        The report; None where nothing was checked: by `train.check_data`, off the first process, or
-        because a file is too large for a brief look.
+        The report. None if nothing was checked: `train.check_data` is false, this is not the first
+        process, or a file is too large for a brief check.
 
     Raises:
-        DataError: an annotation file or images are missing, or an annotation file cannot be used.
+        DataError: An annotation file or images are missing, or an annotation file cannot be used.
     """
     if not cfg.train.check_data:
         return None
@@ -63,7 +62,7 @@ def check_before_training(
 
 
 def _missing(report: Report, cfg: DictConfig) -> str | None:
-    """The first finding that a training cannot start with, in words."""
+    """Describes the first finding that prevents a training."""
     for finding in report.findings:
         if finding.split == "train" and cfg.train.max_iter == 0:
             continue  # it is not read
@@ -81,7 +80,7 @@ def _missing(report: Report, cfg: DictConfig) -> str | None:
 
 
 def _image_roots(cfg: DictConfig, split: str) -> str:
-    """The directories in which the images of a split are looked for."""
+    """Returns the directories that are searched for the images of a split."""
     node = cfg.dataloader[split].dataset
     names = [node.names] if isinstance(node.names, str) else node.names
     given = node.get("image_root")
@@ -127,7 +126,7 @@ def _check(cfg: DictConfig, config_file: str, overrides: Sequence[str]) -> Repor
 
 
 def _make_generated(cfg: DictConfig) -> None:
-    """Writes generated data that is not in the cache, so that its time is not the check's."""
+    """Generates data that is not in the cache, to exclude this time from that of the check."""
     for split in SPLITS:
         node = cfg.dataloader[split].dataset
         for name in [node.names] if isinstance(node.names, str) else node.names:
@@ -137,7 +136,7 @@ def _make_generated(cfg: DictConfig) -> None:
 
 
 def _larger_files(cfg: DictConfig, limit: int) -> list[str]:
-    """Annotation files of more than `limit` bytes."""
+    """Returns annotation files of more than `limit` bytes."""
     found = []
     for split in SPLITS:
         node = cfg.dataloader[split].dataset

@@ -1,4 +1,4 @@
-"""All checks together: of tables that were read, to a report."""
+"""Runs all checks on tables and collects the findings in a report."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from mask_rcnn_tools.check_data.tables import AnnotationTable
 
 @dataclass(frozen=True)
 class Options:
-    """How thoroughly images are looked at.
+    """How thoroughly images are checked.
 
     Attributes:
-        images: open them; False: annotations alone.
-        hashed: compare their contents, which reads whole files.
-        decode: decode every one, as training does.
-        sample: look at so many of each data set, evenly chosen; None: all.
-        threads: see :func:`~mask_rcnn_tools.check_data.image_checks.look_at`.
+        images: Open images. False: check annotations only.
+        hashed: Compare file contents, which reads whole files.
+        decode: Decode every image, as training does.
+        sample: Number of images per data set, evenly spaced. None: all.
+        threads: See :func:`~mask_rcnn_tools.check_data.image_checks.look_at`.
     """
 
     images: bool = True
@@ -50,11 +50,11 @@ def check(
     """Runs all checks.
 
     Args:
-        sources: what was read.
-        report: added to, and returned, sorted.
-        options: what to look at.
-        progress: called with a data set and its number of images before they are opened; returns
-            what is called with the number of images done.
+        sources: The tables to check.
+        report: Findings are added to it. It is sorted and returned.
+        options: How thoroughly to check.
+        progress: Called with a data set and its number of images before they are opened. Returns a
+            function that takes numbers of checked images.
     """
     began = time.perf_counter()
     looked: dict[str, list[tuple[AnnotationTable, dict[int, ImageFile]]]] = {}

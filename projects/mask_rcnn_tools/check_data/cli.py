@@ -107,7 +107,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 _DATA_KEYS = {"json": "annotations", "image_root": "images"}
-"""Keys of a config's `dataset` that name data without a config, and the flags that do the same."""
+"""Keys of a config's `dataset` that name data without a config, and the equivalent flags."""
 
 
 def _take_data_keys(parser: CommandParser, args: argparse.Namespace) -> None:

@@ -1,7 +1,7 @@
 """Annotations as arrays of the values that checks need.
 
-Nothing here raises for an unusual annotation. A number that cannot be read is NaN, and ``odd``
-holds the annotations that must be looked at one by one: the loader may refuse them.
+Unusual annotations raise no error. A number that cannot be read is NaN, and ``odd`` holds the
+annotations that must be checked one by one, because the loader may refuse them.
 
 Shapes: N annotations.
 """
@@ -35,9 +35,9 @@ class Columns:
         id: (N,).
         image: (N,) image id.
         category: (N,) category id.
-        crowd: (N,) -1 where the field is missing.
+        crowd: (N,) -1 if the field is missing.
         area: (N,) as stated.
-        area_given: (N,) bool, whether the field is there and not null.
+        area_given: (N,) bool, whether the field exists and is not null.
         boxes: (N, 4) XYWH in pixels.
         mask: (N,) one of the kinds above.
         polygons: (N,) number of polygons.
@@ -46,13 +46,13 @@ class Columns:
         run_total: (N,) pixels of run lengths; -1 if a run is negative.
         mask_bounds: (N, 4) XYXY of the pixels or valid polygons.
         mask_area: (N,) pixels, or sum of the valid polygons' areas.
-        keypoints: (N,) length of the list; 0 without keypoints, -1 if it is no list of numbers.
+        keypoints: (N,) length of the list. 0 without keypoints, -1 if it is not a list of numbers.
         labelled: (N,) keypoints of visibility 1 or 2.
         ghosts: (N,) keypoints of visibility 0 that are not at (0, 0).
         unknown_visibility: (N,) keypoints of another visibility.
-        num_keypoints: (N,) as stated; -1 where the field is missing.
+        num_keypoints: (N,) as stated, -1 if the field is missing.
         point_bounds: (N, 4) XYXY of the labelled keypoints.
-        odd: What the file holds, of annotations that must be looked at one by one, by row.
+        odd: By row, the content of annotations that must be checked one by one.
     """
 
     id: np.ndarray
@@ -85,7 +85,7 @@ def columns_of(entries: Sequence[Any]) -> Columns:
     """Reads parsed annotations.
 
     Args:
-        entries: What the "annotations" of a json hold, objects or not. May be empty.
+        entries: Items of "annotations" in a json, of any type. May be empty.
     """
     blocks = [_block(entries[i : i + _BLOCK]) for i in range(0, max(len(entries), 1), _BLOCK)]
     names = [field.name for field in fields(Columns) if field.name != "odd"]
@@ -95,7 +95,7 @@ def columns_of(entries: Sequence[Any]) -> Columns:
 
 
 def _block(entries: Sequence[Any]) -> dict[str, np.ndarray]:
-    """The columns by name, and `odd` (N,) bool."""
+    """Returns the columns by name, and `odd` as (N,) bool."""
     plain: list[dict[str, Any]] = [e if type(e) is dict else {} for e in entries]
     odd = _bools(not e.keys() >= _NEEDED for e in plain)
     odd |= _bools(e.get("iscrowd", 0) not in (0, 1) or e.get("ignore", 0) != 0 for e in plain)
@@ -132,14 +132,14 @@ def _whole(values: list[Any], missing: int, odd: np.ndarray) -> np.ndarray:
 
 
 def _number(value: Any) -> float:
-    """A number as float; NaN for everything else, and for what no float can hold."""
+    """Returns a number as float. NaN for anything else, and for numbers out of range."""
     if type(value) is float or (type(value) is int and abs(value) <= sys.float_info.max):
         return float(value)
     return np.nan
 
 
 def _floats(values: list[Any]) -> np.ndarray:
-    """(n,) float64 of :func:`_number`."""
+    """Applies :func:`_number` and returns (n,) float64."""
     if {*map(type, values)} <= {int, float}:
         with contextlib.suppress(OverflowError):
             return np.array(values, np.float64)
@@ -180,7 +180,7 @@ def _boxes(values: list[Any], odd: np.ndarray) -> np.ndarray:
 
 
 def _masks(values: list[Any], odd: np.ndarray) -> dict[str, np.ndarray]:
-    """Columns of masks. As for the loader, without a valid polygon there is no mask."""
+    """Returns the columns of masks. As in the loader, a mask needs a valid polygon."""
     count = len(values)
     kind = np.array(
         [NO_MASK if not v else IS_RUNS if type(v) is dict else IS_POLYGON for v in values], np.int64
@@ -219,7 +219,7 @@ def _masks(values: list[Any], odd: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _bounds(owner: np.ndarray, points: np.ndarray, count: int) -> np.ndarray:
-    """XYXY of each row's points, (count, 4). `owner` is the row of each point, ascending."""
+    """Returns XYXY bounds (count, 4) of points. `owner` is the row of each point, ascending."""
     bounds = np.full((count, 4), np.nan)
     first = np.flatnonzero(np.diff(owner, prepend=-1))
     if len(first):
@@ -229,7 +229,7 @@ def _bounds(owner: np.ndarray, points: np.ndarray, count: int) -> np.ndarray:
 
 
 def _fill_runs(value: dict[str, Any], row: dict[str, np.ndarray]) -> bool:
-    """Writes the columns of run lengths into one row; False if they cannot be read."""
+    """Writes the columns of run lengths of one row. Returns False if they cannot be read."""
     size, counts = value.get("size"), value.get("counts")
     if type(size) is not list or len(size) != 2:
         return False

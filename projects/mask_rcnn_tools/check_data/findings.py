@@ -1,4 +1,4 @@
-"""What checking finds: kinds, levels, examples and how to fix each; and a whole report."""
+"""Findings, with their kinds, levels, examples and fixes, and the report that collects them."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ EXAMPLES = 5
 
 @dataclass
 class Finding:
-    """A kind of finding in one place.
+    """All cases of one kind in one data set.
 
     Attributes:
-        kind: key in :data:`~mask_rcnn_tools.check_data.kinds.KINDS`.
-        level: of the kind.
-        split: such as `"train"`; `"train and test"` where both are meant.
-        source: data set name, or its json.
-        count: number of cases.
-        title: of the kind.
-        examples: a few cases in words.
-        fix: of the kind.
+        kind: Key in :data:`~mask_rcnn_tools.check_data.kinds.KINDS`.
+        level: Level of the kind.
+        split: Such as `"train"`, or `"train and test"` for both.
+        source: Name of the data set, or its json.
+        count: Number of cases.
+        title: Title of the kind.
+        examples: A few cases in words.
+        fix: How to fix it.
     """
 
     kind: str
@@ -38,13 +38,13 @@ class Finding:
 
 @dataclass
 class Report:
-    """All that was found and counted.
+    """All findings and counts.
 
     Attributes:
-        subject: what was checked.
-        statistics: of each data set, as :func:`~mask_rcnn_tools.check_data.statistics.statistics`.
-        findings: errors first.
-        looked_at: what was looked at, and what was not, in words.
+        subject: What was checked.
+        statistics: Of each data set, :func:`~mask_rcnn_tools.check_data.statistics.statistics`.
+        findings: Errors first.
+        looked_at: What was checked, and what was not, in words.
     """
 
     subject: str
@@ -53,20 +53,20 @@ class Report:
     looked_at: list[str] = field(default_factory=list)
 
     def count(self, level: Level) -> int:
-        """Number of kinds of finding of a level."""
+        """Returns the number of kinds with findings of a level."""
         return sum(finding.level == level for finding in self.findings)
 
     def add(
         self, kind: str, split: str, source: str, examples: Iterable[str], count: int | None = None
     ) -> None:
-        """Adds a finding; nothing where there is no case.
+        """Adds a finding, unless it has no case.
 
         Args:
-            kind: key in ``KINDS``.
-            split: see :class:`Finding`.
-            source: see :class:`Finding`.
-            examples: cases in words; no more are taken than are shown.
-            count: number of cases; None: as many as examples.
+            kind: Key in ``KINDS``.
+            split: See :class:`Finding`.
+            source: See :class:`Finding`.
+            examples: Cases in words. Only those that are shown are taken.
+            count: Number of cases. None: the number of examples.
         """
         if count is None:
             examples = list(examples)
@@ -80,11 +80,11 @@ class Report:
         )
 
     def sort(self) -> None:
-        """Puts errors first, then warnings, then notes; the order within a level stays."""
+        """Sorts by level: errors, warnings, notes. The order within a level stays."""
         self.findings.sort(key=lambda finding: LEVELS.index(finding.level))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, as `--json` prints it."""
+        """Converts to plain data, as `--json` prints it."""
         return {
             "subject": self.subject,
             "errors": self.count("error"),

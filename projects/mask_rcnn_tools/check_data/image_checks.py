@@ -1,6 +1,6 @@
-"""Checks of image files: there, readable, of the stated size, and not listed twice.
+"""Checks that image files exist, can be read, have the stated size and are listed once.
 
-By default headers alone are read, by several threads: the time is mostly the disk's.
+By default only headers are read, by several threads, because reading mostly waits for the disk.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ _SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif")
 
 @dataclass
 class ImageFile:
-    """What is known of a file.
+    """What is known about a file.
 
     Attributes:
-        size: bytes; -1: missing.
-        problem: kind of finding and case in words, where it cannot be used.
-        pixels: height and width, turned as EXIF says.
-        turned: whether EXIF turns it on its side.
-        odd: what is unusual, in words.
-        cut: whether the end mark is missing.
-        real: path without links.
-        digest: SHA-256 of the content, where asked for.
+        size: Bytes. -1 if the file is missing.
+        problem: Kind of finding and case in words, if the file cannot be used.
+        pixels: Height and width, after the rotation that EXIF states.
+        turned: Whether EXIF rotates it by 90 degrees.
+        odd: What is unusual, in words.
+        cut: Whether the end mark is missing.
+        real: Path without links.
+        digest: SHA-256 of the content, if it was asked for.
     """
 
     size: int = -1
@@ -70,15 +70,15 @@ def look_at(
     """Opens the images of a table.
 
     Args:
-        table: whose images.
-        hashed: read and hash the whole files.
-        decode: decode every image as training does.
-        threads: at once; None: two a usable CPU, as they wait for the disk.
-        only: rows of images; None: all.
-        progress: called with the number of images done since the last call.
+        table: The table of the images.
+        hashed: Read and hash whole files.
+        decode: Decode every image, as training does.
+        threads: Number of threads. None: two per usable CPU, because they wait for the disk.
+        only: Rows of images. None: all.
+        progress: Called with the number of images checked since the last call.
 
     Returns:
-        By row.
+        Facts about the files, by row.
     """
     rows = list(range(len(table)) if only is None else only)
     batches = [rows[i : i + _BATCH] for i in range(0, len(rows), _BATCH)]
@@ -173,15 +173,15 @@ def check_images(
     sampled: bool = False,
     others: Iterable[AnnotationTable] = (),
 ) -> None:
-    """Adds what is wrong with a table's image files.
+    """Adds findings about the image files of a table.
 
     Args:
-        table: whose images.
-        files: of :func:`look_at`.
-        report: added to.
+        table: The table of the images.
+        files: From :func:`look_at`.
+        report: Findings are added to it.
         split: `"train"` or `"test"`.
-        sampled: not all were looked at.
-        others: what lists further images, maybe of the same folder.
+        sampled: Whether only some images were checked.
+        others: Tables that list further images, possibly of the same directory.
     """
 
     def add(kind: str, examples: list[str]) -> None:
@@ -227,7 +227,7 @@ def _out(file: ImageFile, inside: str) -> bool:
 
 
 def _repeated(keys: dict[int, str] | dict[int, bytes], table: AnnotationTable) -> list[str]:
-    """Cases in words of rows that have a key in common."""
+    """Describes rows that have equal keys."""
     groups: dict[str | bytes, list[int]] = {}
     for row, key in keys.items():
         groups.setdefault(key, []).append(row)
@@ -239,7 +239,7 @@ def _repeated(keys: dict[int, str] | dict[int, bytes], table: AnnotationTable) -
 
 
 def _unlisted(table: AnnotationTable, others: Iterable[AnnotationTable]) -> list[str]:
-    """Image files beside the listed ones: the json may be of another version of the data."""
+    """Returns image files that are not listed. The json may be of another version of the data."""
     if not table.root or not os.path.isdir(table.root):
         return []
     listed = {os.path.normpath(name) for name in table.names}
@@ -258,7 +258,7 @@ def _unlisted(table: AnnotationTable, others: Iterable[AnnotationTable]) -> list
 
 
 def check_coverage(table: AnnotationTable, report: Report, split: str) -> None:
-    """Adds which images have no annotations, or crowd regions alone."""
+    """Adds findings about images without annotations, or with crowd regions only."""
     if not len(table.columns):
         return
     listed = table.image_of >= 0

@@ -1,4 +1,4 @@
-"""Every kind of finding: how bad it is, what it means, how to fix it."""
+"""All kinds of findings: their level, their meaning and how to fix them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Literal
 
 Level = Literal["error", "warning", "note"]
 LEVELS: tuple[Level, ...] = ("error", "warning", "note")
-"""An error stops a run or falsifies its result; a warning loses or spoils something; a note is
+"""An error stops a run or makes its result wrong. A warning loses or damages something. A note is
 worth knowing."""
 
 
@@ -16,9 +16,9 @@ class Kind:
     """A kind of finding.
 
     Attributes:
-        level: how bad it is.
-        title: what is the matter.
-        fix: what to do about it.
+        level: How severe it is.
+        title: What is wrong.
+        fix: What to do about it.
     """
 
     level: Level

@@ -35,10 +35,10 @@ def _check(args: argparse.Namespace) -> int:
 
 
 def status(report: Report, fail_on: str) -> int:
-    """Exit status: 1 where something of the level or above was found.
+    """Returns the exit status: 1 if there is a finding of the given level or a worse one.
 
     Args:
-        report: what was found.
+        report: The findings.
         fail_on: `"error"`, `"warning"`, `"note"` or `"never"`.
     """
     if fail_on == "never":
@@ -48,10 +48,10 @@ def status(report: Report, fail_on: str) -> int:
 
 
 def run(args: argparse.Namespace) -> Report:
-    """Checks what a parsed command line names.
+    """Checks the data that a parsed command line names.
 
     Raises:
-        ConfigError: a config that cannot be used.
+        ConfigError: The config cannot be used.
     """
     register()
     with _quiet():
@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> Report:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """What loaders log is in the report."""
+    """Silences what loaders log, because the report has it."""
     logger = logging.getLogger("mask_rcnn_repro")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -85,7 +85,7 @@ def _run(args: argparse.Namespace) -> Report:
 
 
 def _progress(source: str, count: int) -> Callable[[int], None]:
-    """A bar for many images, where a person looks on."""
+    """Shows a progress bar for many images on a terminal."""
     bar = tqdm(
         total=count,
         desc=source[-40:],

@@ -1,4 +1,4 @@
-"""Images that are in the training and in the test set."""
+"""Finds images that are both in the training and in the test set."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ Looked = tuple[AnnotationTable, dict[int, ImageFile]]
 
 
 def check_overlap(train: list[Looked], test: list[Looked], report: Report) -> None:
-    """Adds images that training and test data have in common.
+    """Adds findings about images that training and test data have in common.
 
-    The same file, whatever the links to it, and, where files were hashed, the same content are
-    errors; the same name in another folder is a hint, more so with equal length.
+    The same file, also by different links, is an error. So is equal content, if files were hashed.
+    An equal name in another directory is a hint, and equal length makes it stronger.
 
     Args:
-        train: tables of the training data and what was seen of their files.
-        test: the same of the test data.
-        report: added to.
+        train: Tables of the training data, and facts about their files.
+        test: The same for the test data.
+        report: Findings are added to it.
     """
     first, second = _files(train), _files(test)
     sources = " and ".join(
@@ -53,7 +53,7 @@ def check_overlap(train: list[Looked], test: list[Looked], report: Report) -> No
 
 
 def _files(looked: list[Looked]) -> list[tuple[str, str, ImageFile]]:
-    """(path without links, name, file) of every image; a missing one has its plain path."""
+    """Yields path without links, name and file of each image. Missing ones have the plain path."""
     found = []
     for table, files in looked:
         root = os.path.realpath(table.root) if table.root else ""
@@ -66,7 +66,7 @@ def _files(looked: list[Looked]) -> list[tuple[str, str, ImageFile]]:
 def check_class_lists(
     train: list[AnnotationTable], test: list[AnnotationTable], report: Report
 ) -> None:
-    """Adds contradictions between the classes of training and test data."""
+    """Adds findings about classes of training and test data that do not agree."""
     if not (train and test):
         return
     first, second = train[0], test[0]
@@ -89,7 +89,7 @@ def check_class_lists(
 
 
 def used_classes(table: AnnotationTable) -> list[str]:
-    """Names of the classes that a table has annotations of."""
+    """Returns the names of the classes with annotations in a table."""
     from mask_rcnn_tools.check_data.statistics import per_class
 
     return [name for name, count in per_class(table).items() if count]

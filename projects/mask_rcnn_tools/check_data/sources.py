@@ -1,6 +1,6 @@
-"""What is to be checked: the data of a config, as `train_net.py` takes it, or a json and a folder.
+"""Reads the data to check: that of a config, as `train_net.py` uses it, or a json and a directory.
 
-A data set that cannot be read is a finding of its own; the others are still checked.
+A data set that cannot be read is a finding. The other data sets are still checked.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ SPLITS = ("train", "test")
 
 @dataclass
 class Wanted:
-    """What a model asks of its data.
+    """What a model needs from its data.
 
     Attributes:
-        heads: those of `"mask"` and `"keypoint"` that it has.
-        num_classes: outputs of its classifier; None: it has none, or there is no model.
+        heads: Its branches, of `"mask"` and `"keypoint"`.
+        num_classes: Number of classes of its classifier. None without a classifier or a model.
     """
 
     heads: frozenset[str] = frozenset()
@@ -38,12 +38,12 @@ class Wanted:
 
 @dataclass
 class Sources:
-    """Tables that could be read.
+    """The tables that could be read.
 
     Attributes:
-        wanted: what the model asks.
-        tables: by split.
-        keypoints: of each table's data set, in the order of the tables.
+        wanted: What the model needs.
+        tables: Tables by split.
+        keypoints: Keypoints of each table's data set, in the order of the tables.
     """
 
     wanted: Wanted = field(default_factory=Wanted)
@@ -65,14 +65,14 @@ def sources_of_config(
     """Reads the training and test data of a config.
 
     Args:
-        config_file: as for `train_net.py`.
-        profile: the same.
-        overrides: the same.
-        report: what cannot be read, and what contradicts the model, is added.
-        seed: the same.
+        config_file: As for `train_net.py`.
+        profile: As for `train_net.py`.
+        overrides: As for `train_net.py`.
+        report: Findings about data that cannot be read or contradicts the model are added.
+        seed: As for `train_net.py`.
 
     Raises:
-        ConfigError: the config itself cannot be used.
+        ConfigError: The config itself cannot be used.
     """
     cfg = load_config(config_file, profile, overrides, seed=seed)
     try:
@@ -107,10 +107,10 @@ def sources_of(cfg: DictConfig, report: Report) -> Sources:
 
 
 def sources_of_json(json_file: str, image_root: str, report: Report) -> Sources:
-    """Reads one annotation file; its split is `"data"`.
+    """Reads one annotation file. Its split is `"data"`.
 
     Raises:
-        DataError: it cannot be read.
+        DataError: The file cannot be read.
     """
     found = Sources(tables={"data": []}, keypoints={"data": []})
     try:

@@ -1,4 +1,4 @@
-"""Counts of a data set: images, annotations, classes, sizes, instances an image."""
+"""Counts of a data set: images, annotations, classes, sizes, instances per image."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def statistics(table: AnnotationTable, split: str) -> dict[str, Any]:
     """Counts a table.
 
     Args:
-        table: what to count.
+        table: The table to count.
         split: `"train"` or `"test"`.
 
     Returns:
@@ -55,7 +55,7 @@ def statistics(table: AnnotationTable, split: str) -> dict[str, Any]:
 
 
 def per_class(table: AnnotationTable) -> dict[str, int]:
-    """Number of instances that are no crowd by class name, in the order of the ids."""
+    """Counts instances that are no crowd, by class name in the order of the ids."""
     if table.categories is None:
         return {}
     columns = table.columns

@@ -1,4 +1,4 @@
-"""One annotation file with its images' records as arrays, and what is wrong with its records.
+"""Annotations and images of one data set as arrays, and the problems of single records.
 
 Shapes: N annotations, I images.
 """
@@ -31,19 +31,19 @@ from mask_rcnn_tools.check_data.columns import IS_RUNS, Columns, columns_of
 
 @dataclass
 class AnnotationTable:
-    """A data set's records.
+    """Annotations and images of a data set.
 
     Attributes:
-        source: data set name or json file, for messages.
-        root: image folder; file names are relative to it.
+        source: Name of the data set, or its json, for messages.
+        root: Image directory. File names are relative to it.
         names: (I,) file names.
         ids: (I,) int64 image ids.
-        sizes: (I, 2) height and width as stated, 0 where they are not usable.
-        columns: of the annotations.
-        image_of: (N,) row of the annotation's image, -1 where it is not listed.
-        categories: None where the file's are missing or broken.
-        annotated: whether the file has annotations at all.
-        problems: kind of finding and case in words, in the order of the file.
+        sizes: (I, 2) height and width as stated, 0 if they cannot be used.
+        columns: Columns of the annotations.
+        image_of: (N,) row of the annotation's image, -1 if it is not listed.
+        categories: None if they are missing or broken.
+        annotated: Whether the file has annotations at all.
+        problems: Kind of finding and case in words, in the order of the file.
         refused: (N,) annotations that are among the problems.
     """
 
@@ -63,17 +63,17 @@ class AnnotationTable:
         return len(self.names)
 
     def path(self, image: int) -> str:
-        """The image's file."""
+        """Returns the path of an image."""
         return os.path.join(self.root, self.names[image])
 
     def annotation(self, row: int) -> str:
-        """An annotation in words."""
+        """Describes an annotation."""
         image = int(self.image_of[row])
         where = f" on {self.names[image]}" if image >= 0 else ""
         return f"annotation {self.columns.id[row]}{where}"
 
     def describe(self, rows: np.ndarray, text: str = "") -> Iterator[str]:
-        """Annotations in words, with their box; `text` is put between."""
+        """Describes annotations, each as its name, `text` and its box."""
         for row in rows.tolist():
             box = ", ".join(f"{x:.6g}" for x in self.columns.boxes[row])
             height, width = self.sizes[self.image_of[row]] if self.image_of[row] >= 0 else (0, 0)
@@ -85,12 +85,12 @@ def read_table(json_file: str, root: str, source: str | None = None) -> Annotati
     """Reads an annotation file.
 
     Args:
-        json_file: COCO format.
-        root: image folder.
-        source: for messages; None: the file.
+        json_file: File in COCO format.
+        root: Image directory.
+        source: Name in messages. None: the file.
 
     Raises:
-        DataError: the file is missing, no json, or has no list of images.
+        DataError: The file is missing, is no json, or has no list of images.
     """
     content = coco_file(json_file).content
     problems: list[tuple[str, str]] = []
@@ -122,7 +122,7 @@ def read_table(json_file: str, root: str, source: str | None = None) -> Annotati
 
 
 def rows_of(wanted: np.ndarray, ids: np.ndarray) -> np.ndarray:
-    """For each wanted id its first row in `ids`, -1 where it is not there."""
+    """Returns for each wanted id its first row in `ids`, -1 if it is not there."""
     if not len(ids):
         return np.full(len(wanted), -1)
     order = np.argsort(ids, kind="stable")
@@ -191,7 +191,7 @@ def _images(
 
 
 def _check_records(table: AnnotationTable, unique: bool) -> None:
-    """What the loader refuses of single annotations."""
+    """Adds the problems for which the loader refuses single annotations."""
     columns, add = table.columns, table.problems.append
     stub = Categories((), {}) if table.categories is None else table.categories
     listed = np.array(list(stub.id_map), np.int64)
@@ -250,7 +250,7 @@ def _check_records(table: AnnotationTable, unique: bool) -> None:
 def _refusal(
     entry: Any, row: int, height: int, width: int, categories: Categories
 ) -> tuple[str, str] | None:
-    """What the loader says against an annotation; None where it takes it, if only to drop it."""
+    """Returns why the loader refuses an annotation. None if it takes or ignores it."""
     where = f"annotations[{row}]"
     if type(entry) is not dict:
         return "refused-record", f"{where} must be an object, got {short(entry)}."
@@ -283,12 +283,12 @@ def _refusal(
 def table_of_dicts(
     dicts: Sequence[dict[str, Any]], classes: Sequence[str], source: str
 ) -> AnnotationTable:
-    """A table of Detectron2's data set dicts, for data sets in other formats.
+    """Makes a table of Detectron2's data set dicts, for data sets in other formats.
 
     Args:
-        dicts: with file names that are whole paths.
-        classes: their names; categories are numbered from 0.
-        source: for messages.
+        dicts: Dicts whose file names are whole paths.
+        classes: Names of the classes. Categories are numbered from 0.
+        source: Name in messages.
     """
     from detectron2.structures import BoxMode
 

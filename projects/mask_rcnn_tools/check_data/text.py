@@ -1,4 +1,4 @@
-"""A report for people."""
+"""Formats a report as text."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _BAR = 24
 
 
 def format_report(report: Report, all_classes: bool = False) -> str:
-    """A report as text, at most 100 columns wide but for examples.
+    """Formats a report as text of at most 100 columns, except for examples.
 
     Args:
-        report: sorted.
-        all_classes: list every class, not the most and least frequent alone.
+        report: A sorted report.
+        all_classes: List every class, instead of the most and least frequent ones.
     """
     parts = [f"{report.subject}\n", _counts(report.statistics)]
     parts += [_distribution(s, all_classes) for s in report.statistics if s["classes"]]
@@ -29,7 +29,7 @@ def format_report(report: Report, all_classes: bool = False) -> str:
 
 
 def summary(report: Report) -> str:
-    """One line: how many kinds of each level."""
+    """Formats the number of kinds of each level in one line."""
     if not report.findings:
         return "No findings."
     return ", ".join(

@@ -1,4 +1,4 @@
-"""Reading `curves.json` beside a record; :mod:`mask_rcnn_repro.records.curves` writes it."""
+"""Reads `curves.json` beside a record, which :mod:`mask_rcnn_repro.records.curves` writes."""
 
 from __future__ import annotations
 

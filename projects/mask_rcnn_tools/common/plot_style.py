@@ -1,9 +1,9 @@
-"""How plots look: one set of colours and marks, on paper and on a dark screen.
+"""The style of all plots: one set of colors and marks, on paper and on a dark screen.
 
-Plots are SVG with text as text. Equal numbers give equal bytes on one machine; on another one the
-last digits of coordinates differ, and with them the ids that are derived from these, which
-:func:`same_plot` leaves aside. Colours are fixed in the files; :func:`inline_svg` exchanges them
-for a page's CSS variables, so that a plot inside a page follows the page's dark mode.
+Plots are SVG with text as text. Equal numbers give equal bytes on one machine. On another machine,
+the last digits of coordinates differ, and so do the ids that are derived from them.
+:func:`same_plot` ignores both. Colors are fixed in the files. :func:`inline_svg` replaces them by
+CSS variables, with which a plot follows the dark mode of its page.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ TEXT, MUTED, GRID, PAPER = "#1b1f24", "#5d6670", "#d7dce1", "#fefefe"
 """Text and axes, secondary text, grid lines, background."""
 
 THEIRS, THEIRS_EDGE = "#e3e6e9", "#6e7680"
-"""Bars of the paper's numbers, which are hatched, too."""
+"""Bars of the paper's numbers, which are also hatched."""
 
 # After Okabe and Ito's colours for the colour-blind, darkened to 3:1 on white where they are paler;
 # the second of each pair is for dark pages.
@@ -58,25 +58,25 @@ _FONT = 9.5  # points
 
 
 def series_color(index: int) -> str:
-    """The colour of the row with this index, from 0, in every plot of its table."""
+    """Returns the color of the row with this index, from 0, in every plot of its table."""
     return _SERIES[index % len(_SERIES)][0]
 
 
 def series_line(index: int) -> Any:
-    """The line style of the row with this index: rows differ by more than colour."""
+    """Returns the line style of the row with this index. Rows do not differ in color alone."""
     return LINES[index % len(LINES)]
 
 
 def series_marker(index: int) -> str:
-    """The marker of the row with this index."""
+    """Returns the marker of the row with this index."""
     return MARKERS[index % len(MARKERS)]
 
 
 def settings(salt: str) -> dict[Any, Any]:
-    """The style as matplotlib's rcParams.
+    """Returns the style as rcParams of matplotlib.
 
     Args:
-        salt: what the ids in an SVG are derived from, beside their content.
+        salt: Text from which the ids in an SVG are derived, beside their content.
     """
     return {
         "svg.hashsalt": salt,
@@ -113,12 +113,12 @@ def settings(salt: str) -> dict[Any, Any]:
 
 @contextmanager
 def plot(width: float, height: float, salt: str) -> Iterator[tuple[Figure, list[str]]]:
-    """Gives a figure to draw into; after the block the list holds its SVG.
+    """Yields a figure to draw into, and a list that holds its SVG after the block.
 
     Args:
-        width: inches.
-        height: inches.
-        salt: makes the names inside the SVG differ from those of other plots on one page.
+        width: Inches.
+        height: Inches.
+        salt: Makes the names inside the SVG differ from those of other plots on a page.
     """
     import matplotlib
     from matplotlib.figure import Figure
@@ -173,11 +173,11 @@ def legend_above(figure: Figure, axes: Axes, columns: int = 3) -> None:
 
 
 def inline_svg(svg: str, label: str) -> str:
-    """A plot to be put into a page, with colours as variables and a label.
+    """Returns a plot for a page, with colors as variables and a label.
 
     Args:
-        svg: text of a plot's file.
-        label: read out in place of the picture.
+        svg: Text of the file of a plot.
+        label: Text for screen readers.
     """
     text = svg[svg.index("<svg") :]
     names = {color: f"var(--plot-{i})" for i, color in enumerate(_DARK)}
@@ -188,7 +188,7 @@ def inline_svg(svg: str, label: str) -> str:
 
 
 def css_variables() -> tuple[str, str]:
-    """Declarations of the variables of :func:`inline_svg`, for light and for dark pages."""
+    """Returns declarations of the variables of :func:`inline_svg`, for light and dark pages."""
     light = " ".join(f"--plot-{i}: {color};" for i, color in enumerate(_DARK))
     dark = " ".join(f"--plot-{i}: {color};" for i, color in enumerate(_DARK.values()))
     return light, dark
@@ -199,12 +199,12 @@ _NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e-?\d+)?")
 
 
 def same_plot(one: str, other: str, tolerance: float = 0.5) -> bool:
-    """Whether two SVGs show the same: equal but for ids, and coordinates that nearly agree.
+    """Returns whether two SVGs show the same: equal except for ids and nearly equal numbers.
 
     Args:
-        one: text of an SVG.
-        other: text of another one.
-        tolerance: points by which numbers may differ.
+        one: Text of an SVG.
+        other: Text of another one.
+        tolerance: Points by which numbers may differ.
     """
     texts = [_with_plain_ids(text) for text in (one, other)]
     shapes = [_NUMBER.sub("0", text) for text in texts]

@@ -1,4 +1,4 @@
-"""Tables of cells, and how they are written: as text, Markdown and HTML."""
+"""Tables of cells, formatted as text, Markdown and HTML."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ class TableCell(NamedTuple):
     """One cell of a table.
 
     Attributes:
-        text: its content.
-        config: id of the config that it names, to be linked in Markdown.
-        kind: "number", a verdict or a state; the class of the HTML cell.
+        text: Its content.
+        config: Id of the config that it names, which Markdown links to.
+        kind: "number", a verdict or a state. It is the class of the HTML cell.
     """
 
     text: str
@@ -27,8 +27,8 @@ class Table:
     """A table.
 
     Args:
-        header: names of the columns.
-        lines: cells, or their texts; as many a line as there are columns.
+        header: Names of the columns.
+        lines: Cells or their texts, one per column in each line.
     """
 
     def __init__(self, header: Sequence[str], lines: Iterable[Sequence[TableCell | str]]) -> None:
@@ -38,11 +38,11 @@ class Table:
         ]
 
     def text(self, align: str = "left", widest: int | None = None) -> str:
-        """The table for a terminal.
+        """Formats the table for a terminal.
 
         Args:
             align: "left" or "right".
-            widest: characters of a column; longer cells are wrapped. None for any.
+            widest: Characters of a column. Longer cells are wrapped. None: no limit.
         """
         cells = [[cell.text for cell in line] for line in self.lines]
         widths = None if widest is None or not cells else [widest] * len(self.header)
@@ -51,17 +51,17 @@ class Table:
         )
 
     def markdown(self, configs: str | None = None) -> str:
-        """The table in Markdown.
+        """Formats the table in Markdown.
 
         Args:
-            configs: where configs are, from the page, such as "configs/"; None for no links.
+            configs: Path of the configs, from the page, such as "configs/". None: no links.
         """
         lines = [[_markdown_cell(cell, configs) for cell in line] for line in self.lines]
         rows = [self.header, ["---"] * len(self.header), *lines]
         return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
     def html(self) -> str:
-        """The table in HTML, inside a `div` of the class "wide"."""
+        """Formats the table in HTML, inside a `div` of the class "wide"."""
         head = "".join(f"<th>{html.escape(name)}</th>" for name in self.header)
         body = "\n".join(
             f"<tr>{''.join(_html_cell(cell) for cell in line)}</tr>" for line in self.lines

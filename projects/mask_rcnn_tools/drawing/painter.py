@@ -54,7 +54,7 @@ def paint(
         marks: Marks in the frame of the image, most important first: their labels get the best
             places.
         skeleton: Connections of keypoints.
-        zoom: z; None takes :func:`auto_zoom`.
+        zoom: Z; None takes :func:`auto_zoom`.
         keypoint_threshold: Keypoints with a lower score (or visibility 0) are not drawn.
 
     Returns:

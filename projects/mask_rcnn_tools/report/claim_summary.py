@@ -1,4 +1,4 @@
-"""Which claims of the paper hold, in a minute: counts of verdicts, causes, what was not run."""
+"""Summary of the claims of the paper: counts of verdicts, causes, claims without a run."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _UNEXPLAINED = ("contradicted", "undecided")
 
 
 def counts_text(scale: Scale) -> str:
-    """Such as "3 confirmed, 1 contradicted, ..."."""
+    """Formats the counts, such as "3 confirmed, 1 contradicted, ..."."""
     return ", ".join(f"{count} {verdict}" for verdict, count in scale.count_verdicts().items())
 
 
 def expected_false(counts: Mapping[Verdict, int]) -> float:
-    """How many verdicts are expected to be false, at most.
+    """Returns an upper limit of the expected number of false verdicts.
 
     A claim that does not hold is confirmed with a chance of at most :data:`ERROR`, one that holds
     is contradicted with that chance. Each claim is one or the other.
@@ -34,7 +34,7 @@ def expected_false(counts: Mapping[Verdict, int]) -> float:
 
 
 def counts_table(scale: Scale) -> Table:
-    """Verdicts with their numbers of claims, and how many of them are expected to be false."""
+    """Makes the table of verdicts with numbers of claims and of expected false verdicts."""
     by_claim, by_metric = scale.count_verdicts(), scale.count_in_all_metrics()
     columns = (by_claim, by_metric)
     lines: list[list[TableCell | str]] = []
@@ -50,7 +50,7 @@ def counts_table(scale: Scale) -> Table:
 
 
 def chance(scale: Scale) -> str:
-    """How claims are counted, and what chance does to many of them."""
+    """Explains how claims are counted, and how many verdicts are false by chance."""
     small = sum(item.is_estimate for item in scale.main_evidence)
     estimates = f"{small} can only be estimated: they are too small for the planned seeds. "
     seconds = sum(entry["metric"] == "seconds" for entry in load_claims())
@@ -68,10 +68,10 @@ class Unexplained(NamedTuple):
     """A claim that the runs did not confirm.
 
     Attributes:
-        label: the claim, and its table.
-        verdict: in its main metric.
-        found: in words, with numbers.
-        cause: as a test showed it; None if it is not known.
+        label: The claim and its table.
+        verdict: Verdict in its main metric.
+        found: The result in words, with numbers.
+        cause: The cause that a test showed. None if it is not known.
     """
 
     label: str
@@ -86,10 +86,10 @@ class Unexplained(NamedTuple):
 
 
 def not_confirmed(scale: Scale, causes: Mapping[CauseKey, KnownCause]) -> list[Unexplained]:
-    """Claims that are contradicted or undecided, contradicted ones first.
+    """Lists claims that are contradicted or undecided, contradicted ones first.
 
-    A claim is listed by its main metric, and also if it is contradicted in another one. Those of
-    rows that are counterparts of the paper's are listed, too, although they are not counted.
+    The verdict is that of the main metric. Claims that another metric contradicts are listed, too.
+    So are claims about counterparts of the paper's rows, although they are not counted.
     """
     if scale.profile == "tiny":  # says nothing about any claim
         return []
@@ -119,7 +119,7 @@ def _found(item: Evidence) -> str:
 
 
 def not_run(scale: Scale) -> list[tuple[str, str]]:
-    """Tables with their claims without a run; what is missing, where some row was run."""
+    """Lists tables with their claims without a run, and what is missing if some row was run."""
     run = {row.row.key for row in scale.rows if row.runs}
     found: dict[str, list[str]] = {}
     for item in scale.main_evidence:
@@ -131,11 +131,11 @@ def not_run(scale: Scale) -> list[tuple[str, str]]:
 
 
 def links(each: Unexplained, folder: Path) -> str:
-    """How a cause was tested, in Markdown: the command, and links to what it left.
+    """Formats in Markdown how a cause was tested: the command, and links to its files.
 
     Args:
-        each: the claim.
-        folder: of the page.
+        each: The claim.
+        folder: Directory of the page.
     """
     if each.cause is None:
         return ""

@@ -1,7 +1,7 @@
 """The plot of all claims: the paper's differences, ours with their intervals, and the verdicts.
 
-Lengths are in points. The plot has one line a claim, grouped by table; claims without a run are
-not drawn.
+Lengths are in points. The plot has one line per claim, grouped by table. Claims without a run are
+omitted.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from mask_rcnn_tools.report.scales import Scale, table_of
 
 
 class Mark(NamedTuple):
-    """How a verdict looks: every one has its own shape, not its own colour alone.
+    """The look of a verdict. Verdicts differ in shape, not only in color.
 
     Attributes:
-        shape: matplotlib's marker.
-        color: of its edge.
-        filled: whether the shape is filled.
-        sign: the shape as text.
+        shape: Marker of matplotlib.
+        color: Color of its edge.
+        filled: Whether the shape is filled.
+        sign: The shape as text.
     """
 
     shape: str
@@ -54,23 +54,23 @@ _TALL = 15  # claims from which the axis is labelled at both ends
 
 
 def drawn_claims(scale: Scale) -> list[Evidence]:
-    """The claims that the plot shows: those with a run, each in its main metric."""
+    """Returns the claims in the plot: those with a run, each in its main metric."""
     return [item for item in scale.main_evidence if item.by_seed]
 
 
 def short_label(table: str) -> str:
-    """A table in a few letters: `2c`, or `§4.2` for numbers in the text."""
+    """Returns a short name of a table: `2c`, or `§4.2` for numbers in the text."""
     return table_label(table).replace("section ", "§")
 
 
 def claim_label(item: Evidence) -> str:
-    """A claim with a capital letter, without what comes after a colon."""
+    """Returns a claim with a capital letter, without the part after a colon."""
     text = item.claim.text.partition(":")[0]
     return text[0].upper() + text[1:]
 
 
 def draw_claims(scale: Scale) -> str | None:
-    """The text of an SVG; None where no claim has a run."""
+    """Returns the plot as SVG. None if no claim has a run."""
     items = drawn_claims(scale)
     if not items:
         return None
@@ -118,7 +118,7 @@ def draw_claims(scale: Scale) -> str | None:
 
 
 def _limits(items: Sequence[Evidence]) -> tuple[float, float]:
-    """The axis holds all means and bars; an interval may reach beyond, as those of few seeds do."""
+    """Sets the limits to hold all means and bars. Wide intervals of few seeds may reach beyond."""
     solid = [0.0, *(i.claim.delta or 0.0 for i in items), *(i.mean or 0.0 for i in items)]
     margins = [i.claim.margin for i in items if i.claim.margin]
     solid += [sign * margin for margin in margins for sign in (-1, 1)]
@@ -130,7 +130,7 @@ def _limits(items: Sequence[Evidence]) -> tuple[float, float]:
 
 
 def _bands(page: Any, items: Sequence[Evidence], tops: Sequence[float]) -> None:
-    """Shades every second table, and names each at its first claim."""
+    """Shades every second table, and writes its name at the first claim."""
     first = 0
     for count, (table, group) in enumerate(itertools.groupby(items, table_of)):
         last = first + len(list(group))

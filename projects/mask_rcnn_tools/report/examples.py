@@ -62,14 +62,14 @@ def make_examples(
     """Draws evenly spaced images of a run's test data, small, and writes them with a manifest.
 
     Args:
-        run: folder of a finished run, with its record and result files.
-        target: folder of the pictures and of ``examples.json``; what it holds is replaced.
-        count: number of pictures.
-        score_threshold: predictions below it are not drawn.
+        run: Directory of a finished run, with its record and result files.
+        target: Directory of the pictures and of ``examples.json``. Its content is replaced.
+        count: Number of pictures.
+        score_threshold: Predictions below it are not drawn.
 
     Raises:
         DataError: The run has no result files to draw from, or no image can be drawn.
-        RecordError: there is no record.
+        RecordError: There is no record.
     """
     from mask_rcnn_tools.drawing.evaluation import draw_results
 
@@ -121,10 +121,10 @@ def make_examples(
 
 
 def load_examples(file: Path) -> Examples:
-    """Reads and validates a manifest, and sees that its pictures are there.
+    """Reads and validates a manifest, and checks that its pictures exist.
 
     Raises:
-        RecordError: it cannot be read, does not follow the schema, or names missing pictures.
+        RecordError: It cannot be read, does not follow the schema, or names missing pictures.
     """
     try:
         examples = Examples.model_validate(json.loads(file.read_text(encoding="utf-8")))

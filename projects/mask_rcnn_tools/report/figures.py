@@ -1,4 +1,4 @@
-"""A report: the outcomes at each scale, and their plots with names and captions."""
+"""Content of a report: the outcomes at each scale, and plots with names and captions."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from mask_rcnn_tools.report.runs import Runs
 from mask_rcnn_tools.report.scales import Scale, build_scales
 
 CLAIMS = "claims"
-"""Key of the plot over all tables."""
+"""Key of the plot of all tables."""
 
 
 class Figure(NamedTuple):
     """A plot.
 
     Attributes:
-        name: of its file.
-        title: a few words.
-        caption: what it shows and how to read it.
-        svg: its text.
+        name: Name of its file.
+        title: A few words.
+        caption: What it shows and how to read it.
+        svg: Text of the file.
     """
 
     name: str
@@ -37,17 +37,17 @@ class Figure(NamedTuple):
 
 
 Figures = Mapping[str, Sequence[Figure]]
-"""Table, or :data:`CLAIMS`, to its plots."""
+"""Maps a table, or :data:`CLAIMS`, to its plots."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """What pages are made from.
+    """The content of the pages.
 
     Attributes:
-        runs: records and what lies beside them.
-        scales: full scale first.
-        figures: profile to its plots; without those at which nothing was run.
+        runs: Records and the files beside them.
+        scales: Full scale first.
+        figures: Maps profiles to their plots. Profiles without a run are omitted.
     """
 
     runs: Runs
@@ -55,14 +55,14 @@ class Report:
     figures: Mapping[str, Figures]
 
     def all_figures(self) -> Iterator[Figure]:
-        """Every plot."""
+        """Returns all plots."""
         for figures in self.figures.values():
             for found in figures.values():
                 yield from found
 
 
 def build_report(rows: Sequence[Row], runs: Runs) -> Report:
-    """Works out and draws everything; see :func:`~.scales.build_scales` for the arguments."""
+    """Computes and draws everything; see :func:`~.scales.build_scales` for the arguments."""
     scales = build_scales(rows, runs)
     return Report(runs, scales, {s.profile: figures_of(s) for s in scales if s.was_run})
 

@@ -1,4 +1,4 @@
-"""Generated files of a checkout: which are made from records, written, or found stale."""
+"""Writes or checks the generated files of a checkout."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from mask_rcnn_tools.report.runs import load_runs
 
 
 def load_report(folders: Iterable[Path]) -> Report:
-    """A report on all rows, from the records in folders."""
+    """Makes a report on all rows, from the records in directories."""
     return build_report(all_rows(), load_runs(folders))
 
 
@@ -42,10 +42,10 @@ def report_files(root: Path, report: Report) -> dict[Path, str]:
 
 
 def checkout_root() -> Path:
-    """The directory of this checkout.
+    """Returns the directory of this checkout.
 
     Raises:
-        ConfigError: the package is installed without one.
+        ConfigError: The package is installed without a checkout.
     """
     root = config_root().parent
     if not (root / "train_net.py").is_file():
@@ -54,7 +54,7 @@ def checkout_root() -> Path:
 
 
 def is_current(file: Path, text: str) -> bool:
-    """Whether a generated file holds a text; plots may differ as between machines."""
+    """Returns whether a file holds a text. Plots may differ as they do between machines."""
     if not file.is_file():
         return False
     found = file.read_text(encoding="utf-8")
@@ -62,16 +62,16 @@ def is_current(file: Path, text: str) -> bool:
 
 
 def write_files(root: Path, files: Mapping[Path, str], check: bool, command: str) -> int:
-    """Writes generated files that are not current, or with `check` names them.
+    """Writes generated files that are not current, or with `check` prints their names.
 
-    Plots in docs/report/ that are not among the files of a report are of earlier records; they are
+    Plots in docs/report/ that are not among the files of a report are of earlier records. They are
     removed.
 
     Args:
-        root: directory of the checkout.
-        files: texts of the files.
-        check: write nothing.
-        command: brings the files up to date; it is named for stale ones.
+        root: Directory of the checkout.
+        files: Texts of the files.
+        check: Write nothing.
+        command: Command that writes the files, for messages about stale ones.
 
     Returns:
         Number of stale files that `check` found.
@@ -97,7 +97,7 @@ def write_files(root: Path, files: Mapping[Path, str], check: bool, command: str
 
 
 def write(file: Path, text: str, name: Path | None = None) -> None:
-    """Writes a file, in a directory that is made if needed, and prints its name."""
+    """Writes a file, creates its directory if needed, and prints its name."""
     file.parent.mkdir(parents=True, exist_ok=True)
     atomic_write_text(file, text)
     print(f"{name or file}: written")

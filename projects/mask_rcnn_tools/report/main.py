@@ -48,7 +48,7 @@ def main(args: argparse.Namespace) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Does what was asked for.
+    """Runs a parsed command line.
 
     Returns:
         1 where `--check` found something stale, else 0.
@@ -129,7 +129,7 @@ def _folders(given: Iterable[str]) -> list[Path]:
 
 
 def _collected(run: Path, folder: Path) -> Record:
-    """The run's record, if it is the one that lies in the folder of collected records."""
+    """Returns the record of a run if it is in the directory of collected records."""
     record = load_record(run / RECORD_FILE)
     file = record_file(record, folder)
     if not file.is_file() or key_of(load_record(file)) != key_of(record):

@@ -27,7 +27,7 @@ from mask_rcnn_tools.report.scales import NOTES, Scale, counting_records
 from mask_rcnn_tools.report.tables import rows_table, runs_table
 
 PLOTS = Path("docs", "report")
-"""Folder of the plots in a checkout."""
+"""Directory of the plots in a checkout."""
 
 COMMAND = "python tools/report.py"
 
@@ -53,13 +53,13 @@ config names as its control.
 def format_results_page(
     report: Report, folder: Path, plots: Path = PLOTS, configs: str | None = "configs/"
 ) -> str:
-    """The text of RESULTS.md.
+    """Returns the text of RESULTS.md.
 
     Args:
-        report: the content.
-        folder: of the page; links to drawn examples start there.
-        plots: folder of the plots, from the page.
-        configs: where configs are, from the page; None: they are not linked.
+        report: The content.
+        folder: Directory of the page. Links to drawn examples start there.
+        plots: Directory of the plots, from the page.
+        configs: Path of the configs, from the page. None: they are not linked.
     """
     own = configs is None
     parts = ["# Results\n", _OWN_SOURCE if own else _SOURCE]
@@ -82,10 +82,10 @@ def format_results_page(
 
 
 def format_records_index(report: Report) -> str:
-    """The text of results/README.md.
+    """Returns the text of results/README.md.
 
     Args:
-        report: of the records that lie there.
+        report: Report on the records in that directory.
     """
     current = {key_of(record) for record in counting_records(report.scales)}
     groups: dict[str, list[Record]] = {}
@@ -123,7 +123,7 @@ A record counts as long as its config, and those of the runs that it stands on, 
 
 
 def _claims(report: Report, scale: Scale, folder: Path, plots: Path) -> list[str]:
-    """Which claims hold at a scale, for a reader with two minutes."""
+    """Summarizes which claims hold at a scale."""
     run, rows = scale.count_rows()
     parts = [
         f"## The paper's claims at {scale_name(scale)}\n",
@@ -207,11 +207,11 @@ def _details(summary: str, text: str) -> str:
 
 
 def scale_name(scale: Scale) -> str:
-    """A scale inside a sentence."""
+    """Returns the name of a scale inside a sentence."""
     name = scale.title.partition(":")[0]
     return "full scale" if scale.profile == "paper" else f"`{name}`"
 
 
 def capital(text: str) -> str:
-    """The title of a scale as a heading."""
+    """Returns the title of a scale as a heading."""
     return f"`mini`{text.removeprefix('mini')}" if text.startswith("mini") else text

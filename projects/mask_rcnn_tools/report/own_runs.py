@@ -1,4 +1,4 @@
-"""Own ablations in folders of records: as `run_table.py` planned them, or as configs state them."""
+"""Own ablations in directories of records: planned by `run_table.py`, or stated by configs."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ def ablations_of_runs(
     counted: Collection[tuple[str, int]],
     records: Sequence[Record],
 ) -> list[Ablation]:
-    """Own rows that were trained one by one: a table for each directory of configs and profile.
+    """Returns own rows that were trained singly, as one table per directory of configs and profile.
 
-    The `config.yaml` beside a record says what the row is compared with. Nothing was planned, so
-    that no verdict is given.
+    The `config.yaml` beside a record states what the row is compared with. Nothing was planned, and
+    therefore no verdict is given.
 
     Args:
-        files: records of runs, with their files.
-        counted: hash and seed of records that some row has.
-        records: all, oldest first: of controls.
+        files: Records of runs, with their files.
+        counted: Hash and seed of records that belong to some row.
+        records: All records, oldest first, for the controls.
     """
     groups: dict[tuple[str, str], dict[str, list[_OwnRun]]] = {}
     for file, record in files:
@@ -65,7 +65,7 @@ def _id(record: Record) -> str:
 
 
 def _sections(file: Path) -> Mapping[str, Any] | None:
-    """A run's config as plain data; None where there is none."""
+    """Returns the config of a run as plain data. None if there is none."""
     try:
         data = read_yaml(file) if file.is_file() else None
     except UserError:
@@ -113,7 +113,7 @@ def _ablation(
 
 
 def _model(sections: Mapping[str, Any]) -> dict[str, Any]:
-    """Which heads there are; interpolations of other sections are left out."""
+    """Returns which heads there are. Interpolations of other sections are omitted."""
     model = sections.get("model") or {}
     heads = model.get("roi_heads")
     kept = {k: True for k, v in heads.items() if v is not None} if isinstance(heads, dict) else None
@@ -140,7 +140,7 @@ def _name(row_id: str) -> str:
 
 
 def _control(stated: str, records: Sequence[Record], profile: str) -> str | None:
-    """The id of a control as its records have it; None where it has none."""
+    """Returns the id of a control, as in its records. None without a record."""
     path = stated.removesuffix(".py").removeprefix("./").removeprefix("configs/")
     ids = [_id(r) for r in records if r.config.profile == profile and not r.config.overrides]
     for name in (path, "/".join(Path(path).parts[-2:])):
@@ -151,5 +151,5 @@ def _control(stated: str, records: Sequence[Record], profile: str) -> str | None
 
 
 def unique(ablations: Iterable[Ablation]) -> list[Ablation]:
-    """Of ablations of one name and profile the last."""
+    """Returns the last ablation of each name and profile."""
     return list({(a.profile, a.table): a for a in ablations}.values())

@@ -1,4 +1,4 @@
-"""One HTML page that holds everything: tables, plots and drawn examples, without the network."""
+"""One HTML page with all tables, plots and drawn examples, which needs no network."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _TEMPLATE = "page.html.j2"
 
 
 def format_html_page(report: Report) -> str:
-    """The text of the page."""
+    """Returns the text of the page."""
     import jinja2
 
     environment = jinja2.Environment(

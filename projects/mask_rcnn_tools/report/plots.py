@@ -1,6 +1,6 @@
 """The plots of a table: learning, precision over recall, AP by class.
 
-Every function returns the text of an SVG, or None where there is nothing to draw.
+Each function returns the text of an SVG, or None if there is nothing to draw.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _WIDTH = 5.2  # inches
 
 
 def draw_learning(table: TableOutcome) -> str | None:
-    """Training loss, and AP at the evaluations, over iterations; thin lines are single seeds."""
+    """Draws training loss and AP over iterations. Thin lines are single seeds."""
     metric = _main_evaluation([row for row in table.rows if row.curves])
     rows = [
         (index, row)
@@ -76,7 +76,7 @@ def draw_learning(table: TableOutcome) -> str | None:
 
 
 def draw_precision_recall(table: TableOutcome, task: str) -> str | None:
-    """Precision over recall, at IoU 0.50 and over IoU 0.50 to 0.95; bands are between seeds."""
+    """Draws precision over recall at IoU 0.50 and 0.50 to 0.95. Bands span the seeds."""
     rows = [
         (index, row, curves)
         for index, row in enumerate(table.rows)
@@ -117,12 +117,12 @@ def draw_precision_recall(table: TableOutcome, task: str) -> str | None:
 
 
 def draw_classes(table: TableOutcome, task: str, most: int = 20) -> str | None:
-    """AP by class: a mark a row, the mean over seeds, on a line between seeds.
+    """Draws AP by class. Each row has a mark for the mean, on a line that spans the seeds.
 
     Args:
-        table: the table.
-        task: whose AP.
-        most: of more classes, those between whose rows AP differs most are shown.
+        table: The table.
+        task: Task of the AP.
+        most: Largest number of classes. Those whose AP differs most between rows are shown.
     """
     rows = [(i, row) for i, row in enumerate(table.rows) if row.runs and task in row.measured_tasks]
     values = {
@@ -169,12 +169,12 @@ def _with(row: RowOutcome, task: str) -> list[Curves]:
 
 
 def _height(rows: int) -> float:
-    """Inches of a plot whose legend has this many rows, three on a line."""
+    """Returns the height in inches of a plot whose legend has this many rows, three per line."""
     return 2.8 + 0.22 * ((rows - 1) // 3)
 
 
 def _main_evaluation(rows: Sequence[RowOutcome]) -> str | None:
-    """The metric whose course is drawn: the first AP of the table's tasks that was evaluated."""
+    """Returns the metric that is drawn: the first AP of the table's tasks that was evaluated."""
     for row in rows:
         measured = {key for c in row.curves.values() for key in c.evaluations}
         for kind in row.measured_tasks:
@@ -213,7 +213,7 @@ def _evaluations(axes: Any, runs: Sequence[Sequence[Point]], index: int, at: int
 
 
 def _by_class(row: RowOutcome, task: str) -> dict[str, list[float]]:
-    """Class to its AP in each run that has one."""
+    """Maps each class to its AP in the runs that have one."""
     found: dict[str, list[float]] = {}
     for record in row.runs.values():
         for name, value in record.metrics[task].per_class.items() if task in record.metrics else ():

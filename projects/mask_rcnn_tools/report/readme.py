@@ -1,4 +1,4 @@
-"""The part of README.md about results, generated between two marks."""
+"""Generates the part of README.md about results, between two marks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ END = "<!-- generated: end -->"
 
 
 def format_section(report: Report, plots: Path = PLOTS) -> str:
-    """The part of README.md about results: what was run, verdicts, the plot of all claims."""
+    """Returns the part about results: what was run, verdicts, the plot of all claims."""
     shown = max(report.scales, key=lambda scale: len(drawn_claims(scale)))
     lines = []
     for scale in report.scales:
@@ -41,10 +41,10 @@ def format_section(report: Report, plots: Path = PLOTS) -> str:
 
 
 def with_section(readme: str, section: str) -> str:
-    """README.md with its generated part renewed.
+    """Returns README.md with a new generated part.
 
     Raises:
-        ConfigError: the marks of that part are missing.
+        ConfigError: The marks of that part are missing.
     """
     before, begin, rest = readme.partition(BEGIN)
     _, end, after = rest.partition(END)

@@ -1,4 +1,4 @@
-"""Curves of a run made earlier, from what lies in its folder."""
+"""Makes the curves of an earlier run from the files in its directory."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mask_rcnn_repro.records.record import Record, load_record
 from mask_rcnn_repro.registration import register
 
 RESULTS_FOLDER = "inference"
-"""Where an evaluation leaves its result files, in the run's folder."""
+"""Directory of the result files of an evaluation, in the directory of the run."""
 
 _SAME = 1e-6  # percent; numbers of one backend on other data differ by far more
 
@@ -26,15 +26,15 @@ def curves_of_run(folder: Path) -> Curves:
     """Makes the curves of a finished run: learning from `metrics.json`, precision over recall from
     its result files, which are measured again.
 
-    Precision over recall is left out where the data set's metrics have none (Cityscapes), where the
-    run detects nothing (an RPN), and where the result files are gone.
+    Precision over recall is omitted if the metrics of the data set have none (Cityscapes), the run
+    detects nothing (an RPN), or the result files are missing.
 
     Args:
-        folder: of the run, with `record.json`.
+        folder: Directory of the run, with `record.json`.
 
     Raises:
-        RecordError: there is no record.
-        DataError: the results, measured again, are not those of the record.
+        RecordError: There is no record.
+        DataError: The results, measured again, differ from those of the record.
     """
     register()
     record = load_record(folder / RECORD_FILE)

@@ -1,4 +1,4 @@
-"""Records, and the curves and drawn examples beside them, found in folders."""
+"""Loads records, and the curves and drawn examples beside them, from directories."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class RunKey(NamedTuple):
     """The identity of a run.
 
     Attributes:
-        hash: of its config.
-        seed: its seed.
-        created: when its record was made.
+        hash: Hash of its config.
+        seed: Its seed.
+        created: When its record was made.
     """
 
     hash: str
@@ -35,17 +35,17 @@ class RunKey(NamedTuple):
 
 
 class Runs(NamedTuple):
-    """Records and what lies beside them.
+    """Records and the files beside them.
 
     Attributes:
-        records: oldest first.
-        curves: by the run that they are of.
-        examples: the same; with the folder of their pictures.
-        replicates: of a record, its metrics on samples of test images.
-        plan: what was fixed about claims before the runs.
-        ablations: own ablations as they were planned.
-        files: records of runs, with their files.
-        causes: why claims were not confirmed, as tests showed it.
+        records: Oldest first.
+        curves: Curves by run.
+        examples: Directory of the pictures and manifest, by run.
+        replicates: Metrics on samples of the test images, by record.
+        plan: What was fixed about claims before the runs.
+        ablations: Own ablations as they were planned.
+        files: Records of runs, with their files.
+        causes: Why claims were not confirmed, as tests showed it.
     """
 
     records: list[Record]
@@ -58,31 +58,31 @@ class Runs(NamedTuple):
     causes: Mapping[CauseKey, KnownCause] = {}
 
     def curves_of(self, record: Record) -> Curves | None:
-        """The curves of a record's run, if there are any."""
+        """Returns the curves of a record's run, if there are any."""
         return self.curves.get(key_of(record))
 
     def examples_of(self, record: Record) -> tuple[Path, Examples] | None:
-        """The drawn examples of a record's run, if there are any."""
+        """Returns the drawn examples of a record's run, if there are any."""
         return self.examples.get(key_of(record))
 
 
 def key_of(record: Record) -> RunKey:
-    """The run that a record is of."""
+    """Returns the run of a record."""
     return RunKey(record.config.hash, record.seed, record.created)
 
 
 def load_runs(folders: Iterable[Path]) -> Runs:
-    """Reads records and what lies beside them, below folders.
+    """Reads records and the files beside them, below directories.
 
-    The plan of seeds is that of the first folder which has one, else that of the checkout. Causes
-    are those of all folders; the first that states one for a claim counts.
+    The plan of seeds is that of the first directory that has one, or else that of the checkout.
+    Causes of all directories are merged. For each claim, the first one counts.
 
     Args:
-        folders: of committed records (``results``: all json files are records or belong to one),
-            or of runs (``output``: records are named ``record.json``).
+        folders: Directories of committed records (``results``: all json files are records or belong
+            to one) or of runs (``output``: records are named ``record.json``).
 
     Raises:
-        RecordError: a folder is missing, or one of these files does not follow its schema.
+        RecordError: A directory is missing, or one of these files does not follow its schema.
     """
     records: list[Record] = []
     curves: dict[RunKey, Curves] = {}
@@ -119,20 +119,20 @@ def load_runs(folders: Iterable[Path]) -> Runs:
 
 
 def record_file(record: Record, folder: Path) -> Path:
-    """Where a committed record belongs: ``<id>[@<profile>]/seed<k>.json`` in the folder."""
+    """Returns the path of a committed record: ``<id>[@<profile>]/seed<k>.json``."""
     return recorded_file(record.config.id, record.config.profile, record.seed, folder)
 
 
 def examples_folder(record: Record, folder: Path) -> Path:
-    """Where the drawn examples of a committed record belong: ``seed<k>.examples`` beside it."""
+    """Returns the path of the drawn examples of a committed record: ``seed<k>.examples``."""
     return record_file(record, folder).with_suffix(".examples")
 
 
 def bootstrap_file(record: Record, folder: Path) -> Path:
-    """Where a committed record's bootstrap belongs: beside it, ``seed<k>.bootstrap.json``."""
+    """Returns the path of the bootstrap of a committed record: ``seed<k>.bootstrap.json``."""
     return record_file(record, folder).with_suffix(f".{BOOTSTRAP_FILE}")
 
 
 def curves_file(record: Record, folder: Path) -> Path:
-    """Where a committed record's curves belong: beside it, ``seed<k>.curves.json``."""
+    """Returns the path of the curves of a committed record: ``seed<k>.curves.json``."""
     return record_file(record, folder).with_suffix(f".{CURVES_FILE}")

@@ -1,4 +1,4 @@
-"""The outcomes of all tables at each scale, worked out from records."""
+"""Computes the outcomes of all tables at each scale from records."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ PROFILES = {
     "mini": "mini: embedded data, narrow networks with pre-training, short schedules",
     "tiny": "tiny: a handful of images, which show that rows run and nothing more",
 }
-"""Scales, and how a report calls them."""
+"""Scales and their titles in a report."""
 
 NOTES = {
     "mini": "Numbers of this scale are not comparable with the paper's; differences between rows "
     "are what it is made for."
 }
-"""What has to be known about a scale."""
+"""Notes about a scale."""
 
 _ONE_SCALE = "quickstart"
-"""Folder of configs that are on the embedded data without a profile: shown with `mini`."""
+"""Directory of configs that use the embedded data without a profile, shown with `mini`."""
 
 _SERVER_NOTE = (
     "The paper's numbers are of {split}. Only the servers have the annotations of test splits; "
@@ -44,12 +44,12 @@ _SERVER_NOTE = (
 
 @dataclass(frozen=True)
 class Scale:
-    """Everything at one scale.
+    """All outcomes at one scale.
 
     Attributes:
-        profile: of the runs.
-        tables: one a table, run or not; with the claims whose first row is of the table.
-        evidence: on all claims of the paper, in its order.
+        profile: Profile of the runs.
+        tables: Outcomes of all tables, run or not, with the claims whose first row is theirs.
+        evidence: Evidence on all claims of the paper, in its order.
     """
 
     profile: str
@@ -58,22 +58,22 @@ class Scale:
 
     @property
     def title(self) -> str:
-        """What it is called."""
+        """Title of the scale."""
         return PROFILES[self.profile]
 
     @property
     def was_run(self) -> bool:
-        """Whether anything has a result."""
+        """Whether any row has a result."""
         return any(table.was_run for table in self.tables)
 
     @property
     def rows(self) -> list[RowOutcome]:
-        """The rows of all tables."""
+        """Rows of all tables."""
         return [row for table in self.tables for row in table.rows]
 
     @property
     def main_evidence(self) -> list[Evidence]:
-        """One entry a claim, in its main metric, in the order of the tables."""
+        """One entry per claim, in its main metric, in the order of the tables."""
         place = {table.table: index for index, table in enumerate(self.tables)}
         found: dict[str, Evidence] = {}
         for item in self.evidence:
@@ -81,21 +81,21 @@ class Scale:
         return sorted(found.values(), key=lambda i: place.get(table_of(i), len(place)))
 
     def count_verdicts(self) -> dict[Verdict, int]:
-        """Verdict to number of claims; a claim in several metrics counts by its main one."""
+        """Maps verdicts to numbers of claims. A claim counts by its main metric."""
         return _counted(self.main_evidence)
 
     def count_in_all_metrics(self) -> dict[Verdict, int]:
-        """The same with each metric of a claim counted."""
+        """Maps verdicts to numbers of claims, with each metric of a claim counted."""
         return _counted(self.evidence)
 
     def count_rows(self) -> tuple[int, int]:
-        """Rows with numbers in the paper that have a result, and all of them."""
+        """Counts the rows with numbers in the paper: those with a result, and all."""
         printed = [table for table in self.tables if not table.own]
         rows = [row for table in printed for row in table.rows if row.row.numbers]
         return sum(bool(row.runs) for row in rows), len(rows)
 
     def without_run(self) -> list[tuple[TableOutcome, list[str]]]:
-        """Tables of which no row has a result, each with its rows and their state."""
+        """Returns tables without any result, with their rows and the state of these."""
         return [
             (t, [r.row.name + (f" ({r.missing})" * (r.missing != "not run")) for r in t.rows])
             for t in self.tables
@@ -103,9 +103,9 @@ class Scale:
         ]
 
     def examples(self, runs: Runs) -> Iterator[tuple[str, Path, Examples]]:
-        """Drawn examples of the runs that count: row, folder of the pictures, manifest.
+        """Returns drawn examples of the runs that count: row, directory, manifest.
 
-        Each run's are shown once, with the first row that it is of.
+        Those of a run are shown once, with its first row.
         """
         seen = set()
         for table in self.tables:
@@ -118,7 +118,7 @@ class Scale:
 
 
 def table_of(item: Evidence) -> str:
-    """The table that a claim is shown with."""
+    """Returns the table that shows a claim."""
     return item.claim.terms[0].table
 
 
@@ -128,19 +128,19 @@ def _counted(evidence: Sequence[Evidence]) -> dict[Verdict, int]:
 
 
 def counting_records(scales: Sequence[Scale]) -> list[Record]:
-    """The records that count for some row."""
+    """Returns the records that count for some row."""
     return [record for scale in scales for row in scale.rows for record in row.runs.values()]
 
 
 def build_scales(rows: Sequence[Row], runs: Runs) -> list[Scale]:
-    """Works out what a report shows.
+    """Computes the content of a report.
 
     Args:
-        rows: all, in the order in which they are shown.
-        runs: records and what lies beside them.
+        rows: All rows, in the order of the report.
+        runs: Records and the files beside them.
 
     Returns:
-        One for each of :data:`PROFILES`; `tiny` only if anything was run at it.
+        One scale for each of :data:`PROFILES`. `tiny` is omitted if nothing was run at it.
     """
     found = {row.config: records_of(row.config, runs.records) for row in rows}
 
@@ -182,12 +182,12 @@ def build_scales(rows: Sequence[Row], runs: Runs) -> list[Scale]:
 
 
 def own_ablations(runs: Runs, profile: str, known: Collection[tuple[str, int]]) -> list[Ablation]:
-    """Own ablations at a profile: those that were planned, then runs that no row has.
+    """Returns own ablations at a profile: planned ones, then runs that belong to no row.
 
     Args:
-        runs: records and what lies beside them.
-        profile: scale.
-        known: hash and seed of records that rows of this project have.
+        runs: Records and the files beside them.
+        profile: The scale.
+        known: Hash and seed of records of this project's rows.
     """
     planned = unique(a for a in runs.ablations if a.profile == profile)
     counted = {(r.hash, r.seed) for a in planned for row in a.rows for r in row.runs}

@@ -1,4 +1,4 @@
-"""The tables of a report. No cell is blank."""
+"""Makes the tables of a report. No cell is blank."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _STAGES = {  # task to table, heading of its rows, and metrics by their headings
 
 
 def rows_table(outcome: TableOutcome) -> Table:
-    """The rows of one table: the paper's numbers, ours, and differences to the control row."""
+    """Makes a table of rows: the paper's numbers, ours, and differences to the control."""
     tasks = {task for row in outcome.rows for task in row.tasks}
     for task, (table, kind, metrics) in _STAGES.items():
         if task in tasks or outcome.table == table:
@@ -57,7 +57,7 @@ def rows_table(outcome: TableOutcome) -> Table:
 
 
 def runs_table(scale: Scale, runs: Runs) -> Table:
-    """Every run that a report at one scale stands on, with what is needed to repeat it."""
+    """Makes a table of the runs at one scale, with what is needed to repeat them."""
     found: dict[str, tuple[str, Record]] = {}
     for row in scale.rows:
         for record in row.runs.values():

@@ -2,16 +2,16 @@
 
 | file | what |
 |---|---|
-| choose.py, named.py | tables, their rows and configs, by any name that a reader would give |
-| ablation.py, sweep.py | own ablations as tables; sweeps |
-| jobs.py, plan.py | which runs a table needs, stages first, equal configs once |
-| usable_records.py | which of them have a record that counts already |
-| seeds.py | how many seeds the paper's claims need |
-| cost.py | how long they take |
-| process.py, execute.py | running them side by side; surviving interruptions |
-| progress.py | how far they are |
-| slurm.py | the same on a cluster |
-| outcomes.py, show.py | the table at the end |
-| reproduce.py | whether runs here repeat the recorded ones |
-| collect.py | copying records to results/ |
+| choose.py, named.py | find tables, rows and configs by the names that users type |
+| ablation.py, sweep.py | make tables of own ablations and of sweeps |
+| jobs.py, plan.py | list the runs that a table needs: stages first, equal configs once |
+| usable_records.py | find the runs that have a record which counts already |
+| seeds.py | determine how many seeds the paper's claims need |
+| cost.py | estimate how long runs take |
+| process.py, execute.py | run jobs concurrently, and survive interruptions |
+| progress.py | show the progress |
+| slurm.py | run jobs on a cluster |
+| outcomes.py, show.py | make and format the table at the end |
+| reproduce.py | compare runs with the recorded ones |
+| collect.py | copy records to results/ |
 """

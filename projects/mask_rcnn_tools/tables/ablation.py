@@ -1,4 +1,4 @@
-"""Own ablations: named rows, their control and what is expected, as a table like the paper's.
+"""Own ablations as tables like the paper's: named rows, their control and what is expected.
 
 Everything is checked when it is planned: :func:`own_group` needs no config, and
 :func:`finished_group` compares the configs of a plan.
@@ -30,12 +30,13 @@ _LONGEST = 60  # characters of a name
 
 @dataclass(frozen=True)
 class Asked:
-    """What the command line says about an ablation; it counts before the files.
+    """Options of an ablation on the command line. They override what the files state.
 
     Attributes:
-        control: path or id of the config that all others are compared with; None: each its own.
-        expectation: fields that are set count.
-        sweep: keys and their values; empty for none.
+        control: Path or id of the config that all others are compared with. None: each row has the
+            control that its file names.
+        expectation: Only fields that are set count.
+        sweep: Keys and their values. Empty without a sweep.
     """
 
     control: str | None = None
@@ -44,20 +45,20 @@ class Asked:
 
     @property
     def is_any(self) -> bool:
-        """Whether anything is asked for."""
+        """Whether any option is given."""
         return self != Asked()
 
 
 def own_group(rows: Sequence[Row], asked: Asked, name: str = "") -> RowGroup:
-    """The table of an ablation: rows, combinations of a sweep, and controls beside them.
+    """Returns the table of an ablation: rows, combinations of a sweep, and controls.
 
     Args:
-        rows: as :func:`~mask_rcnn_tools.tables.named.find_named` gives them; of the paper, too.
-        asked: on the command line.
-        name: of the ablation; empty: made of the rows' names.
+        rows: From :func:`~mask_rcnn_tools.tables.named.find_named`. May include rows of the paper.
+        asked: Options of the command line.
+        name: Name of the ablation. Empty: it is made from the rows' names.
 
     Raises:
-        ConfigError: the control does not exist.
+        ConfigError: The control does not exist.
     """
     names = _short_names([row.config for row in rows])
     table = name or "+".join(dict.fromkeys(names.values()))
@@ -116,26 +117,26 @@ def _merged(stated: Expectation | None, asked: Expectation) -> Expectation:
 
 
 def _printed_pair(row: Row, control: Row | None) -> tuple[tuple[str, str], tuple[str, str]] | None:
-    """The rows of the paper whose difference is set beside ours."""
+    """Returns the rows of the paper whose difference is shown beside ours."""
     if control is None or row.printed is None or control.printed is None:
         return None
     return (row.printed, control.printed) if row.printed != control.printed else None
 
 
 def _short_names(configs: Sequence[str]) -> dict[str, str]:
-    """Config to its file's name, or to the whole id where names are equal."""
+    """Maps configs to the names of their files, or to whole ids where these names are equal."""
     last = {config: config.rpartition("/")[2] for config in configs}
     several = {n for n in last.values() if list(last.values()).count(n) > 1}
     return {config: config if name in several else name for config, name in last.items()}
 
 
 def finished_group(group: RowGroup, plan: Plan) -> tuple[RowGroup, Plan]:
-    """Adds what is known once the configs are loaded: claims, swept values, the sweep's control.
+    """Adds what is known after loading the configs: claims, swept values, the sweep's control.
 
-    Of a sweep, the combination that changes nothing takes the place of the control.
+    In a sweep, the combination that changes nothing replaces the control.
 
     Raises:
-        ConfigError: a row differs from its control in the evaluation or not at all, or it cannot
+        ConfigError: A row differs from its control in the evaluation or not at all, or it cannot
             have the metric.
     """
     planned = {p.row: p for p in plan.rows}
@@ -191,7 +192,7 @@ def _setting(cfg: DictConfig, key: str) -> str:
 
 
 _SAME = ("dataloader.test.dataset", "dataloader.evaluator")
-"""What a row and its control must share: else their numbers do not compare."""
+"""Returns what a row and its control must share for their numbers to be comparable."""
 
 
 def _check_comparable(row: Row, control: Row, cfgs: Mapping[str, DictConfig]) -> None:
@@ -213,7 +214,7 @@ def _check_comparable(row: Row, control: Row, cfgs: Mapping[str, DictConfig]) ->
 
 
 def _training_data_note(rows: Sequence[Row], cfgs: Mapping[str, DictConfig]) -> str:
-    """Names the rows that train on other data than their control, which may be the experiment."""
+    """Logs rows that train on other data than their control, which may be intended."""
     data = {row.id: to_plain(cfgs[row.id].dataloader.train.dataset) for row in rows}
     names = [row.name for row in rows if row.control and data[row.id] != data[row.control]]
     return f"Trained on other data than the control: {', '.join(names)}." if names else ""

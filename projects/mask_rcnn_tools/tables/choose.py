@@ -1,4 +1,4 @@
-"""The paper's tables and their rows, chosen by any name that a reader would give them."""
+"""Finds the paper's tables and their rows by the names that users type."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ _NOT_TRAINED = "model_zoo"  # published models, which are evaluated alone
 
 
 def runnable_rows() -> list[Row]:
-    """Rows that this command runs."""
+    """Returns the rows that this command can run."""
     return [row for row in all_rows() if row.table != _NOT_TRAINED]
 
 
 def _listed(tables: Iterable[str]) -> str:
-    """Names as they are given on the command line, such as `class-agnostic`."""
+    """Returns names as they are typed on the command line, such as `class-agnostic`."""
     return ", ".join(dict.fromkeys(table.removeprefix("text-4.2-") for table in tables))
 
 
 def find_tables(names: Sequence[str]) -> list[str]:
-    """The tables that are meant, in the order given, each once.
+    """Returns the tables that names stand for, in the order given, each once.
 
     Args:
-        names: such as `2c`, `table2c`, `section4_2`, `class-agnostic`, `2`, `all`.
+        names: Such as `2c`, `table2c`, `section4_2`, `class-agnostic`, `2`, `all`.
 
     Raises:
-        ConfigError: an unknown one; names the nearest.
+        ConfigError: A name is unknown. The message suggests the nearest one.
     """
     aliases = _aliases()
     found: dict[str, None] = {}
@@ -49,7 +49,7 @@ def _plain(name: str) -> str:
 
 
 def _aliases() -> dict[str, list[str]]:
-    """Names without spaces and punctuation to the tables that they mean."""
+    """Maps names without spaces and punctuation to tables."""
     aliases: dict[str, list[str]] = {}
 
     def add(name: str, table: str) -> None:
@@ -72,15 +72,15 @@ def _aliases() -> dict[str, list[str]]:
 
 
 def choose_rows(tables: Iterable[str], wanted: Sequence[str] = ()) -> list[Row]:
-    """The rows of tables, in the order of the paper.
+    """Returns rows of tables, in the order of the paper.
 
     Args:
-        tables: as :func:`find_tables` gives them.
-        wanted: values of `--rows`: names of rows or configs, alone or separated by commas; empty
-            for all.
+        tables: From :func:`find_tables`.
+        wanted: Values of `--rows`: names of rows or configs, also separated by commas. Empty
+            for all rows.
 
     Raises:
-        ConfigError: an unknown row; names the nearest.
+        ConfigError: A row is unknown. The message suggests the nearest one.
     """
     chosen = list(tables)
     rows = [row for table in chosen for row in runnable_rows() if row.table == table]
@@ -88,7 +88,7 @@ def choose_rows(tables: Iterable[str], wanted: Sequence[str] = ()) -> list[Row]:
 
 
 def pick_rows(rows: Sequence[Row], wanted: Sequence[str] = ()) -> list[Row]:
-    """Those of the rows that are wanted, in their order; see :func:`choose_rows`."""
+    """Returns the wanted rows, in their order; see :func:`choose_rows`."""
     if not wanted:
         return list(rows)
     by_name: dict[str, list[Row]] = {}

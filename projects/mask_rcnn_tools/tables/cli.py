@@ -52,7 +52,7 @@ examples:
 
 
 def _seeds(text: str) -> tuple[int, ...]:
-    """`3` is the seeds 0, 1, 2; `0,7` and `7,` are those named; `planned` is empty."""
+    """Parses seeds: `3` means 0, 1, 2; `0,7` and `7,` list them; `planned` is empty."""
     if text == "planned":
         return ()
     if not re.fullmatch(r"\d+(,\d+)*,?", text):

@@ -1,4 +1,4 @@
-"""Copying the records of finished runs to the folder of collected results."""
+"""Copies the records of finished runs to the directory of collected results."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from mask_rcnn_tools.tables.usable_records import Found, find_valid
 
 @dataclass(frozen=True)
 class Collected:
-    """What became of a job's record.
+    """What was done with the record of a job.
 
     Attributes:
-        job: the job.
+        job: The job.
         what: "written", "unchanged", or why nothing was done.
-        file: where the record is now; None if nowhere.
+        file: Where the record is now. None if there is none.
     """
 
     job: Job
@@ -32,15 +32,15 @@ class Collected:
 
 
 def collect(plan: Plan, records: Sequence[Found], results: Path) -> list[Collected]:
-    """Copies the records that count, of rows and of the stages that they stand on.
+    """Copies the records that count, of rows and of the stages that they depend on.
 
-    A record there for the same config and seed is replaced by a newer one that counts. Runs with
-    overrides are another row's than the config's, and stay where they are.
+    A newer record that counts replaces one of the same config and seed. Runs with overrides are not
+    runs of the config's row, and are not copied.
 
     Args:
-        plan: rows with their jobs.
-        records: as :func:`~mask_rcnn_tools.tables.usable_records.find_records` gives them.
-        results: folder; made if needed.
+        plan: Rows with their jobs.
+        records: From :func:`~mask_rcnn_tools.tables.usable_records.find_records`.
+        results: Directory. It is created if needed.
     """
     local = [found for found in records if found.local]
     return [_collect(job, local, results) for job in plan.jobs if job.kind != "server"]

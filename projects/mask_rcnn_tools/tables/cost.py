@@ -1,4 +1,4 @@
-"""How long runs take: from records of runs on such a device, else from a stated guess."""
+"""Estimates how long runs take, from records on a similar device or else from a stated guess."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mask_rcnn_tools.evidence.rows import parent_of
 from mask_rcnn_tools.tables.jobs import Job
 
 START_SECONDS = 12.0
-"""Until a run computes: imports, config, model."""
+"""Seconds until a run computes: imports, config, model."""
 
 _GUESS = {  # seconds: of an iteration, of an image's evaluation
     ("tiny", "cpu"): (0.2, 0.1),
@@ -22,18 +22,18 @@ _GUESS = {  # seconds: of an iteration, of an image's evaluation
     ("mini", "cuda"): (0.1, 0.05),
     ("paper", "cuda"): (1.0, 0.1),
 }
-"""For 16 images an iteration at full scale on one GPU of 2020 or later, or two CPU cores."""
+"""Seconds for 16 images per iteration at full scale, on a GPU of 2020 or later or two CPU cores."""
 
 _GUESSED_IMAGES = {"tiny": 8, "mini": 1500, "paper": 5000}
 
 
 @dataclass(frozen=True)
 class Device:
-    """What runs will run on.
+    """The device of the runs.
 
     Attributes:
         type: `cpu` or `cuda`.
-        name: model, as records have it.
+        name: Model, as in records.
     """
 
     type: str
@@ -42,11 +42,11 @@ class Device:
 
 @dataclass(frozen=True)
 class Estimate:
-    """How long a run takes.
+    """Estimated duration of a run.
 
     Attributes:
-        seconds: from its start to its record.
-        source: what that was worked out from.
+        seconds: From its start to its record.
+        source: What the estimate is based on.
     """
 
     seconds: float
@@ -54,16 +54,17 @@ class Estimate:
 
 
 def estimate(job: Job, records: Iterable[Record], device: Device, processes: int = 1) -> Estimate:
-    """Estimates a run's wall-clock time.
+    """Estimates the wall-clock time of a run.
 
-    Records of the same config come first, then of configs in its folder, then of any config of the
-    profile on such data; of each of these those on the very device, then those on such a device.
+    Records of the same config are preferred, then those of configs in its directory, then those of
+    any config of the profile on similar data. Among these, records of the same device are
+    preferred to those of a similar one.
 
     Args:
-        job: the run.
-        records: known ones.
-        device: of the run.
-        processes: that share its images.
+        job: The run.
+        records: Known records.
+        device: Device of the run.
+        processes: Number of processes that share its images.
     """
     known = [
         r
@@ -93,7 +94,7 @@ def _train_names(job: Job) -> Any:
 
 
 def _kind_of_data(name: str) -> str:
-    """What images of a data set are like: of one size, as far as seconds are concerned."""
+    """Returns the kind of images of a data set. Images of a kind take equally long."""
     return next(
         (kind for kind in ("cityscapes", "crops", "embedded", "coco") if kind in name), name
     )
@@ -112,7 +113,7 @@ def _seconds_per_iteration(
 
 
 def _evaluation(job: Job, records: Sequence[Record], device: Device) -> tuple[int, float, str]:
-    """Images of a run's test data, seconds for one, and where this is from."""
+    """Returns the number of test images, the seconds for one, and what this is based on."""
     timed = [r for r in records if r.seconds_per_image is not None and r.test_data is not None]
     views = 1
     if job.cfg.train.tta.enabled:
@@ -155,13 +156,13 @@ def simulate(
     slots: int,
     running: Mapping[Job, float] | None = None,
 ) -> float:
-    """Wall-clock seconds until all jobs are done, `slots` side by side, in the order given.
+    """Returns the wall-clock seconds until all jobs are done, started in the order given.
 
     Args:
-        jobs: those that wait, inputs before what needs them.
-        seconds: of each of them.
-        slots: how many run at once, at least 1.
-        running: seconds that are left to those at work.
+        jobs: Waiting jobs, inputs before what needs them.
+        seconds: Estimate for each job.
+        slots: Number of jobs that run concurrently, at least 1.
+        running: Remaining seconds of the running jobs.
     """
     ends = dict(running or {})
     free = sorted([*ends.values(), *[0.0] * max(0, slots - len(ends))])[: max(slots, 1)]
@@ -182,7 +183,7 @@ def simulate(
 
 
 def format_seconds(seconds: float) -> str:
-    """Such as `40 s`, `12 min`, `3 h 20 min`, `4.5 days`."""
+    """Formats a duration, such as `40 s`, `12 min`, `3 h 20 min`, `4.5 days`."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)

@@ -1,4 +1,4 @@
-"""Runs jobs side by side, each in a process of its own: one that fails takes no other with it."""
+"""Runs jobs concurrently, each in its own process. A job that fails does not end the others."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ _GRACE_SECONDS = 120.0
 
 @dataclass(frozen=True)
 class Slot:
-    """What a job is given of this machine.
+    """The part of this machine that a job may use.
 
     Attributes:
-        gpus: values for CUDA_VISIBLE_DEVICES; empty on the CPU.
-        threads: of the CPU; None to leave it to the run.
+        gpus: Values for CUDA_VISIBLE_DEVICES. Empty on the CPU.
+        threads: CPU threads. None: the run decides.
     """
 
     gpus: tuple[str, ...] = ()
     threads: int | None = None
 
     def environment(self) -> dict[str, str]:
-        """Changes to a process's environment."""
+        """Returns the changes to the environment of a process."""
         changes = {}
         if self.gpus:
             changes["CUDA_VISIBLE_DEVICES"] = ",".join(self.gpus)
@@ -53,9 +53,9 @@ class Ending:
     """How the jobs ended.
 
     Attributes:
-        states: of every job.
-        reasons: of those that failed or could not start.
-        stopped_by: the signal that ended everything early; None for none.
+        states: State of every job.
+        reasons: Why jobs failed or could not start.
+        stopped_by: Signal that ended all jobs early. None if there was none.
     """
 
     states: dict[Job, State] = field(default_factory=dict)
@@ -75,14 +75,14 @@ class Executor:
     """Runs jobs, inputs first.
 
     Args:
-        jobs: inputs before what needs them.
-        command: what comes before a job's arguments.
-        slots: as many jobs run at once.
-        logs: folder for what they print.
-        seconds: estimate for each job.
-        title: for the progress.
-        extra: further arguments of every job.
-        period: seconds between lines of progress where there is no terminal.
+        jobs: Inputs before what needs them.
+        command: Program that takes the arguments of a job.
+        slots: One for each job that runs concurrently.
+        logs: Directory for their output.
+        seconds: Estimate for each job.
+        title: Title of the progress.
+        extra: Further arguments of every job.
+        period: Seconds between lines of progress if there is no terminal.
     """
 
     def __init__(
@@ -112,7 +112,7 @@ class Executor:
         )
 
     def run(self) -> Ending:
-        """Runs everything; returns also when stopped by SIGINT or SIGTERM, with nothing running."""
+        """Runs all jobs. Returns early after SIGINT or SIGTERM, when no job runs any more."""
         try:
             with self._signals():
                 while self._in_state("waiting") or self.running:
@@ -264,7 +264,7 @@ class Executor:
         return max(whole * part - passed, 0.05 * whole)
 
     def _pace(self) -> float:
-        """Measured over estimated seconds; 1 until a running job has been measured."""
+        """Measured divided by estimated seconds. 1 until a running job has been measured."""
         ratios = []
         for job, work in self.running.items():
             step = last_step(job.folder)
@@ -278,10 +278,10 @@ class Executor:
 
 
 def visible_gpus(count: int) -> list[str]:
-    """Names of this process's GPUs, for CUDA_VISIBLE_DEVICES of others.
+    """Returns names of the GPUs of this process, for CUDA_VISIBLE_DEVICES of others.
 
     Args:
-        count: as torch counts them.
+        count: Number of GPUs that torch sees.
     """
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
     names = [name.strip() for name in given.split(",")] if given else []

@@ -21,7 +21,7 @@ from mask_rcnn_tools.common.commands import COMMANDS
 _LONGEST = 120  # characters of a file's name
 
 Kind = Literal["stage", "row", "server"]
-"""An input of rows; a row itself; an evaluation of one for a server that has the annotations."""
+"""An input of rows, a row, or an evaluation of a row for a server that has the annotations."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,15 +29,15 @@ class Job:
     """One run.
 
     Attributes:
-        kind: what for.
-        config: id below `configs`, or the path of a file elsewhere.
-        cfg: the resolved config.
-        folder: where it writes; what identifies the job.
-        overrides: for its command line, beside the profile and the seed.
-        inputs: jobs that must be finished before, by the key of a record: `proposals`, `init_from`
-            (of pre-training stages, too) and `teacher`; for an evaluation `weights`.
-        what: purpose, where the config's name is not enough.
-        label: id of a config that is not below `configs`, whose path `config` is; else empty.
+        kind: Its purpose.
+        config: Id below `configs`, or the path of a file elsewhere.
+        cfg: The resolved config.
+        folder: Output directory. It identifies the job.
+        overrides: Overrides of its command line, without profile and seed.
+        inputs: Jobs that must be finished before, by key of the record: `proposals`, `init_from`
+            (also of pre-training stages) and `teacher`. For an evaluation `weights`.
+        what: Its purpose in words, if the config's name is not enough.
+        label: Id of a config that is not below `configs`, otherwise empty.
     """
 
     kind: Kind
@@ -51,7 +51,7 @@ class Job:
 
     @property
     def config_id(self) -> str:
-        """The config's id, as records have it."""
+        """Id of the config, as in records."""
         return self.label or self.config
 
     @property
@@ -66,12 +66,12 @@ class Job:
 
     @property
     def name(self) -> str:
-        """For people, such as `table2c/roi_pool_max seed 1`."""
+        """Name in messages, such as `table2c/roi_pool_max seed 1`."""
         return f"{self.config_id} seed {self.seed}" + (f" {self.what}" if self.what else "")
 
     @property
     def slug(self) -> str:
-        """For files, such as `table2c-roi_pool_max-seed1`."""
+        """Name of its files, such as `table2c-roi_pool_max-seed1`."""
         text = re.sub(r"[^\w.=+-]+", "-", self.name.replace(" seed ", "-seed"))
         if len(text) <= _LONGEST:
             return text
@@ -79,29 +79,29 @@ class Job:
 
     @functools.cached_property
     def hash(self) -> str:
-        """Hash of the config, as records have it."""
+        """Hash of the config, as in records."""
         return config_hash(self.cfg)
 
     @property
     def iterations(self) -> int:
-        """Training iterations; 0 for evaluations."""
+        """Number of training iterations. 0 for evaluations."""
         return 0 if self.kind == "server" else int(self.cfg.train.max_iter)
 
     @property
     def record_file(self) -> Path:
-        """Where its record is or will be."""
+        """Path of its record, whether or not it exists."""
         return self.folder / RECORD_FILE
 
     @property
     def checkpoint(self) -> Path:
-        """Where its final weights are or will be."""
+        """Path of its final weights, whether or not they exist."""
         return self.folder / FINAL_CHECKPOINT
 
     def arguments(self, extra: Sequence[str] = ()) -> list[str]:
-        """The command line after `python train_net.py`.
+        """Returns the command line after `python train_net.py`.
 
         Args:
-            extra: further overrides of where and how the job runs.
+            extra: Further overrides of where and how the job runs.
         """
         how = ["--eval-only"] if self.kind == "server" else ["--resume"]
         return [
@@ -113,7 +113,7 @@ class Job:
 
 
 def launcher(command: str = "train") -> list[str]:
-    """How a command is started with this Python: by its script, or without a checkout as a module.
+    """Returns how this Python starts a command: by its script, or as a module without a checkout.
 
     Args:
         command: Its name for `mask-rcnn-repro`.

@@ -54,7 +54,7 @@ def main(args: argparse.Namespace) -> None:
     """Runs a parsed command line and exits; see :func:`run_command`.
 
     The status is 0 if every row has its record, 1 if one is missing or failed, 3 if a row differs
-    from the recorded one that it repeats, and 130 or 143 if Ctrl-C or SIGTERM stopped the command.
+    from the record that it reproduces, and 130 or 143 if Ctrl-C or SIGTERM stopped the command.
     """
     try:
         run_command(run, args, "Stopped before anything was run.")
@@ -64,7 +64,7 @@ def main(args: argparse.Namespace) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Runs, shows or collects a table, as the flags ask for.
+    """Runs, shows or collects a table, depending on the flags.
 
     Returns:
         The exit status.
@@ -137,7 +137,7 @@ def run(args: argparse.Namespace) -> int:
 def _seeds_of_rows(
     args: argparse.Namespace, groups: Sequence[RowGroup], fixed: SeedPlan
 ) -> dict[PaperRow, tuple[int, ...]]:
-    """The seeds of each row: those asked for, or as planned; own rows have the most planned."""
+    """Returns the seeds of each row: given, or planned. Own rows get the most that are planned."""
     keys = [row.key for group in groups for row in group.rows]
     if args.seeds:
         return dict.fromkeys(keys, args.seeds)
@@ -146,7 +146,7 @@ def _seeds_of_rows(
 
 
 def _groups(args: argparse.Namespace) -> list[RowGroup]:
-    """The tables of a command: those of the paper, and one ablation of all that is named beside."""
+    """Returns the tables of a command: those of the paper, and one ablation of all other names."""
     tables, named = find_named(args.tables)
     expectation = Expectation(args.metric or "", args.expect or "", args.margin)
     asked = Asked(args.control, expectation, parse_sweep(args.sweep))
@@ -159,7 +159,7 @@ def _groups(args: argparse.Namespace) -> list[RowGroup]:
 
 
 def _name_of(args: argparse.Namespace, tables: Sequence[str]) -> str:
-    """The name of a directory or of tables, after which an ablation is called; else empty."""
+    """Returns the directory or tables that an ablation is named after, otherwise an empty text."""
     if args.rows or (tables and len(tables) < len(args.tables)):
         return ""
     folder = Path(args.tables[0]).expanduser()
@@ -187,7 +187,7 @@ def _plan_ablations(
 
 
 def _format_group(group: RowGroup) -> str:
-    """An own ablation in words: rows, controls and what is judged."""
+    """Describes an own ablation: rows, controls and what is judged."""
     if not group.own:
         return ""
     claims = {claim.id: claim for claim in group.claims}
@@ -219,13 +219,13 @@ def _results(given: str | None) -> Path | None:
 
 
 def _folder_name(tables: Sequence[str], profile: str, overrides: Sequence[str] = ()) -> str:
-    """Such as `2c@mini`, with a hash of the overrides where they change what is computed."""
+    """Returns a name such as `2c@mini`, with a hash of overrides that change the results."""
     suffix = Path(default_output_dir("", profile, 0, overrides)).name.removeprefix("seed0")
     return "+".join(tables) + ("" if profile == "paper" else f"@{profile}") + suffix
 
 
 def _slots(plan: Plan, args: argparse.Namespace) -> tuple[Device, list[Slot]]:
-    """The device of the runs, and what each of those side by side is given of this machine."""
+    """Returns the device of the runs, and the part of the machine for each concurrent run."""
     names = {str(job.cfg.train.device) for job in plan.jobs}
     on_cpu = not torch.cuda.is_available() or names == {"cpu"}
     if on_cpu and not args.slurm:
@@ -266,7 +266,7 @@ def _format_plan(
     device: Device,
     slots: Sequence[Slot],
 ) -> str:
-    """The plan in words: what is run, in which order and why, what is not, and what it costs."""
+    """Describes the plan: what is run, in which order and why, what is not run, and the cost."""
     lines = []
     for number, job in enumerate(jobs, 1):
         needs = [str(jobs.index(stage) + 1) for _, stage in job.inputs if stage in jobs]
@@ -357,7 +357,7 @@ def _slurm(
 
 
 def _options(given: Sequence[str]) -> dict[str, Any]:
-    """`KEY=VALUE` texts as parameters; whole numbers become numbers."""
+    """Converts `KEY=VALUE` texts to parameters. Whole numbers become numbers."""
     options: dict[str, Any] = {}
     for text in given:
         key, _, value = text.partition("=")
@@ -368,7 +368,7 @@ def _options(given: Sequence[str]) -> dict[str, Any]:
 
 
 def _this_command(args: argparse.Namespace) -> list[str]:
-    """The command line that this table was asked for with, without what only runs it."""
+    """Returns the command line that shows this table: without flags that only concern running."""
     words = [*launcher("table"), *args.tables]
     for flag in ("control", "metric", "expect", "margin"):
         if getattr(args, flag) is not None:
@@ -407,7 +407,7 @@ def _show(
     fixed: SeedPlan,
     folder: Path | None = None,
 ) -> int:
-    """Prints the tables and, after runs, writes them beside the logs."""
+    """Prints the tables. After runs, it also writes them to the directory of the logs."""
     outcomes = table_outcomes(plan, plan.seeds, records, failed, fixed, groups)
     every = args.all_metrics
     curves = [text for o in outcomes if o.own and (text := format_learning(o))]

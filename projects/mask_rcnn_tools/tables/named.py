@@ -1,4 +1,4 @@
-"""What is named on the command line: tables of the paper, and configs anywhere as rows."""
+"""Finds what the command line names: tables of the paper, and any configs as rows."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from mask_rcnn_tools.tables.choose import find_tables, runnable_rows
 
 
 def find_named(words: Sequence[str]) -> tuple[list[str], list[Row]]:
-    """Tells tables from configs.
+    """Separates the words of a command line into tables and configs.
 
     Args:
-        words: a table, as :func:`~mask_rcnn_tools.tables.choose.find_tables` knows it; or a config
+        words: Each is a table, see :func:`~mask_rcnn_tools.tables.choose.find_tables`, a config
             file, its id, or a directory of config files, below `configs` or elsewhere.
 
     Returns:
-        The tables, and the rows of the configs in the order given; each once.
+        The tables, and the rows of the configs in the order given, each once.
 
     Raises:
-        ConfigError: a word is none of these, or a directory holds no config.
+        ConfigError: A word is none of these, or a directory holds no config.
     """
     tables: dict[str, None] = {}
     rows: dict[str, Row] = {}
@@ -48,7 +48,7 @@ def find_named(words: Sequence[str]) -> tuple[list[str], list[Row]]:
 
 
 def _files(word: str) -> list[Path] | None:
-    """The config files that a word names; None if it names a table."""
+    """Returns the config files that a word names. None if it names a table."""
     path = Path(word).expanduser()
     looks_like_path = "/" in word or path.suffix in SUFFIXES
     if not looks_like_path and _is_table(word):
@@ -82,13 +82,13 @@ def _is_table(word: str) -> bool:
 
 
 def configs_in(folder: Path) -> list[Path]:
-    """The configs of a directory, those of directories below it, too; in alphabetical order.
+    """Returns the configs of a directory and of those below it, in alphabetical order.
 
-    A config is a `.py` file that assigns or imports every section. Modules of parts, and files
-    and directories whose names begin with `_` or `.`, are left out.
+    A config is a `.py` file that assigns or imports every section. Modules of parts are omitted.
+    So are files and directories whose names begin with `_` or `.`.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: There is none.
     """
     files = [
         file
@@ -119,13 +119,13 @@ def _binds_sections(file: Path) -> bool:
 
 
 def row_of(file: Path) -> Row:
-    """The row of a config file.
+    """Returns the row of a config file.
 
     Args:
-        file: absolute path, as :func:`~mask_rcnn_repro.config.find_config` returns it.
+        file: Absolute path, from :func:`~mask_rcnn_repro.config.find_config`.
 
     Raises:
-        ConfigError: it is below `configs`, and cannot be run.
+        ConfigError: The file is below `configs` and cannot be run.
     """
     config = config_id(file)
     if file.suffix == ".py" and file.is_relative_to(config_root().resolve()):
@@ -149,7 +149,7 @@ def row_of(file: Path) -> Row:
 
 
 def _beside(file: Path, control: str | None) -> str | None:
-    """The control that a file names: beside it, if there is such a file, else as it is."""
+    """Returns the control that a file names: a file beside it, or else the name as it is."""
     if control is None:
         return None
     for name in (control, f"{control}.py"):
@@ -159,7 +159,7 @@ def _beside(file: Path, control: str | None) -> str | None:
 
 
 def _check_ids(rows: Sequence[Row]) -> None:
-    """Two files with one id would write to one directory."""
+    """Checks that no two files have the same id, which names the output directory."""
     by_id: dict[str, Row] = {}
     for row in rows:
         other = by_id.setdefault(row.config, row)
@@ -174,11 +174,11 @@ def find_control(text: str, where: str) -> Row:
     """Returns the row of a control.
 
     Args:
-        text: its file or id.
-        where: who names it, for the error.
+        text: Its file or id.
+        where: What names it, for the error message.
 
     Raises:
-        ConfigError: there is no such config.
+        ConfigError: There is no such config.
     """
     try:
         return row_of(find_config(text))

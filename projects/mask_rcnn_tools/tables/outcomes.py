@@ -1,4 +1,4 @@
-"""The outcomes of a plan's tables, from the records that count for its jobs."""
+"""Outcomes of the tables of a plan, from the records that count for its jobs."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ def table_outcomes(
     """Evaluates the tables of a plan.
 
     Args:
-        plan: the rows.
-        seeds: asked for.
-        records: as :func:`~mask_rcnn_tools.tables.usable_records.find_records` gives them.
-        failed: jobs that failed or could not start, with the reason.
-        fixed: the number of seeds of claims; None for none.
-        groups: of the rows; those of tables of the paper may be left out.
+        plan: The rows with their jobs.
+        seeds: Seeds that were asked for.
+        records: From :func:`~mask_rcnn_tools.tables.usable_records.find_records`.
+        failed: Jobs that failed or could not start, with the reason.
+        fixed: Planned number of seeds of each claim. None if nothing is planned.
+        groups: Groups of the rows. Those of tables of the paper may be omitted.
 
     Returns:
-        One a table, in the order of the rows.
+        One outcome per table, in the order of the rows.
     """
     by_table: dict[str, list[PlannedRow]] = {}
     for planned in plan.rows:
@@ -81,7 +81,7 @@ def table_outcomes(
 def _context(
     plan: Plan, rows: Sequence[PlannedRow], claims: Iterable[Claim]
 ) -> tuple[PlannedRow, ...]:
-    """Rows beside those of the plan that claims and controls look at."""
+    """Returns the rows outside the plan that claims and controls use."""
     have = {p.row.key for p in plan.rows}
     wanted = {(t.table, t.row) for claim in claims for t in claim.terms} - have
     controls = {p.row.control for p in rows} - {p.row.id for p in plan.rows}
@@ -107,7 +107,7 @@ def _outcome(
 
 
 def _missing(planned: PlannedRow, runs: Mapping[int, Record], failed: Mapping[Job, str]) -> str:
-    """What is missing, seed by seed where they differ."""
+    """Describes what is missing, by seed if the seeds differ."""
     missing = {s: _why_missing(job, failed) for s, job in planned.jobs.items() if s not in runs}
     if len(missing) == len(planned.jobs) and len(set(missing.values())) == 1:
         return next(iter(missing.values()))

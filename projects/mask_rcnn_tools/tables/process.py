@@ -1,4 +1,4 @@
-"""One run in a process of its own: started, watched, ended, and never left behind."""
+"""One run in its own process, which ends when this program ends."""
 
 from __future__ import annotations
 
@@ -21,14 +21,13 @@ _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 class Process:
     """A command whose output goes to a file.
 
-    It lives in a session of its own, so that Ctrl-C on a terminal reaches this program alone, which
-    then asks it to stop; and where the system can do it (Linux) the kernel asks it when this
-    program is killed outright.
+    It has a session of its own: Ctrl-C on a terminal reaches this program alone, which then asks
+    the command to stop. On Linux, the kernel asks it to stop if this program is killed.
 
     Args:
-        command: program and arguments.
-        log: where it writes, emptied first; its folder is made.
-        environment: changes to that of this process.
+        command: Program and arguments.
+        log: File for its output. It is emptied first, and its directory is created.
+        environment: Changes to the environment of this process.
     """
 
     def __init__(
@@ -41,19 +40,19 @@ class Process:
 
     @property
     def exit_code(self) -> int | None:
-        """None while it runs; negative for the signal that ended it."""
+        """Exit status. None while it runs; negative if a signal ended it."""
         return self._popen.poll()
 
     def ask_to_stop(self) -> None:
-        """Sends SIGTERM to the process: a training ends in a state that can be continued."""
+        """Sends SIGTERM. A training then ends in a state that can be resumed."""
         self._send(signal.SIGTERM, whole_group=False)
 
     def kill(self) -> None:
-        """Ends it and its own processes at once."""
+        """Kills the command and its child processes."""
         self._send(signal.SIGKILL, whole_group=True)
 
     def wait(self, seconds: float) -> bool:
-        """Whether it ended within some seconds."""
+        """Returns whether it ended within some seconds."""
         try:
             self._popen.wait(seconds)
         except subprocess.TimeoutExpired:
@@ -87,7 +86,7 @@ def _start(
 
 
 def _ends_with_this_program() -> Callable[[], None] | None:
-    """What a child does between fork and exec, prepared before: nothing is imported there."""
+    """Returns what a child does between fork and exec, where nothing may be imported."""
     if not sys.platform.startswith("linux"):
         return None
     prctl = ctypes.CDLL(None, use_errno=True).prctl
@@ -102,7 +101,7 @@ def _ends_with_this_program() -> Callable[[], None] | None:
 
 
 def is_held(folder: Path) -> bool:
-    """Whether any process runs a training or evaluation in a folder."""
+    """Returns whether any process trains or evaluates in a directory."""
     if not (folder / LOCK_FILE).exists():
         return False
     lock = FileLock(folder / LOCK_FILE)
@@ -117,7 +116,7 @@ def is_held(folder: Path) -> bool:
 
 
 def tail(log: Path, lines: int = 12) -> str:
-    """The last lines of a log, long ones cut, but for the very last; empty if there is none."""
+    """Returns the last lines of a log. All but the very last are shortened if they are long."""
     try:
         with log.open("rb") as file:
             file.seek(0, os.SEEK_END)

@@ -1,4 +1,4 @@
-"""How far a run is, from the files that it writes, and how this is shown."""
+"""Progress of runs, read from the files that they write, and how it is shown."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _TAIL_BYTES = 64 * 1024
 
 
 class Step(NamedTuple):
-    """Where a training is.
+    """The state of a training.
 
     Attributes:
-        iteration: done so far.
-        seconds: an iteration took lately; None where not written.
+        iteration: Number of iterations done.
+        seconds: Duration of a recent iteration. None if it is not written.
     """
 
     iteration: int
@@ -32,10 +32,10 @@ class Step(NamedTuple):
 
 
 def last_step(folder: Path) -> Step | None:
-    """The last training step that a run has written down; None before the first.
+    """Returns the last training step that a run has written. None before the first.
 
     Args:
-        folder: of the run. A last line that is still being written is passed over.
+        folder: Directory of the run. An incomplete last line is ignored.
     """
     try:
         with (folder / METRICS_FILE).open("rb") as file:
@@ -59,9 +59,9 @@ class RunView(NamedTuple):
     """A running job as it is shown.
 
     Attributes:
-        name: of the job.
-        done: iterations.
-        total: iterations; 0 for evaluations.
+        name: Name of the job.
+        done: Iterations done.
+        total: All iterations. 0 for evaluations.
     """
 
     name: str
@@ -69,21 +69,21 @@ class RunView(NamedTuple):
     total: int
 
     def text(self) -> str:
-        """Such as `table2c/roi_pool_max seed 0 (540/1000)`."""
+        """Text such as `table2c/roi_pool_max seed 0 (540/1000)`."""
         if self.total == 0 or self.done >= self.total:
             return f"{self.name} (evaluating)" if self.done or not self.total else self.name
         return f"{self.name} ({self.done}/{self.total})" if self.done else f"{self.name} (starting)"
 
 
 class Display:
-    """Shows the whole table's progress: bars on a terminal, else a line now and then.
+    """Shows the progress of a whole table: bars on a terminal, otherwise a line from time to time.
 
     Args:
-        title: of the table.
-        total_seconds: estimated, of all runs together.
-        jobs: number of runs.
-        slots: runs side by side.
-        period: seconds between lines where there is no terminal.
+        title: Title of the table.
+        total_seconds: Estimate for all runs together.
+        jobs: Number of runs.
+        slots: Number of concurrent runs.
+        period: Seconds between lines if there is no terminal.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class Display:
             ]
 
     def event(self, text: str) -> None:
-        """A line that stays."""
+        """Prints a line above the bars."""
         if self._bars:
             self._bars[0].write(text)
         else:
@@ -115,14 +115,14 @@ class Display:
     def update(
         self, running: Sequence[RunView], done: int, failed: int, fraction: float, left: float
     ) -> None:
-        """Shows how far everything is.
+        """Updates the progress.
 
         Args:
-            running: jobs at work.
-            done: jobs that have ended well.
-            failed: jobs that have not, and those that cannot start therefore.
-            fraction: of the whole work, 0 to 1.
-            left: seconds until all is done.
+            running: Running jobs.
+            done: Number of jobs that succeeded.
+            failed: Number of jobs that failed, or that cannot start because others failed.
+            fraction: Part of the whole work that is done, 0 to 1.
+            left: Estimated seconds until all jobs are done.
         """
         summary = f"{done} of {self._jobs} runs done"
         summary += f", {failed} failed" if failed else ""
@@ -143,7 +143,7 @@ class Display:
             print(f"{self._title} {100 * fraction:.0f} %: {summary}. {at_work}", flush=True)
 
     def close(self) -> None:
-        """Leaves the terminal as lines are wanted on it."""
+        """Closes the bars. Further lines are printed below them."""
         for bar in reversed(self._bars):
             bar.close()
         self._bars = []

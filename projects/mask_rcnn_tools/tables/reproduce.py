@@ -1,9 +1,10 @@
-"""Whether runs made here repeat the recorded ones: `--reproduce`.
+"""Checks whether new runs reproduce the recorded ones: `--reproduce`.
 
-Each metric of each row is compared: the mean over the seeds here with the mean of the recorded
-seeds. Seeds scatter, on another machine also the same seed, because sums are rounded in another
-order there. The standard deviation s over seeds is pooled over the recorded rows of the command,
-for each metric. The means of n recorded and m new seeds of one row then differ by at most
+For each metric of each row, the mean over the new seeds is compared with the mean over the recorded
+seeds. Results scatter over seeds. On another machine, the same seed scatters as well, because sums
+are rounded in another order there. For each metric, the standard deviation s over seeds is pooled
+over the recorded rows of the command. The means of n recorded and m new seeds of one row then
+differ by at most
 
     t * s * sqrt(1 / n + 1 / m)
 
@@ -37,21 +38,21 @@ from mask_rcnn_tools.tables.plan import Plan, PlannedRow
 from mask_rcnn_tools.tables.usable_records import Found, find_valid
 
 DIFFERS = 3
-"""Exit status where a row differs, as that of `train_net.py --verify`."""
+"""Exit status if a row differs, equal to that of `train_net.py --verify`."""
 
 Verdict = Literal["reproduced", "differs", "other data"]
 
 
 @dataclass(frozen=True)
 class Repetition:
-    """One number of a row, recorded and repeated.
+    """One metric of a row, recorded and repeated.
 
     Attributes:
-        row: name of the row.
-        metric: such as "segm/AP".
-        recorded, repeated: percent by seed; neither is empty.
-        allowed: largest difference of the means that the scatter over seeds explains, in points.
-        other_data: why the runs cannot be compared; empty if they can.
+        row: Name of the row.
+        metric: Such as "segm/AP".
+        recorded, repeated: Percent by seed. Neither is empty.
+        allowed: Largest difference of the means that the scatter over seeds explains, in points.
+        other_data: Why the runs cannot be compared. Empty if they can.
     """
 
     row: str
@@ -75,9 +76,9 @@ class Repetition:
 
 
 def pooled_scatter(rows: Sequence[BySeed]) -> tuple[float, int]:
-    """Standard deviation over seeds, pooled over rows, in points, and its degrees of freedom.
+    """Returns the standard deviation over seeds, pooled over rows, and its degrees of freedom.
 
-    A row with fewer than two seeds adds nothing. Without any degree of freedom both are 0.
+    In points. A row with fewer than two seeds adds nothing. Without degrees of freedom both are 0.
     """
     values = [list(row.by_seed.values()) for row in rows if len(row.by_seed) > 1]
     degrees = sum(len(v) - 1 for v in values)
@@ -88,27 +89,27 @@ def pooled_scatter(rows: Sequence[BySeed]) -> tuple[float, int]:
 def allowed_difference(
     seed_sd: float, degrees: int, recorded: int, repeated: int, comparisons: int
 ) -> float:
-    """The largest difference of two means that the scatter over seeds explains, in points.
+    """Returns the largest difference of two means that the scatter over seeds explains, in points.
 
     Args:
-        seed_sd: standard deviation over seeds, in points.
-        degrees: its degrees of freedom, at least 1.
-        recorded, repeated: numbers of seeds, at least 1.
-        comparisons: number of such differences that are looked at together, at least 1.
+        seed_sd: Standard deviation over seeds, in points.
+        degrees: Its degrees of freedom, at least 1.
+        recorded, repeated: Numbers of seeds, at least 1.
+        comparisons: Number of differences that are compared together, at least 1.
     """
     quantile = float(stdtrit(degrees, 1 - ERROR / (2 * comparisons)))
     return quantile * seed_sd * math.sqrt(1 / recorded + 1 / repeated)
 
 
 def check_recorded(plan: Plan, records: Sequence[Found]) -> None:
-    """Checks, before anything is run, that there is something to compare with.
+    """Checks before anything is run that there are records to compare with.
 
     Args:
-        plan: rows with their jobs.
-        records: as :func:`~mask_rcnn_tools.tables.usable_records.find_records` gives them.
+        plan: Rows with their jobs.
+        records: From :func:`~mask_rcnn_tools.tables.usable_records.find_records`.
 
     Raises:
-        ConfigError: a run has no recorded counterpart, a row has no number, the recorded seeds are
+        ConfigError: A run has no recorded counterpart, a row has no number, the recorded seeds are
             too few to know their scatter, or a run here is the recorded one itself.
     """
     recorded = _runs(plan, [f for f in records if not f.local])
@@ -145,11 +146,11 @@ def check_recorded(plan: Plan, records: Sequence[Found]) -> None:
 
 
 def compare_runs(plan: Plan, records: Sequence[Found]) -> list[Repetition]:
-    """Compares the runs made here with the recorded ones.
+    """Compares new runs with the recorded ones.
 
     Args:
-        plan, records: as for :func:`check_recorded`, which has accepted the recorded runs. Rows
-            without a run here are omitted.
+        plan, records: As for :func:`check_recorded`, which must have accepted them. Rows without a
+            new run are omitted.
     """
     recorded = _runs(plan, [f for f in records if not f.local])
     repeated = _runs(plan, [f for f in records if f.local])
@@ -169,7 +170,7 @@ def compare_runs(plan: Plan, records: Sequence[Found]) -> list[Repetition]:
 
 
 def format_repetitions(found: Sequence[Repetition]) -> str:
-    """The comparison as a table, and a verdict in one sentence; `found` is not empty."""
+    """Formats the comparison as a table and a verdict in one sentence. `found` is not empty."""
     lines: list[list[TableCell | str]] = []
     for item in found:
         numbers = [item.recorded.with_deviation(), item.repeated.with_deviation()]
@@ -193,14 +194,14 @@ def format_repetitions(found: Sequence[Repetition]) -> str:
 
 
 def report_repetition(plan: Plan, records: Sequence[Found]) -> int:
-    """Prints the comparison; returns the exit status: 0 or :data:`DIFFERS`."""
+    """Prints the comparison and returns the exit status, 0 or :data:`DIFFERS`."""
     found = compare_runs(plan, records)
     print(f"\n{format_repetitions(found)}", flush=True)
     return 0 if all(item.verdict == "reproduced" for item in found) else DIFFERS
 
 
 def _runs(plan: Plan, records: Sequence[Found]) -> dict[Row, dict[int, Record]]:
-    """Row to seed to the record that counts for its job."""
+    """Maps row and seed to the record that counts for the job."""
     found = {}
     for row in plan.rows:
         of_seeds = {seed: find_valid(job, records) for seed, job in row.jobs.items()}
@@ -209,7 +210,7 @@ def _runs(plan: Plan, records: Sequence[Found]) -> dict[Row, dict[int, Record]]:
 
 
 def _metrics(row: PlannedRow, recorded: Mapping[int, Record]) -> list[str]:
-    """The AP in the tasks that the paper prints for a row, else in its main one."""
+    """Returns the AP of the tasks that the paper prints for a row, or else of its main task."""
     job = next(iter(row.jobs.values()))
     asked = [f"{task}/AP" for task in row.row.tasks] or [main_metric(job.cfg)]
     return [metric for metric in asked if _numbers(recorded, metric).by_seed]
@@ -223,7 +224,7 @@ def _numbers(runs: Mapping[int, Record], metric: str) -> BySeed:
 def _scatter(
     plan: Plan, recorded: Mapping[Row, Mapping[int, Record]]
 ) -> dict[str, tuple[float, int]]:
-    """Metric to its scatter, see :func:`pooled_scatter`. Rows with equal configs count once."""
+    """Maps metrics to their scatter, see :func:`pooled_scatter`. Equal configs count once."""
     by_metric: dict[str, list[BySeed]] = {}
     for row in {tuple(p.jobs.values()): p for p in plan.rows}.values():
         for metric in _metrics(row, recorded[row.row]):

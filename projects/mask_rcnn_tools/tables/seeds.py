@@ -1,4 +1,4 @@
-"""The number of seeds of a table's claims: fixed from the scatter of baseline runs."""
+"""Fixes the number of seeds of a table's claims from the scatter of baseline runs."""
 
 from __future__ import annotations
 
@@ -35,19 +35,19 @@ _COMMAND = "tools/run_table.py TABLE --plan-seeds"
 def write_seed_plan(
     tables: Sequence[str], profile: str, records: Sequence[Found], results: Path
 ) -> str:
-    """Fixes the number of seeds of tables' claims in the plan of a folder. Earlier entries stay.
+    """Writes the number of seeds of tables' claims to the plan. Earlier entries stay.
 
     Args:
-        tables: as :func:`~mask_rcnn_tools.tables.choose.find_tables` gives them.
-        profile: scale.
-        records: as :func:`~mask_rcnn_tools.tables.usable_records.find_records` gives them.
-        results: folder of collected records, and of the plan.
+        tables: From :func:`~mask_rcnn_tools.tables.choose.find_tables`.
+        profile: The scale.
+        records: From :func:`~mask_rcnn_tools.tables.usable_records.find_records`.
+        results: Directory of collected records and of the plan.
 
     Returns:
         The planned claims as text.
 
     Raises:
-        ConfigError: nothing is planned yet, and no metric has runs enough of baselines.
+        ConfigError: Nothing is planned yet, and no metric has enough runs of baselines.
     """
     claims = [claim for table in tables for claim in claims_of(table)]
     claims = list({(c.id, c.metric): c for c in claims}.values())
@@ -81,16 +81,16 @@ def write_seed_plan(
 def planned_seeds(
     tables: Iterable[str], profile: str, plan: SeedPlan
 ) -> dict[PaperRow, tuple[int, ...]]:
-    """The seeds that the rows of tables are planned with.
+    """Returns the planned seeds of the rows of tables.
 
-    A row has as many as that claim of these tables, among those about it, which needs most. A row
-    that no planned claim is about has as many as the least of verdicts needs.
+    A row gets as many seeds as its most demanding claim in these tables needs. A row without a
+    planned claim gets the smallest number that allows a verdict.
 
     Returns:
-        The seeds of each row of the tables, and of rows of other tables that claims look at.
+        The seeds of each row of the tables, and of rows of other tables that claims use.
 
     Raises:
-        ConfigError: none of their claims is planned.
+        ConfigError: None of their claims is planned.
     """
     tables = list(tables)
     planned = plan.planned(profile)
@@ -110,7 +110,7 @@ def planned_seeds(
 
 
 def _baselines(profile: str, records: Sequence[Record]) -> dict[str, dict[int, Record]]:
-    """Controls of rows, with their runs on the data of the newest; rows with equal configs once."""
+    """Returns controls with their runs on the data of the newest run. Equal configs count once."""
     controls = dict.fromkeys(row.control for row in all_rows() if row.control is not None)
     found: dict[str, dict[int, Record]] = {}
     for control in controls:
@@ -123,7 +123,7 @@ def _baselines(profile: str, records: Sequence[Record]) -> dict[str, dict[int, R
 
 
 def _runs(config: str, profile: str, records: Iterable[Record]) -> dict[int, Record]:
-    """The runs of a config, by seed, on those runs of its stages that their seeds use."""
+    """Returns the runs of a config by seed that depend on the stages which their seeds use."""
 
     def counts(record: Record) -> bool:
         if not records_of(config, [record]):
@@ -142,7 +142,7 @@ def _lacking(
     profile: str,
     wanted: Collection[PaperRow],
 ) -> str:
-    """What has to be run for the metrics whose scatter is not known well enough."""
+    """Describes which runs are missing for metrics whose scatter is not known well enough."""
     rows = sorted(all_rows(), key=lambda row: row.key not in wanted)
     controls = {row.control for row in rows}
     by_command: dict[str, list[str]] = {}

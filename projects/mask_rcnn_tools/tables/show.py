@@ -1,4 +1,4 @@
-"""The tables at the end of a command: as text, Markdown and JSON."""
+"""Formats the tables at the end of a command as text, Markdown, JSON and CSV."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ _WIDEST = 38  # characters of a column on a terminal
 
 
 def format_outcome(outcome: TableOutcome, all_metrics: bool = False, markdown: bool = False) -> str:
-    """A table with its claims, and the rule of their verdicts.
+    """Formats a table with its claims, and the rule of their verdicts.
 
     Args:
-        outcome: of the table.
-        all_metrics: AP50, AP75 and the like, too.
-        markdown: instead of text for a terminal.
+        outcome: Outcome of the table.
+        all_metrics: Whether to include AP50, AP75 and so on.
+        markdown: Whether to write Markdown instead of text for a terminal.
     """
 
     def written(table: Table) -> str:
@@ -70,7 +70,7 @@ def format_outcome(outcome: TableOutcome, all_metrics: bool = False, markdown: b
 
 
 def _metrics(outcome: TableOutcome, row: RowOutcome, all_metrics: bool) -> list[str]:
-    """The metrics to show: the paper's, or without these and of ablations what was measured."""
+    """Returns the metrics to show: the paper's, or those measured if there are none."""
     claimed = list(dict.fromkeys(e.claim.metric for e in outcome.claims)) if outcome.own else []
     if outcome.own and row.runs:
         return list(dict.fromkeys([*claimed, *_measured(row, all_metrics)]))
@@ -131,7 +131,7 @@ def _difference(outcome: TableOutcome, row: RowOutcome, metric: str) -> BySeed |
 
 
 def as_json(outcome: TableOutcome, all_metrics: bool = False) -> dict[str, Any]:
-    """The same for programs; numbers as they are, not rounded."""
+    """Converts tables to plain data for JSON, without rounding."""
     return {
         "table": outcome.table,
         "profile": outcome.profile,
@@ -197,7 +197,7 @@ def _claim_json(item: Evidence) -> dict[str, Any]:
 
 
 def as_csv(outcomes: Sequence[TableOutcome]) -> str:
-    """Every number that was measured, one a line, for spreadsheets and data frames.
+    """Formats all measured numbers as CSV, one per line, for spreadsheets and data frames.
 
     Columns: table, row, config, overrides, the keys of sweeps, profile, seed, metric, value, that
     of the control with the same seed and the difference (empty where runs do not compare), hash
@@ -225,9 +225,9 @@ def as_csv(outcomes: Sequence[TableOutcome]) -> str:
 
 
 def format_learning(outcome: TableOutcome) -> str:
-    """Learning curves as lines of characters, the mean over seeds; empty where none are known.
+    """Draws learning curves, means over seeds, as lines of characters. Empty without curves.
 
-    Training loss of all rows on one scale, and the judged metrics where there are several
+    It shows the training loss of all rows on one scale, and the judged metrics if there are several
     evaluations.
     """
     metrics = dict.fromkeys(item.claim.metric for item in outcome.claims)

@@ -1,4 +1,4 @@
-"""Runs as jobs of a Slurm cluster, by submitit: one job a run, after the jobs of its stages."""
+"""Submits runs to a Slurm cluster with submitit: one job per run, after the jobs of its stages."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _LEAST_MINUTES = 30
 
 
 class TrainJob:
-    """What a Slurm job does: starts `train_net.py` and waits for it.
+    """A Slurm job: it starts `train_net.py` and waits for it.
 
-    Before a time limit or a preemption Slurm warns; submitit then calls :meth:`checkpoint`, which
-    lets the training save its state, and has the job started again where it was.
+    Slurm sends a signal before a time limit or a preemption. submitit then calls
+    :meth:`checkpoint`, which lets the training save its state and requeues the job.
 
     Args:
-        command: program and arguments.
-        folder: to start it in.
+        command: Program and arguments.
+        folder: Working directory.
     """
 
     def __init__(self, command: Sequence[str], folder: str) -> None:
@@ -43,7 +43,7 @@ class TrainJob:
             0.
 
         Raises:
-            RuntimeError: it failed; the job then counts as failed and what needs it does not start.
+            RuntimeError: The command failed. The job fails, and jobs that need it do not start.
         """
         self._process = subprocess.Popen(
             self.command, cwd=self.folder, preexec_fn=_ignore_the_warning
@@ -54,7 +54,7 @@ class TrainJob:
         return code
 
     def checkpoint(self) -> Any:
-        """Ends the training where it can be continued, and asks for this job to be run again."""
+        """Stops the training in a state that can be resumed, and requeues this job."""
         from submitit.helpers import DelayedSubmission
 
         if self._process is not None and self._process.poll() is None:
@@ -70,7 +70,7 @@ class TrainJob:
 
 
 def _ignore_the_warning() -> None:
-    """Leaves Slurm's warning to this job alone: all of its processes may get it, and would end."""
+    """Ignores Slurm's signal in the training, which all processes of the job may receive."""
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # submitit's; stays so in the new program
 
 
@@ -85,22 +85,22 @@ def submit(
     table_command: Sequence[str],
     dry_run: bool,
 ) -> dict[str, Any]:
-    """Submits jobs, and at the end one that prints the table.
+    """Submits jobs, and a last one that prints the table.
 
     Args:
-        jobs: inputs before what needs them.
-        command: what comes before a job's arguments.
-        folder: for scripts, logs and the plan; must be seen by all nodes.
-        minutes: estimated, for the time limits.
-        options: of sbatch, in place of the defaults.
-        gpus_per_row: GPUs of a job; 0 for none.
-        extra: further arguments of every job.
-        table_command: prints the table from records.
-        dry_run: write the scripts, submit nothing; ids are then made up.
+        jobs: Jobs, inputs before what needs them.
+        command: Program that takes the arguments of a job.
+        folder: Directory for scripts, logs and the plan. All nodes must see it.
+        minutes: Estimates for the time limits.
+        options: Options of sbatch that replace the defaults.
+        gpus_per_row: GPUs of a job. 0 for none.
+        extra: Further arguments of every job.
+        table_command: Command that prints the table from records.
+        dry_run: Write the scripts and submit nothing. Job ids are then invented.
 
     Returns:
-        The plan, which is also written to `plan.json`: for each job its id, dependency, command and
-        script.
+        The plan, which is also written to `plan.json`: id, dependency, command and script of each
+        job.
 
     Raises:
         ConfigError: submitit or Slurm is missing, or an option is unknown.
@@ -148,7 +148,7 @@ def submit(
 
 
 def waiting_ids(folder: Path) -> list[str]:
-    """Ids of jobs that were submitted for a table before and are still in Slurm's queue."""
+    """Returns the ids of earlier jobs of a table that are still in Slurm's queue."""
     try:
         plan = json.loads((folder / PLAN_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -169,7 +169,7 @@ def waiting_ids(folder: Path) -> list[str]:
 
 
 def _setup() -> list[str]:
-    """Lines before the command: the nodes find this package as this process does."""
+    """Returns lines before the command, with which the nodes find this package."""
     source = Path(__file__).resolve().parents[2]
     return [f'export PYTHONPATH="{source}${{PYTHONPATH:+:$PYTHONPATH}}"']
 
@@ -202,13 +202,13 @@ def _executor(folder: Path, dry_run: bool) -> Any:
         ) from None
 
     class Written(SlurmExecutor):
-        """Writes scripts as for Slurm, and makes ids up instead of submitting them."""
+        """Writes the scripts, and invents ids instead of submitting them."""
 
         count = 0
 
         @classmethod
         def affinity(cls) -> int:
-            """As where there is Slurm."""
+            """Pretends that Slurm is installed."""
             return 1
 
         def _make_submission_command(self, submission_file_path: Path) -> list[str]:

@@ -1,4 +1,4 @@
-"""Sweeps in Hydra's syntax: `key=1,2,4`, `key=range(1,5)`, `key=choice(a,b)`."""
+"""Parses sweeps in Hydra's syntax: `key=1,2,4`, `key=range(1,5)`, `key=choice(a,b)`."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from hydra.errors import HydraException
 from mask_rcnn_repro.errors import ConfigError
 
 Sweep = tuple[tuple[str, tuple[str, ...]], ...]
-"""Keys with the texts of their values."""
+"""Maps keys to the texts of their values."""
 
 
 def parse_sweep(texts: Sequence[str]) -> Sweep:
     """Parses the words of `--sweep`.
 
     Args:
-        texts: overrides with a list of choices or a range; one value is a list of one. Hydra's
+        texts: Overrides with a list of choices or a range. One value is a list of one. Hydra's
             `interval` and `glob` have no finite list of values and are refused.
 
     Raises:
-        ConfigError: one is not in Hydra's syntax, or a key is given twice.
+        ConfigError: A word is not in Hydra's syntax, or a key is given twice.
     """
     parser = OverridesParser.create()
     found: dict[str, tuple[str, ...]] = {}
@@ -57,13 +57,13 @@ def parse_sweep(texts: Sequence[str]) -> Sweep:
 
 
 def combinations(sweep: Sweep) -> list[tuple[str, ...]]:
-    """Every combination, as overrides; the last key varies first."""
+    """Returns every combination as overrides. The last key varies first."""
     pairs = ([f"{key}={value}" for value in values] for key, values in sweep)
     return list(itertools.product(*pairs))
 
 
 def _rounded(text: str) -> str:
-    """A number of a range without the last digits of its sum: 0.3 for 0.30000000000000004."""
+    """Removes rounding errors from a number of a range: 0.3 for 0.30000000000000004."""
     try:
         return text if float(text) == int(float(text)) else f"{float(text):.12g}"
     except (ValueError, OverflowError):

@@ -1,7 +1,7 @@
-"""Records that count for a job: which need not be run again, and what a table is made of.
+"""Records that count for a job. Such jobs are not run again, and tables are made of the records.
 
-The rule is that of :mod:`mask_rcnn_tools.evidence.results`: a complete run whose config has, by
-hash, the values of the config as it is now, and the same for the runs that it stands on.
+The rule is that of :mod:`mask_rcnn_tools.evidence.results`: the run is complete, and the hash of
+its config equals that of the present config. The same holds for the runs that it depends on.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Found:
-    """A record and where it is.
+    """A record and its location.
 
     Attributes:
-        record: the record.
-        file: its file.
-        local: whether it is that of a run here, rather than one of the collected results.
+        record: The record.
+        file: Its file.
+        local: Whether it is in the directory of a run instead of the collected results.
     """
 
     record: Record
@@ -44,16 +44,16 @@ class Found:
 
 
 def beside(found: Found, name: str) -> Path:
-    """Where a file that belongs to a record is, if there is one, such as `curves.json`."""
+    """Returns the path of a file that belongs to a record, such as `curves.json`."""
     return found.file.with_name(name if found.local else f"{found.file.stem}.{name}")
 
 
 def find_records(output_root: Path, results: Path | None) -> list[Found]:
-    """All records of runs and of collected results, oldest first; broken ones are logged.
+    """Returns all records of runs and of collected results, oldest first. Logs broken ones.
 
     Args:
-        output_root: folder of all runs.
-        results: folder of collected records; None for none.
+        output_root: Directory of all runs.
+        results: Directory of collected records. None for none.
     """
     files = [(file, True) for file in output_root.rglob(RECORD_FILE)]
     if results is not None:
@@ -68,11 +68,11 @@ def find_records(output_root: Path, results: Path | None) -> list[Found]:
 
 
 def find_valid(job: Job, records: Sequence[Found]) -> Found | None:
-    """The newest record that counts for a job; None where there is none.
+    """Returns the newest record that counts for a job. None if there is none.
 
     Args:
-        job: a row or a stage; of an evaluation for a server the one of its folder.
-        records: any, oldest first.
+        job: A row or a stage. For an evaluation for a server, the record in its directory.
+        records: Any records, oldest first.
     """
     if job.kind == "server":
         return _evaluation(job, records)
@@ -81,7 +81,7 @@ def find_valid(job: Job, records: Sequence[Found]) -> Found | None:
 
 
 def counts(job: Job, record: Record) -> bool:
-    """Whether a record is one of a job's complete run."""
+    """Returns whether a record is of a complete run of a job."""
     if record.config.hash != job.hash or record.seed != job.seed:
         return False
     if not is_complete(record):
@@ -94,7 +94,7 @@ def counts(job: Job, record: Record) -> bool:
 
 
 def _evaluation(job: Job, records: Sequence[Found]) -> Found | None:
-    """That of the weights which are there now."""
+    """Returns the record of the weights that are there now."""
     trained = job.inputs[0][1].record_file
     of = {found.file: found for found in records}
     if trained not in of or job.record_file not in of:
@@ -105,12 +105,12 @@ def _evaluation(job: Job, records: Sequence[Found]) -> Found | None:
 
 
 def stage_is_ready(stage: Job, key: str, job: Job) -> bool:
-    """Whether what a job takes from a stage is here.
+    """Returns whether the files that a job takes from a stage exist.
 
     Args:
-        stage: what is needed first.
-        key: as in `job.inputs`: its weights, or as `proposals` also what it has stored.
-        job: what needs it.
+        stage: The stage.
+        key: Key in `job.inputs`. `proposals` needs weights and stored proposals, others weights.
+        job: The job that needs it.
     """
     run = Run(stage.config, stage.cfg, stage.folder, torch.device("cpu"))
     if run.is_classifier:
@@ -129,12 +129,12 @@ def stage_is_ready(stage: Job, key: str, job: Job) -> bool:
 
 
 def jobs_to_run(plan: Plan, records: Sequence[Found], ignore_results: bool) -> list[Job]:
-    """The jobs without a record that counts, and those that they need first; in order.
+    """Returns the jobs without a record that counts, and those that they need first, in order.
 
     Args:
-        plan: what the table needs.
-        records: as :func:`find_records` gives them.
-        ignore_results: only records of runs here count.
+        plan: Plan of the table.
+        records: From :func:`find_records`.
+        ignore_results: Ignore collected records.
     """
     known = [found for found in records if found.local] if ignore_results else records
     wanted: set[Job] = set()

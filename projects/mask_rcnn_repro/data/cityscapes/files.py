@@ -1,12 +1,12 @@
-"""Which files a split of Cityscapes has, and whether they fit each other.
+"""Finds the files of a split of Cityscapes and checks that they fit each other.
 
 Layout below the root::
 
     leftImg8bit/{train,val,test}/CITY/CITY_SEQUENCE_FRAME_leftImg8bit.png
     gtFine/{train,val,test}/CITY/CITY_SEQUENCE_FRAME_gtFine_{instanceIds.png,polygons.json,...}
 
-Nothing is opened here. The official ``gtFine/test`` holds dummy files, in which everything is to
-be ignored: the test split counts as not annotated, whatever is there.
+Nothing is opened here. The official ``gtFine/test`` holds dummy files without annotations. The test
+split therefore always counts as not annotated.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ class ImageFiles:
     """The files of one image.
 
     Attributes:
-        image_id: the file names' common stem, such as `aachen_000000_000019`.
-        annotation: the file that is read for its instances, None on the test split.
-        instance_ids: the ``instanceIds`` PNG where there is one, None on the test split.
+        image_id: The file names' common stem, such as `aachen_000000_000019`.
+        annotation: The file that holds its instances. None on the test split.
+        instance_ids: The ``instanceIds`` PNG if there is one. None on the test split.
     """
 
     image_id: str
@@ -51,7 +51,7 @@ class ImageFiles:
 
 
 def has_instance_ids(root: str | os.PathLike[str], split: str) -> bool:
-    """Whether there is an ``instanceIds`` PNG in a split: data may come with polygons alone."""
+    """Returns whether a split has ``instanceIds`` PNGs. Data may come with polygons only."""
     pattern = f"*/*{ANNOTATION_SUFFIXES['instance_ids']}"
     return next((Path(root) / ANNOTATION_FOLDER / split).glob(pattern), None) is not None
 
@@ -59,20 +59,20 @@ def has_instance_ids(root: str | os.PathLike[str], split: str) -> bool:
 def list_files(
     root: str | os.PathLike[str], split: str, masks: str, expected: int | None = None
 ) -> list[ImageFiles]:
-    """Lists a split's images with their annotation files, and reports what does not fit.
+    """Lists the images of a split with their annotation files, and reports what does not fit.
 
     Args:
-        root: the folder that holds ``leftImg8bit`` and ``gtFine``.
+        root: The folder that holds ``leftImg8bit`` and ``gtFine``.
         split: `"train"`, `"val"` or `"test"`.
-        masks: which annotation file each image needs, `"instance_ids"` or `"polygons"`.
-        expected: how many images there should be; another number is a warning. None: any.
+        masks: Annotation file that each image needs, `"instance_ids"` or `"polygons"`.
+        expected: Expected number of images. Another number is a warning. None: any.
 
     Returns:
         Sorted by city and image id.
 
     Raises:
-        ConfigError: another `split` or `masks`.
-        DataError: no folder, no image, images without annotations, or an id that occurs twice.
+        ConfigError: `split` or `masks` is unknown.
+        DataError: Directory, images or annotations are missing, or an id occurs twice.
     """
     if split not in SPLITS:
         raise ConfigError(f"The split must be one of {', '.join(SPLITS)}; got {split!r}.")

@@ -1,12 +1,12 @@
-"""From the annotation files of one Cityscapes image to its instances.
+"""Reads the instances of one Cityscapes image from its annotation files.
 
 Shapes: instance ids (H, W) uint16, see :mod:`mask_rcnn_repro.data.cityscapes.labels`. Boxes are
 tight, absolute XYXY in continuous pixel coordinates: a single pixel in column x and row y has the
 box (x, y, x + 1, y + 1).
 
-Polygons are drawn in the order of their file by the official scripts' own function, later ones
-over earlier ones; what remains visible of an object is its mask. The ``instanceIds`` files were
-drawn in the same way, so both sources give the same pixels (up to the drawing library's version).
+The official scripts' function draws polygons in the order of their file, later ones over earlier
+ones. The visible part of an object is its mask. The ``instanceIds`` files were drawn in the same
+way, and both sources give the same pixels (up to the version of the drawing library).
 """
 
 from __future__ import annotations
@@ -57,15 +57,15 @@ def read_instance_ids(file: str, size: tuple[int, int] | None = None) -> np.ndar
     """Reads a 16-bit PNG of instance ids.
 
     Args:
-        file: the ``instanceIds`` PNG.
-        size: height and width of the image that it annotates. None: any.
+        file: The ``instanceIds`` PNG.
+        size: Height and width of the image that it annotates. None: any.
 
     Returns:
         (H, W) uint16.
 
     Raises:
-        DataError: missing, truncated, not 16 bit, of another size, or with ids of unknown labels
-            or of train ids.
+        DataError: The file is missing, truncated, not 16 bit or of another size, or it has ids of
+            unknown labels or train ids.
     """
     with _explained(file), Image.open(file) as image:
         image.verify()  # all checksums, which decoding skips; the file must be opened anew
@@ -86,14 +86,14 @@ def draw_polygons(file: str, size: tuple[int, int]) -> np.ndarray:
     """Draws a polygon file as the official scripts do.
 
     Args:
-        file: the ``polygons`` json.
-        size: see :func:`read_instance_ids`.
+        file: The ``polygons`` json.
+        size: See :func:`read_instance_ids`.
 
     Returns:
         Instance ids (H, W) uint16.
 
     Raises:
-        DataError: missing, broken, of another size, or with unknown labels.
+        DataError: The file is missing, broken or of another size, or it has unknown labels.
     """
     from cityscapesscripts.helpers.annotation import Annotation
     from cityscapesscripts.preparation.json2instanceImg import createInstanceImage
@@ -123,7 +123,7 @@ def find_instances(ids: np.ndarray, masks: Masks) -> list[Instance]:
         masks: `"instance_ids"` for run lengths, `"polygons"` for polygons; the same pixels.
 
     Returns:
-        In the order of the ids; none is empty.
+        Instances in the order of the ids. None is empty.
     """
     height, width = ids.shape
     wanted = np.zeros(2**16, bool)

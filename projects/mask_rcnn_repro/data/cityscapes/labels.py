@@ -1,4 +1,4 @@
-"""The classes of Cityscapes, from the public list of labels, and what an instance id says.
+"""The classes of Cityscapes, from the public list of labels, and the meaning of instance ids.
 
 An instance id (16 bit) of a pixel is ``1000 * label id + number`` where instances are separate,
 and the label id alone elsewhere: on labels without instances, and on groups, regions of instances
@@ -43,11 +43,11 @@ def check_ids(where: str, present: Iterable[int]) -> None:
     Files of train ids look alike: person 3 is 11003 in them, which would be building 3.
 
     Args:
-        where: the file, for the message.
-        present: the ids that occur.
+        where: The file, for the message.
+        present: The ids that occur.
 
     Raises:
-        DataError: ids of no label, or numbered ids of a label without instances.
+        DataError: There are ids without a label, or numbered ids of a label without instances.
     """
     known = {value: id2label.get(label_id(value)) for value in map(int, present)}
     if unknown := [value for value, label in known.items() if label is None]:

@@ -34,11 +34,11 @@ def load_cityscapes(
     """Reads one split.
 
     Args:
-        root: the folder that holds ``leftImg8bit`` and ``gtFine``.
+        root: The folder that holds ``leftImg8bit`` and ``gtFine``.
         split: `"train"`, `"val"` or `"test"`.
         masks: `"instance_ids"` for run lengths from the PNGs, `"polygons"` for polygons.
-        num_workers: processes for what is not in the scan's cache; None chooses.
-        expected: number of images to warn about if there are others; None: any.
+        num_workers: Processes that scan what is not cached. None chooses.
+        expected: Expected number of images. Another number is a warning. None: any.
 
     Returns:
         Dicts in Detectron2's format, sorted by city and image id: file_name, height, width,
@@ -48,8 +48,8 @@ def load_cityscapes(
         annotated, annotations and instance_ids_file are absent.
 
     Raises:
-        ConfigError: another `split` or `masks`.
-        DataError: files missing, damaged, or not fitting each other; names the file.
+        ConfigError: `split` or `masks` is unknown.
+        DataError: Files are missing, damaged or do not fit each other. The message names the file.
     """
     return [_record(image) for image in scan(root, split, masks, num_workers, expected)]
 

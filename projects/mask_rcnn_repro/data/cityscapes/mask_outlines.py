@@ -19,8 +19,8 @@ def mask_to_polygons(mask: np.ndarray, x: int = 0, y: int = 0) -> list[list[int]
 
     Args:
         mask: (H, W), nonzero inside.
-        x: column of the mask's first column, added to all coordinates.
-        y: row of the mask's first row, likewise.
+        x: Column of the mask's first column, added to all coordinates.
+        y: Row of the mask's first row, likewise.
 
     Returns:
         Polygons [x1, y1, x2, y2, ...] in pixels, with 4 points or more and only at corners,

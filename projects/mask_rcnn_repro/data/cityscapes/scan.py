@@ -1,11 +1,11 @@
-"""Reads all annotations of a split once and keeps what was found.
+"""Reads all annotations of a split once and caches the instances.
 
 Decoding 3,000 instance images takes minutes, so images are scanned by several processes, and the
-result is cached below the folder of the embedded data (``MASK_RCNN_REPRO_CACHE``), in
+result is cached below the directory of the embedded data (``MASK_RCNN_REPRO_CACHE``), in
 ``cityscapes_scans/``: a gzipped json for each root, split and source of masks. Each entry carries
-size and modification time of its image and annotation; what has changed is scanned again. A cache
-that is damaged or of another version is written anew. Of several processes that want the same scan
-one makes it, the others wait for it.
+size and modification time of its image and annotation. Changed files are scanned again. A cache
+that is damaged or of another version is replaced. If several processes need the same scan, one
+makes it and the others wait.
 """
 
 from __future__ import annotations
@@ -55,11 +55,11 @@ _DAMAGED = (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, 
 
 @dataclass(frozen=True)
 class ScannedImage:
-    """What is known of one image.
+    """What is known about one image.
 
     Attributes:
         digest: SHA-256 of its instance ids (:func:`ids_digest`), of its size on the test split.
-        instances: in the order of their ids; None on the test split.
+        instances: In the order of their ids; None on the test split.
     """
 
     files: ImageFiles
@@ -79,18 +79,18 @@ def scan(
     """Returns all images of a split with their instances, from the cache as far as it is valid.
 
     Args:
-        root: the folder that holds ``leftImg8bit`` and ``gtFine``.
+        root: The folder that holds ``leftImg8bit`` and ``gtFine``.
         split: `"train"`, `"val"` or `"test"`; test is not annotated.
         masks: `"instance_ids"` or `"polygons"`.
-        num_workers: processes; None chooses by the number of images and cores, 0 and 1 stay in
+        num_workers: Processes; None chooses by the number of images and cores, 0 and 1 stay in
             this process. The result does not depend on it.
-        expected: see :func:`list_files`, also for the errors.
+        expected: See :func:`list_files`, also for the errors.
 
     Returns:
         Sorted by city and image id.
 
     Raises:
-        DataError: also damaged files; names the file.
+        DataError: A file is damaged. The message names it.
     """
     files = list_files(root, split, masks, expected)
     place = os.path.abspath(root)

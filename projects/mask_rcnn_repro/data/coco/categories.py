@@ -15,10 +15,10 @@ class Categories:
     """The classes of a COCO json file, sorted by their id.
 
     Attributes:
-        names: class names; the index is the contiguous class id.
-        id_map: category id in the file -> contiguous id.
-        keypoint_names: of the only category with keypoints, else empty.
-        skeleton: pairs of 0-based keypoint indices of that category.
+        names: Class names; the index is the contiguous class id.
+        id_map: Category id in the file -> contiguous id.
+        keypoint_names: Names of the only category with keypoints, otherwise empty.
+        skeleton: Pairs of 0-based keypoint indices of that category.
     """
 
     names: tuple[str, ...]
@@ -31,7 +31,7 @@ def parse_categories(value: Any, file: str) -> Categories:
     """Checks the "categories" field of a COCO json file.
 
     Raises:
-        DataError: missing, empty, wrong types or a duplicate id.
+        DataError: The field is missing or empty, has wrong types or a duplicate id.
     """
     entries = records(value, "categories", file)
     if not entries:

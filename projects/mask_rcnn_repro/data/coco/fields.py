@@ -1,7 +1,6 @@
 """Checks of COCO json files and of single values in them: numbers, run lengths, file names.
 
-Each function takes a ``where`` (which file and which record), so that a message names the place
-to fix.
+Each function takes a ``where`` (file and record), which messages name.
 """
 
 from __future__ import annotations
@@ -28,15 +27,15 @@ def finite_numbers(value: Any, where: str, limit: float = sys.float_info.max) ->
     """Checks whether a list of numbers is finite.
 
     Args:
-        value: what the json holds; must be a list of numbers, else it is an error.
-        where: file, record and field, for the message.
-        limit: largest absolute value.
+        value: Content of the json, which must be a list of numbers.
+        where: File, record and field, for the message.
+        limit: Largest absolute value.
 
     Returns:
         False if a number is NaN, infinite or beyond the limit. True for an empty list.
 
     Raises:
-        DataError: not a list, or an element is not a number.
+        DataError: The value is not a list, or an element is not a number.
     """
     if type(value) is not list:
         raise DataError(
@@ -56,7 +55,7 @@ def positive_int(value: Any, where: str) -> int:
     """Returns a size in pixels as int; ``640.0`` passes, because some tools write it.
 
     Raises:
-        DataError: not a whole number above 0.
+        DataError: The value is not a whole number above 0.
     """
     if type(value) is float and value.is_integer():
         value = int(value)
@@ -84,8 +83,8 @@ def relative_file_name(value: Any, where: str) -> str:
     Links below the root are followed wherever they lead: a json cannot make them.
 
     Raises:
-        DataError: not a string, empty, with characters that no name has, absolute, or with a
-            ``..`` part.
+        DataError: The name is not a string, is empty or absolute, or has a ``..`` part or
+            characters that no name has.
     """
     if type(value) is not str or not value or _NEVER_IN_NAMES.search(value):
         raise DataError(f"{where} must be a file name, got {short(value)}.")
@@ -102,20 +101,20 @@ def relative_file_name(value: Any, where: str) -> str:
 def run_lengths(segmentation: Mapping[str, Any], height: int, width: int, where: str) -> dict:
     """Checks a COCO run length encoding against its image.
 
-    pycocotools decodes what it is given into a buffer of the stated size without looking at the
-    sum of the runs, so the sum is checked here.
+    pycocotools decodes runs into a buffer of the stated size without checking their sum. It is
+    checked here.
 
     Args:
         segmentation: ``{"size": [h, w], "counts": list, str or bytes}``, runs in column order.
-        height: of the image, in pixels.
-        width: of the image, in pixels.
-        where: file and record, for the message.
+        height: Height of the image in pixels.
+        width: Width of the image in pixels.
+        where: File and record, for the message.
 
     Returns:
-        The compressed encoding, the same object where it was compressed already.
+        The compressed encoding, the same object if it was compressed already.
 
     Raises:
-        DataError: missing fields, a size that is not the image's, or runs that do not fill it.
+        DataError: Fields are missing, the size is not that of the image, or runs do not fill it.
     """
     missing = [key for key in ("size", "counts") if key not in segmentation]
     if missing:
@@ -183,7 +182,7 @@ def records(value: Any, field: str, file: str) -> list[dict[str, Any]]:
     """Returns a field of the top level after checking that it is a list of objects.
 
     Raises:
-        DataError: missing, no list, or an element that is no object.
+        DataError: The field is missing or not a list, or an element is not an object.
     """
     if value is None:
         raise DataError(
@@ -199,7 +198,7 @@ def records(value: Any, field: str, file: str) -> list[dict[str, Any]]:
 
 
 def required(entry: Mapping[str, Any], key: str, where: str) -> Any:
-    """Returns a field that a record must have; DataError where it has not."""
+    """Returns a field that a record must have. Raises DataError if it is missing."""
     try:
         return entry[key]
     except KeyError:
@@ -207,7 +206,7 @@ def required(entry: Mapping[str, Any], key: str, where: str) -> Any:
 
 
 class Findings:
-    """Counts of records that were dropped or changed, reported in one warning per file."""
+    """Counts records that were dropped or changed, and reports them in one warning per file."""
 
     def __init__(self) -> None:
         self._ids: dict[str, list[Any]] = {}
@@ -217,7 +216,7 @@ class Findings:
         self._ids.setdefault(kind, []).append(record_id)
 
     def warn(self, logger: logging.Logger, file: str) -> None:
-        """Logs one warning with counts and the first ids; nothing where nothing was found."""
+        """Logs one warning with counts and the first ids, if anything was found."""
         if not self._ids:
             return
         lines = []

@@ -44,8 +44,8 @@ class CocoData:
 
     Attributes:
         dicts: Detectron2 data set dicts, sorted by image id.
-        categories: None where the file has none and ``annotated`` is False.
-        annotated: whether the file has an "annotations" field.
+        categories: None if the file has none and ``annotated`` is False.
+        annotated: Whether the file has an "annotations" field.
     """
 
     dicts: list[dict[str, Any]]
@@ -61,9 +61,9 @@ def load_coco_json(
     """Reads and checks a COCO json file.
 
     Args:
-        json_file: annotations (instances, person keypoints) or image info alone (test splits).
-        image_root: folder to which the images' file names are relative.
-        expected: class names that an annotated file must have, in the order of their ids; None
+        json_file: Annotations (instances, person keypoints), or image info only (test splits).
+        image_root: Directory to which the images' file names are relative.
+        expected: Class names that an annotated file must have, in the order of their ids; None
             takes them as they are.
 
     Returns:
@@ -72,7 +72,7 @@ def load_coco_json(
         pixel as Detectron2 expects. ``annotations`` is empty for image info files.
 
     Raises:
-        DataError: a missing file or folder, or content that is not what it should be.
+        DataError: A file or directory is missing, or the content is wrong.
     """
     file = os.fspath(json_file)
     root = os.fspath(image_root)
@@ -111,7 +111,7 @@ def parse_images(value: Any, file: str, root: str) -> dict[int, dict[str, Any]]:
         One data set dict per image, without annotations yet, by image id.
 
     Raises:
-        DataError: missing fields, wrong types, ids that are not unique, names that leave the root.
+        DataError: Fields are missing or of wrong types, ids not unique, or names leave the root.
     """
     entries = records(value, "images", file)
     if not entries:
@@ -192,7 +192,7 @@ def _in_detectron2s_format(annotation: dict[str, Any], categories: Categories) -
 
 
 def _look_for_images(dicts: Sequence[Mapping[str, Any]], root: str, file: str) -> None:
-    """Looks for the first and some more images, so that a wrong folder is noticed at once."""
+    """Checks that the first and some more images exist, to detect a wrong directory early."""
     if not os.path.isdir(root):
         raise DataError(missing_message("image folder", root))
     step = max(1, len(dicts) // _IMAGES_LOOKED_FOR)

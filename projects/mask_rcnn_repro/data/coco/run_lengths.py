@@ -21,11 +21,11 @@ def decode_counts(counts: str | bytes) -> np.ndarray | None:
     """Returns the lengths of the runs of 0, 1, 0, ... in turn.
 
     Args:
-        counts: the compressed text.
+        counts: The compressed text.
 
     Returns:
-        (S,) int64, down the columns; empty for an empty text. None where the text is no such
-        encoding; the numbers themselves are not checked and may be negative.
+        (S,) int64, down the columns. Empty for an empty text. None if the text is no such encoding.
+        The numbers themselves are not checked and may be negative.
     """
     try:
         raw = counts.encode("ascii") if isinstance(counts, str) else counts

@@ -1,7 +1,7 @@
 """Files of generated annotations: COCO json whose "info" says which model annotated which images.
 
 :mod:`mask_rcnn_repro.distillation` writes them, `mixed_dataset.py` reads them for training.
-Annotations in COCO format from elsewhere will do, too; their "info" says nothing.
+Other annotations in COCO format can be used, too. Their "info" has no such facts.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ _LONGEST_INFO = 1 << 20
 
 @dataclass(frozen=True)
 class GeneratedSource:
-    """What the "info" of generated annotations says about their images.
+    """What the "info" of generated annotations states about their images.
 
     Attributes:
-        name: data set of the images; None where the file does not say.
-        json: image list of a data set of the user.
-        image_root: its images.
+        name: Data set of the images. None if the file does not state it.
+        json: Image list of the user's own data set.
+        image_root: Directory of its images.
     """
 
     name: str | None = None
@@ -56,10 +56,10 @@ def distillation_info(file: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def read_info(file: str | os.PathLike[str]) -> dict[str, Any]:
-    """Returns the "info" of a COCO json file, quickly where it stands at the beginning.
+    """Returns the "info" of a COCO json file, quickly if it is at the beginning.
 
     Raises:
-        DataError: no such file, or not json.
+        DataError: The file is missing or is not json.
     """
     path = os.fspath(file)
     try:
@@ -87,7 +87,7 @@ def generated_facts(file: str | os.PathLike[str]) -> dict[str, Any]:
         categories, images and annotations), ``images`` and ``instances``.
 
     Raises:
-        DataError: no such file, or not in COCO format.
+        DataError: The file is missing or is not in COCO format.
     """
     path = os.fspath(file)
     content = coco_file(path).content
@@ -108,7 +108,7 @@ def generated_facts(file: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def default_unlabeled(labeled: str) -> str:
-    """Returns the unlabeled images of a labeled data set; ConfigError where none are known."""
+    """Returns the unlabeled images of a labeled data set. Raises ConfigError without any."""
     name = None
     if labeled in EMBEDDED or labeled in EMBEDDED_PERSON:
         name = f"{labeled.rpartition('_')[0]}_unlabeled"

@@ -55,30 +55,30 @@ def get_mixed_dicts(
     Args:
         names: Labeled data sets. This argument, `json`, `image_root` and `flip_pairs` are as in
             :func:`get_training_dicts`.
-        generated: file that ``tools/distill.py`` wrote; any annotations in COCO format will do.
+        generated: File that ``tools/distill.py`` wrote; any annotations in COCO format will do.
             ``train_net.py`` fills in the teacher's where it is None.
-        generated_images: folder of its images; None takes those that the file's "info" names.
-        generated_part: p, the part of the images of an epoch that are generated.
-        seed: decides which images come once more than others.
-        json: labeled data of the user.
-        image_root: its images.
-        filter_empty: as for :func:`get_training_dicts`, of either set; likewise `min_keypoints`.
-        min_keypoints: see `filter_empty`.
-        flip_pairs: see `names`.
-        teacher: config whose model generates the annotations for ``train_net.py`` unless a file
+        generated_images: Folder of its images; None takes those that the file's "info" names.
+        generated_part: P, the part of the images of an epoch that are generated.
+        seed: Decides which images come once more than others.
+        json: Labeled data of the user.
+        image_root: Its images.
+        filter_empty: As for :func:`get_training_dicts`, of either set; likewise `min_keypoints`.
+        min_keypoints: See `filter_empty`.
+        flip_pairs: See `names`.
+        teacher: Config whose model generates the annotations for ``train_net.py`` unless a file
             is given: of the same labeled data, in the same profile. Here it is in messages alone.
-        unlabeled: registered name of the images that it annotates; None takes those that belong to
+        unlabeled: Registered name of the images that it annotates; None takes those that belong to
             the labeled data. Here in messages alone.
-        image_bits: see :func:`get_training_dicts`; generated images have the labeled ones' bits.
+        image_bits: See :func:`get_training_dicts`; generated images have the labeled ones' bits.
 
     Returns:
         Dicts in Detectron2's format, labeled ones first; generated ones have ``generated=True``.
         Images that come several times are the same object.
 
     Raises:
-        ConfigError: a part that is not between 0 and 1, no `generated`, images whose folder is
+        ConfigError: A part that is not between 0 and 1, no `generated`, images whose folder is
             not known; or as :func:`get_training_dicts`.
-        DataError: generated annotations that are missing or broken, or have other classes or other
+        DataError: Generated annotations that are missing or broken, or have other classes or other
             keypoints than the labeled ones; a set of which no image is left.
     """
     check_mixture(generated, generated_part, teacher)
@@ -128,8 +128,8 @@ def mixed_indices(
     Args:
         labeled: L, at least 1.
         generated: G, at least 1.
-        part: p, between 0 and 1.
-        seed: of the choice.
+        part: P, between 0 and 1.
+        seed: Seed of the choice.
 
     Returns:
         Ascending indices of labeled and of generated images, int64; the second are the part p of
@@ -154,13 +154,13 @@ def check_mixture(generated: str | None, generated_part: float, teacher: str | N
     """Checks what can be checked before anything is read, generated or trained.
 
     Args:
-        generated: as for :func:`get_mixed_dicts`.
-        generated_part: the same.
-        teacher: the same; stands in for a file that is still to be generated.
+        generated: See :func:`get_mixed_dicts`.
+        generated_part: See :func:`get_mixed_dicts`.
+        teacher: See :func:`get_mixed_dicts`. It stands for a file that is yet to be generated.
 
     Raises:
-        ConfigError: a part that is not between 0 and 1; neither a file nor a teacher.
-        DataError: a file that does not exist.
+        ConfigError: A part that is not between 0 and 1; neither a file nor a teacher.
+        DataError: A file that does not exist.
     """
     if not 0 < generated_part < 1:
         raise ConfigError(
@@ -200,12 +200,12 @@ def image_root_of(source: GeneratedSource, given: str | None) -> str:
     """Returns the folder of the images of generated annotations.
 
     Args:
-        source: what their "info" says.
-        given: by the config, which has the last word.
+        source: What their "info" says.
+        given: Directory in the config, which takes precedence.
 
     Raises:
-        ConfigError: neither says it.
-        DataError: the data set that "info" names is not there.
+        ConfigError: Neither says it.
+        DataError: The data set that "info" names is not there.
     """
     if given is not None:
         return given

@@ -1,7 +1,7 @@
-"""An image's annotations through its augmentation and into ``Instances``, all of them at once.
+"""Transforms all annotations of an image at once and converts them to ``Instances``.
 
-Detectron2 transforms an instance at a time, in a dozen small calls each. Its transforms take arrays
-of boxes and of points, so one call does for all instances, and gives the same numbers.
+Detectron2 transforms one instance at a time, with a dozen small calls for each. Its transforms take
+arrays of boxes and of points. One call for all instances gives the same numbers.
 
 Shapes: N instances; boxes (N, 4) XYXY in pixels of the augmented image.
 """
@@ -33,19 +33,19 @@ def transform_to_instances(
     image_shape: tuple[int, int],
     keypoint_hflip_indices: np.ndarray | None = None,
 ) -> Instances:
-    """Does what ``transform_instance_annotations`` and ``annotations_to_instances`` do together.
+    """Replaces ``transform_instance_annotations`` and ``annotations_to_instances``.
 
     Args:
-        annotations: in Detectron2's format, with lists of numbers as boxes, and with arrays of
+        annotations: In Detectron2's format, with lists of numbers as boxes, and with arrays of
             their own as polygons and keypoints, which are written to.
-        transforms: those of the image.
-        image_shape: height and width of the augmented image.
-        keypoint_hflip_indices: as Detectron2's function takes them.
+        transforms: Transforms of the image.
+        image_shape: Height and width of the augmented image.
+        keypoint_hflip_indices: As for Detectron2's function.
 
     Returns:
         Instances with ``gt_boxes`` (clipped to the image), ``gt_classes`` and, where annotations
-        have them, ``gt_masks`` (polygons, or bit masks where any mask is given as run lengths)
-        and ``gt_keypoints``; without any annotation the first two alone.
+        have them, ``gt_masks`` (polygons, or bit masks if any mask is given as run lengths) and
+        ``gt_keypoints``. Without any annotation, only the first two.
     """
     instances = Instances(image_shape)
     instances.gt_boxes = Boxes(_boxes(annotations, transforms, image_shape))
@@ -87,7 +87,7 @@ def _boxes(
 
 
 def _masks(masks: list[Any], transforms: T.TransformList, image_shape: tuple[int, int]) -> Any:
-    """Polygon masks, or bit masks where any mask is not given as polygons."""
+    """Returns polygon masks, or bit masks if any mask is not given as polygons."""
     polygons = all(isinstance(mask, list) for mask in masks)
     if polygons and all(type(t) in _POINTWISE for t in transforms.transforms):
         flat = list(itertools.chain.from_iterable(masks))

@@ -1,4 +1,4 @@
-"""Reading an image so that a broken one is reported with its file and image id."""
+"""Reads an image, and reports a broken one with its file and image id."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mask_rcnn_repro.data.deep_images import channel_bits, deep_values, to_eight
 from mask_rcnn_repro.errors import DataError
 
 PLAIN_MODES = frozenset({"RGB", "L"})
-"""Pillow's modes that are read without loss; others are converted."""
+"""Modes of Pillow that are read without loss. Others are converted."""
 
 LARGEST_FILE = 1 << 30
 """Bytes; larger files are refused, as are images of over 179 million pixels (set by Pillow)."""
@@ -30,20 +30,21 @@ _ORIENTATION = 0x0112
 def read_image(record: Mapping[str, Any], image_format: str) -> np.ndarray:
     """Reads the image of a data set dict and checks its size against the dict.
 
-    The size is compared before anything is decoded: a small file that claims to be huge takes no
-    memory unless the annotations claim so, too. Images of 16 bits are scaled from `image_bits`.
+    The size is compared before anything is decoded. A small file with a huge stated size takes no
+    memory unless the annotations state it, too. Images of 16 bits are scaled from `image_bits`.
 
     Args:
-        record: with ``file_name`` and, where known, ``image_id``, ``height``, ``width`` and
+        record: With ``file_name`` and, where known, ``image_id``, ``height``, ``width`` and
             ``image_bits``, the bits that 16-bit images of its data set use (default 16: the upper
             8 bits remain). A file that states fewer itself, as TIFF may, has the last word.
         image_format: ``"BGR"``, ``"RGB"`` or another that Detectron2's ``read_image`` takes.
 
     Returns:
-        An array (H, W, C), uint8 in [0, 255], turned as its EXIF orientation says.
+        An array (H, W, C), uint8 in [0, 255], with its EXIF orientation applied.
 
     Raises:
-        DataError: missing, truncated, no image, too large, of unknown range or of another size.
+        DataError: The file is missing, truncated, no image, too large, of unknown range or of
+            another size.
     """
     file = record["file_name"]
     which = f"Image {record.get('image_id', '(without id)')}, file {file},"
@@ -91,7 +92,7 @@ def _check_size(
 
 
 def _read(record: Mapping[str, Any], image_format: str, which: str) -> np.ndarray:
-    """As Detectron2's reader, and 16-bit images besides."""
+    """Reads an image as Detectron2 does, and also 16-bit images."""
     file = record["file_name"]
     if os.path.exists(file):  # others are for the path manager, which knows addresses
         state = os.stat(file)
@@ -138,7 +139,7 @@ def _warn_of_range(largest: int, bits: int, which: str) -> None:
 
 
 def _on_its_side(picture: Image.Image) -> bool:
-    """Whether EXIF turns a picture by a quarter; broken EXIF is ignored, as Detectron2 does."""
+    """Returns whether EXIF rotates by 90 degrees. Broken EXIF is ignored, as in Detectron2."""
     try:
         return picture.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
     except Exception:

@@ -54,24 +54,24 @@ def build_train_loader(
     ``world_size`` processes.
 
     Args:
-        dataset: dicts as :func:`get_training_dicts` returns them.
-        mapper: from such a dict to the model's input.
-        total_batch_size: images per optimizer step, over all processes and micro-batches.
-        num_workers: processes that load ahead (:func:`loader_workers`); 0 loads in this process.
-        aspect_ratio_grouping: put images wider than high and others into separate micro-batches,
+        dataset: Dicts from :func:`get_training_dicts`.
+        mapper: Maps such a dict to the input of the model.
+        total_batch_size: Images per optimizer step, over all processes and micro-batches.
+        num_workers: Processes that load ahead (:func:`loader_workers`). 0 loads in this process.
+        aspect_ratio_grouping: Put images wider than high and others into separate micro-batches,
             which need less padding.
-        seed: of the order of images and of their augmentations.
-        start_iteration: iteration whose batch comes first; skipping takes no time.
-        accumulate: micro-batches per iteration and process.
-        rank: this process; None asks Detectron2.
-        world_size: number of processes; None asks Detectron2.
+        seed: Seed of the order of images and of their augmentations.
+        start_iteration: Iteration whose batch comes first. Skipping takes no time.
+        accumulate: Micro-batches per iteration and process.
+        rank: Number of this process. None asks Detectron2.
+        world_size: Number of processes. None asks Detectron2.
 
     Returns:
         A loader of lists of ``total_batch_size / (world_size * accumulate)`` mapped dicts.
 
     Raises:
-        ConfigError: sizes that cannot be divided evenly or are out of range.
-        DataError: an empty data set, or one without what the mapper is to produce.
+        ConfigError: Sizes cannot be divided evenly or are out of range.
+        DataError: The data set is empty or lacks what the mapper must produce.
     """
     rank = comm.get_rank() if rank is None else rank
     world_size = comm.get_world_size() if world_size is None else world_size
@@ -112,17 +112,17 @@ def build_test_loader(
     Each process gets a contiguous part of the data, as Detectron2's ``InferenceSampler`` cuts it.
 
     Args:
-        dataset: dicts as :func:`get_test_dicts` returns them.
-        mapper: from such a dict to the model's input.
-        num_workers: as for :func:`build_train_loader`.
-        batch_size: images in a batch; the last batch may be smaller.
+        dataset: Dicts from :func:`get_test_dicts`.
+        mapper: Maps such a dict to the input of the model.
+        num_workers: See :func:`build_train_loader`.
+        batch_size: Images per batch. The last batch may be smaller.
 
     Returns:
         A loader of lists of mapped dicts, with a length.
 
     Raises:
-        ConfigError: sizes out of range.
-        DataError: an empty data set.
+        ConfigError: Sizes are out of range.
+        DataError: The data set is empty.
     """
     if batch_size < 1 or num_workers < 0:
         raise ConfigError(
@@ -138,7 +138,7 @@ def build_test_loader(
 def build_local_loader(dataset: DatasetDicts, mapper: Mapper, num_workers: int = 0) -> DataLoader:
     """Builds a loader that gives each image once, in order and one by one, in this process alone.
 
-    Args are those of :func:`build_test_loader`; nothing is shared among processes.
+    Arguments are those of :func:`build_test_loader`. Nothing is shared among processes.
     """
     return UserErrorLoader(_Mapped(dataset, mapper), batch_size=1, **_options(num_workers))
 
@@ -148,11 +148,11 @@ class UserErrorLoader(DataLoader):
 
     Workers return the error as a value; torch would prepend a traceback to the message.
 
-    Before workers are forked, this process's OpenCV goes down to one thread: a worker that inherits
-    OpenCV's thread pool, whose threads do not exist there, hangs as soon as it changes or uses it.
+    Before workers are forked, OpenCV is set to one thread in this process. A worker that inherits
+    its thread pool, whose threads do not exist there, hangs as soon as it changes or uses it.
 
-    Parsed annotation files are released: whatever needed them has read them, and each worker would
-    come to hold a copy.
+    Parsed annotation files are released, because each worker would hold a copy, and nothing needs
+    them any more.
 
     Workers that die are replaced, see :func:`surviving_deaths`.
     """
@@ -252,7 +252,7 @@ def loader_workers(asked: int) -> int:
     More processes take memory and do not load faster. What is loaded does not depend on the number.
 
     Args:
-        asked: as configured; 0 loads in the calling process.
+        asked: As configured; 0 loads in the calling process.
 
     Returns:
         ``asked``, or a lower number (at least 1), which is logged.

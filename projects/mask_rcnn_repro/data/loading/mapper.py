@@ -36,24 +36,24 @@ class MaskRCNNMapper(DatasetMapper):
     numpy's global generator, which the training loader seeds for each draw.
 
     Args:
-        is_train: keep and transform annotations; otherwise images only.
+        is_train: Keep and transform annotations. Otherwise map images only.
         augmentations: Detectron2 augmentations or transforms, applied in order.
-        image_format: channel order of the image, the model's ``input_format``.
-        use_instance_mask: produce ``gt_masks``.
-        use_keypoint: produce ``gt_keypoints``.
-        keypoint_hflip_indices: see :func:`keypoint_flip_indices`; None means COCO's 17 keypoints
+        image_format: Channel order of the image, the model's ``input_format``.
+        use_instance_mask: Produce ``gt_masks``.
+        use_keypoint: Produce ``gt_keypoints``.
+        keypoint_hflip_indices: See :func:`keypoint_flip_indices`; None means COCO's 17 keypoints
             (a config gets those of its training data when it is run).
-        precomputed_proposal_topk: stored proposals for the model, the best scored; None: none.
-        proposal_files: folders of stored proposals (:class:`ProposalFile`), one for each data set
+        precomputed_proposal_topk: Stored proposals for the model, the best scored; None: none.
+        proposal_files: Folders of stored proposals (:class:`ProposalFile`), one for each data set
             that is read; opened when the first image is mapped. None: proposals are in the dicts,
             as Detectron2's ``load_proposals_into_dataset`` puts them there.
-        crowd_overlap: in training, omit proposals of which more than this part lies in the box of
+        crowd_overlap: In training, omit proposals of which more than this part lies in the box of
             one crowd region, as Detectron's stage-wise training does (0.7). None: keep them all;
             those that match no object are negatives.
-        recompute_boxes: take boxes from the augmented masks, for augmentations that crop.
+        recompute_boxes: Take boxes from the augmented masks, for augmentations that crop.
 
     Raises:
-        ConfigError: arguments that contradict each other.
+        ConfigError: Arguments contradict each other.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class MaskRCNNMapper(DatasetMapper):
         """Reads, augments and formats one image.
 
         Args:
-            dataset_dict: in Detectron2's format; left as it is.
+            dataset_dict: Dict in Detectron2's format. It is not changed.
 
         Returns:
             The dict without ``annotations``, with ``image`` (uint8 tensor (C, H, W)), if configured
@@ -115,7 +115,7 @@ class MaskRCNNMapper(DatasetMapper):
             omitted; without any instance the fields are empty and masks absent.
 
         Raises:
-            DataError: see :func:`read_image` and :class:`ProposalFile`; or keypoints of another
+            DataError: See :func:`read_image` and :class:`ProposalFile`; or keypoints of another
                 number than configured, no proposals, data sets whose stored proposals overlap.
         """
         record = {key: value for key, value in dataset_dict.items() if key != "annotations"}

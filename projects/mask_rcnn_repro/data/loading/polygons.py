@@ -25,13 +25,13 @@ _SHORTEST_SIDE = 0.1
 
 
 class PolygonArrays(PolygonMasks):
-    """Detectron2's ``PolygonMasks`` stored as arrays; behaves and rasterises as it does.
+    """Detectron2's ``PolygonMasks``, stored as arrays. It behaves and rasterizes in the same way.
 
     Args:
-        polygons: for each instance its polygons [x0, y0, x1, y1, ...] in pixels.
+        polygons: Polygons [x0, y0, x1, y1, ...] of each instance in pixels.
 
     Raises:
-        ValueError: as ``PolygonMasks``, for a polygon of less than three points or half a point.
+        ValueError: A polygon has fewer than three points or half a point, as in ``PolygonMasks``.
     """
 
     def __init__(self, polygons: list[list[np.ndarray]]) -> None:
@@ -47,10 +47,10 @@ class PolygonArrays(PolygonMasks):
     def from_points(
         cls, points: np.ndarray, points_per_polygon: Sequence[int], polygons_each: Sequence[int]
     ) -> PolygonArrays:
-        """Makes masks of arrays without looking at single polygons.
+        """Makes masks from arrays without checking single polygons.
 
         Args:
-            points: (P, 2) float64, x and y of all polygons one after the other; kept, not copied.
+            points: (P, 2) float64, concatenated points of all polygons. They are not copied.
             points_per_polygon: (G,) each at least 3.
             polygons_each: (N,) number of polygons of each instance.
         """

@@ -80,8 +80,8 @@ def _weights(old: int, new: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The sums of one pass, as Pillow's ``precompute_coeffs`` and ``normalize_coeffs_8bpc``.
 
     Args:
-        old: pixels in the source.
-        new: pixels in the result.
+        old: Pixels in the source.
+        new: Pixels in the result.
 
     Returns:
         First source pixel (new,), number of pixels (new,), fixed-point weights (new, T); int32.

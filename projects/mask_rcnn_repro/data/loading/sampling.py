@@ -27,12 +27,12 @@ class MicroBatchSampler(Sampler):
     walking there.
 
     Args:
-        groups: group (0 or 1) of each image; equal numbers switch grouping off.
-        batch_size: draws in a micro-batch.
-        seed: of the permutations.
-        start: number of the first micro-batch in the global sequence.
-        rank: this process.
-        world_size: number of processes.
+        groups: Group (0 or 1) of each image; equal numbers switch grouping off.
+        batch_size: Draws in a micro-batch.
+        seed: Seed of the permutations.
+        start: Number of the first micro-batch in the global sequence.
+        rank: This process.
+        world_size: Number of processes.
     """
 
     def __init__(

@@ -66,14 +66,14 @@ class ProposalFile:
     A pickled reader is its path, so that loader workers, forked or spawned, open their own.
 
     Args:
-        folder: as :class:`mask_rcnn_repro.data.ProposalWriter` or somebody else wrote it.
+        folder: As :class:`mask_rcnn_repro.data.ProposalWriter` or somebody else wrote it.
 
     Attributes:
-        folder: as given.
-        info: content of ``info.json``.
+        folder: As given.
+        info: Content of ``info.json``.
 
     Raises:
-        DataError: the folder or its info.json is missing, broken or of an unknown version.
+        DataError: The directory or its info.json is missing, broken or of an unknown version.
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
@@ -99,14 +99,14 @@ class ProposalFile:
         """Reads the proposals of one image.
 
         Args:
-            image_id: compared as text, as Detectron2 compares it.
+            image_id: Compared as text, as in Detectron2.
 
         Returns:
             Boxes (n, 4) as absolute XYXY in the original image's frame and their objectness
             logits (n,), descending; both float32 and the caller's own. n may be 0.
 
         Raises:
-            DataError: an image that is not in it, or arrays that are damaged.
+            DataError: The image is not in it, or arrays are damaged.
         """
         content = self.open()
         row = content.rows.get(str(image_id))
@@ -135,7 +135,7 @@ class ProposalFile:
         """Maps the arrays, if that was not done before, and checks that they fit each other.
 
         Raises:
-            DataError: a file is missing, truncated, pickled, or of another shape or type.
+            DataError: A file is missing, truncated, pickled, or of another shape or type.
         """
         if self._content is None:
             self._content = self._open()
@@ -210,16 +210,16 @@ def check_proposals(
     """Checks that stored proposals are whole and are those that are asked for.
 
     Args:
-        folder: what exists (:func:`proposals_exist`).
-        names: the data set, with `json` and `image_root` as for :func:`dataset_fingerprint`.
-        json: see `names`.
-        image_root: see `names`.
+        folder: What exists (:func:`proposals_exist`).
+        names: The data set, with `json` and `image_root` as for :func:`dataset_fingerprint`.
+        json: See `names`.
+        image_root: See `names`.
         fingerprint: "sha256:..." of the data set, in place of `names`; neither checks no data.
-        source_hash: hash of the RPN's config; None takes proposals from any source.
-        topk: boxes an image that are wanted; None is content with what there is.
+        source_hash: Hash of the RPN's config; None takes proposals from any source.
+        topk: Wanted boxes per image. None takes as many as there are.
 
     Raises:
-        DataError: damaged, of another format version, or stale; names everything that is.
+        DataError: Damaged, of another format version, or stale; names everything that is.
     """
     file = ProposalFile(folder)
     file.open()

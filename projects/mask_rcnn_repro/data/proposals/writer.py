@@ -46,15 +46,15 @@ class ProposalWriter:
     all processes share. Until :meth:`finish` the disk holds the boxes once, during it twice.
 
     Args:
-        folder: where they shall appear; must not exist. Its parents are made.
-        dataset: name of the data set.
+        folder: Where they shall appear; must not exist. Its parents are made.
+        dataset: Name of the data set.
         fingerprint: "sha256:..." of its annotations.
-        image_ids: all images of the data set, in order.
-        topk: boxes kept an image, those of the highest scores.
-        source: what made them, see :class:`ProposalInfo`.
+        image_ids: All images of the data set, in order.
+        topk: Boxes kept an image, those of the highest scores.
+        source: What made them, see :class:`ProposalInfo`.
 
     Raises:
-        DataError: something is stored there already, or the folder cannot be made.
+        DataError: Something is stored there already, or the folder cannot be made.
     """
 
     def __init__(
@@ -97,12 +97,12 @@ class ProposalWriter:
         """Appends one image's proposals.
 
         Args:
-            image_id: an image of the data set that was not added before.
+            image_id: An image of the data set that was not added before.
             boxes: (n, 4), absolute XYXY in the original image's frame; n may be 0.
             scores: (n,) objectness logits, in any order.
 
         Raises:
-            DataError: shapes that do not fit, values that are not finite, boxes upside down, an
+            DataError: Shapes that do not fit, values that are not finite, boxes upside down, an
                 unknown image.
         """
         boxes, scores = np.asarray(boxes, np.float32), np.asarray(scores, np.float32)
@@ -136,7 +136,7 @@ class ProposalWriter:
         """Joins all processes' parts and lets the folder appear. Collective.
 
         Raises:
-            DataError: images are missing or were added twice, parts do not lie on the same disk,
+            DataError: Images are missing or were added twice, parts do not lie on the same disk,
                 or the folder has been made by somebody else meanwhile. Nothing is left then.
         """
         for file in self._files.values():

@@ -105,7 +105,7 @@ class CityscapesInstanceEvaluator(DatasetEvaluator):
                 :func:`~mask_rcnn_repro.evaluation.masks.rle.instances_to_results` takes them.
 
         Raises:
-            DataError: a class that the data set lacks, or predictions without masks.
+            DataError: A class that the data set lacks, or predictions without masks.
         """
         for image, output in zip(inputs, outputs, strict=True):
             instances: Instances = output["instances"]
@@ -124,7 +124,7 @@ class CityscapesInstanceEvaluator(DatasetEvaluator):
             splits without annotations.
 
         Raises:
-            DataError: annotations that are missing or do not fit the predictions, an image id
+            DataError: Annotations that are missing or do not fit the predictions, an image id
                 that is no Cityscapes stem if the server's format is written.
         """
         annotated = self._annotated()

@@ -67,7 +67,7 @@ def annotation_runs(ids: np.ndarray) -> AnnotationRuns:
     """Cuts an instanceIds image (H, W), into runs; not empty.
 
     Raises:
-        DataError: a value of no Cityscapes label, or of train ids.
+        DataError: A value of no Cityscapes label, or of train ids.
     """
     # a transposed copy is (W, H) in memory order: pixels go down the columns
     flat = np.ascontiguousarray(ids.astype(np.uint16, copy=False).T).ravel()
@@ -88,7 +88,7 @@ def rle_runs(counts: str | bytes) -> tuple[np.ndarray, np.ndarray]:
     """Decodes pycocotools' compressed run lengths to the runs of the mask, without making the mask.
 
     Returns:
-        starts and ends (exclusive) of the runs of 1, int64, in pixels down the columns; none for
+        Starts and ends (exclusive) of the runs of 1, int64, in pixels down the columns; none for
         an empty mask.
     """
     lengths = decode_counts(counts)
@@ -108,7 +108,7 @@ def overlaps(
         Pixels shared, int64 (R, G), and pixels of each prediction, int64 (R,). R may be 0.
 
     Raises:
-        DataError: a mask has another size than the annotation.
+        DataError: A mask has another size than the annotation.
     """
     for rle in rles:
         if tuple(rle["size"]) != annotation.size:
@@ -150,7 +150,7 @@ def match_image(
     Predictions without a pixel, or of a label that is not evaluated, are left out.
 
     Args:
-        ids: the annotation (H, W).
+        ids: The annotation (H, W).
         rles: R compressed RLEs of that size.
         label_ids: R Cityscapes label ids.
         confidences: R scores.
@@ -161,7 +161,7 @@ def match_image(
         their `matchedGt`; plain numbers.
 
     Raises:
-        DataError: sizes or values that do not fit.
+        DataError: Sizes or values that do not fit.
     """
     annotation = annotation_runs(ids)
     evaluated = evaluated_labels()

@@ -26,7 +26,7 @@ def instance_metrics(matches: Mapping[str, Any]) -> dict[str, Any]:
     of the predictions.
 
     Args:
-        matches: image to what :func:`~mask_rcnn_repro.evaluation.cityscapes.matching.match_image`
+        matches: Image to what :func:`~mask_rcnn_repro.evaluation.cityscapes.matching.match_image`
             returns; may be empty.
 
     Returns:

@@ -46,7 +46,7 @@ def write_image(
         confidences: R scores.
 
     Raises:
-        DataError: a stem that the scripts would not find, or an unknown label.
+        DataError: A stem that the scripts would not find, or an unknown label.
     """
     from cityscapesscripts.helpers.labels import id2label
 

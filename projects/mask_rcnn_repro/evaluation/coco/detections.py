@@ -2,9 +2,9 @@
 
 Shapes: I images, R detections of them all, K keypoints.
 
-A detection as a Python dict takes about a kilobyte; here it takes 44 bytes, its mask's run lengths
-as text plus 8, and 24 bytes a keypoint. Numbers are kept as 64-bit floats, so that results are what
-they were to the last bit. Between processes the arrays travel as they are, without pickle.
+A detection as a Python dict takes about a kilobyte. Here it takes 44 bytes, its run lengths as text
+plus 8 bytes, and 24 bytes per keypoint. Numbers are kept as 64-bit floats, which preserves the
+results to the last bit. Processes exchange the arrays without pickle.
 """
 
 from __future__ import annotations
@@ -59,15 +59,15 @@ class Detections:
         """Adds an image.
 
         Args:
-            image_id: its id, a number or text.
-            height: of the original image, pixels.
-            width: the same.
-            results: as :func:`~.masks.rle.instances_to_results` gives them; may
+            image_id: Its id, a number or text.
+            height: Height of the original image in pixels.
+            width: Width of the original image in pixels.
+            results: As :func:`~.masks.rle.instances_to_results` gives them; may
                 be empty.
-            tasks: what the model predicts; results hold these tasks' fields.
+            tasks: What the model predicts; results hold these tasks' fields.
 
         Raises:
-            DataError: the model predicts masks or keypoints on some images only.
+            DataError: The model predicts masks or keypoints on some images only.
         """
         self.tasks |= set(tasks)
         for result in results:
@@ -180,7 +180,7 @@ def _received(rank: int, group: Any) -> Detections:
 class ResultStream:
     """COCO results of one task, generated at each iteration.
 
-    Iterating gives a dict a detection, ordered by image and then as the model gave them.
+    Iterating yields one dict per detection, ordered by image and then as the model gave them.
 
     Args:
         parts: Detections. Of an image that occurs more than once, the last occurrence counts.

@@ -151,7 +151,7 @@ class CocoEvaluator(DatasetEvaluator):
             Empty on all processes but the first, and on splits without annotations.
 
         Raises:
-            DataError: predictions and data set do not fit each other.
+            DataError: Predictions and data set do not fit each other.
         """
         parts = gather_detections(self._detections)
         if not comm.is_main_process():
@@ -192,7 +192,7 @@ class CocoEvaluator(DatasetEvaluator):
             As :meth:`evaluate`, of the tasks whose files there are; empty if there are none.
 
         Raises:
-            DataError: files that cannot be read or do not list the same detections.
+            DataError: Files that cannot be read or do not list the same detections.
         """
         folder = self.output_dir or Path()
         files = {task: folder / f"{task}_results.json" for task in TASK_FIELDS}
@@ -266,7 +266,7 @@ class CocoEvaluator(DatasetEvaluator):
         """The metadata's; none leaves COCO's to the backend, which only COCO's keypoints may have.
 
         Raises:
-            DataError: other keypoints without sigmas.
+            DataError: Other keypoints without sigmas.
         """
         metadata = MetadataCatalog.get(self.dataset_name)
         sigmas: Sequence[float] = metadata.get("keypoint_oks_sigmas", ())

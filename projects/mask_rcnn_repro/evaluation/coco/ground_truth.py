@@ -36,7 +36,7 @@ def load_ground_truth(dataset_name: str) -> GroundTruth:
     in training, completed by :func:`index_ground_truth`.
 
     Raises:
-        DataError: the json is missing or is not a COCO json.
+        DataError: The json is missing or is not a COCO json.
     """
     json_file = MetadataCatalog.get(dataset_name).get("json_file")
     if json_file is None:

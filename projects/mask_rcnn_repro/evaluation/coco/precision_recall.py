@@ -41,7 +41,7 @@ def precision_recall(precision: np.ndarray, categories: Sequence[int]) -> Precis
     Args:
         precision: (T, R, K, sizes, limits), fractions; -1 for a category without objects. The
             first size is "all", the last limit that which AP is computed with.
-        categories: the K category ids, in order.
+        categories: The K category ids, in order.
     """
     # (T, R, K); a category without objects is -1 everywhere, others nowhere
     values = np.asarray(precision)[:, :, :, 0, -1]

@@ -30,7 +30,7 @@ def encode_in_boxes(
         boxes: (R, 4) float32 on the CPU, absolute XYXY in the (H, W) frame.
         height: H, pixels.
         width: W, pixels.
-        threshold: pixels with at least this value belong to the mask; above 0.
+        threshold: Pixels with at least this value belong to the mask; above 0.
 
     Returns:
         The `counts` of R compressed RLEs; None where it cannot be told this way (masks with NaN or

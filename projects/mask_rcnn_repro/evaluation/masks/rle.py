@@ -39,8 +39,8 @@ def instances_to_results(
             and `pred_keypoints` (R, K, 3) in the same frame. Not modified.
         height: H, pixels.
         width: W, pixels.
-        image_id: copied into each result.
-        mask_threshold: pixels with at least this probability belong to the mask.
+        image_id: Copied into each result.
+        mask_threshold: Pixels with at least this probability belong to the mask.
 
     Returns:
         A dict per detection that is left, in the given order: `image_id`, `category_id` (the
@@ -96,7 +96,7 @@ def encode_masks(
         boxes: (R, 4) absolute XYXY in the (H, W) frame; not used for pasted masks.
         height: H, pixels.
         width: W, pixels.
-        threshold: see :func:`instances_to_results`.
+        threshold: See :func:`instances_to_results`.
 
     Returns:
         R compressed RLEs of size [H, W], `counts` as str.

@@ -89,7 +89,7 @@ class ProposalEvaluator(DatasetEvaluator):
                 in the original image's frame and `objectness_logits`.
 
         Raises:
-            DataError: outputs without proposals, or in another frame.
+            DataError: Outputs without proposals, or in another frame.
         """
         for image, output in zip(inputs, outputs, strict=True):
             boxes, logits = _original_frame(image, output)
@@ -104,7 +104,7 @@ class ProposalEvaluator(DatasetEvaluator):
             first, and on splits without annotations.
 
         Raises:
-            DataError: images that are not in the annotations.
+            DataError: Images that are not in the annotations.
         """
         gathered = comm.gather(self._predictions)
         if not comm.is_main_process():
@@ -178,7 +178,7 @@ class ProposalStore(DatasetEvaluator):
         """Writes a batch of proposals to the disk; takes what :class:`ProposalEvaluator` takes.
 
         Raises:
-            DataError: see :meth:`ProposalWriter.add`.
+            DataError: See :meth:`ProposalWriter.add`.
         """
         assert self._writer is not None, "reset() comes first"
         for image, output in zip(inputs, outputs, strict=True):
@@ -192,7 +192,7 @@ class ProposalStore(DatasetEvaluator):
             An empty dict, because nothing is measured.
 
         Raises:
-            DataError: see :meth:`ProposalWriter.finish`.
+            DataError: See :meth:`ProposalWriter.finish`.
         """
         assert self._writer is not None, "reset() comes first"
         writer, self._writer = self._writer, None
