@@ -106,7 +106,7 @@ def test_masks_from_several_views_to_a_student(trained: Path, tmp_path: Path) ->
     # what was predicted is not needed any more
     shutil.rmtree((tmp_path / file).with_name("predictions"))
     again = distill(tmp_path, VIEWS).succeeded()
-    assert "The generated annotations are there already" in again
+    assert "The generated annotations already exist" in again
     assert "Checkpointer" not in again
     assert not (tmp_path / file).with_name("predictions").exists()
     record = load_record(tmp_path / "student" / "record.json")
@@ -141,7 +141,7 @@ def test_a_killed_run_goes_on_to_the_same(
     assert (stopped.code, stopped.err) == (130, "Stopped; the same command continues from here.\n")
     assert not (trained_persons / "killed" / "generated.json").exists()
     out = distill(trained_persons, *persons("killed"), config=PERSONS).succeeded()
-    assert "2 of 3 files of predictions are there already" in out
+    assert "2 of 3 files of predictions already exist" in out
     assert files(trained_persons / "killed") == files(trained_persons / "whole")
 
 

@@ -147,7 +147,7 @@ def test_other_seeds_and_the_tool_share_them(copied: tuple[Path, Path]) -> None:
     assert unlogged(folder / "output") == before
     with _undone(folder):
         main(parse_args(["--config-file", str(folder / OWN / "teacher.py"), "--profile", "tiny"]))
-    assert "are there already" in (folder / DISTILLED / "log.txt").read_text().splitlines()[-1]
+    assert "already exist" in (folder / DISTILLED / "log.txt").read_text().splitlines()[-1]
     assert unlogged(folder / "output") == before
 
 
@@ -195,7 +195,7 @@ def test_deleted_annotations_are_made_again(copied: tuple[Path, Path]) -> None:
     assert [line.split(".")[0] for line in made(outcome)] == [
         "Missing: the generated annotations of own/student"
     ]
-    assert "1 of 1 files of predictions are there already" in outcome.out
+    assert "1 of 1 files of predictions already exist" in outcome.out
     assert (folder / GENERATED).read_bytes() == kept
     shutil.rmtree(folder / DISTILLED)
     assert len(made(launch(folder, "train.output_dir=b", config=config))) == 1

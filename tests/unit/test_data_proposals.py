@@ -240,7 +240,7 @@ def test_existing_proposals_are_never_overwritten(tmp_path: Path) -> None:
     proposals = random_proposals([1, 2])
     late = writer(tmp_path / "p", [1, 2])
     file = written(tmp_path / "p", proposals)
-    with pytest.raises(DataError, match=r"is there already. Delete the folder"):
+    with pytest.raises(DataError, match=r"already exists. Delete"):
         writer(tmp_path / "p")
     nothing = (np.zeros((0, 4)), np.zeros(0))
     for image_id in (1, 2):

@@ -37,7 +37,7 @@ from mask_rcnn_tools.evidence.results import (
     state_without_result,
 )
 from mask_rcnn_tools.evidence.rows import Row, all_rows
-from mask_rcnn_tools.evidence.words import table_title
+from mask_rcnn_tools.evidence.titles import table_title
 from mask_rcnn_tools.report import files as report_files
 from mask_rcnn_tools.report.cli import parse_args as parse_report_args
 from mask_rcnn_tools.report.files import is_current, load_report

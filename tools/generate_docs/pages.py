@@ -18,7 +18,7 @@ from mask_rcnn_repro.paper.numbers import printed_row
 from mask_rcnn_tools.common.text_tables import Table, TableCell
 from mask_rcnn_tools.evidence.results import loaded_config, same_run, stages_of
 from mask_rcnn_tools.evidence.rows import Row, all_rows
-from mask_rcnn_tools.evidence.words import table_title, task_title
+from mask_rcnn_tools.evidence.titles import table_title, task_title
 
 COMMAND = "python tools/generate_docs"
 """Brings all generated files up to date."""

@@ -57,7 +57,7 @@ def predict_missing(
     missing = comm.all_gather(store.missing())[0]
     done = store.num_files - len(missing)
     if done:
-        logger.info("%d of %d files of predictions are there already.", done, store.num_files)
+        logger.info("%d of %d files of predictions already exist.", done, store.num_files)
     mine = missing[comm.get_rank() :: comm.get_world_size()]
     with Phase() as phase:
         if mine:

@@ -113,7 +113,7 @@ def distill(
             "min_keypoint_score": min_keypoint_score,
         }
     if comm.all_gather(comm.is_main_process() and _is_finished(file, facts))[0]:
-        logger.info("The generated annotations are there already: %s", file)
+        logger.info("The generated annotations already exist: %s", file)
         return file
     if comm.is_main_process():
         store.claim(settings)

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 from mask_rcnn_tools.evidence.claims import Claim, claims_of
 from mask_rcnn_tools.evidence.rows import Row
+from mask_rcnn_tools.evidence.titles import table_title
 from mask_rcnn_tools.evidence.verdicts import Planned
-from mask_rcnn_tools.evidence.words import table_title
 
 
 @dataclass(frozen=True)

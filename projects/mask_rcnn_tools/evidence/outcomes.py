@@ -16,6 +16,7 @@ from mask_rcnn_tools.evidence.claims import Claim
 from mask_rcnn_tools.evidence.comparison import number_of
 from mask_rcnn_tools.evidence.power import WANTED_POWER, power, smallest_effect
 from mask_rcnn_tools.evidence.rows import PaperRow, Row
+from mask_rcnn_tools.evidence.titles import best_title, metric_title, number, table_title
 from mask_rcnn_tools.evidence.verdicts import (
     FEWEST_SEEDS,
     Interval,
@@ -26,7 +27,6 @@ from mask_rcnn_tools.evidence.verdicts import (
     interval_of,
     judge,
 )
-from mask_rcnn_tools.evidence.words import best_title, metric_title, number, table_title
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from mask_rcnn_repro.config.schema import ABOUT_KEYS
 from mask_rcnn_repro.config.yaml_io import read_yaml
 from mask_rcnn_repro.errors import ConfigError
 from mask_rcnn_repro.paper.numbers import TIMING, load_tables, paper_numbers, printed_row
-from mask_rcnn_tools.evidence.words import FOLDER_TITLES
+from mask_rcnn_tools.evidence.titles import FOLDER_TITLES
 
 PaperRow = tuple[str, str]
 """Table and name of a row that the paper prints."""

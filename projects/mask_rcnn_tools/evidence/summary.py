@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mask_rcnn_repro.records.record import Record
 from mask_rcnn_tools.common.text_tables import Table
-from mask_rcnn_tools.evidence.words import best_title, number, task_title
+from mask_rcnn_tools.evidence.titles import best_title, number, task_title
 
 _METRIC_ORDER = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 

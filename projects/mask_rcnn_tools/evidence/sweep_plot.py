@@ -5,7 +5,7 @@ from __future__ import annotations
 from mask_rcnn_tools.common import plot_style as style
 from mask_rcnn_tools.evidence.groups import short_keys
 from mask_rcnn_tools.evidence.outcomes import RowOutcome, TableOutcome
-from mask_rcnn_tools.evidence.words import metric_title
+from mask_rcnn_tools.evidence.titles import metric_title
 
 _WIDE_RANGE = 20  # largest over smallest value of a logarithmic axis
 

@@ -11,8 +11,8 @@ from mask_rcnn_repro.paper.numbers import load_claims
 from mask_rcnn_tools.common.text_tables import Table, TableCell
 from mask_rcnn_tools.evidence.causes import UNKNOWN, CauseKey, KnownCause
 from mask_rcnn_tools.evidence.outcomes import Evidence
+from mask_rcnn_tools.evidence.titles import metric_title, number, table_label
 from mask_rcnn_tools.evidence.verdicts import ERROR, VERDICTS, Verdict
-from mask_rcnn_tools.evidence.words import metric_title, number, table_label
 from mask_rcnn_tools.report.claims_plot import MARKS, claim_label, short_label
 from mask_rcnn_tools.report.scales import Scale, table_of
 

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 from mask_rcnn_tools.common import plot_style as style
 from mask_rcnn_tools.evidence.outcomes import Evidence
+from mask_rcnn_tools.evidence.titles import number, table_label
 from mask_rcnn_tools.evidence.verdicts import VERDICTS, Verdict
-from mask_rcnn_tools.evidence.words import number, table_label
 from mask_rcnn_tools.report.scales import Scale, table_of
 
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from mask_rcnn_tools.evidence.outcomes import TableOutcome
 from mask_rcnn_tools.evidence.rows import Row
 from mask_rcnn_tools.evidence.sweep_plot import draw_sweep
-from mask_rcnn_tools.evidence.words import table_label, task_title
+from mask_rcnn_tools.evidence.titles import table_label, task_title
 from mask_rcnn_tools.report.claims_plot import draw_claims
 from mask_rcnn_tools.report.plots import draw_classes, draw_learning, draw_precision_recall
 from mask_rcnn_tools.report.runs import Runs

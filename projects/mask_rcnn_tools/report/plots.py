@@ -15,7 +15,7 @@ from mask_rcnn_repro.records.curves import Curves, Point
 from mask_rcnn_tools.common import plot_style as style
 from mask_rcnn_tools.evidence.learning import mean_curve
 from mask_rcnn_tools.evidence.outcomes import RowOutcome, TableOutcome
-from mask_rcnn_tools.evidence.words import metric_title, task_title
+from mask_rcnn_tools.evidence.titles import metric_title, task_title
 
 _WIDTH = 5.2  # inches
 

@@ -8,7 +8,7 @@ from mask_rcnn_repro.records.record import Record
 from mask_rcnn_tools.common.text_tables import Table, TableCell
 from mask_rcnn_tools.evidence.groups import short_keys
 from mask_rcnn_tools.evidence.outcomes import RowOutcome, TableOutcome
-from mask_rcnn_tools.evidence.words import best_title, number, task_title
+from mask_rcnn_tools.evidence.titles import best_title, number, task_title
 from mask_rcnn_tools.report.runs import Runs
 from mask_rcnn_tools.report.scales import Scale
 

@@ -51,7 +51,7 @@ def _collect(job: Job, records: Sequence[Found], results: Path) -> Collected:
     if found is None:
         return Collected(job, "not run here")
     if job.folder.name != f"seed{job.seed}":
-        return Collected(job, "left: its overrides make it another row than the config's")
+        return Collected(job, "not copied: its overrides make it a different row")
     # a row of an equal config counts for both, and is collected under the name that it was run by
     target = recorded_file(found.record.config.id, job.profile, job.seed, results)
     text = found.file.read_bytes()

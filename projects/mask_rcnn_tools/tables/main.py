@@ -30,7 +30,7 @@ from mask_rcnn_tools.evidence.groups import RowGroup, group_of, short_keys
 from mask_rcnn_tools.evidence.rows import Expectation, PaperRow
 from mask_rcnn_tools.evidence.seed_plan import SeedPlan, load_plan
 from mask_rcnn_tools.evidence.sweep_plot import draw_sweep
-from mask_rcnn_tools.evidence.words import metric_title
+from mask_rcnn_tools.evidence.titles import metric_title
 from mask_rcnn_tools.tables import cost
 from mask_rcnn_tools.tables.ablation import Asked, finished_group, own_group
 from mask_rcnn_tools.tables.choose import choose_rows, pick_rows

@@ -14,7 +14,7 @@ from mask_rcnn_repro.config.schema import REQUIRED_KEYS
 from mask_rcnn_repro.errors import ConfigError
 from mask_rcnn_repro.paper.numbers import load_tables
 from mask_rcnn_tools.evidence.rows import Row, all_rows, stated_in
-from mask_rcnn_tools.evidence.words import FOLDER_TITLES
+from mask_rcnn_tools.evidence.titles import FOLDER_TITLES
 from mask_rcnn_tools.tables.choose import find_tables, runnable_rows
 
 

@@ -32,8 +32,8 @@ from mask_rcnn_tools.evidence.comparison import number_of
 from mask_rcnn_tools.evidence.outcomes import BySeed, why_apart
 from mask_rcnn_tools.evidence.rows import Row
 from mask_rcnn_tools.evidence.seed_plan import FEWEST_DEGREES
+from mask_rcnn_tools.evidence.titles import metric_title, number
 from mask_rcnn_tools.evidence.verdicts import ERROR
-from mask_rcnn_tools.evidence.words import metric_title, number
 from mask_rcnn_tools.tables.plan import Plan, PlannedRow
 from mask_rcnn_tools.tables.usable_records import Found, find_valid
 

@@ -25,8 +25,8 @@ from mask_rcnn_tools.evidence.seed_plan import (
     plan_claims,
     save_plan,
 )
+from mask_rcnn_tools.evidence.titles import metric_title
 from mask_rcnn_tools.evidence.verdicts import FEWEST_SEEDS, estimates_only
-from mask_rcnn_tools.evidence.words import metric_title
 from mask_rcnn_tools.tables.usable_records import Found, beside
 
 _COMMAND = "tools/run_table.py TABLE --plan-seeds"

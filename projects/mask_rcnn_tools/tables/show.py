@@ -18,8 +18,8 @@ from mask_rcnn_tools.evidence.outcomes import (
     TableOutcome,
     claims_table,
 )
+from mask_rcnn_tools.evidence.titles import metric_title, number
 from mask_rcnn_tools.evidence.verdicts import OWN_RULE, RULE
-from mask_rcnn_tools.evidence.words import metric_title, number
 
 _SCALES = {
     "mini": " Embedded data and narrow networks: only differences compare with the paper's.",

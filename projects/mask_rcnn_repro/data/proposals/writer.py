@@ -161,8 +161,7 @@ class ProposalWriter:
         """Makes and locks the temporary folder, and clears away those of killed writers."""
         if proposals_exist(self.folder):
             raise DataError(
-                f"{self.folder} is there already. Delete the folder to have the proposals made "
-                "again."
+                f"{self.folder} already exists. Delete this directory to make the proposals again."
             )
         self.folder.parent.mkdir(parents=True, exist_ok=True)
         _clean_leftovers(self.folder)

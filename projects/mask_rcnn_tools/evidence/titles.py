@@ -1,4 +1,4 @@
-"""Numbers and names in words, the same wherever they are shown."""
+"""Titles of tables, tasks and metrics, and numbers as text, the same in all outputs."""
 
 from __future__ import annotations
 
