@@ -294,5 +294,5 @@ def test_runs_with_overrides_are_not_collected(here):
     plan = make_plan(choose_rows(["2b"], ["softmax"]), "mini", (0,), ("train.max_iter=5",))
     save(plan.rows[0].jobs[0], segm_AP=20.0)
     done = collect(plan, find_records(Path("output"), None), here / "results")
-    assert "its overrides make it another row" in done[-1].what
+    assert "its overrides make it a different row" in done[-1].what
     assert not list((here / "results").rglob("*.json"))
