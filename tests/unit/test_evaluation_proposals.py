@@ -231,7 +231,7 @@ def test_storing_in_the_inference_loop(register: Callable[..., str], tmp_path: P
     for image_id, (boxes, scores) in random_proposals(range(1, 5), SIZE[1], SIZE[0]).items():
         np.testing.assert_array_equal(file.get(image_id)[0], boxes[:2])
         np.testing.assert_array_equal(file.get(image_id)[1], scores[:2])
-    with pytest.raises(DataError, match="there already"):
+    with pytest.raises(DataError, match="already exists"):
         evaluate(Proposer(), loader, ProposalStore(tmp_path / "p", NAME, {}, topk=2))
 
 
