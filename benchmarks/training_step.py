@@ -4,7 +4,7 @@ One iteration of the trainers of both on two images of 512 x 800 pixels (`--size
 settings: row `table2a/r50_fpn` trained jointly with its RPN, 2000 proposals and 512 sampled RoIs an
 image. Detectron2's model is its model zoo's, built by its builder and set to the same settings;
 both start from the same weights and see the same batch with the same random numbers. "ours" is
-what a training of ours does on this device by default. Weights are a random initialisation whose
+what a training of ours does on this device by default. Weights are a random initialization whose
 frozen batch norms keep activations in range: proposals and gradients are of realistic number, not
 of realistic quality. Detectron2 trains in fp32 on a CPU (its mixed precision asks for CUDA), and is
 the reference of both rows.

@@ -61,7 +61,7 @@ def get_training_dicts(
         json: Annotation file in COCO format.
         image_root: Directory of that file's images.
         filter_empty: Omit images without any annotation that is not a crowd region.
-        min_keypoints: Omit images with fewer labelled keypoints (visibility 1 or 2).
+        min_keypoints: Omit images with fewer labeled keypoints (visibility 1 or 2).
         flip_pairs: With ``json``, the pairs of keypoint names that change places in a mirrored
             image; None takes left and right from the names.
         image_bits: Bits that the values of 16-bit images use, 8 to 16: 12 maps [0, 4096) to

@@ -26,7 +26,7 @@ def channel_bits(picture: Image.Image) -> int:
     """Returns the bits per channel that an opened file states: 8 to 16 (TIFF may have 12)."""
     if picture.mode in _GREY or (picture.mode, picture.format) == ("I", "PNG"):
         return int(getattr(picture, "tag_v2", {}).get(_BITS_PER_SAMPLE, (16,))[0])
-    # Pillow itself reads coloured images of 16 bits as their upper 8
+    # Pillow itself reads colored images of 16 bits as their upper 8
     return 16 if any(";16" in str(tile[3]) for tile in getattr(picture, "tile", ())) else 8
 
 

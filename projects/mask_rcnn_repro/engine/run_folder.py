@@ -33,7 +33,7 @@ LOGGERS = ("detectron2", "fvcore", *OUR_LOGGERS)
 
 QUIET_LOGGERS = (
     "iopath",  # mentions every file that it cannot count for telemetry
-    "detectron2.data.common",  # how it serialises a data set, three lines each time
+    "detectron2.data.common",  # how it serializes a data set, three lines each time
 )
 
 

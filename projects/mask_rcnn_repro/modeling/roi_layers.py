@@ -125,7 +125,7 @@ class ROIPool(RoILayer):
     Along x (y likewise) the RoI is the feature cells [a, a + w) with a = round(x1 s) and
     w = max(round(x2 s) - a + 1, 1), where s is the spatial scale and halves are rounded away from
     zero. The cells of both edges belong to it. Bin i of S is the cells
-    [a + floor(i w / S), a + ceil((i + 1) w / S)), then clipped to [0, W). Neighbouring bins may
+    [a + floor(i w / S), a + ceil((i + 1) w / S)), then clipped to [0, W). Neighboring bins may
     share cells. A bin without cells is zero and has no gradient. The first of equal features gets
     the gradient. ``sampling_ratio`` is ignored.
 

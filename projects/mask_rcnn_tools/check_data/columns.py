@@ -51,7 +51,7 @@ class Columns:
         ghosts: (N,) keypoints of visibility 0 that are not at (0, 0).
         unknown_visibility: (N,) keypoints of another visibility.
         num_keypoints: (N,) as stated, -1 if the field is missing.
-        point_bounds: (N, 4) XYXY of the labelled keypoints.
+        point_bounds: (N, 4) XYXY of the labeled keypoints.
         odd: By row, the content of annotations that must be checked one by one.
     """
 

@@ -27,7 +27,7 @@ TEXT, MUTED, GRID, PAPER = "#1b1f24", "#5d6670", "#d7dce1", "#fefefe"
 THEIRS, THEIRS_EDGE = "#e3e6e9", "#6e7680"
 """Bars of the paper's numbers, which are also hatched."""
 
-# After Okabe and Ito's colours for the colour-blind, darkened to 3:1 on white where they are paler;
+# After Okabe and Ito's colors for the color-blind, darkened to 3:1 on white where they are paler;
 # the second of each pair is for dark pages.
 _SERIES = (
     ("#0072b2", "#56b4f0"),
@@ -39,7 +39,6 @@ _SERIES = (
     ("#3d3a9c", "#9d9bff"),
     ("#7a3b12", "#d9a27c"),
 )
-OURS = _SERIES[0][0]
 
 LINES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)))
 MARKERS = "osD^vPX*"

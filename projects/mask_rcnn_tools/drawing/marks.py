@@ -1,7 +1,7 @@
 """Marks to draw on a picture: an object's box, mask, keypoints and label.
 
 Shapes: (H, W) size of the image in pixels, K keypoints. Coordinates are continuous: the image goes
-from 0 to W and from 0 to H, and the centre of its first pixel is (0.5, 0.5).
+from 0 to W and from 0 to H, and the center of its first pixel is (0.5, 0.5).
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ _CHARACTERS = 50  # of a claim on a line
 _LINE, _MORE = 15.5, 11.0  # height of a claim, and of each further line of its text
 _ABOVE, _BELOW = 70.0, 36.0  # legend and heads of columns; axis
 _BAR = 4.5  # half the height of the paper's bar
-_TALL = 15  # claims from which the axis is labelled at both ends
+_TALL = 15  # claims from which the axis is labeled at both ends
 
 
 def drawn_claims(scale: Scale) -> list[Evidence]:

@@ -1,8 +1,8 @@
 """Masks to polygons that cover exactly the same pixels.
 
 Coordinates are continuous: the pixel in column x and row y is the square from (x, y) to
-(x + 1, y + 1). Outlines run along the edges of pixels, so that nothing is lost: rasterised, they
-give the mask again. (Outlines through the centres of the boundary's pixels, as OpenCV's
+(x + 1, y + 1). Outlines run along the edges of pixels, so that nothing is lost: rasterized, they
+give the mask again. (Outlines through the centers of the boundary's pixels, as OpenCV's
 ``findContours`` gives them, lose half a pixel on each side.)
 
 A polygon list cannot express holes: COCO's format takes the union. A region with a hole is
@@ -85,7 +85,7 @@ def _loops(inside: np.ndarray) -> list[list[tuple[int, int]]]:
 
 
 def _partners(order: np.ndarray) -> list[int]:
-    """Returns for each corner its partner where neighbours in an order are paired."""
+    """Returns for each corner its partner where neighbors in an order are paired."""
     partners = np.empty(len(order), np.int64)
     partners[order[0::2]] = order[1::2]
     partners[order[1::2]] = order[0::2]

@@ -39,7 +39,7 @@ NO_MASK = "annotations kept without a mask: ignored where masks are trained"
 BAD_AREA = "values of 'area' that are not above 0 or exceed the box: taken from the mask or box"
 
 FAR = 10
-"""Coordinates beyond so many times the image's longer side are no pixels of it. Rasterising them
+"""Coordinates beyond so many times the image's longer side are no pixels of it. Rasterizing them
 would take memory in proportion, and clipped to the image they would be another object."""
 
 

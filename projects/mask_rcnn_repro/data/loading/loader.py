@@ -192,7 +192,7 @@ class _Rest:
 
 
 class _Mapped(Dataset):
-    """Dicts, serialised so that workers share their memory, and a mapper."""
+    """Dicts, serialized so that workers share their memory, and a mapper."""
 
     def __init__(self, dataset: DatasetDicts, mapper: Mapper) -> None:
         self._records = DatasetFromList(list(dataset), copy=False)

@@ -19,7 +19,7 @@ from detectron2.structures import PolygonMasks
 
 from mask_rcnn_repro.utils.transfer import moved
 
-# The type of ``mask_size / box_side`` in Detectron2's rasterisation: NumPy 1 and 2 differ.
+# The type of ``mask_size / box_side`` in Detectron2's rasterization: NumPy 1 and 2 differ.
 _RATIO_TYPE = np.asarray(2 / np.float32(1)).dtype
 _SHORTEST_SIDE = 0.1
 

@@ -17,7 +17,7 @@ PRECISION_BITS = 22
 def resample(
     source: np.ndarray, first: np.ndarray, count: np.ndarray, weights: np.ndarray, out: np.ndarray
 ) -> None:
-    """Weighted sums of neighbouring rows, rounded: one of Pillow's two passes.
+    """Weighted sums of neighboring rows, rounded: one of Pillow's two passes.
 
     Args:
         source: (C, H, W) uint8, rows contiguous.

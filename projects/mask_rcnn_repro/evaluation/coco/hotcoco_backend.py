@@ -64,7 +64,7 @@ def hotcoco_evaluation(
     """Evaluates as :func:`~.backends.pycocotools_evaluation` does, equal to it in every bit.
 
     One step is not equal in every bit: hotcoco adds up the terms of an object keypoint similarity
-    (OKS) in another order, which matters from 8 labelled keypoints on. Its last bits can differ.
+    (OKS) in another order, which matters from 8 labeled keypoints on. Its last bits can differ.
     The metrics differ only where an OKS lies that close to a threshold or to another OKS.
 
     Args:

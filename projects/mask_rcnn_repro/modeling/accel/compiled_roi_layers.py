@@ -152,7 +152,7 @@ def _make_plan(
         scale = torch.tensor(scales, dtype=kind)[levels][:, None]
     axes = _axes(rois[:, 1:], scale, form).numpy()
     middle = axes[:, 1, 0] + axes[:, 1, 1] * (form.output_size[0] * 0.5)
-    order = np.lexsort((middle, images))  # neighbours read the same features from the cache
+    order = np.lexsort((middle, images))  # neighbors read the same features from the cache
     by_level = [order]
     if levels is not None:
         of_order = levels.numpy()[order]
