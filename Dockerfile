@@ -1,7 +1,8 @@
 # CPU image by default; `--build-arg DEVICE=cuda` for NVIDIA GPUs. docs/docker.md explains both.
 FROM python:3.11-slim
 
-# git: records name the commit; make: `make test VENV=`
+# git: records name the commit; make: `make test VENV=`. Debian keeps no earlier versions to pin.
+# hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends git make \
     && rm -rf /var/lib/apt/lists/* \

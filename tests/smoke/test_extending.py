@@ -15,6 +15,9 @@ from pathlib import Path
 import pytest
 
 from mask_rcnn_embedded.cache import embedded_root
+from mask_rcnn_tools.tables import main as tables_main
+
+from .page_commands import commands, understood
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "extending.md"
@@ -37,11 +40,17 @@ SECTIONS = sections()
 def checkout(tmp_path_factory):
     """A copy of what the page's commands use, with the files that the page shows."""
     root = tmp_path_factory.mktemp("checkout")
-    ignored = shutil.ignore_patterns("__pycache__", "my_ablations")
-    for folder in ("configs", "projects", "tests", "tools"):
-        shutil.copytree(ROOT / folder, root / folder, ignore=ignored)
+    copy(root, ("configs", "projects", "tests", "tools"))
     for file in ("train_net.py", "pyproject.toml"):
         shutil.copy(ROOT / file, root / file)
+    return root
+
+
+def copy(root, folders):
+    """Copies folders of the checkout, and writes the files that the page shows."""
+    ignored = shutil.ignore_patterns("__pycache__", "my_ablations")
+    for folder in folders:
+        shutil.copytree(ROOT / folder, root / folder, ignore=ignored)
     for blocks in SECTIONS.values():
         for kind, content in blocks:
             if kind.startswith("python file="):
@@ -49,7 +58,6 @@ def checkout(tmp_path_factory):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 assert not path.exists(), f"{path} is given twice, or is a file of the checkout"
                 path.write_text(content, encoding="utf-8")
-    return root
 
 
 def environment(root):
@@ -78,6 +86,34 @@ def test_the_page_has_nothing_that_is_not_run():
     assert [title for title, _ in contents] == list(SECTIONS)
     for title, anchor in contents:
         assert anchor == re.sub(r"[^a-z0-9 -]", "", title.lower()).replace(" ", "-")
+
+
+def test_the_commands_are_understood_and_can_be_planned(tmp_path, monkeypatch):
+    """Without running them: options, files, keys, and the plans of the tables."""
+    copy(tmp_path, ["configs"])
+    (tmp_path / "tests").symlink_to(ROOT / "tests")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.syspath_prepend(tmp_path / "my_project")
+    blocks = [block for of_section in SECTIONS.values() for block in of_section]
+    for kind, content in blocks:
+        if kind.startswith("python file="):
+            compile(content, kind, "exec")
+    run = [words for kind, content in blocks if kind == "bash" for words in commands(content)]
+    found = [understood(words) for words in run]
+    assert {"train", "tables", "report", "pytest"} <= {package for package, _ in found}
+    assert len(found) >= 15
+    plans = {}
+    for package, args in found:
+        if package == "tables":
+            args.dry_run = True
+            plans[str(args)] = args
+    assert len(plans) == 2  # the first is also written as a dry run
+    for args in plans.values():
+        assert tables_main.run(args) == 0
+    shown = re.findall(r"(?:^    .*\n)+", FENCE.sub("", PAGE.read_text()), re.MULTILINE)
+    examples = [words for text in shown for words in commands(text) if words[0] == "python"]
+    assert {understood(words, files=False)[0] for words in examples} == {"train", "tables"}
 
 
 @pytest.mark.slow

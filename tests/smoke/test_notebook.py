@@ -17,6 +17,8 @@ import pytest
 
 from mask_rcnn_embedded.cache import embedded_root
 
+from .page_commands import commands, understood
+
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOK = ROOT / "docs" / "examples" / "ablation.ipynb"
 
@@ -45,6 +47,21 @@ def test_the_notebook_is_as_committed_notebooks_are():
     code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
     assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in code)
     compile(script(notebook), str(NOTEBOOK), "exec")
+
+
+def test_its_commands_are_understood(tmp_path, monkeypatch):
+    """Without running them; the config is the one that a cell writes."""
+    monkeypatch.chdir(tmp_path)
+    Path("my_project").mkdir()
+    found = []
+    for cell in json.loads(NOTEBOOK.read_text())["cells"]:
+        text = "".join(cell["source"])
+        if text.startswith("%%writefile "):
+            first, _, content = text.partition("\n")
+            Path(first.removeprefix("%%writefile ")).write_text(content)
+        elif text.startswith("!"):
+            found += [understood(words)[0] for words in commands(text[1:])]
+    assert found == ["mask-rcnn-repro", "visualize_data", "train", "tables"]
 
 
 @pytest.mark.slow

@@ -23,7 +23,11 @@ from pycocotools.coco import COCO
 
 from mask_rcnn_embedded.cache import embedded_root
 from mask_rcnn_repro import build_predictor, get_config
-from mask_rcnn_repro.data.registration import coco_parts, register_all_datasets
+from mask_rcnn_repro.data.registration import (
+    coco_parts,
+    register_all_datasets,
+    register_custom,
+)
 from mask_rcnn_repro.engine.builders import build_model
 from mask_rcnn_repro.engine.dependencies import find_rpn
 from mask_rcnn_repro.errors import CheckpointError, ConfigError, DataError
@@ -90,6 +94,22 @@ def test_generated_data_are_not_made_for_their_class_names(
     predict(tmp_path, weights, "--input", picture).succeeded()
     assert not (tmp_path / "cache").exists()
     assert load(tmp_path)["info"]["image_ids"] == "counted from 1"
+
+
+def test_a_data_set_of_ones_own_may_be_called_embedded(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only the registered names of generated data are generated; other images have their ids."""
+    monkeypatch.setattr(predict_main, "embedded_root", lambda: tmp_path / "none")
+    parts = coco_parts("embedded_tiny_val")
+    keys = {"names": "embedded_photos", "json": parts[0].json_file, "image_root": images}
+    overrides = [f"dataloader.test.dataset.{key}={value}" for key, value in keys.items()]
+    cfg = get_config(ID, "tiny", overrides=overrides)
+    register_custom("embedded_photos", parts[0].json_file, str(images))
+    sources = [Source(path, path.name, False) for path in sorted(images.iterdir())]
+    ids = predict_main._test_image_ids(cfg, sources)
+    assert ids is not None and ids.keys() == {source.path for source in sources}
+    assert predict_main._test_image_ids(get_config(ID, "tiny"), sources) is None
 
 
 def test_generated_images_below_a_link_have_their_ids(

@@ -14,25 +14,30 @@ from mask_rcnn_repro.config import (
     config_hash,
     config_id,
     config_root,
+    default_output_dir,
     load_config,
     save_config,
 )
 from mask_rcnn_repro.errors import ConfigError
+from mask_rcnn_repro.records.record import save_record
 from mask_rcnn_tools.evidence import rows as rows_module
 from mask_rcnn_tools.evidence.ablation_file import load_ablation, save_ablation
+from mask_rcnn_tools.evidence.claims import Claim, Term
 from mask_rcnn_tools.evidence.groups import short_keys
 from mask_rcnn_tools.evidence.learning import bars
 from mask_rcnn_tools.evidence.outcomes import Evidence
 from mask_rcnn_tools.evidence.power import power, smallest_effect
 from mask_rcnn_tools.evidence.rows import Expectation, stated_in
+from mask_rcnn_tools.evidence.seed_plan import ScalePlan, Scatter, SeedPlan
 from mask_rcnn_tools.evidence.sweep_plot import draw_sweep, numbers_of
 from mask_rcnn_tools.evidence.verdicts import Planned, judge
-from mask_rcnn_tools.report import figures, scales
+from mask_rcnn_tools.report import figures, own_runs, scales
 from mask_rcnn_tools.report.runs import load_runs
 from mask_rcnn_tools.report.tables import rows_table
 from mask_rcnn_tools.tables.ablation import Asked, finished_group, own_group
 from mask_rcnn_tools.tables.choose import find_tables
 from mask_rcnn_tools.tables.cli import parse_args
+from mask_rcnn_tools.tables.expected_power import expected_power, known_scatter, power_note
 from mask_rcnn_tools.tables.main import _groups, _plan_ablations, _this_command
 from mask_rcnn_tools.tables.named import configs_in, find_named
 from mask_rcnn_tools.tables.outcomes import table_outcomes
@@ -41,6 +46,7 @@ from mask_rcnn_tools.tables.show import as_csv, as_json, format_outcome
 from mask_rcnn_tools.tables.sweep import combinations, parse_sweep
 from mask_rcnn_tools.tables.usable_records import find_records
 
+from .tables_helpers import QUICKSTART, record
 from .test_tables_outcome import save
 
 FPN = "table2a/r50_fpn"
@@ -162,6 +168,19 @@ def test_a_saved_config_is_a_row(here):
     (group,), _ = planned("kept/config.yaml", profile="paper")
     assert [(r.config, r.control) for r in group.rows] == [("kept/config", FPN), (FPN, None)]
     assert group.claims[0].relation == "nearly equal"
+
+
+def test_stages_write_where_the_file_of_their_row_says(here):
+    """Each run is a process of its own, so that its command line has to say it."""
+    stated = 'train.writers = ["csv"]\ntrain.output_root = "there"'
+    write(here / "my/s3.py", ratio(3, stated))
+    _, plan = planned("my/s3.py", "train.output_root=here")
+    handed = ("train.output_root=here", 'train.writers=["csv"]')
+    assert [job.overrides for job in plan.jobs] == [handed, ("train.output_root=here",)]
+    _, plan = planned("my/s3.py")
+    handed = ("train.output_root=there", 'train.writers=["csv"]')
+    assert [job.overrides for job in plan.jobs] == [handed, ()]
+    assert plan.jobs[0].folder.parts[0] == "there"
 
 
 def test_tables_and_configs_side_by_side(here):
@@ -341,6 +360,48 @@ def test_the_smallest_effect_has_the_power():
         assert power(relation, effect, 0.7, 4, image_sd=0.2, margin=margin) == pytest.approx(0.8)
 
 
+def test_the_power_is_estimated_before_the_runs():
+    """Four rows of two seeds with differences of 1 scatter by sqrt(1/2), with 4 degrees."""
+    rows = [
+        record(
+            config__id=f"x/{row}",
+            config__profile="mini",
+            config__hash=f"{row}{seed}" * 6,
+            seed=seed,
+            metrics={"segm": {"AP": 30.0 + row + seed, "per_class": {}}},
+        )
+        for row in range(4)
+        for seed in range(2)
+    ]
+    (scatter, source) = known_scatter(["segm/AP"], "mini", rows, (), SeedPlan())["segm/AP"]
+    assert (scatter.seed_sd, scatter.degrees, source) == (0.707, 4, "all rows at mini")
+    own = {r.config.hash for r in rows}
+    assert known_scatter(["segm/AP"], "mini", rows, own, SeedPlan())["segm/AP"][1] == "these rows"
+    assert known_scatter(["segm/AP"], "mini", rows[:6], own, SeedPlan()) == {}
+    assert known_scatter(["segm/AP"], "tiny", rows, own, SeedPlan()) == {}
+    planned = Scatter(seed_sd=1.0, degrees=9, image_sd=0.5, runs={})
+    scale = ScalePlan(wanted_power=0.8, most_seeds=8, error=0.05, scatter={}, claims=[])
+    scale = scale.model_copy(update={"scatter": {"segm/AP": planned}})
+    fixed = SeedPlan(profiles={"mini": scale})
+    scatters = known_scatter(["segm/AP", "bbox/AP"], "mini", rows, (), fixed)
+    assert scatters == {"segm/AP": (planned, "plan.json")}
+
+    terms = (Term(1, "t", "a", "segm/AP"), Term(-1, "t", "b", "segm/AP"))
+    claim = Claim("a", "a beats b", "greater", "segm/AP", None, terms, own_margin=0.0)
+    text = expected_power(claim, 5, scatters)
+    least = smallest_effect("greater", 2**0.5, 5, image_sd=0.5, margin=0.0)
+    assert text == f"80 % from +{least:.1f}"
+    assert power("greater", least, 2**0.5, 5, image_sd=0.5) == pytest.approx(0.8, abs=1e-3)
+    equal = dataclasses.replace(claim, relation="nearly equal", own_margin=3.0)
+    reached = power("nearly equal", 0.0, 2**0.5, 5, image_sd=0.5, margin=3.0)
+    assert expected_power(equal, 5, scatters) == f"{100 * reached:.0f} % if equal"
+    assert expected_power(claim, 2, scatters) == "no verdict below 3 seeds"
+    assert expected_power(claim, 5, {}) == "not known"
+    note = power_note(["segm/AP", "bbox/AP"], scatters)
+    assert "1.00 mask AP over seeds (plan.json, 9 degrees of freedom)" in note
+    assert "The power in box AP is not known" in note
+
+
 def test_an_ablation_by_hand(here):
     """s1 31, 33, 32 against 30, 31, 32: +1, +2, 0; s4 at least: -1, -1.1, -0.9."""
     stated = 'ablation = dict(expect="at_least", margin=0.5)'
@@ -456,6 +517,55 @@ def test_a_report_finds_the_control_of_runs_without_a_plan(here):
     assert scales.own_ablations(runs, "tiny", known) == []
 
 
+def run_once(config: str, overrides: list[str], value: float, digest: str = "") -> None:
+    """As `train_net.py` leaves a run at `tiny`: its record, and its config beside it."""
+    cfg = load_config(config, "tiny", overrides)
+    made = record(
+        config__id=config,
+        config__hash=digest or config_hash(cfg),
+        config__overrides=["train.output_root=output", *reversed(overrides)],
+        metrics={"segm": {"AP": value, "per_class": {}}},
+        iterations_planned=cfg.train.max_iter,
+        iterations_done=cfg.train.max_iter,
+    )
+    folder = Path(default_output_dir(config, "tiny", 0, overrides))
+    save_record(made, folder / "record.json")
+    save_config(cfg, folder / "config.yaml")
+
+
+def test_a_report_shows_rows_of_the_project_with_overrides(here):
+    key, lr = "model.roi_heads.mask_head.num_conv", "optimizer.lr=0.0005"
+    run_once(QUICKSTART, [], 30.0)
+    run_once(QUICKSTART, [f"{key}=2"], 31.0)
+    run_once(QUICKSTART, [lr, f"{key}=2"], 28.0)
+    run_once(QUICKSTART, [f"{key}=3"], 1.0, digest="0" * 12)  # its config has changed since
+    run_once("table2b/softmax", [lr], 20.0)
+    run_once("table2b/sigmoid", [lr], 25.0)
+    runs = load_runs([Path("output")])
+    known = {(r.config.hash, r.seed) for r in runs.records if len(r.config.overrides) == 1}
+    first, second = scales.own_ablations(runs, "tiny", known)
+    assert (first.table, first.title) == (
+        "quickstart-overridden",
+        "Runs of quickstart with key=value",
+    )
+    assert {row.name: row.control for row in first.rows} == {
+        f"{QUICKSTART} num_conv=2": QUICKSTART,
+        QUICKSTART: None,
+        f"{QUICKSTART} num_conv=2 lr=0.0005": QUICKSTART,
+    }
+    assert {row.name: row.control for row in second.rows} == {
+        "table2b/sigmoid lr=0.0005": None,
+        "table2b/softmax lr=0.0005": f"table2b/sigmoid {lr}",  # with the same overrides
+    }
+    differences = [e.by_seed for a in (first, second) for e in scales._own_table(a, runs).claims]
+    assert sorted(differences, key=str) == [{0: -2.0}, {0: -5.0}, {0: 1.0}]
+    one, two = (f"model.roi_heads.{head}.num_conv=3" for head in ("box_head", "mask_head"))
+    assert own_runs._names([(FPN, one), (FPN, two)]) == {
+        (FPN, one): f"{FPN} {one}",
+        (FPN, two): f"{FPN} {two}",
+    }
+
+
 def test_curves_as_characters():
     assert bars([0, 1, 2, 3, 4, 5, 6, 7], 0, 7) == "▁▂▃▄▅▆▇█"
     assert bars([5, 5], 5, 5) == "▁▁"
@@ -463,9 +573,18 @@ def test_curves_as_characters():
     assert bars([0, 0, 1, 1], 0, 1, width=2) == "▁█"
 
 
-def test_the_command_is_repeated_as_it_was(here):
-    words = "my/s1.py --control table2a/r50_fpn --margin 0.5 --expect equal --metric segm/AP50"
-    args = parse_args(shlex.split(f"{words} --seeds 2 --sweep optimizer.lr=1,2"))
+@pytest.mark.parametrize(
+    "words",
+    [
+        "my/s1.py --control table2a/r50_fpn --margin 0.5 --expect equal --metric segm/AP50 "
+        "--seeds 2 --sweep optimizer.lr=1,2",
+        "2c 2d --seeds planned --profile mini --rows roi_align_ave,roi_pool_max train.max_iter=3 "
+        "--results there --all-metrics",
+    ],
+)
+def test_the_command_is_repeated_as_it_was(here, words):
+    """By the Slurm job that prints the table, and in `table.json`."""
+    args = parse_args(shlex.split(words))
     again = parse_args(_this_command(args)[2:])
     assert vars(again) == vars(args)
 

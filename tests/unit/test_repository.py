@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -106,3 +108,29 @@ def test_the_image_has_the_python_of_ci_and_the_arguments_of_its_page() -> None:
     assert 'ENTRYPOINT ["mask-rcnn-repro"]' in dockerfile
     commands = set(re.findall(r"^ +mask-rcnn-repro(?::\w+)? ([\w-]+) -", page, re.MULTILINE))
     assert commands == {"train"} <= set(COMMANDS)
+
+
+def test_the_image_installs_as_make_setup_does() -> None:
+    """Its steps as far as they go without Docker: the shell, the installer, the copied files."""
+    lines = (ROOT / "Dockerfile").read_text().replace("\\\n", " ").splitlines()
+    steps = [line.removeprefix("RUN ") for line in lines if line.startswith("RUN ")]
+    (install,) = [step for step in steps if "install.py" in step]
+    installer = "python requirements/install.py"
+    assert installer.removeprefix("python") in (ROOT / "Makefile").read_text()
+    assert install.endswith(installer)
+    indexes = {}
+    for device in ("cpu", "cuda", "gpu"):
+        done = subprocess.run(
+            ["sh", "-c", install.replace(installer, 'echo "$PIP_EXTRA_INDEX_URL"')],
+            env={"DEVICE": device, "PATH": os.environ["PATH"]},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        indexes[device] = (done.returncode, done.stdout.strip())
+    wheels = "https://download.pytorch.org/whl/cpu"
+    assert indexes == {"cpu": (0, wheels), "cuda": (0, ""), "gpu": (2, "")}
+    ignored = (ROOT / ".dockerignore").read_text().split("\n")
+    needed = ("requirements", "setup.py", "README.md", "projects", "configs", "tests")
+    assert not {*needed, ".git"} & set(ignored) and all((ROOT / name).exists() for name in needed)
+    assert "COPY . ." in lines and lines.index("COPY . .") < lines.index(f"RUN {install}")

@@ -18,6 +18,7 @@ from mask_rcnn_tools.tables import main
 from mask_rcnn_tools.tables.choose import choose_rows, find_tables
 from mask_rcnn_tools.tables.cli import parse_args
 from mask_rcnn_tools.tables.cost import Device, estimate, format_seconds, simulate
+from mask_rcnn_tools.tables.jobs import Job
 from mask_rcnn_tools.tables.plan import make_plan
 from mask_rcnn_tools.tables.usable_records import counts, find_records, find_valid, jobs_to_run
 
@@ -318,6 +319,23 @@ def test_costs_come_from_the_nearest_records(tmp_path):
     assert estimate(made, [streets], CPU).source == guess.source
     gpu = record(device__type="cuda", device__name="here", training_seconds=1.0)
     assert estimate(made, [gpu], CPU).source == guess.source
+
+
+def test_an_rpn_stage_also_stores_proposals(tmp_path):
+    """For its training and test images, which are those of records on the same data."""
+    cfg = get_config("rpn/r50_fpn", "tiny")
+    made = Job("stage", "rpn/r50_fpn", cfg, tmp_path)
+    name = str(cfg.dataloader.train.dataset.names)
+    images = {"train_data__name": name, "train_data__images": 60, "test_data__images": 10}
+    half = {"data": 0.1, "inference": 0.3, "postprocess": 0.1, "total": 0.5}
+    facts = {"config__id": made.config, "config__hash": made.hash, "seconds_per_image": half}
+    here = {"device__name": "here", "iterations_planned": 10, "iterations_done": 10}
+    own = record(**here, **images, **facts, training_seconds=30.0)
+    training = 3.0 * cfg.train.max_iter
+    assert estimate(made, [own], CPU).seconds == pytest.approx(12 + training + 0.5 * 70)
+    assert estimate(made, [own], CPU, 2).seconds == pytest.approx(12 + (training + 0.5 * 70) / 2)
+    guess = estimate(made, [], CPU).seconds
+    assert guess == pytest.approx(12 + 0.2 * cfg.train.max_iter + 0.1 * (8 + 24))
 
 
 def test_time_side_by_side(tmp_path):

@@ -35,7 +35,7 @@ from mask_rcnn_repro.utils.checkpoint_paths import stage_of
 
 _DATASET = "dataloader.train.dataset"
 
-_INHERITED = (
+INHERITED = (
     "train.output_root",
     "train.device",
     "train.num_threads",
@@ -178,7 +178,7 @@ def dependency(
     name = config_id(file)
     if name in chain:
         raise ConfigError(f"Configs depend on each other: {' -> '.join((*chain, name))}.")
-    handed = [_override(key, OmegaConf.select(run.cfg, key)) for key in _INHERITED]
+    handed = [override_text(key, OmegaConf.select(run.cfg, key)) for key in INHERITED]
     seed = stage_seed(run.cfg.train, path)
     plain = load(file, run.profile, tuple(handed), seed)
     fine_tunes = path == run.cfg.train.init_from and run.cfg.train.init_classes is not None
@@ -196,7 +196,7 @@ def dependency(
     return Run(name, cfg, Path(folder), run.device, tuple(data), file)
 
 
-def _override(key: str, value: Any) -> str:
+def override_text(key: str, value: Any) -> str:
     """Returns the override that sets a key. Text is quoted only if YAML would read it otherwise."""
     plain = f"{key}={value}"
     try:
@@ -218,7 +218,7 @@ def _data_overrides(row: DictConfig, stage: DictConfig, same_data: bool = False)
         for key in ("image_bits",) if same_data else ("names", "json", "image_root", "image_bits"):
             value, theirs = node.get(key), stage.dataloader[split].dataset.get(key)
             if value != theirs and (value is not None or not same_data):
-                overrides.append(_override(f"dataloader.{split}.dataset.{key}", value))
+                overrides.append(override_text(f"dataloader.{split}.dataset.{key}", value))
     return overrides
 
 
@@ -231,7 +231,7 @@ def _size_overrides(row: DictConfig, rpn: DictConfig) -> list[str]:
             name = f"{base}.{place}.{key}"
             value, theirs = (OmegaConf.select(cfg, name) for cfg in (row, rpn))
             if value != theirs and None not in (value, theirs):
-                overrides.append(_override(name, value))
+                overrides.append(override_text(name, value))
     # other sizes in tests alone need no other RPN
     return found["train"] and found["train"] + found["test"]
 
@@ -275,5 +275,5 @@ def command(run: Run) -> str:
     words += ["--seed", str(run.cfg.train.seed)] if run.cfg.train.seed else []
     words += run.overrides
     if run.cfg.train.output_root != "output":
-        words.append(_override("train.output_root", run.cfg.train.output_root))
+        words.append(override_text("train.output_root", run.cfg.train.output_root))
     return shlex.join(words)

@@ -16,6 +16,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from mask_rcnn_embedded.cache import embedded_root
 from mask_rcnn_repro.config import config_hash
+from mask_rcnn_repro.data.catalog import EMBEDDED, EMBEDDED_CROPS, EMBEDDED_PERSON
+from mask_rcnn_repro.data.cityscapes.registration import EMBEDDED_CITYSCAPES
 from mask_rcnn_repro.data.registration import coco_parts
 from mask_rcnn_repro.engine.builders import resolve_device
 from mask_rcnn_repro.engine.dependencies import data_sets
@@ -31,6 +33,9 @@ from mask_rcnn_tools.predict.output_files import plan_output_files
 from mask_rcnn_tools.predict.predictor import Predictor
 from mask_rcnn_tools.predict.run import predict_files
 from mask_rcnn_tools.predict.sources import Source, Sources, find_sources
+
+_GENERATED = frozenset({**EMBEDDED, **EMBEDDED_PERSON, **EMBEDDED_CROPS, **EMBEDDED_CITYSCAPES})
+"""Data sets that are generated when their directories are looked up."""
 
 _SCORE_KEY = "model.roi_heads.box_predictor.test_score_thresh"
 
@@ -144,7 +149,7 @@ def _test_image_ids(cfg: DictConfig, sources: Sequence[Source]) -> Mapping[Path,
     names = [data.name for data in data_sets(cfg, "test")]
     generated = embedded_root().resolve()
     if not any(path.is_relative_to(generated) for path in images.values()):
-        names = [name for name in names if not name.startswith("embedded")]  # would be generated
+        names = [name for name in names if name not in _GENERATED]
     folders = [folder for name in names for folder in _folders(name)]
     inside = [any(path.is_relative_to(f) for f in folders) for path in images.values()]
     if not images or not all(inside):

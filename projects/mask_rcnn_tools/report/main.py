@@ -91,8 +91,9 @@ def _print_what_does_not_count(report: Report) -> None:
     if others:
         names = sorted({_name(record) for record in others})
         print(
-            f"{len(others)} of {len(report.runs.records)} records are not shown: their configs "
-            "are none of this project, or have changed or been overridden: " + ", ".join(names)
+            f"{len(others)} of {len(report.runs.records)} records are not shown. They are not "
+            "complete, their configs have changed since, or rows with key=value have them as "
+            f"stages: {', '.join(names)}"
         )
 
 

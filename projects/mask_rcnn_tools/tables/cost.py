@@ -25,6 +25,8 @@ _GUESS = {  # seconds: of an iteration, of an image's evaluation
 """Seconds for 16 images per iteration at full scale, on a GPU of 2020 or later or two CPU cores."""
 
 _GUESSED_IMAGES = {"tiny": 8, "mini": 1500, "paper": 5000}
+_GUESSED_STORED = {"tiny": 24, "mini": 7500, "paper": 123_000}
+"""Number of training and test images. An RPN stage stores proposals for them."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,9 @@ def estimate(job: Job, records: Iterable[Record], device: Device, processes: int
     any config of the profile on similar data. Among these, records of the same device are
     preferred to those of a similar one.
 
+    An RPN stage also stores proposals. No record has that time, so each image counts as in the
+    evaluation of the stage.
+
     Args:
         job: The run.
         records: Known records.
@@ -82,11 +87,25 @@ def estimate(job: Job, records: Iterable[Record], device: Device, processes: int
     seconds = START_SECONDS + (job.iterations * per_iteration) / processes
     if job.iterations == 0 or not how:  # the seconds of a training hold its evaluation
         seconds += images * per_image / processes
+    if job.iterations > 0 and job.run.is_rpn:
+        seconds += _stored_images(job, known) * per_image / processes
     if job.iterations == 0:
         source = how_images or f"guess: {per_image:g} s an image"
     else:
         source = how or f"guess: {per_iteration:g} s an iteration"
     return Estimate(seconds, source)
+
+
+def _stored_images(job: Job, records: Sequence[Record]) -> int:
+    """Returns the number of images for which an RPN stage stores proposals."""
+    counts = [
+        r.train_data.images + r.test_data.images
+        for r in sorted(records, key=lambda r: r.config.hash == job.hash)
+        if r.train_data is not None
+        and r.test_data is not None
+        and r.train_data.name == str(_train_names(job))
+    ]
+    return counts[-1] if counts else _GUESSED_STORED[job.profile]
 
 
 def _train_names(job: Job) -> Any:

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import torch
 from omegaconf import DictConfig
 
 from mask_rcnn_repro.config import config_hash, config_root
 from mask_rcnn_repro.engine.checkpoint.checkpointer import FINAL_CHECKPOINT
-from mask_rcnn_repro.engine.run import RECORD_FILE
+from mask_rcnn_repro.engine.run import RECORD_FILE, Run
 from mask_rcnn_tools.common.commands import COMMANDS
 
 _LONGEST = 120  # characters of a file's name
@@ -76,6 +77,11 @@ class Job:
         if len(text) <= _LONGEST:
             return text
         return f"{text[:_LONGEST]}-{hashlib.sha256(self.name.encode()).hexdigest()[:6]}"
+
+    @property
+    def run(self) -> Run:
+        """The run, on any device."""
+        return Run(self.config, self.cfg, self.folder, torch.device("cpu"))
 
     @functools.cached_property
     def hash(self) -> str:

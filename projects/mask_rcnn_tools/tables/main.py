@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import shlex
 import sys
@@ -19,7 +18,6 @@ from mask_rcnn_repro.records.provenance import device_info
 from mask_rcnn_repro.utils.atomic import atomic_write_text
 from mask_rcnn_repro.utils.threads import usable_cpus
 from mask_rcnn_tools.common.command_line import run_command
-from mask_rcnn_tools.common.text_tables import Table
 from mask_rcnn_tools.evidence.ablation_file import (
     Ablation,
     planned_ablation,
@@ -30,12 +28,12 @@ from mask_rcnn_tools.evidence.groups import RowGroup, group_of, short_keys
 from mask_rcnn_tools.evidence.rows import Expectation, PaperRow
 from mask_rcnn_tools.evidence.seed_plan import SeedPlan, load_plan
 from mask_rcnn_tools.evidence.sweep_plot import draw_sweep
-from mask_rcnn_tools.evidence.titles import metric_title
 from mask_rcnn_tools.tables import cost
 from mask_rcnn_tools.tables.ablation import Asked, finished_group, own_group
 from mask_rcnn_tools.tables.choose import choose_rows, pick_rows
 from mask_rcnn_tools.tables.collect import collect
-from mask_rcnn_tools.tables.cost import Device, Estimate, format_seconds, simulate
+from mask_rcnn_tools.tables.cost import Device, Estimate
+from mask_rcnn_tools.tables.describe import format_group, format_plan, relative
 from mask_rcnn_tools.tables.execute import Ending, Executor, Slot, visible_gpus
 from mask_rcnn_tools.tables.jobs import Job, launcher
 from mask_rcnn_tools.tables.named import find_named
@@ -45,7 +43,7 @@ from mask_rcnn_tools.tables.reproduce import check_recorded, report_repetition
 from mask_rcnn_tools.tables.seeds import planned_seeds, write_seed_plan
 from mask_rcnn_tools.tables.show import as_csv, as_json, format_learning, format_outcome
 from mask_rcnn_tools.tables.sweep import parse_sweep
-from mask_rcnn_tools.tables.usable_records import Found, find_records, find_valid, jobs_to_run
+from mask_rcnn_tools.tables.usable_records import Found, find_records, jobs_to_run
 
 _FOLDER = "tables"  # below the folder of all runs
 
@@ -99,8 +97,12 @@ def run(args: argparse.Namespace) -> int:
     known = [found.record for found in records]
     estimates = {job: cost.estimate(job, known, device, args.gpus_per_row) for job in jobs}
     title = f"{' '.join(tables)}{'' if args.profile == 'paper' else f' {args.profile}'}"
-    parts = [text for group in groups if (text := _format_group(group))]
-    parts.append(_format_plan(title, plan, jobs, records, estimates, device, slots))
+    parts = [
+        format_group(group, plan, known, fixed, len(args.seeds or plan.seeds))
+        for group in groups
+        if group.own
+    ]
+    parts.append(format_plan(title, plan, jobs, records, estimates, device, slots))
     print("\n\n".join(parts), flush=True)
     if args.reproduce:
         check_recorded(plan, records)
@@ -186,28 +188,6 @@ def _plan_ablations(
     return made
 
 
-def _format_group(group: RowGroup) -> str:
-    """Describes an own ablation: rows, controls and what is judged."""
-    if not group.own:
-        return ""
-    claims = {claim.id: claim for claim in group.claims}
-    names = {row.id: row.name for row in group.rows}
-    lines = []
-    for row in group.rows:
-        claim = claims.get(row.id)
-        judged = ""
-        if claim:
-            margin = f", margin {claim.margin:g}" if claim.margin else ""
-            judged = f"{metric_title(claim.metric)} {claim.relation}{margin}"
-        values = [value for _, value in row.settings]
-        lines.append([row.config, *values, names.get(row.control or "", "-"), judged or "-"])
-    parts = [
-        f"{group.title}:",
-        Table(["row", *short_keys(group.swept), "control", "expected"], lines).text(),
-    ]
-    return "\n".join(parts) + (f"\n\n{group.note}" if group.note else "")
-
-
 def _results(given: str | None) -> Path | None:
     if given is None:
         folder = config_root().parent / "results"
@@ -255,69 +235,6 @@ def _slots(plan: Plan, args: argparse.Namespace) -> tuple[Device, list[Slot]]:
         for i in range(args.jobs or most)
     ]
     return Device("cuda", torch.cuda.get_device_name()), [Slot(gpus=group) for group in groups]
-
-
-def _format_plan(
-    title: str,
-    plan: Plan,
-    jobs: Sequence[Job],
-    records: Sequence[Found],
-    estimates: Mapping[Job, Estimate],
-    device: Device,
-    slots: Sequence[Slot],
-) -> str:
-    """Describes the plan: what is run, in which order and why, what is not run, and the cost."""
-    lines = []
-    for number, job in enumerate(jobs, 1):
-        needs = [str(jobs.index(stage) + 1) for _, stage in job.inputs if stage in jobs]
-        if job.iterations:
-            work = f"{job.iterations} iterations"
-        else:
-            work = "evaluation"
-        lines.append(
-            [
-                str(number),
-                job.name,
-                work,
-                ", ".join(needs) or "-",
-                format_seconds(estimates[job].seconds),
-                estimates[job].source,
-            ]
-        )
-    parts = []
-    skipped = _skipped(plan, jobs, records)
-    if skipped:
-        parts.append("Have a record that counts:\n" + "\n".join(f"  {line}" for line in skipped))
-    if not jobs:
-        return "\n\n".join([*parts, f"{title}: nothing to run."]) + "\n"
-    headers = ["", "run", "what", "after", "about", "estimated from"]
-    parts.append(f"{title}: {len(jobs)} runs\n" + Table(headers, lines).text())
-    seconds = {job: estimates[job].seconds for job in jobs}
-    total, wall = sum(seconds.values()), simulate(jobs, seconds, len(slots))
-    many = device.type == "cuda" and len(slots) > 1
-    kind = f"{len(slots)} x {device.name}" if many else device.name
-    side = f", up to {len(slots)} side by side" if len(slots) > 1 else ""
-    parts.append(
-        f"About {format_seconds(wall)} on {kind}{side} ({format_seconds(total)} of work). Runs go "
-        f"to {plan.output_root}/."
-    )
-    return "\n\n".join(parts) + "\n"
-
-
-def _skipped(plan: Plan, jobs: Sequence[Job], records: Sequence[Found]) -> list[str]:
-    lines = {}
-    for planned in plan.rows:
-        for job in planned.jobs.values():
-            found = find_valid(job, records)
-            if job not in jobs and found is not None:
-                lines[job] = f"{job.name}: {_relative(found.file)}"
-    return list(lines.values())
-
-
-def _relative(file: Path) -> str:
-    with contextlib.suppress(ValueError):
-        return str(file.resolve().relative_to(Path.cwd()))
-    return str(file)
 
 
 def _slurm(
@@ -389,10 +306,10 @@ def _collect(plan: Plan, records: Sequence[Found], results: Path | None) -> int:
         raise ConfigError("There is no results/ here to collect into; give --results FOLDER.")
     written = 0
     for item in collect(plan, records, results):
-        where = f" {_relative(item.file)}" if item.file else ""
+        where = f" {relative(item.file)}" if item.file else ""
         print(f"{item.job.name}: {item.what}{where}")
         written += item.what == "written"
-    print(f"{written} records written to {_relative(results)}.")
+    print(f"{written} records written to {relative(results)}.")
     if written:
         print("`python tools/generate_docs` brings the generated pages up to date.")
     return 0

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from mask_rcnn_repro.config import (
     config_hash,
@@ -25,8 +25,16 @@ from mask_rcnn_repro.config import (
     load_config,
 )
 from mask_rcnn_repro.config.from_data import fit_to_data
+from mask_rcnn_repro.config.schema import train_defaults
 from mask_rcnn_repro.config.serialization import WHERE_KEYS
-from mask_rcnn_repro.engine.dependencies import STAGES, dependency, pretraining_of, teacher_of
+from mask_rcnn_repro.engine.dependencies import (
+    INHERITED,
+    STAGES,
+    dependency,
+    override_text,
+    pretraining_of,
+    teacher_of,
+)
 from mask_rcnn_repro.engine.run import Run
 from mask_rcnn_repro.errors import ConfigError
 from mask_rcnn_repro.registration import register
@@ -223,6 +231,7 @@ class _Planner:
         overrides = run.overrides
         if kind == "stage":  # what a run hands on to those that it depends on
             overrides = (*overrides, *(o for o in self.overrides if _says_where(o)))
+            overrides += _stated_where(run.cfg, overrides)
         inside = run.file is None or run.file.is_relative_to(config_root().resolve())
         config, label = (run.config_id, "") if inside else (str(run.file), run.config_id)
         assert kind in ("stage", "row")
@@ -278,6 +287,18 @@ class _Planner:
 
 def _says_where(override: str) -> bool:
     return override.lstrip("+~").partition("=")[0] in WHERE_KEYS
+
+
+def _stated_where(cfg: DictConfig, overrides: Iterable[str]) -> tuple[str, ...]:
+    """Returns overrides for what a row's file says about where it runs, such as `train.writers`."""
+    given = {text.partition("=")[0] for text in overrides}
+    usual = OmegaConf.create({"train": train_defaults()})
+    values = {key: OmegaConf.select(cfg, key) for key in INHERITED if key not in given}
+    return tuple(
+        override_text(key, value)
+        for key, value in values.items()
+        if key.startswith("train.") and value != OmegaConf.select(usual, key)
+    )
 
 
 def _training_hash(cfg: DictConfig) -> str:

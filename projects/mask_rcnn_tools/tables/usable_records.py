@@ -11,12 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from mask_rcnn_repro.config.stored_proposals import keeps_rpn
 from mask_rcnn_repro.data.proposals.files import proposals_exist
 from mask_rcnn_repro.engine.dependencies import data_sets
-from mask_rcnn_repro.engine.run import RECORD_FILE, Run
+from mask_rcnn_repro.engine.run import RECORD_FILE
 from mask_rcnn_repro.engine.stages.prepare import PROPOSAL_FOLDER
 from mask_rcnn_repro.engine.stages.pretrained import find_weights
 from mask_rcnn_repro.errors import RecordError
@@ -112,9 +110,8 @@ def stage_is_ready(stage: Job, key: str, job: Job) -> bool:
         key: Key in `job.inputs`. `proposals` needs weights and stored proposals, others weights.
         job: The job that needs it.
     """
-    run = Run(stage.config, stage.cfg, stage.folder, torch.device("cpu"))
-    if run.is_classifier:
-        return find_weights(run) is not None
+    if stage.run.is_classifier:
+        return find_weights(stage.run) is not None
     if key == "proposals" and job.iterations > 0 and not keeps_rpn(job.cfg):
         sets = [data for split in ("train", "test") for data in data_sets(job.cfg, split)]
         folders = [stage.folder / PROPOSAL_FOLDER / data.folder for data in sets]
