@@ -92,11 +92,11 @@ class NonLocalBlock(CNNBlockBase):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Maps (N, C, H, W) to the same shape, dtype and memory format."""
         theta, phi, g = (
-            layer(x).flatten(2).transpose(1, 2).contiguous()  # (N, P, D)
+            layer(x).flatten(2).transpose(1, 2).contiguous()[:, None]  # (N, 1 head, P, D)
             for layer in (self.theta, self.phi, self.g)
         )
         y = F.scaled_dot_product_attention(theta, phi, g, scale=1.0)
-        y = y.transpose(1, 2).unflatten(2, x.shape[-2:])  # (N, D, H, W)
+        y = y[:, 0].transpose(1, 2).unflatten(2, x.shape[-2:])  # (N, D, H, W)
         return x + self.output(y).to(x.dtype)
 
 
