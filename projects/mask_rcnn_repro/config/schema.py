@@ -228,6 +228,9 @@ class Train(Section):
     verify: Verify = Verify()
     draw: int = Field(default=0, ge=0)
     """Number of test images to draw beside their ground truth after the final evaluation."""
+    compile: Literal["off", "heads", "all"] = "off"
+    """Parts of the model that PyTorch compiles for training: `heads` are the RPN head, the box head
+    and `res5`, `all` includes the backbone. Equal up to rounding."""
     channels_last: bool = False
     """Use the channels-last layout on a GPU. CPUs always do."""
 

@@ -13,6 +13,7 @@
 | keypoint_head.py | keypoint branch | section 5 |
 | classifier.py | image classifier, which a backbone is pre-trained in | section 3.1 |
 | meta_arch.py | detectors that are trained in several stages | sections 3.1 and 4.4 |
+| compiling.py | parts compiled by PyTorch for training | - |
 | gpu_training.py | RPN, anchors and matcher with fewer kernels and waits on a GPU | - |
 | inference/ | faster models for inference; test-time augmentation | appendix B |
 | accel/ | computations that replace PyTorch's, mostly on the CPU | - |

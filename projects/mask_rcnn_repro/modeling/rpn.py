@@ -121,10 +121,12 @@ class PaperRPNHead(StandardRPNHead):
     def _sparse_backward(self, features: list[torch.Tensor]) -> bool:
         """Whether to use the sparse backward pass.
 
-        Not on a GPU, where finding the places would make every step wait for the device.
+        Not on a GPU, where finding the places would make every step wait for the device, and not
+        if compiled.
         """
         return (
             torch.is_grad_enabled()
+            and not torch.compiler.is_compiling()
             and features[0].device.type == "cpu"
             and self.objectness_logits.weight.requires_grad
             and type(self.conv) is Conv2d

@@ -45,6 +45,7 @@ from mask_rcnn_repro.engine.train.resuming import (
 )
 from mask_rcnn_repro.engine.train.trainer import Trainer
 from mask_rcnn_repro.errors import NonFiniteLossError, UserError
+from mask_rcnn_repro.modeling.compiling import compile_parts
 from mask_rcnn_repro.utils.disk_errors import full_storage
 from mask_rcnn_repro.utils.interruption import Interrupted, deferred
 from mask_rcnn_repro.utils.threads import ThreadBalance, choose_threads
@@ -108,6 +109,8 @@ def train(
     # initial weights depend on the seed alone and are equal in all processes
     seed_everything(cfg.train.seed)
     model = build_model(cfg, device)
+    if cfg.train.compile != "off":
+        compile_parts(model, cfg.train.compile, device)
     optimizer = build_optimizer(cfg, model)
     trainer = Trainer(
         wrap_distributed(model, cfg, device),

@@ -46,16 +46,22 @@ class FoldedConv2d(Conv2d):
         if not self.training or type(norm) is not FrozenBatchNorm2d or norm._forward_hooks:
             y: torch.Tensor = super().forward(x)
             return y
-        state = [(buffer, buffer._version) for buffer in norm.buffers()]
-        if self._folded is None or _ids(self._folded[0]) != _ids(state):
-            scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
-            shift = norm.bias - norm.running_mean * scale
-            self._folded = (state, scale.reshape(-1, 1, 1, 1), shift)
-        _, scale, shift = self._folded
+        if torch.compiler.is_compiling():  # which computes them in the kernel that scales weights
+            scale, shift = _scale_and_shift(norm)
+        else:
+            state = [(buffer, buffer._version) for buffer in norm.buffers()]
+            if self._folded is None or _ids(self._folded[0]) != _ids(state):
+                self._folded = (state, *_scale_and_shift(norm))
+            _, scale, shift = self._folded
         weight = self.weight * scale
         geometry = (self.stride, self.padding, self.dilation, self.groups)
         x = functional.conv2d(x, weight, shift, *geometry)
         return x if self.activation is None else self.activation(x)
+
+
+def _scale_and_shift(norm: FrozenBatchNorm2d) -> tuple[torch.Tensor, torch.Tensor]:
+    scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+    return scale.reshape(-1, 1, 1, 1), norm.bias - norm.running_mean * scale
 
 
 def _ids(state: list[tuple[torch.Tensor, int]]) -> list[tuple[int, int]]:
