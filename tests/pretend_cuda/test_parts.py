@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import copy
+import sys
 from types import SimpleNamespace
 
+import evaluation as evaluation_benchmark
 import pytest
+import roi_layers as roi_layer_benchmark
 import torch
 from detectron2.layers import Conv2d, FrozenBatchNorm2d
 from detectron2.modeling.backbone.resnet import BottleneckBlock
@@ -120,3 +123,28 @@ def test_attention_is_deterministic_where_it_is_asked_for(waits):
         torch.use_deterministic_algorithms(False)
         torch.backends.cudnn.deterministic = False
     functional.scaled_dot_product_attention(*torch.rand(3, 1, 2, 4, device="cuda"))
+
+
+def test_both_sides_of_a_benchmark_run_on_the_gpu(waits, monkeypatch, tmp_path):
+    commands = []
+
+    class Enough(Exception):
+        pass
+
+    def timed(command, folder, threads):
+        commands.append(command)
+        if "train_net.py" in command[1]:
+            raise Enough
+        return 1.0, 'METRICS {"bbox": 1.0, "segm": 1.0}'
+
+    monkeypatch.setattr(evaluation_benchmark, "timed", timed)
+    monkeypatch.setattr(evaluation_benchmark, "subset", lambda *args: (tmp_path, tmp_path))
+    monkeypatch.setattr(sys, "argv", ["evaluation", "--device", "cuda", "--checkpoint", "x.pth"])
+    with pytest.raises(Enough):
+        evaluation_benchmark.main()
+    stock, *_, ours = commands
+    assert stock[2] == "stock" and stock[-2] == "cuda" and "train.device=cuda" in ours
+    # both sides would call one operator
+    monkeypatch.setattr(sys, "argv", ["roi_layers", "--device", "cuda"])
+    with pytest.raises(SystemExit):
+        roi_layer_benchmark.main()

@@ -50,10 +50,12 @@ class CommandResult:
         return self.out
 
 
-def launch(folder: Path, *argv: str, config: Path | str = QUICKSTART) -> CommandResult:
-    """Runs `train_net.py` in this process, in `folder`, at `tiny`, without GPUs."""
+def launch(
+    folder: Path, *argv: str, config: Path | str = QUICKSTART, gpu: bool = False
+) -> CommandResult:
+    """Runs `train_net.py` in this process, in `folder`, at `tiny`, as if there were no GPU."""
     out, err = io.StringIO(), io.StringIO()
-    with _undone(folder), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+    with _undone(folder, gpu), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         profile = [] if "--profile" in argv else ["--profile", "tiny"]
         try:
             main(parse_args(["--config-file", str(config), *profile, *argv]))
@@ -64,14 +66,15 @@ def launch(folder: Path, *argv: str, config: Path | str = QUICKSTART) -> Command
 
 
 @contextlib.contextmanager
-def _undone(folder: Path) -> Iterator[None]:
+def _undone(folder: Path, gpu: bool) -> Iterator[None]:
     """What a run changes in its process is as before afterwards; folder and CUDA as for a run."""
     loggers = [logging.getLogger(name) for name in _LOGGERS]
     kept = [(log, log.handlers[:], log.level, log.propagate) for log in loggers]
     threads = torch.get_num_threads()
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setattr(torch.cuda, "is_available", lambda: False)
+        if not gpu:
+            patch.setattr(torch.cuda, "is_available", lambda: False)
         for name in ("WORLD_SIZE", "LOCAL_RANK", "CUBLAS_WORKSPACE_CONFIG"):
             patch.delenv(name, raising=False)
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import sys
 from pathlib import Path
@@ -35,6 +36,22 @@ def test_the_summary_is_written_after_each_check(
     one = ["run", "--only", "second", "--output", str(tmp_path)]
     assert gpu_check.main(one) == 0
     assert gpu_check.main(["run", "--only", "no such", "--output", str(tmp_path)]) == 2
+
+
+def test_all_that_the_package_needs_is_brought() -> None:
+    setup = ast.parse((gpu_check.ROOT / "setup.py").read_text())
+    (needed,) = (
+        ast.literal_eval(word.value)
+        for word in ast.walk(setup)
+        if isinstance(word, ast.keyword) and word.arg == "install_requires"
+    )
+    resolved, alone = gpu_check.packages()
+    brought = {gpu_check.name_of(pin) for pin in [*resolved, *alone]} | set(gpu_check.COPIED)
+    there = {"torch", "torchvision"}
+    assert {gpu_check.name_of(pin) for pin in needed} - brought == there
+    assert not brought & there
+    # pip must find what the others need
+    assert not {gpu_check.name_of(pin) for pin in resolved} & {*gpu_check.COPIED, *gpu_check.ALONE}
 
 
 @pytest.mark.slow

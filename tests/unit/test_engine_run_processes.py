@@ -14,9 +14,12 @@ from detectron2.utils import comm
 
 from mask_rcnn_repro.config import get_config
 from mask_rcnn_repro.engine.builders import check_batch_size, resolve_device
+from mask_rcnn_repro.engine.dependencies import dependency
+from mask_rcnn_repro.engine.run import Run
 from mask_rcnn_repro.errors import ConfigError
 from mask_rcnn_tools.launch import processes
 from mask_rcnn_tools.train.cli import parse_args
+from mask_rcnn_tools.train.run import _load_ahead
 
 
 def arguments(*argv: str) -> argparse.Namespace:
@@ -86,6 +89,43 @@ def test_batch_must_be_shared_evenly(batch: int, accumulate: int, world: int, fi
     else:
         with pytest.raises(ConfigError, match=f"multiple of {world * accumulate}"):
             check_batch_size(cfg, world)
+
+
+@pytest.mark.parametrize(
+    ("cores", "processes_here", "threads"), [(96, 8, 12), (16, 8, 2), (4, 8, 1)]
+)
+def test_processes_share_the_cores(
+    cores: int, processes_here: int, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", chosen.append)
+    monkeypatch.setattr("mask_rcnn_repro.utils.threads.usable_cpus", lambda: cores)
+    monkeypatch.setitem(os.environ, "OMP_NUM_THREADS", "5")
+    processes._limit_threads(processes_here)
+    assert not chosen and os.environ["OMP_NUM_THREADS"] == "5"  # as the user says
+    monkeypatch.delitem(os.environ, "OMP_NUM_THREADS")
+    processes._limit_threads(processes_here)
+    assert chosen == [threads] and os.environ["OMP_NUM_THREADS"] == str(threads)  # for children
+
+
+@pytest.mark.parametrize(
+    ("profile", "device", "overrides", "workers"),
+    [
+        ("mini", "cuda", (), (4, 4)),
+        ("mini", "cuda", ("dataloader.train.num_workers=0",), (0, 4)),
+        ("mini", "cpu", (), (0, 0)),
+        ("tiny", "cuda", (), (0, 0)),
+    ],
+)
+def test_mini_loads_ahead_for_a_gpu(
+    profile: str, device: str, overrides: tuple[str, ...], workers: tuple[int, int], tmp_path: Path
+) -> None:
+    cfg = get_config("table2a/r50_fpn", profile, list(overrides))
+    run = Run("table2a/r50_fpn", cfg, tmp_path, torch.device(device), overrides)
+    _load_ahead(run)
+    assert tuple(cfg.dataloader[split].num_workers for split in ("train", "test")) == workers
+    stage = dependency(run, cfg.train.proposals, (run.config_id,))
+    assert tuple(stage.cfg.dataloader[s].num_workers for s in ("train", "test")) == workers
 
 
 def test_objects_beside_nccl_are_limited_too(

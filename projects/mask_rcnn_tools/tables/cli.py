@@ -108,8 +108,7 @@ def build_parser() -> CommandParser:
         "--jobs",
         type=number(int, 1),
         metavar="N",
-        help="rows side by side (default: one a GPU; without GPUs one, with all threads). For long "
-        "work on a CPU a trial of about a minute finds whether fewer with more threads do more",
+        help="rows side by side (default: one a GPU; without GPUs one, with all threads)",
     )
     add(
         "--gpus-per-row",
