@@ -168,7 +168,7 @@ def compare(bench: Benchmark, data: MadeUp, peers: list[str], extension: str) ->
     once = "pycocotools", "COCOeval_opt"
     outputs: dict[str, Any] = {}
     times: dict[str, list[float]] = {name: [] for name in backends}
-    for turn in range(1 if bench.quick else 3):
+    for turn in range(1 if bench.quick else bench.repeats):
         for name, backend in backends.items():
             if turn and name in once and task != "keypoints":
                 continue
@@ -284,9 +284,11 @@ def main() -> None:
     if sys.argv[1:2] == ["memory"]:
         print_memory(*sys.argv[2:])
         return
-    bench = Benchmark("coco_metrics", "COCO metrics", __doc__)
+    tasks = {"bbox": (7, 100), "segm": (7, 100), "keypoints": (4, 12)}  # objects, detections
+    bench = Benchmark("coco_metrics", "COCO metrics", __doc__, parts=(*tasks, "scale"))
     parser = bench.parser()
     parser.add_argument("--images", type=int, default=5000)
+    parser.set_defaults(repeats=3)
     add_source_option(parser)
     args = bench.parse(parser)
     extension, why_not = find_extension(args.detectron2_source)
@@ -296,8 +298,20 @@ def main() -> None:
         first = MadeUp(2, 2, 2, task)
         for backend in ("auto", *peers):
             coco_metrics(first.ground_truth(), first.results, task, backend=backend)
-    for task, objects, detections in (("bbox", 7, 100), ("segm", 7, 100), ("keypoints", 4, 12)):
-        compare(bench, MadeUp(images, objects, detections, task), peers, extension)
+    for part in bench.parts():
+        if part == "scale":
+            scales(bench)
+            continue
+        compare(bench, MadeUp(images, *tasks[part], part), peers, extension)
+        if why_not:
+            bench.note(why_not)
+        for package in missing:
+            bench.note(f"{package} takes no part: it is not installed (requirements/peers.txt).")
+    bench.finish()
+
+
+def scales(bench: Benchmark) -> None:
+    """Cost of masks' metrics against the number of images, and of detections."""
     numbers = (10, 20) if bench.quick else (50, 100, 200, 400)
     scale(
         bench,
@@ -312,11 +326,6 @@ def main() -> None:
         "detections an image",
         {number: (100, max(1, number // 4), number) for number in numbers},
     )
-    if why_not:
-        bench.note(why_not)
-    for package in missing:
-        bench.note(f"{package} takes no part: it is not installed (requirements/peers.txt).")
-    bench.finish()
 
 
 if __name__ == "__main__":

@@ -9,9 +9,10 @@ weights and has random ones of its own. Weights are random, damped so that featu
 and a detector's usual number of objects is found. OpenVINO and ONNX Runtime, where they are
 installed (`pip install -r requirements/peers.txt`), run the file that `tools/export.py` writes of
 this model, with the same conversion of small masks to RLE as ours. Photographs differ in shape.
-bf16 takes part on CPUs that have it.
+bf16 is measured on CPUs that have it. Part "others", our model before its transformation and
+torchvision's, takes a quarter of the photographs.
 
-Run: python benchmarks/inference.py --threads 2      (about 30 minutes)
+Run: python benchmarks/inference.py --threads 2      (about 20 minutes in float32)
 """
 
 from __future__ import annotations
@@ -160,107 +161,107 @@ def _same_object(a: dict[str, Any], b: dict[str, Any]) -> bool:
     )
 
 
+PARTS = ("one_thread", "all_threads", "others", "bf16_one_thread", "bf16_all_threads")
+GOALS = {"ours": 2.1, "ours, bf16": 3.6}
+"""Contender to the ratio to Detectron2 that it is to reach."""
+BESIDE: dict[str, tuple[str, float | None]] = {
+    "OpenVINO": ("ours", 1.4),
+    "OpenVINO, bf16": ("ours, bf16", 1.25),
+    "ONNX Runtime": ("ours", None),
+}
+"""Peer to who is shown beside it, with the ratio to reach."""
+
+
 def main() -> None:
-    """Measures, prints, and writes the record with --record."""
-    bench = Benchmark("inference", "Inference, image to RLE", __doc__)
+    """Measures, prints, and writes the records with --record."""
+    bench = Benchmark("inference", "Inference, image to RLE", __doc__, parts=PARTS)
     parser = bench.parser()
     parser.add_argument("--images", type=int, default=8, help="photographs a round")
-    parser.set_defaults(repeats=3)
+    parser.set_defaults(repeats=2)
     args = bench.parse(parser)
     depth, objects = (18, 10) if bench.quick else (50, 100)
     inputs, what = photographs(1 if bench.quick else args.images, 256 if bench.quick else 800)
     plain = our_model(depth, objects)
     on_cpu = bench.device.type == "cpu"
-    runtimes, notes = installed_runtimes() if on_cpu else ([], [])
-    bf16 = not on_cpu or cpu_has_bf16()
+    runtimes, missing = installed_runtimes() if on_cpu else ([], [])
     most = torch.get_num_threads()
     with tempfile.TemporaryDirectory() as folder:
         file = export(plain, inputs[0]["image"], Path(folder)) if runtimes else None
-        models = {
-            "Detectron2": stock_model(plain, depth).to(bench.device),
-            "plain": plain.to(bench.device),
-            "fp32": optimize_for_inference(plain),
-            "torchvision": torchvision_model(objects).to(bench.device),
-        }
-        if bf16:
-            models["bf16"] = optimize_for_inference(plain, torch.bfloat16)
-        for threads in sorted({1, most}) if on_cpu and not bench.quick else [most]:
+        stock = stock_model(plain, depth).to(bench.device)
+        plain.to(bench.device)
+        fused = optimize_for_inference(plain)
+        for part in bench.parts():
+            bf16, one = part.startswith("bf16"), part.endswith("one_thread")
+            if bf16 and on_cpu and not cpu_has_bf16():
+                print(f"{part} is not measured: this CPU has no bf16 instructions.", flush=True)
+                continue
+            if one and (not on_cpu or most == 1):
+                continue  # the same as with all threads
+            threads = 1 if one else most
             torch.set_num_threads(threads)
-            peers = {name: open_in(name, file) for name in runtimes}
-            if bf16 and "OpenVINO" in peers:
-                peers["OpenVINO, bf16"] = open_in("OpenVINO", file, bf16=True)
-            work = f"{len(inputs)} images, R{depth}-FPN, {min(inputs[0]['image'].shape[1:])} px"
+            used = inputs[: max(1, len(inputs) // 4)] if part == "others" else inputs
+            work = f"{len(used)} images, R{depth}-FPN, {min(used[0]['image'].shape[1:])} px"
             work += f", {threads} thread{'s' * (threads > 1)}" if on_cpu else ""
-            outputs = compare(bench, work, models, peers, inputs, others=threads == most)
-    counts = [len(results) for results in outputs["Detectron2"]]
-    bench.note(
-        f"{what}, {', '.join(map(str, counts))} detections; torchvision's: "
-        f"{', '.join(str(len(r)) for r in outputs['torchvision'])}."
-    )
-    if not bf16:
-        notes.append("bf16 takes no part: this CPU has no bf16 instructions.")
-    for note in notes:
-        bench.note(note)
+            contenders = {"Detectron2": over(used, by_detectron2, stock)}
+            peers = {}
+            if part == "others":
+                work += ", others"
+                contenders["ours"] = over(used, by_ours, fused)
+                contenders["ours, not transformed"] = over(used, by_ours, plain)
+                other = torchvision_model(objects).to(bench.device)
+                contenders["torchvision"] = over(used, by_torchvision, other)
+            elif bf16:
+                work += ", bf16"
+                half = optimize_for_inference(plain, torch.bfloat16)
+                contenders["ours, bf16"] = over(used, by_ours, half, bf16=bench.device)
+                if "OpenVINO" in runtimes:
+                    peers["OpenVINO, bf16"] = open_in("OpenVINO", file, bf16=True)
+            else:
+                contenders["ours"] = over(used, by_ours, fused)
+                peers = {name: open_in(name, file) for name in runtimes}
+            contenders |= {name: over(used, by_exported, run) for name, run in peers.items()}
+            goals = {n: g for n, g in GOALS.items() if n in contenders and part != "others"}
+            outputs = bench.compare(work, contenders, reference="Detectron2", goal=goals)
+            if not bf16:
+                bench.equality(
+                    work,
+                    "; ".join(
+                        f"{name}: {difference(outputs[name], outputs['Detectron2'])}"
+                        for name in ("ours", *peers)
+                    ),
+                )
+            for peer in peers:
+                name, goal = BESIDE[peer]
+                bench.beside(work, peer, {name: goal})
+            counts = {name: ", ".join(str(len(f)) for f in outputs[name]) for name in outputs}
+            note = f"{work}: from {what}; {counts['Detectron2']} detections"
+            if "torchvision" in counts:
+                note += f"; torchvision's: {counts['torchvision']}"
+            bench.note(f"{note}.")
+            for text in missing if part != "others" else ():
+                bench.note(text)
+        torch.set_num_threads(most)
     bench.finish()
 
 
-def compare(
-    bench: Benchmark,
-    work: str,
-    models: dict[str, nn.Module],
-    peers: dict[str, RunExported],
-    inputs: list[dict[str, Any]],
-    others: bool,
-) -> dict[str, Any]:
-    """Compares with one number of threads.
+def over(
+    inputs: list[dict[str, Any]], predict: Any, model: Any, bf16: torch.device | None = None
+) -> Callable[[], list[Any]]:
+    """A contender: results of all images, one by one.
 
     Args:
-        bench: the benchmark.
-        work: what is done.
-        models: "Detectron2", "fp32", "plain", "torchvision" and, where it takes part, "bf16".
-        peers: opened files by contender.
         inputs: images.
-        others: whether the model that is not transformed, and torchvision's, take part.
-
-    Returns:
-        Contender to results of each image.
+        predict: a function from model and image to results.
+        model: for `predict`.
+        bf16: device of autocast; None for float32.
     """
 
-    def over(predict: Any, model: Any, bf16: bool = False) -> Callable[[], list[Any]]:
-        def run() -> list[Any]:
-            with torch.no_grad(), autocast_context(bench.device, bf16, "bf16"):
-                return [predict(model, item) for item in inputs]
+    def run() -> list[Any]:
+        device = bf16 or torch.device("cpu")
+        with torch.no_grad(), autocast_context(device, bf16 is not None, "bf16"):
+            return [predict(model, item) for item in inputs]
 
-        return run
-
-    contenders = {"Detectron2": over(by_detectron2, models["Detectron2"])}
-    contenders["ours"] = over(by_ours, models["fp32"])
-    if "bf16" in models:
-        contenders["ours, bf16"] = over(by_ours, models["bf16"], bf16=True)
-    contenders |= {name: over(by_exported, run) for name, run in peers.items()}
-    if others:
-        contenders["ours, not transformed"] = over(by_ours, models["plain"])
-        contenders["torchvision"] = over(by_torchvision, models["torchvision"])
-    goals = {"ours": 2.1, "ours, bf16": 3.6}
-    outputs = bench.compare(
-        work,
-        contenders,
-        reference="Detectron2",
-        goal={name: goal for name, goal in goals.items() if name in contenders},
-    )
-    single = ["ours", *(name for name in peers if not name.endswith("bf16"))]
-    bench.equality(
-        work,
-        "; ".join(f"{n}: {difference(outputs[n], outputs['Detectron2'])}" for n in single),
-    )
-    for peer, ours, goal in (
-        ("OpenVINO", "ours", 1.4),
-        ("OpenVINO, bf16", "ours, bf16", 1.25),
-        ("ONNX Runtime", "ours", None),
-    ):
-        if peer in peers:
-            bench.beside(work, peer, {ours: goal})
-    return outputs
+    return run
 
 
 if __name__ == "__main__":

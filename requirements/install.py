@@ -1,5 +1,7 @@
 """Installs the pinned dependencies, Detectron2 and this package into the running environment.
 
+Then it compiles the package's kernels.
+
 Detectron2 comes as a wheel that is tagged for CPython 3.10 only because of a compiled module that
 this project does not need; pip puts such a wheel on another Python only by way of `--target`.
 """
@@ -41,6 +43,12 @@ def main() -> None:
     )
     pip("--quiet", "--no-deps", "-r", str(HERE / "cityscapes.txt"))
     pip("--quiet", "--no-build-isolation", "--no-deps", "-e", str(HERE.parent))
+    print(
+        "+ python -m mask_rcnn_tools.compile_kernels", flush=True
+    )  # or the first run waits for it
+    subprocess.run(
+        [sys.executable, "-W", "ignore", "-m", "mask_rcnn_tools.compile_kernels"], check=True
+    )
 
 
 if __name__ == "__main__":

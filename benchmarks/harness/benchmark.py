@@ -15,7 +15,7 @@ import shlex
 import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
@@ -49,19 +49,25 @@ class Benchmark:
         title: heading of its section in docs/performance.md.
         about: what is measured, on what: the script's docstring. Shown from its first line up to
             the line that begins with `Run:`.
+        parts: names of what can be measured and recorded by itself, see :meth:`parts`.
     """
 
-    def __init__(self, name: str, title: str, about: str | None) -> None:
+    def __init__(self, name: str, title: str, about: str | None, parts: Sequence[str] = ()) -> None:
         self.name = name
         self.title = title
+        self._all_parts = tuple(parts)
+        self._wanted = self._all_parts
         self.about = inspect.cleandoc(about or "").partition("\nRun:")[0].strip()
         self.repeats = 5
         self.device = torch.device("cpu")
         self.quick = False
         self._record = False
+        self._began = (0, 0, 0)  # comparisons, series and notes of earlier parts
         self._comparisons: list[Comparison] = []
         self._series: list[Series] = []
         self._notes: list[str] = []
+        self._times: dict[str, dict[str, list[float]]] = {}
+        self._code = provenance.code_info()  # before records of parts change the checkout
 
     def parser(self) -> argparse.ArgumentParser:
         """The options that all scripts have; a script adds its own."""
@@ -74,9 +80,16 @@ class Benchmark:
         parser.add_argument(
             "--quick", action="store_true", help="small sizes, once, to see that it runs"
         )
-        parser.add_argument(
-            "--record", action="store_true", help=f"write {RECORDS}/{self.name}.json"
-        )
+        files = f"{self.name}-PART.json" if self._all_parts else f"{self.name}.json"
+        parser.add_argument("--record", action="store_true", help=f"write {RECORDS}/{files}")
+        if self._all_parts:
+            parser.add_argument(
+                "--only",
+                action="append",
+                choices=self._all_parts,
+                metavar="PART",
+                help=f"measure this part; may be repeated (default: {', '.join(self._all_parts)})",
+            )
         return parser
 
     def parse(
@@ -84,17 +97,35 @@ class Benchmark:
     ) -> argparse.Namespace:
         """Parses the command line and sets threads and device accordingly."""
         args = parser.parse_args(arguments)
-        if args.repeats < 1:
+        if args.repeats is not None and args.repeats < 1:
             parser.error(f"--repeats {args.repeats}: at least 1")
         if args.threads is not None:
             torch.set_num_threads(args.threads)
         self.device = torch.device(args.device)
         if self.device.type == "cuda" and not torch.cuda.is_available():
             parser.error("--device cuda: this machine, or this PyTorch, has no CUDA device")
-        self.repeats = args.repeats
+        self.repeats = args.repeats or self.repeats
         self.quick = args.quick
         self._record = args.record
+        if self._all_parts and args.only:
+            self._wanted = tuple(part for part in self._all_parts if part in args.only)
         return args
+
+    def parts(self) -> Iterator[str]:
+        """Yields the parts to measure. Each is recorded in a file of its own when it is finished.
+
+        So an interrupted benchmark keeps the parts that it has finished. A part without times, such
+        as one that this machine cannot do, leaves its file as it is.
+        """
+        for part in self._wanted:
+            self._began = len(self._comparisons), len(self._series), len(self._notes)
+            yield part
+            if len(self._comparisons) > self._began[0] or len(self._series) > self._began[1]:
+                self._save(part)
+
+    def times(self, work: str) -> dict[str, list[float]]:
+        """Returns contender to its seconds in each round of compared work."""
+        return self._times[work]
 
     def compare(
         self,
@@ -148,6 +179,7 @@ class Benchmark:
         memory: Mapping[str, float] | None = None,
     ) -> None:
         """Adds times in seconds that were measured elsewhere, such as in other processes."""
+        self._times[work] = {name: list(values) for name, values in times.items()}
         timings = {
             name: Timing(
                 median=statistics.median(values),
@@ -219,27 +251,40 @@ class Benchmark:
         print(text, flush=True)
 
     def finish(self) -> BenchmarkRecord:
-        """Prints the table, and writes the record if `--record` was given."""
-        record = BenchmarkRecord(
+        """Prints the table, and writes the record if `--record` was given and there are no parts.
+
+        Returns:
+            The record of all that was measured.
+        """
+        record = self._made("", (0, 0, 0))
+        print(f"\n{self.title} ({record.device.name}, {torch.get_num_threads()} threads)\n")
+        print(_table(record.comparisons).text())
+        if not self._all_parts:
+            self._save("")
+        return record
+
+    def _save(self, part: str) -> None:
+        if self._record:
+            file = save_benchmark(self._made(part, self._began), config_root().parent / RECORDS)
+            print(f"\nRecord written to {RECORDS / file.name}", flush=True)
+
+    def _made(self, part: str, began: tuple[int, int, int]) -> BenchmarkRecord:
+        comparisons, series, notes = began
+        return BenchmarkRecord(
             name=self.name,
+            part=part,
             title=self.title,
             about=self.about,
             command=self._command(),
             created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            code=provenance.code_info(),  # type: ignore[arg-type]  # validated by the model
+            code=self._code,  # type: ignore[arg-type]  # validated by the model
             versions=provenance.versions(),  # type: ignore[arg-type]
             libraries={name: _version(name) for name in _LIBRARIES},
             device=provenance.device_info(self.device),  # type: ignore[arg-type]
-            comparisons=self._comparisons,
-            series=self._series,
-            notes=self._notes,
+            comparisons=self._comparisons[comparisons:],
+            series=self._series[series:],
+            notes=self._notes[notes:],
         )
-        print(f"\n{self.title} ({record.device.name}, {torch.get_num_threads()} threads)\n")
-        print(_table(record.comparisons).text())
-        if self._record:
-            file = save_benchmark(record, config_root().parent / RECORDS)
-            print(f"\nRecord written to {RECORDS / file.name}")
-        return record
 
     def _index(self, work: str) -> int:
         return [c.work for c in self._comparisons].index(work)

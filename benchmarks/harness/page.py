@@ -32,8 +32,10 @@ def format_performance_page(records: Sequence[BenchmarkRecord]) -> str:
     """The text of docs/performance.md."""
     parts = [_INTRODUCTION]
     parts.append(_overview(records) if records else "Not run.\n")
+    sections: dict[tuple[str, str], list[BenchmarkRecord]] = {}
     for record in records:
-        parts.append(_section(record))
+        sections.setdefault((record.name, record.device.type), []).append(record)
+    parts += [_section(own) for own in sections.values()]
     return wrap_prose("\n".join(parts))
 
 
@@ -103,32 +105,46 @@ def _overview(records: Sequence[BenchmarkRecord]) -> str:
     return "## Goals\n\n" + Table(header, lines).markdown()
 
 
-def _section(record: BenchmarkRecord) -> str:
+def _section(records: Sequence[BenchmarkRecord]) -> str:
+    """The section of a script: its record or those of its parts, a table for each run."""
+    newest = max(records, key=lambda record: record.created)
+    runs: dict[str, list[BenchmarkRecord]] = {}
+    for record in records:
+        runs.setdefault(_origin(record), []).append(record)
+    parts = [f"## {newest.title}\n", f"{newest.about}\n"]
+    for origin, own in runs.items():
+        comparisons = [comparison for record in own for comparison in record.comparisons]
+        lines = [_comparison_line(c, name) for c in comparisons for name in c.seconds]
+        header = ["work", "contender", "time", "times as fast", "goal", "results"]
+        if any(c.memory for c in comparisons):
+            header.insert(5, "memory")
+        else:
+            lines = [[*line[:5], line[6]] for line in lines]
+        notes = dict.fromkeys(note for record in own for note in record.notes)
+        parts += [Table(header, lines).markdown()] if lines else []
+        parts += [*(f"- {note}" for note in notes), *([""] if notes else []), origin]
+        parts += [
+            f"![{series.title}](performance/{plot_name(record, number)})\n"
+            for record in own
+            for number, series in enumerate(record.series, 1)
+        ]
+    return "\n".join(parts)
+
+
+def _origin(record: BenchmarkRecord) -> str:
+    """How, when, where and with what a record was measured."""
     device = record.device
     threads = f", {device.threads} threads" if device.threads else ""
     used = {"PyTorch": record.versions.torch, "Detectron2": record.versions.detectron2}
-    used |= {name: v for name, v in record.libraries.items() if v and name in {"numba", "hotcoco"}}
+    contenders = {n.partition(",")[0] for c in record.comparisons for n in c.seconds}
+    shown = {"numba", "hotcoco", *(name.replace(" ", "").lower() for name in contenders)}
+    used |= {name: v for name, v in record.libraries.items() if v and name in shown}
     versions = ", ".join(f"{name} {version}" for name, version in used.items())
     commit = (record.code.commit or "unknown")[:9] + (" with changes" if record.code.dirty else "")
-    lines = [_comparison_line(c, name) for c in record.comparisons for name in c.seconds]
-    memory = any(c.memory for c in record.comparisons)
-    header = ["work", "contender", "time", "times as fast", "goal", "results"]
-    if memory:
-        header.insert(5, "memory")
-    else:
-        lines = [[*line[:5], line[6]] for line in lines]
-    parts = [
-        f"## {record.title}\n",
-        f"{record.about}\n",
-        Table(header, lines).markdown(),
-        *(f"- {note}" for note in record.notes),
-        *([""] if record.notes else []),
+    return (
         f"`{record.command}`, {record.created[:10]}, on {device.name}{threads}; {versions}; "
-        f"commit {commit}.\n",
-    ]
-    for number, series in enumerate(record.series, 1):
-        parts.append(f"![{series.title}](performance/{plot_name(record, number)})\n")
-    return "\n".join(parts)
+        f"commit {commit}.\n"
+    )
 
 
 def _comparison_line(comparison: Comparison, name: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""What a benchmark leaves: one JSON file a script, in ``benchmarks/records/``."""
+"""What a benchmark leaves: a JSON file a script, or part of one, in ``benchmarks/records/``."""
 
 from __future__ import annotations
 
@@ -72,10 +72,11 @@ class Series(_Section):
 
 
 class BenchmarkRecord(_Section):
-    """Everything that a benchmark script measured in one run.
+    """Everything that a benchmark script, or one of its parts, measured in one run.
 
     Attributes:
         name: the script's, without suffix.
+        part: of the script; empty if it has none. Parts are repeated without the others.
         title: heading of its section.
         about: what is measured, on what; the script's docstring.
         command: how it was called.
@@ -83,6 +84,7 @@ class BenchmarkRecord(_Section):
     """
 
     name: str = Field(pattern=r"^[a-z0-9_]+$")
+    part: str = Field(default="", pattern=r"^[a-z0-9_]*$")
     title: str
     about: str
     command: str
@@ -98,7 +100,8 @@ class BenchmarkRecord(_Section):
     @property
     def file_name(self) -> str:
         """A CPU's and a GPU's numbers are kept side by side."""
-        return f"{self.name}{'-cuda' if self.device.type == 'cuda' else ''}.json"
+        part = f"-{self.part}" if self.part else ""
+        return f"{self.name}{part}{'-cuda' if self.device.type == 'cuda' else ''}.json"
 
 
 def save_benchmark(record: BenchmarkRecord, folder: Path) -> Path:
@@ -122,6 +125,6 @@ def load_benchmarks(folder: Path) -> list[BenchmarkRecord]:
         except ValidationError as error:
             raise RecordError(
                 f"{file} is no benchmark record: {error}. Write it anew: "
-                f"python benchmarks/{file.stem.removesuffix('-cuda')}.py --record"
+                f"python benchmarks/{file.stem.partition('-')[0]}.py --record"
             ) from error
     return records

@@ -46,8 +46,9 @@ def clock(monkeypatch):
     return clock
 
 
-def parsed(*arguments):
-    bench = Benchmark("masks", "Masks to RLE", "Masks.\n\nOf an image.\n\nRun: python x\n\nMore.")
+def parsed(*arguments, parts=()):
+    about = "Masks.\n\nOf an image.\n\nRun: python x\n\nMore."
+    bench = Benchmark("masks", "Masks to RLE", about, parts=parts)
     bench.parse(bench.parser(), arguments)
     return bench
 
@@ -168,6 +169,62 @@ def test_records_are_written_on_demand_alone(monkeypatch, tmp_path):
     assert not (tmp_path / RECORDS).exists()
     parsed("--record").finish()
     assert [f.name for f in (tmp_path / RECORDS).iterdir()] == ["masks.json"]
+
+
+def measure_parts(bench, seconds):
+    for part in bench.parts():
+        if part != "bf16":  # as on a CPU without it
+            bench.add(f"{part}, 1 image", {"stock": [3.0], "ours": [seconds]}, reference="stock")
+            bench.note(f"Made up for {part}.")
+
+
+def test_parts_are_recorded_by_themselves(monkeypatch, tmp_path):
+    monkeypatch.setattr(benchmark, "config_root", lambda: tmp_path / "configs")
+    monkeypatch.setattr(sys, "argv", ["x.py", "--record"])
+    bench = parsed("--record", parts=("fp32", "bf16", "others"))
+    measure_parts(bench, 1.0)
+    assert len(bench.finish().comparisons) == 2
+    names = ["masks-fp32.json", "masks-others.json"]
+    assert sorted(f.name for f in (tmp_path / RECORDS).iterdir()) == names
+    monkeypatch.setattr(sys, "argv", ["x.py", "--record", "--only", "others"])
+    measure_parts(parsed("--record", "--only", "others", parts=("fp32", "bf16", "others")), 2.0)
+    fp32, others = load_benchmarks(tmp_path / RECORDS)
+    assert [c.work for c in others.comparisons] == ["others, 1 image"]
+    assert (fp32.comparisons[0].ratio("ours"), others.comparisons[0].ratio("ours")) == (3.0, 1.5)
+    assert (fp32.part, others.part, others.notes) == ("fp32", "others", ["Made up for others."])
+    page = format_performance_page([fp32, others])
+    assert page.count("## Masks to RLE") == 1 and page.count("| work | contender |") == 2
+    first, second = page.index("fp32, 1 image"), page.index("others, 1 image")
+    commands = [page.index(f"`{record.command}`") for record in (fp32, others)]
+    assert first < commands[0] < second < commands[1], "each table with where it is from"
+    page = format_performance_page([fp32, others.model_copy(update={"command": fp32.command})])
+    assert page.count("| work | contender |") == 1 and page.count(fp32.command) == 1
+
+
+def test_an_interrupted_benchmark_keeps_finished_parts(monkeypatch, tmp_path):
+    monkeypatch.setattr(benchmark, "config_root", lambda: tmp_path / "configs")
+    bench = parsed("--record", parts=("fp32", "others"))
+    parts = bench.parts()
+    bench.add(next(parts), {"ours": [1.0]}, reference="ours")
+    bench.add(next(parts), {"ours": [2.0]}, reference="ours")
+    parts.close()  # such as by Ctrl-C
+    assert [f.name for f in (tmp_path / RECORDS).iterdir()] == ["masks-fp32.json"]
+
+
+def test_unknown_parts_are_refused(capsys):
+    with pytest.raises(SystemExit):
+        parsed("--only", "fp16", parts=("fp32", "bf16"))
+    assert "choose from" in capsys.readouterr().err
+
+
+def test_times_of_each_round_and_versions_of_peers(monkeypatch, clock):
+    bench = parsed("--repeats", "2")
+    bench.compare("x", {"OpenVINO, bf16": clock.work(2), "ours": clock.work(1)}, reference="ours")
+    assert bench.times("x") == {"OpenVINO, bf16": [2.0, 2.0], "ours": [1.0, 1.0]}
+    versions = {"openvino": "2026.4", "onnxruntime": "1.32", "numba": None}
+    record = bench.finish().model_copy(update={"libraries": versions})
+    page = format_performance_page([record])
+    assert "openvino 2026.4" in page and "onnxruntime" not in page
 
 
 def test_a_file_that_is_no_record_is_named(tmp_path):

@@ -9,6 +9,7 @@
 | seeds.py | determine how many seeds the paper's claims need |
 | cost.py | estimate how long runs take |
 | process.py, execute.py | run jobs concurrently, and survive interruptions |
+| trial.py | measure how many runs side by side are fastest on a CPU |
 | progress.py | show the progress |
 | slurm.py | run jobs on a cluster |
 | outcomes.py, show.py | make and format the table at the end |

@@ -43,6 +43,7 @@ from mask_rcnn_tools.tables.reproduce import check_recorded, report_repetition
 from mask_rcnn_tools.tables.seeds import planned_seeds, write_seed_plan
 from mask_rcnn_tools.tables.show import as_csv, as_json, format_learning, format_outcome
 from mask_rcnn_tools.tables.sweep import parse_sweep
+from mask_rcnn_tools.tables.trial import FILE, WORTH_SECONDS, best_count, trial_of
 from mask_rcnn_tools.tables.usable_records import Found, find_records, jobs_to_run
 
 _FOLDER = "tables"  # below the folder of all runs
@@ -116,6 +117,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     ending = Ending()
     if jobs:
+        slots = _fastest(args, jobs, estimates, slots, folder, extra)
         executor = Executor(
             jobs,
             launcher(),
@@ -235,6 +237,30 @@ def _slots(plan: Plan, args: argparse.Namespace) -> tuple[Device, list[Slot]]:
         for i in range(args.jobs or most)
     ]
     return Device("cuda", torch.cuda.get_device_name()), [Slot(gpus=group) for group in groups]
+
+
+def _fastest(
+    args: argparse.Namespace,
+    jobs: Sequence[Job],
+    estimates: Mapping[Job, Estimate],
+    slots: list[Slot],
+    folder: Path,
+    extra: Sequence[str],
+) -> list[Slot]:
+    """On a CPU, the slots with which most is done: those of --jobs, or fewer with more threads."""
+    needs = {job: {stage for _, stage in job.inputs} for job in jobs}
+    ready = [job for job in jobs if job.iterations and needs[job].isdisjoint(jobs)]
+    work = sum(estimates[job].seconds for job in jobs)
+    fixed = any(text.startswith("train.num_threads=") for text in args.overrides)
+    if slots[0].threads is None or fixed or work < WORTH_SECONDS or not ready:
+        return slots
+    about = f"{device_info('cpu')['name']}, {ready[0].config_id} at {ready[0].profile}"
+    print("Measuring how many runs side by side are fastest ...", flush=True)
+    cores = usable_cpus()
+    measure = trial_of(ready[0], launcher(), extra)
+    count, why = best_count(len(slots), cores, folder / FILE, measure, about)
+    print(why, flush=True)
+    return [Slot(threads=max(1, cores // count) if count > 1 else None)] * count
 
 
 def _slurm(
