@@ -88,10 +88,12 @@ def trial_of(job: Job, command: Sequence[str], extra: Sequence[str] = ()) -> Mea
             processes = []
             try:
                 for folder in folders:
-                    own = [f"train.output_dir={folder}", f"train.num_threads={threads}"]
-                    own += ["train.log_period=1", "train.writers=[]"]
+                    own = [f"train.output_dir={folder}", "train.log_period=1", "train.writers=[]"]
+                    environment = {}
+                    if count > 1:  # a run alone chooses by itself
+                        own.append(f"train.num_threads={threads}")
+                        environment["OMP_NUM_THREADS"] = str(threads)
                     arguments = job.arguments([*extra, *own])
-                    environment = {"OMP_NUM_THREADS": str(threads)}
                     log = folder.with_suffix(".txt")
                     processes.append(Process([*command, *arguments], log, environment))
                 return count / seconds_per_iteration(processes, folders, _ITERATIONS, _LIMIT)
