@@ -28,6 +28,8 @@ BROUGHT = ROOT / ".gpu"
 RECORD = ROOT / "results" / "gpu" / "check.json"
 
 QUICKSTART = "configs/quickstart/mask_rcnn_r18_fpn.py"
+ROWS = "roi_pool_max,roi_align_ave"
+"""Rows of table 2c that have records, with which these runs are compared."""
 PYTHON = sys.executable
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
 COPIED = {
@@ -82,6 +84,7 @@ def checks(device: str, work: str) -> list[Check]:
     bench = ["--device", device, "--repeats", "3", *small]
     torchrun = [PYTHON, "-m", "torch.distributed.run", "--nproc-per-node", "1", *train[1:]]
     recorded = [*train, QUICKSTART, "--verify", "recorded", "train.verify.tolerance=4"]
+    table = [PYTHON, "tools/run_table.py", "2c", "--seeds", "3", "--reproduce"]
     here = f"train.device={'auto' if device == 'cuda' else 'cpu'}"
     parts = {
         "versions": (30, part("versions", device)),
@@ -103,7 +106,7 @@ def checks(device: str, work: str) -> list[Check]:
         ),
         "table 2c at mini": (
             3600,
-            [PYTHON, "tools/run_table.py", "2c", "--profile", "mini", f"train.output_root={work}"],
+            [*table, "--profile", "mini", "--rows", ROWS, f"train.output_root={work}"],
         ),
     }
     return [Check(name, *rest) for name, rest in parts.items()]

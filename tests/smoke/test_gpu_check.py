@@ -38,6 +38,16 @@ def test_the_summary_is_written_after_each_check(
     assert gpu_check.main(["run", "--only", "no such", "--output", str(tmp_path)]) == 2
 
 
+def test_all_before_the_benchmarks_fits_into_ten_minutes() -> None:
+    known = gpu_check.checks("cuda", "work")
+    names = [check.name for check in known]
+    first = known[: names.index("benchmark of a step")]
+    assert names[:3] == ["versions", "tests", "rows"] and first[-1].name == "steps of paper size"
+    assert sum(check.seconds for check in first) <= 600
+    tests = first[1].command[first[1].command.index("gpu") + 1 :]
+    assert "tests/smoke/test_gpu.py" in tests and "tests/unit/test_model_roi_layers.py" in tests
+
+
 def test_all_that_the_package_needs_is_brought() -> None:
     setup = ast.parse((gpu_check.ROOT / "setup.py").read_text())
     (needed,) = (
