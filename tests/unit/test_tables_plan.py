@@ -309,6 +309,9 @@ def test_costs_come_from_the_nearest_records(tmp_path):
     other = record(**here, training_seconds=90.0, config__id="table6/roi_pool")
     elsewhere = record(training_seconds=16.0, config__id="table2b/softmax", device__name="there")
     assert estimate(made, [other, folder, own, elsewhere], CPU).seconds == pytest.approx(12 + 24)
+    # a training that was continued or suspended has another time
+    times = [record(**here, training_seconds=t, config__id="table2b/softmax") for t in (2, 500)]
+    assert estimate(made, [own, *times], CPU).seconds == pytest.approx(12 + 24)
     assert estimate(made, [other, folder], CPU).seconds == pytest.approx(12 + 40)
     assert estimate(made, [other], CPU).source == "records at tiny"
     assert estimate(made, [elsewhere], CPU).source == "its own record on there"

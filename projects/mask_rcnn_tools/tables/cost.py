@@ -127,8 +127,8 @@ def _seconds_per_iteration(
         return None, ""
     similar, how = _most_similar(job, trained, device)
     speeds = [(r.training_seconds or 0.0) / (r.iterations_done or 1) for r in similar]
-    # a training that was continued counts its last part alone: the slowest is nearest the truth
-    return (max(speeds) if how.startswith("its") else median(speeds)), how
+    # one that was continued counts its last part alone, one that was suspended counts the pause
+    return median(speeds), how
 
 
 def _evaluation(job: Job, records: Sequence[Record], device: Device) -> tuple[int, float, str]:
