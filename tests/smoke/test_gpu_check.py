@@ -64,6 +64,32 @@ def test_all_that_the_package_needs_is_brought() -> None:
     assert not {gpu_check.name_of(pin) for pin in resolved} & {*gpu_check.COPIED, *gpu_check.ALONE}
 
 
+def test_prepare_installs_what_pip_resolves_without_what_the_machine_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands = []
+
+    def pip(command: list[str], check: bool) -> None:
+        commands.append(command)
+        if "--report" in command:
+            found = [("numpy", "2"), ("pydantic_core", "3")]
+            install = [{"metadata": {"name": name, "version": v}} for name, v in found]
+            report = Path(command[command.index("--report") + 1])
+            report.write_text(json.dumps({"install": install}))
+
+    monkeypatch.setattr(gpu_check.subprocess, "run", pip)
+    monkeypatch.setattr(gpu_check, "BROUGHT", tmp_path / "brought")
+    assert gpu_check.main(["prepare", "--omit", "numpy", "Hydra_Core"]) == 0
+    resolving, installing = commands
+    assert "--no-deps" not in resolving and "--no-deps" in installing
+    assert "pydantic_core==3" in installing and "numpy==2" not in installing
+    names = {gpu_check.name_of(word) for word in installing}
+    assert "omegaconf" in names and "hydra-core" not in names
+    site = tmp_path / "brought" / "site"
+    assert all((site / folder).is_dir() for folder in gpu_check.COPIED.values())
+    assert list(site.glob("iopath-*.dist-info"))
+
+
 @pytest.mark.slow
 def test_parts_run_on_a_cpu(tmp_path: Path) -> None:
     parts = ("versions", "killed worker", "evaluation out of memory", "steps of paper size")
