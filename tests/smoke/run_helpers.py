@@ -66,7 +66,7 @@ def launch(
 
 
 @contextlib.contextmanager
-def _undone(folder: Path, gpu: bool) -> Iterator[None]:
+def _undone(folder: Path, gpu: bool = False) -> Iterator[None]:
     """What a run changes in its process is as before afterwards; folder and CUDA as for a run."""
     loggers = [logging.getLogger(name) for name in _LOGGERS]
     kept = [(log, log.handlers[:], log.level, log.propagate) for log in loggers]
