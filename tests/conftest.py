@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import copy
-import functools
 import gc
 import os
-import sys
 from collections.abc import Generator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -43,23 +39,6 @@ def pytest_collection(session: pytest.Session) -> Generator[None, object, object
         gc.freeze()
         gc.set_threshold(20_000, 20, 20)
         gc.enable()
-
-
-def pytest_collection_finish() -> None:
-    """Runs each file below `configs` once in a process; loading it again starts from a copy.
-
-    Running a file is half of loading it, and tests load one with many profiles and overrides.
-    """
-    load: Any = sys.modules.get("mask_rcnn_repro.config.load")
-    if load is None:  # nothing here needs Detectron2
-        return
-    read, root = load.read_config, load.config_root()
-    read_once = functools.cache(read)
-
-    def read_config(file: Path) -> Any:
-        return copy.deepcopy(read_once(file)) if file.is_relative_to(root) else read(file)
-
-    load.read_config = read_config
 
 
 @pytest.hookimpl(optionalhook=True)  # xdist's

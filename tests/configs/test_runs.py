@@ -65,6 +65,7 @@ LONG_KINDS = [
     "table2d/roi_pool",  # test_kinds.py
     "table2e/mlp_2fc",  # test_kinds.py
     "table4/keypoint_and_mask",  # test_kinds.py, and a split without annotations below
+    "table8/non_local",  # test_kinds.py
     "table7/fine_coco",  # test_kinds.py (`table7/fine`), test_engine_init_classes.py
 ]
 """Kinds that the tests which are not slow show elsewhere."""

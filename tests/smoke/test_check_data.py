@@ -236,6 +236,7 @@ def test_the_hint_names_the_file_that_was_given(
     assert shlex.split(command) == ["tools/check_data.py", "--config-file", str(saved)]
 
 
+@pytest.mark.slow
 def test_the_check_compiles_nothing_and_is_timed_without_generating(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

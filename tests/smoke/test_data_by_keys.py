@@ -49,6 +49,7 @@ def _classes_of_head(checkpoint: Path) -> int:
     return load(checkpoint)["model"]["roi_heads.box_predictor.cls_score.bias"].shape[0] - 1
 
 
+@pytest.mark.slow
 def test_own_data_brings_its_classes(own_data: list[str], tmp_path: Path) -> None:
     run = tmp_path / "run"
     out = launch(tmp_path, *own_data, "train.draw=2", f"train.output_dir={run}").succeeded()

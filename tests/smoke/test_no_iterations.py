@@ -12,6 +12,8 @@ from mask_rcnn_repro.records.record import load_record
 from .run_helpers import ITERATIONS, RUN, CommandResult, launch
 from .stage_helpers import write_config
 
+pytestmark = pytest.mark.slow  # test_kinds.py evaluates with max_iter=0 as well
+
 ROW = "quickstart/mask_rcnn_r18_fpn"
 LINES = (f'train.init_from = "{ROW}"', "train.max_iter = 0", 'train.output_dir = "again"')
 

@@ -73,6 +73,7 @@ def test_cuda_where_there_is_none(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_seed_changes_weights_and_folder(tmp_path: Path) -> None:
     for argv in (["--seed", "0"], ["--seed", "1"], ["train.seed=2"]):
         launch(tmp_path, *SHORT, *argv).succeeded()

@@ -405,6 +405,7 @@ def test_as_a_command(weights: str, images: Path, tmp_path: Path) -> None:
 # --- from Python -----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_one_line_finds_what_the_evaluation_found(trained: Path, images: Path) -> None:
     """The README's lines, in a process that registers nothing."""
     register_all_datasets()

@@ -119,6 +119,7 @@ def test_a_stage_wise_row_needs_its_rpn_and_no_stored_proposals(
     assert len(found) > 0 and posted[0]["instances"].pred_masks.shape[1:] == (90, 120)
 
 
+@pytest.mark.slow
 def test_averaging_over_one_view_of_stored_proposals_is_plain_evaluation(stages: Path) -> None:
     row = "table2a/r50_fpn"
     shutil.copytree(stages / "run", stages / "averaged")

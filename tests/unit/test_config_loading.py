@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from detectron2 import model_zoo
+from omegaconf import OmegaConf
 
 from mask_rcnn_repro.config import (
     config_hash,
@@ -17,6 +18,7 @@ from mask_rcnn_repro.config import (
     find_config,
     get_config,
     list_configs,
+    load,
     load_config,
     save_config,
 )
@@ -61,6 +63,29 @@ def test_defaults_of_train_are_filled_in_and_given_values_stay(tmp_path):
     assert cfg.train.amp == {"enabled": False, "dtype": "fp16"}
     assert cfg.train.checkpointer == {"period": 5000, "max_to_keep": 3, "best": None}
     assert cfg.train.num_threads is None
+
+
+def test_files_below_configs_are_read_again_after_a_change(tmp_path, monkeypatch):
+    ran = []
+
+    def read(file):
+        ran.append(file.read_text())
+        return OmegaConf.create({"train": {"steps": [1]}})
+
+    monkeypatch.setattr(load, "config_root", lambda: tmp_path)
+    monkeypatch.setattr(load, "_read", read)
+    file, parent = tmp_path / "row.py", tmp_path / "common" / "parent.py"
+    parent.parent.mkdir()
+    for changed in (file, parent):
+        changed.write_text("a = 1")
+    load.read_config(file).train.steps.append(2)  # a copy
+    assert load.read_config(file).train.steps == [1]
+    assert ran == ["a = 1"]
+    parent.write_text("a = 23")
+    load.read_config(file)
+    file.write_text("b = 3")
+    load.read_config(file)
+    assert ran == ["a = 1", "a = 1", "b = 3"]
 
 
 def test_loading_twice_gives_independent_configs(tmp_path):

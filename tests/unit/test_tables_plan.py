@@ -205,6 +205,7 @@ def test_each_row_has_its_own_seeds():
     assert plan.seeds == (0, 5)
 
 
+@pytest.mark.slow
 def test_records_count_as_they_do_for_the_results_page(tmp_path):
     """Real records of table 2c, told to be of its present configs.
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import ast
 import builtins
+import copy
 import difflib
+import functools
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -105,6 +107,21 @@ def read_config(file: Path) -> DictConfig:
     Raises:
         ConfigError: See `load_config`. Only the top-level keys are checked.
     """
+    root = config_root()
+    if root not in file.parents:
+        return _read(file)
+    stats = ((path, path.stat()) for path in root.rglob("*.py"))
+    state = tuple(sorted((path, stat.st_mtime_ns, stat.st_size) for path, stat in stats))
+    return copy.deepcopy(_read_below_root(file, state))
+
+
+@functools.lru_cache(maxsize=256)
+def _read_below_root(file: Path, state: tuple[tuple[Path, int, int], ...]) -> DictConfig:
+    """Reads a config below `configs`; again only after one of the files there has changed."""
+    return _read(file)
+
+
+def _read(file: Path) -> DictConfig:
     if file.suffix == ".py":
         _check_top_level_names(file)
         cfg = _run_config(file)
