@@ -26,6 +26,7 @@ def _fails(capsys, *argv: str) -> str:
     return capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_run_is_analysed(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     output = tmp_path / "out"
     argv = ["--run", str(trained), "--output", str(output), "--score-threshold", "0"]

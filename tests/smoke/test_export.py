@@ -124,6 +124,7 @@ def test_the_block_blocks(tmp_path: Path) -> None:
     assert done.code == 1 and "detectron2 is blocked" in done.err
 
 
+@pytest.mark.slow
 def test_a_file_that_differs_is_not_kept(
     trained: Path, picture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -73,6 +73,7 @@ def trainings(monkeypatch):
     return Trainings(monkeypatch)
 
 
+@pytest.mark.slow
 def test_best_and_averaged_weights_survive_interruptions(trainings, tmp_path):
     keys = ["train.max_iter=8", "train.eval_period=2", "train.checkpointer.period=1"]
     special = [f"train.ema.decay={DECAY}", "train.checkpointer.best=bbox/AP"]
