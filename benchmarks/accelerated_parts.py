@@ -130,17 +130,11 @@ PARTS = {
         ),
         {"modeling.roi_layers.applies": _never, "modeling.poolers.applies": _never},
     ),
-    "compiled resizing": Part(
-        EVALUATION + TRAINING,
-        ("data/loading/resize_kernels.py",),
-        {"data.loading.resize._same_as_pillow": _never},
-    ),
     "all of Numba": Part(
         EVALUATION + TRAINING,
         (
             *(f"modeling/accel/{n}_kernels.py" for n in ("winograd", "roi_align", "roi_pool")),
-            *("evaluation/masks/paste_kernels.py", "data/loading/resize_kernels.py"),
-            "utils/compiled.py",
+            *("evaluation/masks/paste_kernels.py", "utils/compiled.py"),
         ),
         {"utils.compiled.HAVE_NUMBA": False},
     ),

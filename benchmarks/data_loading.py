@@ -31,7 +31,6 @@ from mask_rcnn_repro.data import MaskRCNNMapper, get_training_dicts
 from mask_rcnn_repro.data.loading.images import read_image
 from mask_rcnn_repro.data.loading.loader import build_test_loader, seeded
 from mask_rcnn_repro.data.loading.polygons import PolygonArrays
-from mask_rcnn_repro.data.loading.resize import resize_bilinear, to_planes
 from mask_rcnn_repro.registration import register
 
 SAMPLE = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -108,13 +107,7 @@ def compare_mappers(bench: Benchmark, records: list[Record], side: int) -> None:
 
 
 def compare_parts(bench: Benchmark, records: list[Record]) -> None:
-    """Reading, resizing, the tensor, mask targets."""
-    images = [read_image(record, "BGR") for record in records]
-    resizes = [T.ResizeShortestEdge([800], 1333, "choice").get_transform(image) for image in images]
-    large = [t.apply_image(i)[:, ::-1] for t, i in zip(resizes, images, strict=True)]
-    planes = [
-        resize_bilinear(i, t.new_h, t.new_w)[:, ::-1] for t, i in zip(resizes, images, strict=True)
-    ]
+    """Reading and mask targets."""
     masks, boxes = [], []
     for index, record in enumerate(records):
         instances = mappers(800)["Detectron2"](record)["instances"]
@@ -135,16 +128,6 @@ def compare_parts(bench: Benchmark, records: list[Record]) -> None:
         "read": (
             lambda: [detection_utils.read_image(r["file_name"], "BGR") for r in records],
             lambda: [read_image(r, "BGR") for r in records],
-        ),
-        "resize": (
-            lambda: [t.apply_image(i) for t, i in zip(resizes, images, strict=True)],
-            lambda: [
-                resize_bilinear(i, t.new_h, t.new_w) for t, i in zip(resizes, images, strict=True)
-            ],
-        ),
-        "mirrored image to tensor": (
-            lambda: [np.ascontiguousarray(i.transpose(2, 0, 1)) for i in large],
-            lambda: [to_planes(i) for i in planes],
         ),
         f"mask targets of {ROIS} RoIs": (targets(PolygonMasks), targets(PolygonArrays)),
     }

@@ -10,11 +10,9 @@ from __future__ import annotations
 import itertools
 import time
 
-import numpy as np
 import torch
 from detectron2.structures import Boxes
 
-from mask_rcnn_repro.data.loading.resize import resize_bilinear
 from mask_rcnn_repro.evaluation.masks.rle import encode_masks
 from mask_rcnn_repro.modeling import POOLER_REGISTRY, RoIPooler
 from mask_rcnn_repro.modeling.accel.winograd import WinogradWeights
@@ -26,7 +24,6 @@ _FORMATS = (torch.contiguous_format, torch.channels_last)
 
 def compile_kernels() -> None:
     """Calls each kernel with arguments of every type that training and evaluation use."""
-    resize_bilinear(np.zeros((500, 500, 3), np.uint8), 480, 480)
     boxes = torch.tensor([[2.0, 3.0, 17.0, 19.0], [0.0, 0.0, 31.0, 31.0]])
     encode_masks(torch.rand(len(boxes), 1, 28, 28), boxes, 32, 32)
     dtypes = (torch.float32, torch.bfloat16) if cpu_has_bf16() else (torch.float32,)

@@ -27,7 +27,6 @@ from mask_rcnn_repro.config.from_data import fit_to_data
 from mask_rcnn_repro.data import dataset_info
 from mask_rcnn_repro.data.loading.loader import seeded
 from mask_rcnn_repro.data.loading.mapper import ImageInput
-from mask_rcnn_repro.data.loading.resize import to_planes
 from mask_rcnn_repro.engine.builders import resolve_device
 from mask_rcnn_repro.engine.dependencies import data_sets
 from mask_rcnn_repro.engine.evaluate import faster_copy
@@ -255,7 +254,7 @@ class Predictor:
                 f"{height} pixels ({error})"
             ) from None
         inputs = {
-            "image": torch.as_tensor(to_planes(image.image)),
+            "image": torch.as_tensor(np.ascontiguousarray(image.image.transpose(2, 0, 1))),
             "height": height,
             "width": width,
             "image_id": image_id,

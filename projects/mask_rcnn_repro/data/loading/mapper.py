@@ -14,12 +14,10 @@ import torch
 from detectron2.data import DatasetMapper, detection_utils
 from detectron2.data import transforms as T
 from detectron2.structures import Boxes, BoxMode, pairwise_ioa
-from PIL import Image
 
 from mask_rcnn_repro.data.keypoint_metadata import keypoint_flip_indices
 from mask_rcnn_repro.data.loading.annotations import transform_to_instances
 from mask_rcnn_repro.data.loading.images import read_image
-from mask_rcnn_repro.data.loading.resize import resize_bilinear, to_planes
 from mask_rcnn_repro.data.proposals.files import ProposalFile
 from mask_rcnn_repro.errors import ConfigError, DataError
 
@@ -123,7 +121,7 @@ class MaskRCNNMapper(DatasetMapper):
         image_size = inputs.image.shape[:2]
         transforms = self.augmentations(inputs)
         shape = inputs.image.shape[:2]
-        record["image"] = torch.as_tensor(to_planes(inputs.image))
+        record["image"] = torch.as_tensor(np.ascontiguousarray(inputs.image.transpose(2, 0, 1)))
         if self.proposal_topk is not None:
             self._add_proposals(record)
             if self.is_train and self.crowd_overlap is not None:
@@ -221,25 +219,14 @@ _PROPOSAL_FIELDS = ("proposal_boxes", "proposal_objectness_logits")
 
 
 class ImageInput(T.AugInput):
-    """An image on its way through the augmentations; resized as Detectron2 does, but faster."""
-
-    image: np.ndarray
+    """An image on its way through the augmentations; resized to at least one pixel a side."""
 
     def transform(self, tfm: T.Transform) -> None:
         """Applies a transform in place."""
         if isinstance(tfm, T.ResizeTransform):
             # Of 20000 x 3 pixels, resized to 1333, less than half a row would be left.
             tfm.new_h, tfm.new_w = max(tfm.new_h, 1), max(tfm.new_w, 1)
-        image = self.image
-        if (
-            type(tfm) is T.ResizeTransform
-            and tfm.interp == Image.Resampling.BILINEAR
-            and image.dtype == np.uint8
-            and image.shape == (tfm.h, tfm.w, 3)
-        ):
-            self.image = resize_bilinear(image, tfm.new_h, tfm.new_w)
-        else:
-            super().transform(tfm)
+        super().transform(tfm)
 
 
 def _omit_inside(
