@@ -8,8 +8,6 @@
 
 from __future__ import annotations
 
-import contextlib
-
 import torch
 from torch import nn
 
@@ -41,5 +39,8 @@ def compile_parts(model: nn.Module, which: str, device: torch.device) -> None:
             "Use train.compile=off."
         ) from error
     for name in PARTS[which]:
-        with contextlib.suppress(AttributeError):
-            model.get_submodule(name).compile(dynamic=True)
+        try:
+            part = model.get_submodule(name)
+        except AttributeError:
+            continue
+        part.compile(dynamic=True)
