@@ -65,6 +65,22 @@ def test_bf16_is_used_on_cpus_that_have_it(instructions, used, monkeypatch):
     assert model.linear.weight.dtype == torch.float32
 
 
+@pytest.mark.parametrize(
+    ("machine", "onednn", "instructions", "expected"),
+    [
+        ("x86_64", True, True, True),
+        ("x86_64", True, False, False),  # AVX512 alone, such as Ice Lake
+        ("AMD64", False, False, False),
+        ("aarch64", True, False, True),
+    ],
+)
+def test_instructions_for_bf16(machine, onednn, instructions, expected, monkeypatch):
+    monkeypatch.setattr(precision.platform, "machine", lambda: machine)
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: onednn)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: instructions)
+    assert precision.cpu_has_bf16.__wrapped__() is expected
+
+
 def test_fp16_on_cpu_says_what_to_do():
     with pytest.raises(ConfigError, match="bf16"):
         autocast_context(CPU, True, "fp16")
