@@ -242,7 +242,7 @@ def conditions_text(record: Record, expected: Expected, comparisons: list[Compar
     if not differs or (not scatter and all(c.verdict == "met" for c in comparisons)):
         return ""
     text = (
-        f"This training differs from the recorded one in: {'; '.join(differs)}. Weights are "
+        f"This run differs from the recorded one in: {'; '.join(differs)}. Weights are "
         "equal only if all of these are. Otherwise rounding differs, and grows until two trainings "
         "differ as two seeds do."
     )
