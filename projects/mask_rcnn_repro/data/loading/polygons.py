@@ -3,7 +3,9 @@
 Detectron2's ``PolygonMasks`` holds lists of lists of arrays, and each choice of instances checks
 and copies them all. A training step selects instances twice per image, the first time one entry per
 sampled RoI (512). Here a selection is an index on the device of the caller, so polygons cause no
-synchronization with a GPU before targets are made. All targets are rasterized together.
+synchronization with a GPU before targets are made: a joint step of two images waits 40 times
+instead of 46 (`tests/pretend_cuda`). All targets are rasterized together. On a CPU it is worth less
+than 3 % of a step.
 
 Shapes: N instances as chosen, G polygons and P points of the image, M mask side.
 """
