@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 from collections.abc import Generator
 from typing import Any
 
@@ -39,6 +40,26 @@ def pytest_collection(session: pytest.Session) -> Generator[None, object, object
         gc.freeze()
         gc.set_threshold(20_000, 20, 20)
         gc.enable()
+
+
+HANDLERS = pytest.StashKey[dict[signal.Signals, Any]]()
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Stores the handlers of signals, see `pytest_runtest_teardown`."""
+    kinds = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+    item.stash[HANDLERS] = {kind: signal.getsignal(kind) for kind in kinds}
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object]:
+    """Fails a test that leaves a handler of a signal behind, which later tests would inherit."""
+    result = yield
+    for kind, handler in item.stash[HANDLERS].items():
+        if (left := signal.getsignal(kind)) != handler:
+            signal.signal(kind, handler)
+            pytest.fail(f"The test left {left} as the handler of {kind.name}.")
+    return result
 
 
 @pytest.hookimpl(optionalhook=True)  # xdist's

@@ -232,8 +232,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--output", default="output/gpu_check", help="directory of logs and summary.json")
     add("--record", action="store_true", help=f"also write {RECORD.relative_to(ROOT)}")
     args = parser.parse_args(argv)
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    return {"prepare": prepare, "run": run}[args.command](args)
+    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    try:
+        return {"prepare": prepare, "run": run}[args.command](args)
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import functools
 import json
-import multiprocessing
 import os
 import sys
 from abc import ABC, abstractmethod
@@ -20,6 +19,7 @@ from tqdm import tqdm
 
 from mask_rcnn_embedded.cache import embedded_root, ensure_in_cache
 from mask_rcnn_embedded.errors import DataError
+from mask_rcnn_embedded.parallel import map_in_processes
 from mask_rcnn_embedded.sheet import in_rows, write_image
 from mask_rcnn_embedded.spec import DataSetSpec
 
@@ -204,7 +204,4 @@ def _parallel(
         if num_workers <= 1:
             yield from map(work, tasks)
             return
-        # A forked worker does not repeat the imports.
-        method = "fork" if sys.platform.startswith("linux") else "spawn"
-        with multiprocessing.get_context(method).Pool(num_workers, cv2.setNumThreads, (1,)) as pool:
-            yield from pool.imap(work, tasks, chunksize=8)
+        yield from map_in_processes(work, tasks, num_workers, 8, cv2.setNumThreads, (1,))

@@ -28,6 +28,7 @@ from typing import Any
 from tqdm import tqdm
 
 from mask_rcnn_embedded.cache import embedded_root, file_lock
+from mask_rcnn_embedded.parallel import map_in_processes
 from mask_rcnn_repro.data.cityscapes.files import ImageFiles, list_files
 from mask_rcnn_repro.data.cityscapes.instances import (
     READERS,
@@ -154,10 +155,9 @@ def _scan_all(
     work = functools.partial(_scan_image, masks=masks)
     if workers <= 1:
         return list(bar(map(work, files)))
-    # Forked processes start at once. They use neither torch nor OpenCV, whose threads they lack.
-    method = "fork" if sys.platform.startswith("linux") else "spawn"
-    with multiprocessing.get_context(method).Pool(workers) as pool:
-        return list(bar(pool.imap(work, files, chunksize=4)))
+    # Forked processes use neither torch nor OpenCV, whose threads they lack.
+    with contextlib.closing(map_in_processes(work, files, workers, chunksize=4)) as results:
+        return list(bar(results))
 
 
 def _default_workers(num_images: int) -> int:
