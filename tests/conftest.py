@@ -55,7 +55,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object]:
     """Fails a test that leaves a handler of a signal behind, which later tests would inherit."""
     result = yield
-    for kind, handler in item.stash[HANDLERS].items():
+    for kind, handler in item.stash.get(HANDLERS, {}).items():  # none if it was skipped
         if (left := signal.getsignal(kind)) != handler:
             signal.signal(kind, handler)
             pytest.fail(f"The test left {left} as the handler of {kind.name}.")
