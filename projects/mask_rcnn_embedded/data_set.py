@@ -77,9 +77,10 @@ class DataSet(ABC, Generic[_Spec]):
     def generate(self, root: str | Path, spec: _Spec, num_workers: int | None = None) -> Path:
         """Writes a data set below ``root``.
 
-        The bytes depend on the spec alone, not on the number of processes. (Other versions of
-        numpy, OpenCV or Pillow may round or compress differently. The manifest holds the SHA-256
-        sums of what was written.)
+        The bytes depend on the spec, not on the number of processes. They also depend on the CPU,
+        by whose kind OpenCV's IPP chooses its code, and on the versions of numpy, OpenCV and
+        Pillow: a few pixels of some images differ, and seldom an object. The manifest holds the
+        SHA-256 sums of what was written, and results on different annotations are not compared.
 
         Args:
             root: directory to fill, which must be empty or absent.
